@@ -1,0 +1,1 @@
+"""From a folder of Dockerfiles to verified containers on a Slurm cluster."""

@@ -1,0 +1,1 @@
+"""One module per engine: our words in, its command line or API out."""

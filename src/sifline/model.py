@@ -1,0 +1,253 @@
+"""The frozen values that travel from stage to stage.
+
+Sizes are in bytes, memory of nodes in MiB, durations in seconds. Digests are lower-case
+hexadecimal SHA-256 without a prefix, except an engine's image id, which keeps its
+``sha256:`` as the engine prints it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path, PurePosixPath
+from typing import Protocol
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workspace:
+    """Where one checkout keeps what sifline reads and what it makes."""
+
+    root: Path
+
+    @property
+    def images(self) -> Path:
+        """The folder whose sub-folders are the images."""
+        return self.root / "images"
+
+    @property
+    def build(self) -> Path:
+        """Everything sifline writes; deleting it loses work, never sources."""
+        return self.root / "build"
+
+    @property
+    def sifs(self) -> Path:
+        """The converted images, ``<name>.sif``."""
+        return self.build / "sif"
+
+    @property
+    def records(self) -> Path:
+        """What was made of what, one JSON file per image and verb."""
+        return self.build / "records"
+
+    @property
+    def logs(self) -> Path:
+        """Full output of the tools, one file per step."""
+        return self.build / "logs"
+
+    @property
+    def clusters(self) -> Path:
+        """State of virtual clusters, one folder each."""
+        return self.build / "clusters"
+
+    def sif(self, name: str) -> Path:
+        """Path of the SIF of the image ``name``."""
+        return self.sifs / f"{name}.sif"
+
+
+class Progress(Protocol):
+    """How a stage tells a person what it is doing."""
+
+    def __call__(self, text: str) -> None:
+        """Say what is being done now; one short line."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepare:
+    """A root file system made before the build, as ``rootfs.tar`` in the image's folder."""
+
+    suite: str
+    packages: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Image:
+    """A folder with a Dockerfile, and what is known of it without building it."""
+
+    name: str
+    folder: Path
+    tag: str
+    parents: tuple[str, ...]
+    description: str = ""
+    build_args: tuple[tuple[str, str], ...] = ()
+    prepare: Prepare | None = None
+    category: str = "custom-images"
+
+    @property
+    def dockerfile(self) -> Path:
+        """The recipe."""
+        return self.folder / "Dockerfile"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """One entry of a plan: build this image, and why."""
+
+    image: Image
+    fingerprint: str
+    reason: str
+    needed: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuiltImage:
+    """An image that exists in the engine."""
+
+    image: Image
+    image_id: str
+    fingerprint: str
+    size: int
+    fresh: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sif:
+    """A finished, verified SIF file."""
+
+    name: str
+    path: Path
+    sha256: str
+    size: int
+    image_id: str = ""
+    fingerprint: str = ""
+    commit: str = ""
+    category: str = "custom-images"
+    fresh: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class TestReport:
+    """What the tests of one image said."""
+
+    __test__ = False  # not a test class, whatever pytest thinks of the name
+
+    name: str
+    runtime: str
+    passed: int
+    failed: int
+    skipped: int
+    seconds: float
+    skip_reasons: tuple[str, ...] = ()
+
+
+class Role(str, Enum):
+    """What a node does in its cluster."""
+
+    CONTROLLER = "controller"
+    COMPUTE = "compute"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Node:
+    """One host of a cluster. ``memory_mb`` is what Slurm may hand out, in MiB."""
+
+    name: str
+    role: Role
+    address: str = ""
+    cpus: int = 1
+    memory_mb: int = 1024
+    gpus: int = 0
+    gpu_type: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SshAccess:
+    """How the nodes of a cluster are reached. ``known_hosts`` None: the user's own file."""
+
+    user: str = "root"
+    port: int = 22
+    identity_file: Path | None = None
+    known_hosts: Path | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Partition:
+    """A Slurm partition; it spans all compute nodes."""
+
+    name: str
+    default: bool = False
+    max_time: str = "24:00:00"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cluster:
+    """A Slurm cluster: its hosts and how to reach them."""
+
+    name: str
+    nodes: tuple[Node, ...]
+    ssh: SshAccess
+    partitions: tuple[Partition, ...]
+    source: Path
+    job_user: str = ""
+    registry_root: PurePosixPath = PurePosixPath("/opt/containers")
+    variables: tuple[tuple[str, str], ...] = ()
+    notes: tuple[str, ...] = field(default=(), compare=False)
+
+    @property
+    def controller(self) -> Node:
+        """The one node that runs slurmctld."""
+        return next(node for node in self.nodes if node.role is Role.CONTROLLER)
+
+    @property
+    def compute(self) -> tuple[Node, ...]:
+        """The nodes that run slurmd, in the order of the file."""
+        return tuple(node for node in self.nodes if node.role is Role.COMPUTE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provisioned:
+    """A cluster that went through the Ansible stage; ``changed`` counts changed tasks."""
+
+    cluster: Cluster
+    changed: int
+    ok: int
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placement:
+    """A SIF on one node, verified there. ``sent`` is False where the node held it already."""
+
+    node: str
+    path: PurePosixPath
+    sha256: str
+    sent: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Deployment:
+    """A SIF on every node of a cluster."""
+
+    sif: Sif
+    cluster: Cluster
+    path: PurePosixPath
+    placements: tuple[Placement, ...]
+    seconds: float
+
+
+class Status(str, Enum):
+    """How a check ended. A check that could not run is skipped, never passed."""
+
+    PASSED = "passed"
+    FAILED = "failed"
+    SKIPPED = "skipped"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckResult:
+    """One check on a cluster: what was found, or why it could not be looked at."""
+
+    suite: str
+    name: str
+    status: Status
+    message: str
+    seconds: float

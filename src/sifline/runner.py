@@ -1,0 +1,263 @@
+"""The only place that starts processes: argument lists in, results out.
+
+Nothing here knows what a command means. Adapters build the argument lists and read the
+results; tests hand them a recording runner instead of this one.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Protocol
+
+from sifline.errors import MissingError, StepFailed
+from sifline.model import Progress, Workspace
+
+TAIL_LINES = 20
+
+Argv = Sequence[str]
+OnLine = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """A finished process. ``stdout`` and ``stderr`` are text; seconds are wall clock."""
+
+    argv: tuple[str, ...]
+    returncode: int
+    stdout: str
+    stderr: str
+    seconds: float
+
+    @property
+    def ok(self) -> bool:
+        """Whether it ended with status 0."""
+        return self.returncode == 0
+
+    def tail(self, lines: int = TAIL_LINES) -> str:
+        """Return the last lines it printed, standard error after standard output."""
+        printed = [*self.stdout.splitlines(), *self.stderr.splitlines()]
+        return "\n".join(printed[-lines:])
+
+
+class CommandFailed(StepFailed):
+    """A command ended with a status other than 0, or did not end in time."""
+
+    def __init__(self, message: str, result: Result) -> None:
+        super().__init__(message, details=result.tail())
+        self.result = result
+
+
+class Runner(Protocol):
+    """What adapters need of a runner."""
+
+    def run(
+        self,
+        argv: Argv,
+        *,
+        check: bool = True,
+        input: str | None = None,
+        cwd: Path | None = None,
+        env: Mapping[str, str] | None = None,
+        timeout: float | None = None,
+        log: Path | None = None,
+        on_line: OnLine | None = None,
+    ) -> Result:
+        """Run ``argv`` to its end and return what it did."""
+
+    def attach(self, argv: Argv, *, env: Mapping[str, str] | None = None) -> int:
+        """Run ``argv`` on the user's own terminal; return its exit status."""
+
+    def which(self, tool: str) -> str | None:
+        """Return the path of ``tool`` on the search path, or None."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Context:
+    """What every stage is handed: where to work, how to run things, whom to tell."""
+
+    workspace: Workspace
+    runner: Runner
+    progress: Progress
+
+
+class ProcessRunner:
+    """Runs real processes; with ``echo`` it first prints each as a shell would read it."""
+
+    def __init__(self, echo: OnLine | None = None) -> None:
+        self._echo = echo
+
+    def which(self, tool: str) -> str | None:
+        """Return the path of ``tool`` on the search path, or None."""
+        return shutil.which(tool)
+
+    def attach(self, argv: Argv, *, env: Mapping[str, str] | None = None) -> int:
+        """Run ``argv`` on the user's own terminal; return its exit status."""
+        self._say(argv)
+        try:
+            return subprocess.run(list(argv), env=_environment(env), check=False).returncode
+        except FileNotFoundError:
+            raise _missing(argv) from None
+
+    def run(
+        self,
+        argv: Argv,
+        *,
+        check: bool = True,
+        input: str | None = None,
+        cwd: Path | None = None,
+        env: Mapping[str, str] | None = None,
+        timeout: float | None = None,
+        log: Path | None = None,
+        on_line: OnLine | None = None,
+    ) -> Result:
+        """Run ``argv`` to its end and return what it did.
+
+        ``on_line`` gets each line as it is printed, from either stream. ``log`` gets all of
+        them, after the command itself. ``env`` is added to this process's environment.
+
+        :raises CommandFailed: with ``check``, for a status other than 0; always when
+            ``timeout`` seconds pass, after the process group was ended.
+        :raises MissingError: where the program does not exist.
+        """
+        self._say(argv)
+        started = time.monotonic()
+        try:
+            process = subprocess.Popen(
+                list(argv),
+                stdin=subprocess.PIPE if input is not None else subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                cwd=cwd,
+                env=_environment(env),
+                text=True,
+                errors="replace",
+            )
+        except FileNotFoundError:
+            raise _missing(argv) from None
+        except PermissionError as error:
+            raise MissingError(f"cannot run {argv[0]}: {error.strerror}") from None
+        with _Log(log, argv) as sink:
+            streams = _Streams(process, sink, on_line)
+            returncode = _wait(process, streams, input, timeout)
+        result = Result(
+            argv=tuple(argv),
+            returncode=returncode if returncode is not None else -signal.SIGKILL,
+            stdout=streams.text("out"),
+            stderr=streams.text("err"),
+            seconds=time.monotonic() - started,
+        )
+        if returncode is None:
+            raise CommandFailed(f"{argv[0]} did not end within {timeout:g} s", result)
+        if check and not result.ok:
+            raise CommandFailed(f"{argv[0]} ended with status {returncode}", result)
+        return result
+
+    def _say(self, argv: Argv) -> None:
+        if self._echo:
+            self._echo(f"+ {shlex.join(argv)}")
+
+
+class _Log:
+    """A log file that holds the command and then every line; nothing where path is None."""
+
+    def __init__(self, path: Path | None, argv: Argv) -> None:
+        self._file: IO[str] | None = None
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = path.open("a", encoding="utf-8")
+            self._file.write(f"+ {shlex.join(argv)}\n")
+
+    def __enter__(self) -> Callable[[str], None]:
+        return self._write
+
+    def __exit__(self, *_: object) -> None:
+        if self._file:
+            self._file.close()
+
+    def _write(self, line: str) -> None:
+        if self._file:
+            self._file.write(line + "\n")
+            self._file.flush()
+
+
+class _Streams:
+    """Reads both streams of a process at once, so that neither can block the other."""
+
+    def __init__(
+        self, process: subprocess.Popen[str], sink: OnLine, on_line: OnLine | None
+    ) -> None:
+        self._lock = threading.Lock()
+        self._sinks = [sink, *([on_line] if on_line else [])]
+        self._lines: dict[str, deque[str]] = {"out": deque(), "err": deque()}
+        self._threads = [
+            threading.Thread(target=self._read, args=("out", process.stdout), daemon=True),
+            threading.Thread(target=self._read, args=("err", process.stderr), daemon=True),
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def _read(self, name: str, stream: IO[str] | None) -> None:
+        assert stream is not None
+        for line in stream:
+            with self._lock:
+                self._lines[name].append(line)
+                for sink in self._sinks:
+                    sink(line.rstrip("\n"))
+
+    def join(self) -> None:
+        for thread in self._threads:
+            # A daemon started by the command may keep the pipe open: do not wait for it.
+            thread.join(timeout=5)
+
+    def text(self, name: str) -> str:
+        with self._lock:
+            return "".join(self._lines[name])
+
+
+def _wait(
+    process: subprocess.Popen[str], streams: _Streams, input: str | None, timeout: float | None
+) -> int | None:
+    """Feed and wait; None when the time ran out. The process is gone afterwards, always."""
+    try:
+        if input is not None and process.stdin:
+            with suppress(BrokenPipeError):
+                process.stdin.write(input)
+                process.stdin.close()
+        return process.wait(timeout)
+    except subprocess.TimeoutExpired:
+        _end(process)
+        return None
+    except BaseException:
+        # Ctrl-C reaches the child too; give it the time to clean up after itself.
+        _end(process)
+        raise
+    finally:
+        streams.join()
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    process.terminate()
+    try:
+        process.wait(10)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def _environment(extra: Mapping[str, str] | None) -> dict[str, str] | None:
+    return {**os.environ, **extra} if extra else None
+
+
+def _missing(argv: Argv) -> MissingError:
+    return MissingError(f"{argv[0]} is not installed; run scripts/bootstrap, or invoke doctor")

@@ -1,0 +1,1 @@
+"""One module per stage: decisions are pure functions, effects sit at the edge."""
