@@ -1,1 +1,1 @@
-"""Programs that run on cluster nodes: standard-library Python, sent over SSH, nothing installed."""
+"""Programs that run on cluster nodes: standard-library Python, sent there over SSH."""

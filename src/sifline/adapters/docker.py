@@ -1,0 +1,168 @@
+"""The Docker engine, through its own command line: BuildKit is not to be had otherwise."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sifline.errors import MissingError, StepFailed
+from sifline.runner import CommandFailed, Result, Runner
+
+LABEL_IMAGE = "sifline.image"
+LABEL_FINGERPRINT = "sifline.fingerprint"
+CA_SECRET = "ca-certificates"  # noqa: S105 - the secret's id, not its content
+LOG_LINES = 20
+
+_STEP = re.compile(r"^#\d+ (\[[^\]]+\] .*)$")
+_FAILED_STEP = re.compile(r"^ > (\[[^\]]+\] .*?):?$", re.MULTILINE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineImage:
+    """What the engine says of an image it holds. ``size`` in bytes."""
+
+    tag: str
+    image_id: str
+    size: int
+    created: str
+    labels: Mapping[str, str]
+
+
+class Docker:
+    """The engine that the ``docker`` command talks to."""
+
+    def __init__(self, runner: Runner) -> None:
+        self._runner = runner
+
+    def images(self, tags: Sequence[str]) -> dict[str, EngineImage]:
+        """Return those of ``tags`` that the engine holds, by tag."""
+        if not tags:
+            return {}
+        result = self._docker("image", "inspect", *tags, check=False)
+        self._answering(result)
+        entries = json.loads(result.stdout or "[]")
+        found = {}
+        for entry in entries:
+            for tag in set(entry["RepoTags"] or ()) & set(tags):
+                found[tag] = EngineImage(
+                    tag=tag,
+                    image_id=entry["Id"],
+                    size=entry["Size"],
+                    created=entry["Created"],
+                    labels=entry["Config"].get("Labels") or {},
+                )
+        return found
+
+    def build(
+        self,
+        folder: Path,
+        *,
+        tag: str,
+        labels: Mapping[str, str],
+        build_args: Mapping[str, str],
+        secrets: Mapping[str, Path],
+        log: Path,
+        on_step: Callable[[str], None],
+    ) -> None:
+        """Build ``folder`` through BuildKit and tag the result.
+
+        :raises StepFailed: naming the Dockerfile's step, with the log's last lines.
+        """
+        argv = ["buildx", "build", "--progress", "plain", "--tag", tag]
+        for key, value in labels.items():
+            argv += ["--label", f"{key}={value}"]
+        for key, value in build_args.items():
+            argv += ["--build-arg", f"{key}={value}"]
+        for name, path in secrets.items():
+            argv += ["--secret", f"id={name},src={path}"]
+
+        def line(text: str) -> None:
+            match = _STEP.match(text)
+            if match:
+                on_step(match[1])
+
+        log.unlink(missing_ok=True)
+        result = self._docker(*argv, "--", str(folder), check=False, log=log, on_line=line)
+        if not result.ok:
+            self._answering(result)
+            raise self._build_error(folder, result, log)
+
+    def remove_images(self, tags: Sequence[str]) -> None:
+        """Remove ``tags`` from the engine, and what only they held."""
+        if tags:
+            self._docker("image", "rm", "--force", *tags)
+
+    def labelled(self) -> tuple[str, ...]:
+        """Return the tags of every image that carries our label."""
+        result = self._docker(
+            "image",
+            "ls",
+            "--filter",
+            f"label={LABEL_IMAGE}",
+            "--format",
+            "{{.Repository}}:{{.Tag}}",
+        )
+        tags = result.stdout.split()
+        return tuple(tag for tag in tags if not tag.endswith("<none>"))
+
+    def shell_argv(
+        self,
+        tag: str,
+        command: Sequence[str],
+        *,
+        volumes: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
+        user: str = "",
+        gpus: str = "",
+        terminal: bool = False,
+    ) -> list[str]:
+        """Return the command line that runs ``command`` in a throw-away container."""
+        argv = ["docker", "run", "--rm", "--interactive", *(["--tty"] if terminal else [])]
+        for volume in volumes:
+            argv += ["--volume", volume]
+        for key, value in (environment or {}).items():
+            argv += ["--env", f"{key}={value}"]
+        argv += ["--user", user] if user else []
+        argv += ["--gpus", gpus] if gpus else []
+        return [*argv, tag, *command]
+
+    def _docker(
+        self,
+        *argv: str,
+        check: bool = True,
+        log: Path | None = None,
+        on_line: Callable[[str], None] | None = None,
+    ) -> Result:
+        try:
+            return self._runner.run(["docker", *argv], check=check, log=log, on_line=on_line)
+        except CommandFailed as error:
+            self._answering(error.result)
+            raise
+
+    @staticmethod
+    def _answering(result: Result) -> None:
+        """Raise where the command failed because no engine answered."""
+        if result.ok:
+            return
+        if "permission denied" in result.stderr and "docker" in result.stderr:
+            raise MissingError(
+                "no permission on the Docker engine's socket; run: sudo usermod -aG docker $USER,"
+                " then log in again"
+            )
+        if "Cannot connect to the Docker daemon" in result.stderr or (
+            "error during connect" in result.stderr
+        ):
+            raise MissingError("no Docker engine answers; run scripts/bootstrap, which starts one")
+
+    @staticmethod
+    def _build_error(folder: Path, result: Result, log: Path) -> StepFailed:
+        match = _FAILED_STEP.search(result.stderr)
+        step = match[1] if match else "before the first step"
+        cause = "the disk is full; " if "no space left on device" in result.stderr else ""
+        return StepFailed(
+            f"building {folder.name} failed at {step}; {cause}the whole log is {log}",
+            details=result.tail(LOG_LINES),
+        )

@@ -1,0 +1,57 @@
+"""mmdebstrap: Debian root file systems from the package mirror, without a hub."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from sifline import records
+from sifline.errors import StepFailed
+from sifline.model import Prepare
+from sifline.runner import CommandFailed, Runner
+
+# Any fixed moment does: files are clamped to it, so that equal archives give equal bytes.
+EPOCH = "1735689600"
+
+
+class Mmdebstrap:
+    """Makes a tar file of a minimal Debian system."""
+
+    def __init__(self, runner: Runner) -> None:
+        self._runner = runner
+
+    def make(self, prepare: Prepare, target: Path, *, log: Path) -> None:
+        """Make ``target``; the same archive state gives the same bytes.
+
+        :raises StepFailed: where the archive cannot be had or the disk is full.
+        """
+        temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+        for leftover in target.parent.glob(f".{target.name}.*.tmp"):
+            leftover.unlink()
+        argv = [
+            "mmdebstrap",
+            "--variant=minbase",
+            "--format=tar",
+            # A snapshot mirror serves indexes whose date has passed; signatures still count.
+            '--aptopt=Acquire::Check-Valid-Until "false"',
+            *([f"--include={','.join(prepare.packages)}"] if prepare.packages else []),
+            prepare.suite,
+            str(temporary),
+        ]
+        log.unlink(missing_ok=True)
+        try:
+            self._runner.run(argv, env={"SOURCE_DATE_EPOCH": EPOCH}, log=log)
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+            temporary.replace(target)
+            records.sync_folder(target.parent)
+        except CommandFailed as error:
+            free = shutil.disk_usage(target.parent).free // 2**20
+            raise StepFailed(
+                f"mmdebstrap of {prepare.suite} failed with {free} MiB free; is the package mirror"
+                f" reachable? The whole log is {log}",
+                details=error.details,
+            ) from None
+        finally:
+            temporary.unlink(missing_ok=True)

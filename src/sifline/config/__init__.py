@@ -1,0 +1,1 @@
+"""Files and flags in, frozen settings out."""
