@@ -251,3 +251,37 @@ class CheckResult:
     status: Status
     message: str
     seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class NodeState:
+    """One node of a virtual cluster, as the engine sees it."""
+
+    node: str
+    role: str
+    address: str
+    state: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageState:
+    """What ``status`` says of one image. ``stale`` is why it would be built; "" if not."""
+
+    name: str
+    image_id: str
+    size: int
+    stale: str
+    sif: str
+    sif_size: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quickstart:
+    """What the main job came to: each link's result, and how long each stage took."""
+
+    built: BuiltImage
+    sif: Sif
+    cluster: Cluster
+    deployment: Deployment
+    job: CheckResult
+    seconds: tuple[tuple[str, float], ...]

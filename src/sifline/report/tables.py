@@ -1,0 +1,231 @@
+"""Results as tables for people and as JSON for scripts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, is_dataclass
+from pathlib import PurePath
+from typing import Any
+
+from sifline.errors import MissingError, StepFailed
+from sifline.model import (
+    BuiltImage,
+    CheckResult,
+    Cluster,
+    Deployment,
+    ImageState,
+    NodeState,
+    Quickstart,
+    Sif,
+    Status,
+    Step,
+    TestReport,
+)
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return ``rows`` under ``head``, columns aligned, the last one left ragged."""
+    lines = [list(head), *(list(row) for row in rows)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    )
+
+
+def checks(results: Sequence[CheckResult]) -> str:
+    """Return a table of check results and a line that counts them."""
+    rows = [
+        (item.status.value, item.suite, item.name, f"{item.seconds:.1f} s", item.message)
+        for item in results
+    ]
+    counts = ", ".join(
+        f"{sum(item.status is status for item in results)} {status.value}" for status in Status
+    )
+    return f"{table(('result', 'suite', 'check', 'took', 'what was found'), rows)}\n{counts}"
+
+
+def megabytes(size: int) -> str:
+    """Return ``size`` bytes as megabytes (10^6), as ``docker images`` counts them."""
+    return f"{size / 1e6:.0f} MB"
+
+
+def short(digest: str) -> str:
+    """Return the first 12 digits of a digest, without the name of its algorithm."""
+    return digest.removeprefix("sha256:")[:12]
+
+
+def dump(value: Any) -> str:
+    """Return ``value`` (dataclasses, paths and enumerations included) as JSON."""
+    return json.dumps(value, default=_plain, indent=2, sort_keys=True)
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value) and not isinstance(value, type):
+        return asdict(value)
+    if isinstance(value, PurePath):
+        return str(value)
+    raise TypeError(f"no JSON for {type(value).__name__}")
+
+
+def plan(steps: Sequence[Step]) -> str:
+    """Return what a build would do, in order, and why."""
+    rows = [
+        (step.image.name, "build" if step.needed else "keep", step.reason or "up to date")
+        for step in steps
+    ]
+    return table(("image", "action", "reason"), rows)
+
+
+def built(images: Sequence[BuiltImage]) -> str:
+    """Return a table of images in the engine."""
+    rows = [
+        (
+            item.image.name,
+            "up to date" if item.fresh else "built",
+            short(item.image_id),
+            megabytes(item.size),
+        )
+        for item in images
+    ]
+    return table(("image", "state", "id", "size"), rows)
+
+
+def tested(reports: Sequence[TestReport]) -> str:
+    """Return what the tests said, each skip with its reason."""
+    lines = []
+    for item in reports:
+        line = f"{item.name} ({item.runtime}): {item.passed} passed, {item.skipped} skipped"
+        lines.append(f"{line}, {item.seconds:.1f} s")
+        if not item.passed + item.skipped:
+            lines.append(f"note: {item.name} has no tests; add images/{item.name}/tests/test_*.py")
+        lines += [f"  skipped: {reason}" for reason in item.skip_reasons]
+    return "\n".join(lines)
+
+
+def converted(sifs: Sequence[Sif]) -> str:
+    """Return a table of SIFs."""
+    rows = [
+        (
+            item.name,
+            "up to date" if item.fresh else "converted",
+            short(item.sha256),
+            megabytes(item.size),
+            str(item.path),
+        )
+        for item in sifs
+    ]
+    return table(("image", "state", "sha256", "size", "file"), rows)
+
+
+def deployed(deployments: Sequence[Deployment]) -> str:
+    """Return where each SIF was placed."""
+    rows = [
+        (
+            item.sif.name,
+            place.node,
+            "sent" if place.sent else "held already",
+            short(place.sha256),
+            str(place.path),
+        )
+        for item in deployments
+        for place in item.placements
+    ]
+    return table(("image", "node", "state", "sha256", "file"), rows)
+
+
+def states(items: Sequence[ImageState]) -> str:
+    """Return the state of each image."""
+    rows = [
+        (
+            item.name,
+            short(item.image_id) or "-",
+            megabytes(item.size) if item.size else "-",
+            item.stale or "up to date",
+            item.sif,
+            megabytes(item.sif_size) if item.sif_size else "-",
+        )
+        for item in items
+    ]
+    return table(("image", "id", "size", "build", "sif", "sif size"), rows)
+
+
+def facts(items: Sequence[Mapping[str, Any]]) -> str:
+    """Return nested facts as indented lines."""
+    return "\n\n".join("\n".join(_lines(item)) for item in items)
+
+
+def _lines(values: Mapping[str, Any], indent: str = "") -> list[str]:
+    lines = []
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            lines += [f"{indent}{key}:", *_lines(value, indent + "  ")]
+        else:
+            shown = ", ".join(map(str, value)) if isinstance(value, list) else value
+            lines.append(f"{indent}{key}: {shown}")
+    return lines
+
+
+def nodes(cluster: Cluster) -> str:
+    """Return the nodes of a cluster and how to reach them."""
+    rows = [(node.name, node.role.value, node.address, str(node.gpus)) for node in cluster.nodes]
+    return table(("node", "role", "address", "gpus"), rows)
+
+
+def node_states(items: Sequence[NodeState]) -> str:
+    """Return the nodes of a virtual cluster."""
+    if not items:
+        return "no such cluster stands; run invoke cluster.up"
+    rows = [(item.node, item.role, item.address or "-", item.state) for item in items]
+    return table(("node", "role", "address", "state"), rows)
+
+
+def listing(suites: Mapping[str, Sequence[tuple[str, str]]]) -> str:
+    """Return suites and their checks."""
+    rows = [(suite, name, doc) for suite, items in suites.items() for name, doc in items]
+    return table(("suite", "check", "what it says"), rows)
+
+
+def refuse_failures(
+    results: Sequence[CheckResult], subject: str, *, exit_missing: bool = False
+) -> None:
+    """Raise where a check failed: 1 for a cluster, 3 where the machine lacks something."""
+    failed = [item.name for item in results if item.status is Status.FAILED]
+    if failed:
+        kind = MissingError if exit_missing else StepFailed
+        raise kind(
+            f"{subject}: {len(failed)} of {len(results)} checks failed: {', '.join(failed)}"
+        )
+
+
+def quickstart(done: Quickstart) -> str:
+    """Return the main job's short table, and what to try next."""
+    places = done.deployment.placements
+    sent = sum(place.sent for place in places)
+    rows = [
+        ("built", done.built.image.tag, short(done.built.image_id), megabytes(done.built.size)),
+        ("SIF", str(done.sif.path), short(done.sif.sha256), megabytes(done.sif.size)),
+        (
+            "deployed",
+            f"{done.deployment.path} on {', '.join(place.node for place in places)}",
+            short(done.sif.sha256),
+            f"{sent} sent, {len(places) - sent} held already",
+        ),
+    ]
+    seconds = ", ".join(f"{stage} {took:.1f} s" for stage, took in done.seconds)
+    total = sum(took for _, took in done.seconds)
+    return "\n".join(
+        [
+            table(("what", "where", "digest", "size"), rows),
+            "",
+            f"MPI job {done.job.status.value}: {done.job.message}",
+            "",
+            f"times: {seconds}; {total:.1f} s in all",
+            "",
+            "next: invoke validate            judge the cluster by every check",
+            "      invoke cluster.shell       open the controller",
+            f"      invoke shell.{done.built.image.name}      open the image",
+            "      invoke cluster.down        take the cluster away",
+        ]
+    )

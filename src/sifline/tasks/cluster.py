@@ -1,0 +1,73 @@
+"""The tasks that act on clusters: virtual ones up and down, any one provisioned and judged."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from sifline.tasks.support import Run
+
+VIRTUAL = "virtual"
+
+
+def up(run: Run, _: Sequence[str], *, name: str = VIRTUAL, file: str = "") -> None:
+    """Bring up a virtual cluster: containers with systemd, Slurm, MUNGE and OpenSSH."""
+    from sifline.report import tables
+
+    cluster = run.pipeline.cluster_up(name, Path(file) if file else None)
+    run.print(tables.nodes(cluster))
+
+
+def down(run: Run, _: Sequence[str], *, name: str = VIRTUAL) -> None:
+    """Take a virtual cluster down; nothing of it is left."""
+    removed = run.pipeline.cluster_down(name)
+    run.print("\n".join(f"removed {item}" for item in removed) or f"no cluster {name} stands")
+
+
+def status(run: Run, _: Sequence[str], *, name: str = VIRTUAL, json: bool = False) -> None:
+    """Print the nodes of a virtual cluster and their state."""
+    from sifline.report import tables
+
+    states = run.pipeline.cluster_status(name)
+    run.print(tables.dump(states) if json else tables.node_states(states))
+
+
+def shell(run: Run, _: Sequence[str], *, node: str = "controller", name: str = VIRTUAL) -> None:
+    """Open a shell on a node of a virtual cluster, or run the command after --."""
+    run.end(run.pipeline.cluster_shell(name, node, run.command))
+
+
+def provision(run: Run, _: Sequence[str], *, cluster: str = VIRTUAL, check: bool = False) -> None:
+    """Configure a cluster with Ansible: MUNGE, Slurm, the container registry."""
+    done = run.pipeline.provision(cluster, check=check)
+    verb = "would change" if check else "changed"
+    run.print(f"{done.cluster.name}: {done.ok} tasks, {verb} {done.changed}, {done.seconds:.1f} s")
+
+
+def validate(
+    run: Run,
+    _: Sequence[str],
+    *,
+    cluster: str = VIRTUAL,
+    suite: str = "",
+    check: str = "",
+    list: bool = False,
+    json: bool = False,
+) -> None:
+    """Judge a cluster by its checks, each of which can fail."""
+    from sifline.report import tables
+
+    if list:
+        run.print(tables.listing(run.pipeline.checks()))
+        return
+    results = run.pipeline.validate(cluster, suites=_words(suite), checks=_words(check))
+    run.print(tables.dump(results) if json else tables.checks(results))
+    tables.refuse_failures(results, f"validating {cluster}")
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(word for word in text.split(",") if word)
+
+
+GROUP = (up, down, status, shell)
+TOP = (provision, validate)

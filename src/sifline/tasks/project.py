@@ -1,0 +1,28 @@
+"""The tasks about the whole: the machine's health, and the main job end to end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sifline.tasks.support import Run
+
+
+def doctor(run: Run, _: Sequence[str], *, json: bool = False) -> None:
+    """Check all that the verbs need on this machine, and say how to mend it."""
+    from sifline.report import tables
+
+    results = run.pipeline.doctor()
+    run.print(tables.dump(results) if json else tables.checks(results))
+    tables.refuse_failures(results, "this machine", exit_missing=True)
+
+
+def quickstart(run: Run, _: Sequence[str], *, name: str = "virtual") -> None:
+    """From Dockerfile to a 2-node MPI job on a virtual cluster, the whole way."""
+    from sifline.report import tables
+
+    done = run.pipeline.quickstart(name)
+    run.print(tables.quickstart(done))
+    tables.refuse_failures([done.job], "quickstart")
+
+
+TOP = (doctor, quickstart)
