@@ -1,0 +1,85 @@
+"""The registry script of sifline.nodeside, sent to a node and its answer read."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from importlib.resources import files
+from typing import Any, Protocol
+
+from sifline.errors import StepFailed
+from sifline.model import Cluster, Node
+from sifline.runner import Argv, Result
+
+# Reading a file of ten gigabytes from a slow disk takes some minutes.
+READ_SECONDS = 1800
+
+
+class Remote(Protocol):
+    """What runs commands on nodes."""
+
+    cluster: Cluster
+
+    def run(
+        self,
+        node: Node,
+        argv: Argv,
+        *,
+        sudo: bool = False,
+        input: str | None = None,
+        timeout: float = 60,
+        check: bool = True,
+    ) -> Result:
+        """Run ``argv`` on ``node`` and return what it did."""
+
+
+class RegistryRefused(StepFailed):
+    """The registry of a node answered with an error; ``kind`` is its word for it."""
+
+    def __init__(self, message: str, *, kind: str, details: str = "") -> None:
+        super().__init__(message, details=details)
+        self.kind = kind
+
+
+def ask(remote: Remote, node: Node, verb: str, **options: str | int) -> dict[str, Any]:
+    """Run one verb of the registry script on ``node`` and return its answer.
+
+    :raises RegistryRefused: where the registry says no, or does not speak at all.
+    """
+    words = [f"--{name}={value}" for name, value in options.items()]
+    root = f"--root={remote.cluster.registry_root}"
+    result = remote.run(
+        node,
+        ["python3", "-", verb, root, *words],
+        sudo=True,
+        input=source(),
+        timeout=READ_SECONDS,
+        check=False,
+    )
+    try:
+        answer = json.loads(result.stdout)
+    except ValueError:
+        raise RegistryRefused(
+            f"{node.name}: the registry script ended with status {result.returncode}; "
+            f"it needs python3 and sudo there: invoke provision --cluster {remote.cluster.name}",
+            kind="no-answer",
+            details=result.tail(),
+        ) from None
+    if "error" in answer:
+        raise _refusal(remote.cluster, node, answer)
+    return dict(answer)
+
+
+@cache
+def source() -> str:
+    """Return the text of the script."""
+    return files("sifline.nodeside").joinpath("registry.py").read_text(encoding="utf-8")
+
+
+def _refusal(cluster: Cluster, node: Node, answer: dict[str, str]) -> RegistryRefused:
+    hint = {
+        "no-registry": f"; run: invoke provision --cluster {cluster.name}",
+        "busy": "; try again when it is done",
+        "digest-mismatch": "; it changed on its way, or since it was converted: convert it again",
+    }.get(answer["error"], "")
+    return RegistryRefused(f"{node.name}: {answer['message']}{hint}", kind=answer["error"])

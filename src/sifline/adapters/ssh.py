@@ -1,0 +1,354 @@
+"""The nodes of a cluster over the system's OpenSSH and rsync, one connection for each node."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import tempfile
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from enum import Enum
+from pathlib import Path, PurePosixPath
+from types import TracebackType
+from typing import TypeVar
+
+from sifline.errors import SiflineError, StepFailed
+from sifline.model import Cluster, Node
+from sifline.runner import Argv, CommandFailed, OnLine, Result, Runner
+
+T = TypeVar("T")
+
+DEFAULT_PORT = 22
+CONNECT_SECONDS = 10
+PERSIST_SECONDS = 60
+PARALLEL = 8
+
+# How long a transfer may stand still before it counts as broken; it may last for ever.
+STALLED_SECONDS = 120
+
+# A socket's path ends at 108 bytes, and ssh appends 17 while it makes one.
+LONGEST_SOCKET_FOLDER = 80
+
+SSH_FAILED = 255
+TIMED_OUT = 124
+
+# ssh's own status, and rsync's for "time-out in data send/receive" and "waiting for connection".
+RSYNC_CONNECTION_FAILED = (SSH_FAILED, 30, 35)
+
+# Changes to the user's home, as a login does, and keeps the argument list as it is:
+# `sudo --login` would take line breaks out of it.
+AT_HOME = ("sh", "-c", 'cd "$HOME" && exec "$@"', "sh")
+
+
+class Fault(str, Enum):
+    """Why a node could not be talked to."""
+
+    UNREACHABLE = "unreachable"
+    UNKNOWN_KEY = "unknown host key"
+    CHANGED_KEY = "changed host key"
+    DENIED = "permission denied"
+    LOST = "connection lost"
+
+
+FAULTS: tuple[tuple[re.Pattern[str], Fault], ...] = (
+    (re.compile(r"REMOTE HOST IDENTIFICATION HAS CHANGED"), Fault.CHANGED_KEY),
+    (re.compile(r"No \S+ host key is known|Host key verification failed"), Fault.UNKNOWN_KEY),
+    (re.compile(r"Permission denied|Too many authentication failures"), Fault.DENIED),
+    (
+        re.compile(
+            r"connect to host|Could not resolve hostname|Connection timed out"
+            r"|Connection refused|No route to host|banner exchange"
+            r"|Connection (closed|reset) by"
+        ),
+        Fault.UNREACHABLE,
+    ),
+)
+
+
+class SshFailed(StepFailed):
+    """A node could not be talked to; ``fault`` says in which of the known ways."""
+
+    def __init__(self, message: str, *, fault: Fault, node: str, details: str = "") -> None:
+        super().__init__(message, details=details)
+        self.fault = fault
+        self.node = node
+
+
+class Ssh:
+    """Runs commands on the nodes of ``cluster`` and sends files there.
+
+    The first command to a node opens its connection, and the later ones use it. Use it as
+    a context manager: leaving it closes the connections.
+    """
+
+    def __init__(self, cluster: Cluster, runner: Runner, *, parallel: int = PARALLEL) -> None:
+        self.cluster = cluster
+        self._runner = runner
+        self._parallel = parallel
+        self._sockets = _socket_folder()
+        self._locks = {node.name: threading.Lock() for node in cluster.nodes}
+        self._open: set[str] = set()
+
+    def __enter__(self) -> Ssh:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections that were opened. A second call does nothing."""
+        for node in self.cluster.nodes:
+            if node.name in self._open:
+                # A connection that hangs ends by itself after half a minute.
+                with suppress(CommandFailed):
+                    self._runner.run(
+                        [*self._ssh(node), "-O", "exit", self._target(node)],
+                        check=False,
+                        timeout=5,
+                    )
+        self._open.clear()
+        shutil.rmtree(self._sockets, ignore_errors=True)
+
+    def run(
+        self,
+        node: Node,
+        argv: Argv,
+        *,
+        sudo: bool = False,
+        user: str | None = None,
+        input: str | None = None,
+        timeout: float = 60,
+        check: bool = True,
+        on_line: OnLine | None = None,
+    ) -> Result:
+        """Run ``argv`` on ``node``: as root with ``sudo``, or as ``user`` from that one's home.
+
+        After ``timeout`` seconds the command is ended on the node itself.
+
+        :raises SshFailed: where the node cannot be talked to.
+        :raises CommandFailed: when the time is over; with ``check``, for any status but 0.
+        """
+        self._connect(node)
+        remote = shlex.join(self._remote(argv, sudo=sudo, user=user, timeout=timeout))
+        command = [*self._ssh(node), self._target(node), remote]
+        result = self._local(node, command, input, timeout, on_line)
+        if result.returncode == SSH_FAILED and (fault := classify(result.stderr)):
+            self._open.discard(node.name)
+            raise self._failure(node, fault, result)
+        if result.returncode == TIMED_OUT:
+            raise CommandFailed(f"{node.name}: {argv[0]} did not end within {timeout:g} s", result)
+        if check and not result.ok:
+            raise CommandFailed(
+                f"{node.name}: {argv[0]} ended with status {result.returncode}", result
+            )
+        return result
+
+    def send(
+        self,
+        node: Node,
+        path: Path,
+        remote_path: PurePosixPath,
+        *,
+        sudo: bool = False,
+        on_line: OnLine | None = None,
+    ) -> None:
+        """Copy the file ``path`` to ``remote_path`` on ``node``; go on with a broken copy.
+
+        The file at ``remote_path`` is written in place, so it must be one that nobody uses.
+        ``on_line`` gets rsync's progress lines.
+
+        :raises SshFailed: where the node cannot be talked to.
+        :raises CommandFailed: when rsync fails, or stands still for two minutes.
+        """
+        self._connect(node)
+        target = f"{self._target(node, brackets=True)}:{remote_path}"
+        argv = [
+            "rsync",
+            "--inplace",
+            "--no-inc-recursive",
+            "--info=progress2",
+            "--protect-args",
+            f"--timeout={STALLED_SECONDS}",
+            # rsync splits this itself, and understands the quotes of a shell.
+            f"--rsh={shlex.join(self._ssh(node))}",
+            *(["--rsync-path=sudo -n rsync"] if sudo and not self._is_root else []),
+            "--",
+            str(path.absolute()),
+            target,
+        ]
+        result = self._runner.run(argv, check=False, on_line=on_line)
+        if result.ok:
+            return
+        if result.returncode in RSYNC_CONNECTION_FAILED:
+            self._open.discard(node.name)
+            raise self._failure(node, classify(result.stderr) or Fault.LOST, result)
+        raise CommandFailed(
+            f"{node.name}: rsync ended with status {result.returncode}: "
+            f"{result.stderr.strip().partition(chr(10))[0]}",
+            result,
+        )
+
+    def each(
+        self, nodes: Sequence[Node], work: Callable[[Node], T]
+    ) -> tuple[dict[str, T], dict[str, SiflineError]]:
+        """Do ``work`` for all ``nodes`` side by side; return results and errors by node."""
+        done: dict[str, T] = {}
+        failed: dict[str, SiflineError] = {}
+        with ThreadPoolExecutor(max_workers=max(1, min(self._parallel, len(nodes)))) as pool:
+            futures = {node.name: pool.submit(work, node) for node in nodes}
+            for name, future in futures.items():
+                try:
+                    done[name] = future.result()
+                except SiflineError as error:
+                    failed[name] = error
+        return done, failed
+
+    @property
+    def _is_root(self) -> bool:
+        return self.cluster.ssh.user == "root"
+
+    def _remote(
+        self, argv: Argv, *, sudo: bool, user: str | None, timeout: float
+    ) -> Iterable[str]:
+        limit = ["timeout", "--kill-after=5", f"{timeout:g}"]
+        if user is not None and user != self.cluster.ssh.user:
+            return ["sudo", "-n", "-H", "-u", user, "--", *limit, *AT_HOME, *argv]
+        if sudo and not self._is_root:
+            return ["sudo", "-n", "--", *limit, *argv]
+        return [*limit, *argv]
+
+    def _local(
+        self,
+        node: Node,
+        command: Argv,
+        input: str | None,
+        timeout: float,
+        on_line: OnLine | None,
+    ) -> Result:
+        # The node ends the command itself; this limit is for a node that stopped answering.
+        try:
+            return self._runner.run(
+                command,
+                check=False,
+                input=input,
+                timeout=timeout + CONNECT_SECONDS,
+                on_line=on_line,
+            )
+        except CommandFailed as error:
+            self._open.discard(node.name)
+            raise self._failure(node, Fault.LOST, error.result) from None
+
+    def _connect(self, node: Node) -> None:
+        with self._locks[node.name]:
+            if node.name in self._open:
+                return
+            result = self._runner.run(
+                [*self._ssh(node, master=True), self._target(node)],
+                check=False,
+                timeout=3 * CONNECT_SECONDS,
+            )
+            if not result.ok:
+                raise self._failure(node, classify(result.stderr) or Fault.LOST, result)
+            self._open.add(node.name)
+
+    def _ssh(self, node: Node, *, master: bool = False) -> list[str]:
+        access = self.cluster.ssh
+        number = self.cluster.nodes.index(node)
+        options = {
+            "BatchMode": "yes",
+            "ConnectTimeout": str(CONNECT_SECONDS),
+            "ControlMaster": "yes" if master else "no",
+            "ControlPath": str(self._sockets / str(number)),
+            "LogLevel": "ERROR",
+            "ServerAliveCountMax": "3",
+            "ServerAliveInterval": "10",
+            "StrictHostKeyChecking": "yes",
+            "UpdateHostKeys": "no",
+        }
+        if access.known_hosts is not None:
+            options["UserKnownHostsFile"] = f'"{access.known_hosts}"'
+            options["GlobalKnownHostsFile"] = "none"
+        if access.identity_file is not None:
+            options["IdentitiesOnly"] = "yes"
+        if master:
+            options["ControlPersist"] = str(PERSIST_SECONDS)
+        return [
+            "ssh",
+            "-T",
+            *(["-f", "-N"] if master else []),
+            *(["-i", str(access.identity_file)] if access.identity_file else []),
+            *(["-p", str(access.port)] if access.port != DEFAULT_PORT else []),
+            *(word for key, value in options.items() for word in ("-o", f"{key}={value}")),
+        ]
+
+    def _target(self, node: Node, *, brackets: bool = False) -> str:
+        host = node.address or node.name
+        if brackets and ":" in host:
+            host = f"[{host}]"
+        return f"{self.cluster.ssh.user}@{host}"
+
+    def _failure(self, node: Node, fault: Fault, result: Result) -> SshFailed:
+        return SshFailed(
+            explain(self.cluster, node, fault, result.stderr),
+            fault=fault,
+            node=node.name,
+            details=result.tail(),
+        )
+
+
+def classify(stderr: str) -> Fault | None:
+    """Return what ssh complains about in ``stderr``; None where it is not ssh that complains."""
+    return next((fault for pattern, fault in FAULTS if pattern.search(stderr)), None)
+
+
+def explain(cluster: Cluster, node: Node, fault: Fault, stderr: str = "") -> str:
+    """Return the line for a person: which node, what is wrong, the next command."""
+    access = cluster.ssh
+    host = node.address or node.name
+    port = "" if access.port == DEFAULT_PORT else f" -p {access.port}"
+    name = host if not port else f"[{host}]:{access.port}"
+    known = access.known_hosts or "~/.ssh/known_hosts"
+    where = f"{node.name} ({host})"
+    if fault is Fault.UNKNOWN_KEY:
+        return (
+            f"{where}: host key is not in {known}; compare its fingerprint, then: "
+            f"ssh-keyscan{port} {host} >> {known}"
+        )
+    if fault is Fault.CHANGED_KEY:
+        return (
+            f"{where}: host key differs from the one in {known}; if the host was installed "
+            f"anew: ssh-keygen -R {shlex.quote(name)} -f {known}"
+        )
+    if fault is Fault.DENIED:
+        key = f" with {access.identity_file}" if access.identity_file else ""
+        return (
+            f"{where}: login as {access.user}{key} was refused; see the ssh section of "
+            f"{cluster.source}, or: ssh-copy-id{port} {access.user}@{host}"
+        )
+    if fault is Fault.LOST:
+        return f"{where}: the connection broke off or hangs; try: ssh{port} {access.user}@{host}"
+    return (
+        f"{where} does not answer: {_last_line(stderr)}; is it up, and its address right in "
+        f"{cluster.source}? try: ssh{port} {access.user}@{host}"
+    )
+
+
+def _last_line(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines else "no reason given"
+
+
+def _socket_folder() -> Path:
+    folder = Path(tempfile.mkdtemp(prefix="sifline-"))
+    if len(str(folder)) <= LONGEST_SOCKET_FOLDER:
+        return folder
+    folder.rmdir()
+    return Path(tempfile.mkdtemp(prefix="sifline-", dir="/tmp"))

@@ -1,0 +1,447 @@
+"""The SIF registry of one node: what it holds, and how a new file takes its place.
+
+Runs on the node itself, as root, with nothing but Python 3.9's standard library: its source
+is sent to ``python3 -``. Prints one JSON object; a failure is ``{"error", "message"}`` and
+status 1. Layout below the root:
+
+    <category>/<name>.sif                              what jobs use: a link to a version
+    .registry/versions/<category>/<name>/<sha256>.sif  the files, never changed once here
+    .registry/uploads/                                 files on their way in, root only
+    .registry/catalog.json                             what is in place, who put it there
+    .registry/lock                                     held while any of these change
+
+A new version is a new file and the link is replaced by rename, so a running job keeps what
+it opened. Every step is durable before the next one begins, and each can be repeated: a run
+that was killed leaves an upload, a version without a link, or a link without an entry, and
+the next run goes on from there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import grp
+import hashlib
+import json
+import os
+import pwd
+import re
+import shutil
+import sys
+import time
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+VERSION = 1
+CATEGORIES = ("ml-frameworks", "custom-images", "base-images")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,127}")
+SHA256 = re.compile(r"[0-9a-f]{64}")
+TOKEN = re.compile(r"[0-9a-f]{1,32}")
+
+# An upload that nothing wrote to for so long was given up: a transfer that stands still
+# for two minutes ends itself.
+ABANDONED_SECONDS = 15 * 60
+LOCK_SECONDS = 60
+BLOCK = 1 << 20
+MODE = 0o644
+
+
+class RegistryError(Exception):
+    """What the caller is told; ``kind`` is one word for programs."""
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+class Entry:
+    """The paths of one image in one registry."""
+
+    def __init__(self, root: Path, category: str, name: str) -> None:
+        if category not in CATEGORIES:
+            raise RegistryError(
+                "bad-argument", f"category {category!r} is not one of {', '.join(CATEGORIES)}"
+            )
+        if not NAME.fullmatch(name):
+            raise RegistryError(
+                "bad-argument", f"name {name!r} may hold letters, digits and . _ + - only"
+            )
+        self.root = root
+        self.key = f"{category}/{name}"
+        self.visible = root / category / f"{name}.sif"
+        self.uploads = root / ".registry" / "uploads"
+        self.versions = root / ".registry" / "versions" / category / name
+        self.upload_prefix = f"{category}.{name}.sif."
+
+    def upload(self, sha256: str, token: str) -> Path:
+        """Where the sender identified by ``token`` writes the file with this digest."""
+        return self.uploads / f"{self.upload_prefix}{sha256}.{token}.partial"
+
+    def version(self, sha256: str) -> Path:
+        """Where the file with this digest rests."""
+        return self.versions / f"{sha256}.sif"
+
+
+def status(options: argparse.Namespace) -> dict[str, Any]:
+    """Say what is in place for one image, and make the way in ready for an upload.
+
+    A file whose size, inode, and times of modification and change are those in the catalog
+    was not written to since it was verified; any other is read in full, and its digest
+    computed anew. ``settled`` says that nothing is left to do for the digest in place.
+    """
+    root = registry(options.root)
+    entry = Entry(root, options.category, options.name)
+    make_folder(entry.uploads, 0o700, options)
+    with locked(root):
+        remove_leftovers(entry, options)
+    recorded = read_catalog(root)["images"].get(entry.key)
+    current, read = current_digest(entry, recorded)
+    version = entry.version(options.sha256)
+    if entry.visible.exists() and version.exists() and entry.visible.samefile(version):
+        held = current == options.sha256
+    else:
+        held, read_too = holds(version, options.sha256, recorded)
+        read = read or read_too
+    upload = entry.upload(options.sha256, options.token)
+    return {
+        "current": current,
+        "settled": bool(
+            recorded
+            and recorded["sha256"] == current
+            and same_file(entry.visible, recorded)
+            and has_owner_and_mode(entry.visible, options)
+        ),
+        "held": held,
+        "read": read,
+        "upload": str(upload),
+        "uploaded": upload.stat().st_size if upload.exists() else 0,
+        "free": free_bytes(root),
+        "path": str(entry.visible),
+    }
+
+
+def install(options: argparse.Namespace) -> dict[str, Any]:
+    """Put the uploaded file, or a version that is still held, in the visible place."""
+    root = registry(options.root)
+    entry = Entry(root, options.category, options.name)
+    meta = json.loads(options.meta)
+    upload = entry.upload(options.sha256, options.token)
+    version = entry.version(options.sha256)
+    source = upload if upload.exists() else version
+    if not source.exists():
+        raise RegistryError("no-upload", f"neither {upload} nor {version} exists")
+    settle(source, options)  # outside the lock: it reads the whole file
+    with locked(root):
+        make_folder(entry.versions, 0o755, options)
+        if source is upload:
+            source.replace(version)
+            sync_folder(entry.versions)
+            sync_folder(entry.uploads)
+        switch(entry, version)
+        record(entry, options.sha256, meta, options)
+        remove_leftovers(entry, options)
+    return {"path": str(entry.visible), "sha256": options.sha256, "file": str(version)}
+
+
+def listing(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the catalog, each entry with what is really there; ``--read`` reads all files."""
+    root = registry(options.root)
+    catalog = read_catalog(root)
+    images = {}
+    for key, recorded in sorted(catalog["images"].items()):
+        category, _, name = key.partition("/")
+        entry = Entry(root, category, name)
+        current, _ = current_digest(entry, {} if options.read else recorded)
+        images[key] = {**recorded, "found": current, "path": str(entry.visible)}
+    unknown = [
+        str(path)
+        for category in CATEGORIES
+        for path in sorted((root / category).glob("*.sif"))
+        if f"{category}/{path.name[: -len('.sif')]}" not in images
+    ]
+    return {"images": images, "unknown": unknown, "free": free_bytes(root)}
+
+
+def registry(root: str) -> Path:
+    """Return the root as a path; the folders that provisioning makes must be there."""
+    path = Path(root)
+    if not path.is_absolute() or ".." in path.parts:
+        raise RegistryError("bad-argument", f"root {root!r} is not an absolute path")
+    missing = [name for name in (*CATEGORIES, ".registry") if not (path / name).is_dir()]
+    if missing:
+        raise RegistryError("no-registry", f"{path} has no {', '.join(missing)}")
+    return path
+
+
+def current_digest(entry: Entry, recorded: dict[str, Any] | None) -> tuple[str | None, bool]:
+    """Return the digest of the visible file, None where there is none; and if it was read."""
+    if not entry.visible.is_file():
+        return None, False
+    if recorded and same_file(entry.visible, recorded):
+        return str(recorded["sha256"]), False
+    return digest(entry.visible), True
+
+
+def holds(path: Path, sha256: str, recorded: dict[str, Any] | None) -> tuple[bool, bool]:
+    """Whether ``path`` has this digest, and whether it had to be read to know."""
+    if not path.is_file():
+        return False, False
+    for known in (recorded or {}).get("previous", ()):
+        if known["sha256"] == sha256 and same_file(path, known):
+            return True, False
+    return digest(path) == sha256, True
+
+
+def same_file(path: Path, recorded: dict[str, Any]) -> bool:
+    """Whether nobody wrote to the file since its digest was computed."""
+    try:
+        found = path.stat()
+    except OSError:
+        return False
+    return fingerprint(found) == recorded.get("file")
+
+
+def fingerprint(found: os.stat_result) -> list[int]:
+    """What changes when somebody writes to a file, whatever times they set afterwards."""
+    return [found.st_size, found.st_ino, found.st_mtime_ns, found.st_ctime_ns]
+
+
+def has_owner_and_mode(path: Path, options: argparse.Namespace) -> bool:
+    """Whether the file is readable by all and writable by its owner alone."""
+    found = path.stat()
+    return (found.st_uid, found.st_gid) == owner(options) and found.st_mode & 0o7777 == MODE
+
+
+def digest(path: Path) -> str:
+    """Return the SHA-256 of the file."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    with os.fdopen(descriptor, "rb", buffering=0) as file:
+        return digest_of(file)
+
+
+def digest_of(file: Any) -> str:
+    """Return the SHA-256 of an open file."""
+    found = hashlib.sha256()
+    while block := file.read(BLOCK):
+        found.update(block)
+    return found.hexdigest()
+
+
+def settle(path: Path, options: argparse.Namespace) -> None:
+    """Set owner and mode, verify the digest, and write the file through to the disk."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    with os.fdopen(descriptor, "rb", buffering=0) as file:
+        os.fchown(descriptor, *owner(options))
+        os.fchmod(descriptor, MODE)
+        found = digest_of(file)
+        os.fsync(descriptor)
+    if found != options.sha256:
+        path.unlink()
+        raise RegistryError(
+            "digest-mismatch", f"{path.name} has the SHA-256 {found}, not {options.sha256}"
+        )
+
+
+def switch(entry: Entry, version: Path) -> None:
+    """Let the visible name point to ``version``, in one step."""
+    # A relative link survives a registry that is mounted elsewhere on another node.
+    target = os.path.relpath(version, entry.visible.parent)
+    fresh = entry.visible.with_name(f".{entry.visible.name}.new")
+    fresh.unlink(missing_ok=True)
+    fresh.symlink_to(target)
+    fresh.replace(entry.visible)
+    sync_folder(entry.visible.parent)
+
+
+def record(entry: Entry, sha256: str, meta: dict[str, Any], options: argparse.Namespace) -> None:
+    """Write the catalog entry, and drop the versions that are too many."""
+    catalog = read_catalog(entry.root)
+    before = catalog["images"].get(entry.key)
+    found = entry.visible.stat()
+    fresh = {
+        **meta,
+        "name": entry.visible.name[: -len(".sif")],
+        "category": entry.visible.parent.name,
+        "sha256": sha256,
+        "size": found.st_size,
+        "path": str(entry.visible),
+        "file": fingerprint(found),
+    }
+    past = [*([without_previous(before)] if before else []), *(before or {}).get("previous", ())]
+    fresh["previous"] = [
+        known
+        for known in past
+        if known["sha256"] != sha256 and entry.version(known["sha256"]).is_file()
+    ][: options.keep]
+    catalog["images"][entry.key] = fresh
+    write_catalog(entry.root, catalog, options)
+    kept = {sha256, *(known["sha256"] for known in fresh["previous"])}
+    for path in entry.versions.glob("*.sif"):
+        if path.name[: -len(".sif")] not in kept:
+            path.unlink()
+
+
+def without_previous(known: dict[str, Any]) -> dict[str, Any]:
+    """Return the entry as it is kept among the previous ones of its successor."""
+    return {key: value for key, value in known.items() if key != "previous"}
+
+
+def read_catalog(root: Path) -> dict[str, Any]:
+    """Return the catalog; an empty one where there is none yet."""
+    path = root / ".registry" / "catalog.json"
+    try:
+        catalog = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {"version": VERSION, "images": {}}
+    except ValueError as error:
+        raise RegistryError("bad-catalog", f"{path} is not JSON: {error}") from None
+    if not isinstance(catalog, dict) or catalog.get("version", VERSION) != VERSION:
+        raise RegistryError("bad-catalog", f"{path} was written by another version")
+    catalog.setdefault("version", VERSION)
+    catalog.setdefault("images", {})
+    return catalog
+
+
+def write_catalog(root: Path, catalog: dict[str, Any], options: argparse.Namespace) -> None:
+    """Replace the catalog in one step."""
+    path = root / ".registry" / "catalog.json"
+    fresh = path.with_name("catalog.json.new")
+    with fresh.open("w", encoding="utf-8") as file:
+        json.dump(catalog, file, indent=2, sort_keys=True)
+        file.write("\n")
+        file.flush()
+        os.fchown(file.fileno(), *owner(options))
+        os.fchmod(file.fileno(), MODE)
+        os.fsync(file.fileno())
+    fresh.replace(path)
+    sync_folder(path.parent)
+
+
+def remove_leftovers(entry: Entry, options: argparse.Namespace) -> None:
+    """Remove what killed runs left: only the holder of the lock makes these names."""
+    for path in (
+        entry.visible.with_name(f".{entry.visible.name}.new"),
+        entry.root / ".registry" / "catalog.json.new",
+    ):
+        path.unlink(missing_ok=True)
+    mine = entry.upload(options.sha256, options.token)
+    for path in entry.uploads.glob("*.partial"):
+        # Another sender may be done with its file, and rename it, at this moment.
+        with suppress(FileNotFoundError):
+            idle = time.time() - path.stat().st_mtime
+            ours = path.name.startswith(entry.upload_prefix) and path.name.endswith(
+                f".{options.token}.partial"
+            )
+            if path != mine and (ours or idle > ABANDONED_SECONDS):
+                path.unlink()
+
+
+def make_folder(path: Path, mode: int, options: argparse.Namespace) -> None:
+    """Make a folder below ``.registry`` with its parents, each owned as the registry is."""
+    if path.is_dir():
+        return
+    make_folder(path.parent, 0o755, options)
+    with suppress(FileExistsError):
+        path.mkdir(mode=mode)
+    os.chown(path, *owner(options))
+    path.chmod(mode)
+    sync_folder(path.parent)
+
+
+def sync_folder(path: Path) -> None:
+    """Make a rename inside the folder durable."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def free_bytes(root: Path) -> int:
+    """Return the space that is left for uploads."""
+    return shutil.disk_usage(root).free
+
+
+def owner(options: argparse.Namespace) -> tuple[int, int]:
+    """Return the numbers of the owner and the group."""
+    try:
+        return pwd.getpwnam(options.owner).pw_uid, grp.getgrnam(options.group).gr_gid
+    except KeyError as error:
+        raise RegistryError("no-registry", f"{error.args[0]!s}: no such account") from None
+
+
+@contextmanager
+def locked(root: Path) -> Iterator[None]:
+    """Hold the registry's lock; it goes with the process that holds it."""
+    descriptor = os.open(root / ".registry" / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        until = time.monotonic() + LOCK_SECONDS
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > until:
+                    raise RegistryError(
+                        "busy", f"another deployment has held {root} for {LOCK_SECONDS} s"
+                    ) from None
+                time.sleep(0.05)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def matching(pattern: re.Pattern[str], what: str) -> Any:
+    """Return an argparse type for words of this form."""
+
+    def check(word: str) -> str:
+        if not pattern.fullmatch(word):
+            raise argparse.ArgumentTypeError(f"{word!r} is not {what}")
+        return word
+
+    return check
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the command line."""
+    top = argparse.ArgumentParser(prog="registry", description=__doc__.splitlines()[0])
+    verbs = top.add_subparsers(dest="verb", required=True)
+    for name, work in (("status", status), ("install", install), ("list", listing)):
+        verb = verbs.add_parser(name)
+        verb.set_defaults(work=work)
+        verb.add_argument("--root", required=True)
+        verb.add_argument("--owner", default="root")
+        verb.add_argument("--group", default="slurm")
+        if name == "list":
+            verb.add_argument("--read", action="store_true")
+            continue
+        verb.add_argument("--category", required=True)
+        verb.add_argument("--name", required=True)
+        verb.add_argument("--sha256", required=True, type=matching(SHA256, "a SHA-256"))
+        verb.add_argument("--token", default="0", type=matching(TOKEN, "hexadecimal"))
+        if name == "install":
+            verb.add_argument("--meta", default="{}")
+            verb.add_argument("--keep", type=int, default=2)
+    return top
+
+
+def main(arguments: list[str]) -> int:
+    """Run one verb and print what it found."""
+    options = parser().parse_args(arguments)
+    os.umask(0o022)
+    try:
+        answer, code = options.work(options), 0
+    except RegistryError as error:
+        answer, code = {"error": error.kind, "message": str(error)}, 1
+    except OSError as error:
+        answer, code = {"error": "system", "message": str(error)}, 1
+    sys.stdout.write(json.dumps(answer) + "\n")
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

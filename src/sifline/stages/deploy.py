@@ -1,0 +1,301 @@
+"""Deploy: a verified SIF goes to every node of a cluster and takes its place there.
+
+Every node is asked first, on every run: one that holds the digest gets nothing sent. A node
+vouches for a file without reading it while its size, inode and times are those recorded when
+the digest was computed; otherwise it reads the file again, so a damaged copy is replaced.
+"""
+
+from __future__ import annotations
+
+import getpass
+import hashlib
+import json
+import os
+import re
+import socket
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from enum import Enum
+from pathlib import PurePosixPath
+from typing import Any
+
+from sifline import records
+from sifline.adapters.registry import RegistryRefused, ask
+from sifline.adapters.ssh import Ssh
+from sifline.errors import SiflineError, StepFailed, UsageError
+from sifline.model import Cluster, Deployment, Node, Placement, Progress, Sif
+from sifline.nodeside.registry import CATEGORIES, NAME
+from sifline.runner import Context, OnLine
+
+# Versions that stay on the nodes besides the one in use.
+KEEP = 2
+
+# What a node shall have left after the file arrived: its logs and jobs want space too.
+RESERVE = 64 << 20
+
+
+class Action(str, Enum):
+    """What a node needs for the digest to be in place."""
+
+    KEEP = "keep"
+    SWITCH = "switch"
+    SEND = "send"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Survey:
+    """What one node answered when it was asked for one image. Sizes in bytes."""
+
+    node: str
+    current: str | None
+    settled: bool
+    held: bool
+    upload: PurePosixPath
+    uploaded: int
+    free: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Holding:
+    """An image in the registry of one node: what the catalog says, and what was ``found``."""
+
+    node: str
+    name: str
+    category: str
+    sha256: str
+    found: str | None
+    size: int
+    path: PurePosixPath
+    when: str
+    who: str
+    image_id: str
+    fingerprint: str
+    commit: str
+    previous: tuple[str, ...]
+
+
+def deploy(sif: Sif, cluster: Cluster, context: Context, *, keep: int = KEEP) -> Deployment:
+    """Put ``sif`` on all nodes of ``cluster``, and leave ``keep`` earlier versions there.
+
+    Nodes that do not answer do not stop the others.
+
+    :raises UsageError: where the file is no whole SIF, or its name cannot be used.
+    :raises StepFailed: before anything is sent, where a registry is missing or a disk too
+        full; at the end, where some nodes could not be reached or did not get the file.
+    """
+    started = time.monotonic()
+    check(sif)
+    lock = context.workspace.build / "locks" / f"deploy-{cluster.name}-{sif.category}-{sif.name}"
+    with records.locked(lock), Ssh(cluster, context.runner) as ssh:
+        work = _Work(sif, cluster, context, ssh, keep)
+        surveys, failed = ssh.each(cluster.nodes, work.survey)
+        refuse(sif, cluster, surveys, failed)
+        reached = [node for node in cluster.nodes if node.name in surveys]
+        placements, broken = ssh.each(reached, lambda node: work.place(node, surveys[node.name]))
+    if failed or broken:
+        raise incomplete(sif, cluster, {**failed, **broken})
+    return Deployment(
+        sif=sif,
+        cluster=cluster,
+        path=path_of(sif, cluster),
+        placements=tuple(placements[node.name] for node in cluster.nodes),
+        seconds=time.monotonic() - started,
+    )
+
+
+def catalog(cluster: Cluster, context: Context) -> tuple[Holding, ...]:
+    """Return what every node of ``cluster`` holds, in the order of its nodes.
+
+    :raises StepFailed: where a node does not answer.
+    """
+    with Ssh(cluster, context.runner) as ssh:
+        answers, failed = ssh.each(cluster.nodes, lambda node: ask(ssh, node, "list"))
+    for error in failed.values():
+        raise error
+    return tuple(
+        holding(node.name, entry)
+        for node in cluster.nodes
+        for entry in answers[node.name]["images"].values()
+    )
+
+
+def holding(node: str, entry: Mapping[str, Any]) -> Holding:
+    """Read one entry of a node's catalog."""
+    return Holding(
+        node=node,
+        name=str(entry["name"]),
+        category=str(entry["category"]),
+        sha256=str(entry["sha256"]),
+        found=str(entry["found"]) if entry["found"] else None,
+        size=int(entry["size"]),
+        path=PurePosixPath(str(entry["path"])),
+        when=str(entry.get("when", "")),
+        who=str(entry.get("who", "")),
+        image_id=str(entry.get("image_id", "")),
+        fingerprint=str(entry.get("fingerprint", "")),
+        commit=str(entry.get("commit", "")),
+        previous=tuple(known["sha256"] for known in entry.get("previous", ())),
+    )
+
+
+def path_of(sif: Sif, cluster: Cluster) -> PurePosixPath:
+    """Return where jobs find the image on every node."""
+    return cluster.registry_root / sif.category / f"{sif.name}.sif"
+
+
+def decide(sha256: str, survey: Survey) -> Action:
+    """Return what the node needs."""
+    if survey.current == sha256 and survey.settled:
+        return Action.KEEP
+    return Action.SWITCH if survey.held else Action.SEND
+
+
+def shortage(sif: Sif, survey: Survey) -> int:
+    """Return how many bytes the node lacks to take the file; 0 or less where it fits."""
+    if decide(sif.sha256, survey) is not Action.SEND:
+        return 0
+    return sif.size - survey.uploaded + RESERVE - survey.free
+
+
+def refuse(
+    sif: Sif,
+    cluster: Cluster,
+    surveys: Mapping[str, Survey],
+    failed: Mapping[str, SiflineError],
+) -> None:
+    """Stop here where sending would be in vain: no registry, no space, no node at all."""
+    for error in failed.values():
+        if isinstance(error, RegistryRefused):
+            raise error
+    full = [survey for survey in surveys.values() if shortage(sif, survey) > 0]
+    if full:
+        figures = ", ".join(f"{survey.node} has {megabytes(survey.free)}" for survey in full)
+        raise StepFailed(
+            f"{sif.name} needs {megabytes(sif.size + RESERVE)} free below "
+            f"{cluster.registry_root}: {figures}; make room there and deploy again"
+        )
+    if not surveys:
+        raise incomplete(sif, cluster, failed)
+
+
+def incomplete(sif: Sif, cluster: Cluster, errors: Mapping[str, SiflineError]) -> StepFailed:
+    """Return the error that names the nodes which do not have the file."""
+    done = len(cluster.nodes) - len(errors)
+    first = next(iter(errors.values()))
+    others = f" (and {', '.join(list(errors)[1:])})" if len(errors) > 1 else ""
+    lines = [line for error in errors.values() for line in (error.message, error.details) if line]
+    return StepFailed(
+        f"{sif.name} is on {done} of {len(cluster.nodes)} nodes of {cluster.name}: "
+        f"{first.message}{others}; then deploy again",
+        details="\n".join(lines),
+    )
+
+
+def megabytes(size: int) -> str:
+    """Return a size for people."""
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"  # noqa: PLR2004
+
+
+class _Work:
+    """What is done with one node, for one SIF."""
+
+    def __init__(self, sif: Sif, cluster: Cluster, context: Context, ssh: Ssh, keep: int) -> None:
+        self._sif = sif
+        self._path = path_of(sif, cluster)
+        self._ssh = ssh
+        self._progress = context.progress
+        self._keep = keep
+        # An interrupted upload is continued by the same checkout only: two senders never
+        # write to one file.
+        sender = f"{socket.gethostname()}:{os.getuid()}:{context.workspace.root}"
+        self._token = hashlib.sha256(sender.encode()).hexdigest()[:12]
+        self._meta = json.dumps(
+            {
+                "when": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+                "who": f"{getpass.getuser()}@{socket.gethostname()}",
+                "image_id": sif.image_id,
+                "fingerprint": sif.fingerprint,
+                "commit": sif.commit,
+            }
+        )
+
+    def survey(self, node: Node) -> Survey:
+        answer = self._ask(node, "status")
+        return Survey(
+            node=node.name,
+            current=answer["current"],
+            settled=answer["settled"],
+            held=answer["held"],
+            upload=PurePosixPath(answer["upload"]),
+            uploaded=answer["uploaded"],
+            free=answer["free"],
+        )
+
+    def place(self, node: Node, survey: Survey) -> Placement:
+        action = decide(self._sif.sha256, survey)
+        if action is Action.SEND:
+            self._progress(f"{node.name}: sending {megabytes(self._sif.size)}")
+            self._ssh.send(
+                node,
+                self._sif.path,
+                survey.upload,
+                sudo=True,
+                on_line=percents(node.name, self._progress),
+            )
+        if action is Action.KEEP:
+            self._progress(f"{node.name}: {self._sif.name} is in place")
+        else:
+            self._ask(node, "install", meta=self._meta, keep=self._keep)
+            self._progress(f"{node.name}: {self._sif.name} verified and in place")
+        return Placement(
+            node=node.name,
+            path=self._path,
+            sha256=self._sif.sha256,
+            sent=action is Action.SEND,
+        )
+
+    def _ask(self, node: Node, verb: str, **options: str | int) -> dict[str, Any]:
+        return ask(
+            self._ssh,
+            node,
+            verb,
+            category=self._sif.category,
+            name=self._sif.name,
+            sha256=self._sif.sha256,
+            token=self._token,
+            **options,
+        )
+
+
+def percents(node: str, progress: Progress) -> OnLine:
+    """Return a reader of rsync's progress lines that passes every tenth percent on."""
+    told = 0
+
+    def read(line: str) -> None:
+        nonlocal told
+        found = re.search(r"(\d+)%", line)
+        if found and told + 10 <= int(found[1]) < 100:  # noqa: PLR2004
+            told = int(found[1])
+            progress(f"{node}: {told} % sent")
+
+    return read
+
+
+def check(sif: Sif) -> None:
+    """Refuse what no node shall get: a bad name, or a file that is no whole SIF."""
+    if not NAME.fullmatch(sif.name):
+        raise UsageError(
+            f"{sif.name!r} cannot be the name of a deployed image: it may hold letters, "
+            "digits and . _ + - only"
+        )
+    if sif.category not in CATEGORIES:
+        raise UsageError(
+            f"{sif.name}: category {sif.category!r} is not one of {', '.join(CATEGORIES)}"
+        )
+    if not sif.path.is_file() or sif.path.stat().st_size != sif.size:
+        raise UsageError(
+            f"{sif.path} is not the file of {megabytes(sif.size)} that was converted; "
+            f"run: invoke convert.{sif.name}"
+        )

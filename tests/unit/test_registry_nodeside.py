@@ -1,0 +1,351 @@
+"""The registry script is run as a node runs it: its source on standard input of Python."""
+
+from __future__ import annotations
+
+import grp
+import hashlib
+import json
+import os
+import pwd
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sifline.nodeside import registry
+
+SOURCE = Path(registry.__file__).read_text(encoding="utf-8")
+CATEGORY = "custom-images"
+VISIBLE = f"{CATEGORY}/hello.sif"
+
+# Ends the process, as the kernel would, before the n-th change to the file system.
+KILLER = """
+import os, signal, sys
+_left = [int(os.environ["KILL_BEFORE"])]
+def _count(event, arguments):
+    if event == "open" and not (arguments[2] or 0) & (os.O_WRONLY | os.O_RDWR):
+        return
+    if event == "open" or event.removeprefix("os.") in (
+        "rename", "remove", "symlink", "mkdir", "chmod", "chown"
+    ):
+        _left[0] -= 1
+        if _left[0] < 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+sys.addaudithook(_count)
+"""
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    for name in (*registry.CATEGORIES, ".registry"):
+        (tmp_path / name).mkdir()
+    return tmp_path
+
+
+def start(
+    root: Path, verb: str, *words: str, kill_before: int | None = None
+) -> subprocess.Popen[str]:
+    source, env = SOURCE, dict(os.environ)
+    if kill_before is not None:
+        future = "from __future__ import annotations\n"
+        source = SOURCE.replace(future, future + KILLER, 1)
+        env["KILL_BEFORE"] = str(kill_before)
+    owner = pwd.getpwuid(os.getuid()).pw_name
+    group = grp.getgrgid(os.getgid()).gr_name
+    process = subprocess.Popen(
+        [
+            *(sys.executable, "-", verb),
+            *(f"--root={root}", f"--owner={owner}", f"--group={group}"),
+            *words,
+        ],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=env,
+    )
+    assert process.stdin
+    process.stdin.write(source)
+    process.stdin.close()
+    process.stdin = None
+    return process
+
+
+def run(root: Path, verb: str, *words: str) -> dict[str, Any]:
+    out, err = start(root, verb, *words).communicate()
+    assert out, err
+    answer: dict[str, Any] = json.loads(out)
+    return answer
+
+
+def sha(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def of(content: bytes, name: str = "hello", category: str = CATEGORY) -> tuple[str, ...]:
+    return (f"--category={category}", f"--name={name}", f"--sha256={sha(content)}")
+
+
+def upload(root: Path, content: bytes) -> dict[str, Any]:
+    answer = run(root, "status", *of(content))
+    Path(answer["upload"]).write_bytes(content)
+    return answer
+
+
+def deploy(root: Path, content: bytes, *words: str) -> dict[str, Any]:
+    upload(root, content)
+    return run(root, "install", *of(content), *words)
+
+
+def entry(root: Path) -> dict[str, Any]:
+    answer = run(root, "list")["images"][f"{CATEGORY}/hello"]
+    assert isinstance(answer, dict)
+    return answer
+
+
+def temporary_files(root: Path) -> list[str]:
+    return sorted(
+        str(path.relative_to(root))
+        for path in root.rglob("*")
+        if path.name.endswith((".partial", ".new"))
+    )
+
+
+def test_an_empty_registry_holds_nothing(root: Path) -> None:
+    answer = run(root, "status", *of(b"one"))
+
+    assert (answer["current"], answer["held"], answer["settled"]) == (None, False, False)
+    assert answer["free"] > 0
+
+
+def test_an_installed_file_is_visible_and_catalogued(root: Path) -> None:
+    deploy(root, b"one", '--meta={"who": "somebody", "commit": "abc"}')
+
+    assert (root / VISIBLE).read_bytes() == b"one"
+    found = entry(root)
+    assert (found["sha256"], found["found"], found["size"]) == (sha(b"one"), sha(b"one"), 3)
+    assert (found["who"], found["commit"]) == ("somebody", "abc")
+    assert temporary_files(root) == []
+
+
+def test_an_installed_file_is_readable_by_all_and_writable_by_its_owner(root: Path) -> None:
+    deploy(root, b"one")
+
+    assert (root / VISIBLE).stat().st_mode & 0o7777 == 0o644
+
+
+def test_a_verified_file_is_not_read_again(root: Path) -> None:
+    deploy(root, b"one")
+
+    answer = run(root, "status", *of(b"one"))
+
+    assert (answer["current"], answer["settled"], answer["read"]) == (sha(b"one"), True, False)
+
+
+def test_a_flipped_byte_is_noticed_even_with_its_times_set_back(root: Path) -> None:
+    deploy(root, b"one")
+    path = root / VISIBLE
+    before = path.stat()
+    path.write_bytes(b"onf")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+    answer = run(root, "status", *of(b"one"))
+
+    assert (answer["current"], answer["held"], answer["settled"]) == (sha(b"onf"), False, False)
+
+
+def test_a_changed_mode_is_noticed_and_mended_without_an_upload(root: Path) -> None:
+    deploy(root, b"one")
+    (root / VISIBLE).chmod(0o600)
+    answer = run(root, "status", *of(b"one"))
+
+    run(root, "install", *of(b"one"))
+
+    assert (answer["held"], answer["settled"]) == (True, False)
+    assert (root / VISIBLE).stat().st_mode & 0o7777 == 0o644
+    assert run(root, "status", *of(b"one"))["settled"] is True
+
+
+def test_a_wrong_upload_is_refused_and_removed(root: Path) -> None:
+    deploy(root, b"one")
+    answer = upload(root, b"two")
+    Path(answer["upload"]).write_bytes(b"twx")
+
+    refused = run(root, "install", *of(b"two"))
+
+    assert refused["error"] == "digest-mismatch"
+    assert (root / VISIBLE).read_bytes() == b"one"
+    assert temporary_files(root) == []
+
+
+def test_a_running_job_keeps_the_file_it_opened(root: Path) -> None:
+    deploy(root, b"one")
+    with (root / VISIBLE).open("rb") as job:
+        for content in (b"two", b"three", b"four", b"five"):
+            deploy(root, content, "--keep=0")
+
+        assert job.read() == b"one"
+
+
+def test_as_many_previous_versions_are_kept_as_asked_for(root: Path) -> None:
+    for content in (b"one", b"two", b"three", b"four"):
+        deploy(root, content, "--keep=2")
+
+    kept = [known["sha256"] for known in entry(root)["previous"]]
+    files = {path.stem for path in (root / ".registry/versions" / CATEGORY / "hello").iterdir()}
+    assert kept == [sha(b"three"), sha(b"two")]
+    assert files == {sha(b"two"), sha(b"three"), sha(b"four")}
+
+
+def test_a_version_that_is_held_needs_no_upload(root: Path) -> None:
+    deploy(root, b"one")
+    deploy(root, b"two")
+    answer = run(root, "status", *of(b"one"))
+
+    run(root, "install", *of(b"one"))
+
+    assert (answer["held"], answer["read"]) == (True, False)
+    assert (root / VISIBLE).read_bytes() == b"one"
+    assert [known["sha256"] for known in entry(root)["previous"]] == [sha(b"two")]
+
+
+def test_a_damaged_previous_version_does_not_count_as_held(root: Path) -> None:
+    deploy(root, b"one")
+    deploy(root, b"two")
+    (root / ".registry/versions" / CATEGORY / "hello" / f"{sha(b'one')}.sif").write_bytes(b"onx")
+
+    assert run(root, "status", *of(b"one"))["held"] is False
+
+
+def test_the_sender_is_told_what_an_interrupted_upload_left(root: Path) -> None:
+    upload(root, b"one")
+
+    assert run(root, "status", *of(b"one"))["uploaded"] == 3
+
+
+def test_the_leftover_of_another_digest_is_removed(root: Path) -> None:
+    upload(root, b"one")
+
+    run(root, "status", *of(b"two"))
+
+    assert temporary_files(root) == []
+
+
+def test_the_upload_of_another_sender_stays_until_it_is_abandoned(root: Path) -> None:
+    theirs = Path(run(root, "status", *of(b"one"), "--token=beef")["upload"])
+    theirs.write_bytes(b"on")
+    run(root, "status", *of(b"two"))
+    stayed = theirs.exists()
+
+    os.utime(theirs, (0, 0))
+    run(root, "status", *of(b"two"))
+
+    assert stayed
+    assert not theirs.exists()
+
+
+def test_a_run_killed_at_any_step_leaves_a_whole_file_and_the_next_run_mends_the_rest(
+    tmp_path: Path,
+) -> None:
+    killed, status = 0, -9
+    while status == -9:
+        root = tmp_path / str(killed)
+        for name in (*registry.CATEGORIES, ".registry"):
+            (root / name).mkdir(parents=True)
+        deploy(root, b"one", "--keep=0")
+        upload(root, b"two")
+        process = start(root, "install", *of(b"two"), "--keep=0", kill_before=killed)
+        process.communicate()
+        status = process.returncode
+
+        assert (root / VISIBLE).read_bytes() in (b"one", b"two"), f"killed before step {killed}"
+        json.loads((root / ".registry/catalog.json").read_text())
+        mend(root, b"two")
+        assert (root / VISIBLE).read_bytes() == b"two"
+        assert (entry(root)["sha256"], entry(root)["found"]) == (sha(b"two"), sha(b"two"))
+        assert temporary_files(root) == []
+        versions = root / ".registry/versions" / CATEGORY / "hello"
+        assert [path.stem for path in versions.iterdir()] == [sha(b"two")]
+        killed += 1
+
+    assert status == 0
+    assert killed > 8  # steps: owner, mode, lock, rename, link, rename, catalog, rename, removal
+
+
+def mend(root: Path, content: bytes) -> None:
+    """What a deployment does: ask, and act on the answer."""
+    answer = run(root, "status", *of(content))
+    if answer["current"] == sha(content) and answer["settled"]:
+        # Killed when all was done but the removal of the old version: the next install does it.
+        run(root, "install", *of(content), "--keep=0")
+        return
+    if not answer["held"]:
+        Path(answer["upload"]).write_bytes(content)
+    assert "error" not in run(root, "install", *of(content), "--keep=0")
+
+
+def test_concurrent_installs_lose_no_entry(root: Path) -> None:
+    names = [f"image-{number}" for number in range(6)]
+    for name in names:
+        answer = run(root, "status", *of(name.encode(), name))
+        Path(answer["upload"]).write_bytes(name.encode())
+
+    processes = [start(root, "install", *of(name.encode(), name)) for name in names]
+    codes = [process.wait() for process in processes]
+    for process in processes:
+        process.communicate()
+
+    found = run(root, "list")["images"]
+    assert codes == [0] * 6
+    assert {key: value["found"] for key, value in found.items()} == {
+        f"{CATEGORY}/{name}": sha(name.encode()) for name in names
+    }
+
+
+def test_files_that_nobody_catalogued_are_listed(root: Path) -> None:
+    (root / CATEGORY / "stray.sif").write_bytes(b"x")
+
+    assert run(root, "list")["unknown"] == [str(root / CATEGORY / "stray.sif")]
+
+
+def test_list_reads_files_when_asked_to(root: Path) -> None:
+    deploy(root, b"one")
+    (root / VISIBLE).write_bytes(b"onf")
+
+    assert run(root, "list", "--read")["images"][f"{CATEGORY}/hello"]["found"] == sha(b"onf")
+
+
+@pytest.mark.parametrize(
+    "name", ["", "..", "../x", "a/b", "a b", "-x", ".hidden", "x;y", "x\ny", "ä", "x" * 129]
+)
+def test_bad_names_are_refused(root: Path, name: str) -> None:
+    assert run(root, "status", *of(b"one", name=name))["error"] == "bad-argument"
+
+
+@pytest.mark.parametrize("category", ["", "..", "other", "custom-images/..", ".registry"])
+def test_bad_categories_are_refused(root: Path, category: str) -> None:
+    assert run(root, "status", *of(b"one", category=category))["error"] == "bad-argument"
+
+
+def test_a_bad_digest_is_refused(root: Path) -> None:
+    process = start(root, "status", f"--category={CATEGORY}", "--name=x", "--sha256=../../x")
+
+    assert (process.communicate()[0], process.returncode) == ("", 2)
+
+
+def test_missing_folders_are_named(root: Path) -> None:
+    (root / "base-images").rmdir()
+
+    answer = run(root, "status", *of(b"one"))
+
+    assert answer["error"] == "no-registry"
+    assert "base-images" in answer["message"]
+
+
+def test_a_broken_catalog_is_an_error_and_not_an_empty_one(root: Path) -> None:
+    deploy(root, b"one")
+    (root / ".registry/catalog.json").write_text("{")
+
+    assert run(root, "status", *of(b"one"))["error"] == "bad-catalog"
