@@ -1,0 +1,131 @@
+"""The sessions that judge the code, from style to jobs on a virtual cluster.
+
+``nox`` runs them all, ``nox -s NAME`` one, ``nox -s NAME -- ARGUMENTS`` hands arguments to
+its pytest. They share one environment, .nox/environment, made from requirements/dev.lock:
+one for each session would hold the same packages, take a minute more and 1.5 GB of disk.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+import runpy
+from pathlib import Path
+
+import nox
+
+ROOT = Path(__file__).parent
+LOCK = "requirements/dev.lock"
+SHELLS = (b"#!/bin/sh", b"#!/bin/bash", b"#!/usr/bin/env sh", b"#!/usr/bin/env bash")
+BOOTSTRAP = runpy.run_path(str(ROOT / "scripts" / "bootstrap"))
+
+nox.needs_version = ">=2026.10"
+nox.options.default_venv_backend = "uv|virtualenv"
+nox.options.reuse_venv = "yes"
+nox.options.sessions = ["lint", "typing", "tests", "scripts", "images", "integration"]
+
+# An environment of another Python than the one that runs nox is made anew.
+os.environ["NOX_ENABLE_STALENESS_CHECK"] = "1"
+# uv does not read pip's settings, and where packages come from is configured there.
+os.environ.update(BOOTSTRAP["uv_environment"]())
+
+
+@nox.session(default=False)
+def environment(session: nox.Session) -> None:
+    """The environment of all sessions: the locked packages and the project."""
+    project = (ROOT / LOCK).read_bytes() + (ROOT / "pyproject.toml").read_bytes()
+    made_from = hashlib.sha256(project).hexdigest()
+    stamp = Path(session.virtualenv.location) / "sifline-stamp"
+    if not stamp.exists() or stamp.read_text(encoding="utf-8") != made_from:
+        session.install("--require-hashes", "--requirement", LOCK)
+        session.install("--no-deps", "--no-build-isolation", "--editable", ".")
+        stamp.write_text(made_from, encoding="utf-8")
+
+
+judges = functools.partial(nox.session, venv_backend="none", requires=["environment"])
+
+
+@judges()
+def lint(session: nox.Session) -> None:
+    """Style, and the rules of every language that is written here."""
+    files = [path for path in tracked(session) if path.is_file()]
+    run(session, "ruff", "check")
+    run(session, "ruff", "format", "--check")
+    run(session, "lint-imports")
+    run(session, "shellcheck", *(path for path in files if is_shell(path)))
+    run(session, "hadolint", *(path for path in files if path.name == "Dockerfile"))
+    run(session, "yamllint", "--strict", ".")
+    run(session, "ansible-lint", "--offline", "--strict", "ansible")
+    run(session, "actionlint")
+
+
+@judges()
+def typing(session: nox.Session) -> None:
+    """Types, strictly, in everything that is Python."""
+    run(session, "mypy")
+
+
+@judges()
+def tests(session: nox.Session) -> None:
+    """Behaviour of the package, without an engine: seconds."""
+    run(session, "pytest", "tests/unit", *session.posargs)
+
+
+@judges()
+def scripts(session: nox.Session) -> None:
+    """Behaviour of the scripts, by running them."""
+    run(session, "pytest", "tests/scripts", *session.posargs)
+
+
+@judges()
+def images(session: nox.Session) -> None:
+    """Build every image and run its tests in the engine."""
+    run(session, "invoke", "build", "--all")
+    run(session, "invoke", "test", "--all")
+    run(session, "pytest", "tests/images", *session.posargs)
+
+
+@judges()
+def integration(session: nox.Session) -> None:
+    """The whole way, from a Dockerfile to jobs on a virtual cluster."""
+    run(session, "pytest", "tests/integration", *session.posargs)
+
+
+@nox.session(default=False)
+def lock(session: nox.Session) -> None:
+    """Make requirements/dev.lock anew; `-- --upgrade` takes newer releases."""
+    session.install("uv")
+    session.run(
+        *("uv", "pip", "compile", "pyproject.toml", "--group", "dev", "--output-file", LOCK),
+        *("--universal", "--python-version", "3.10", "--generate-hashes", "--no-annotate"),
+        # Where packages come from is each machine's own matter.
+        *("--no-emit-index-url", "--no-emit-find-links"),
+        *("--custom-compile-command", "nox -s lock", "--quiet", *session.posargs),
+    )
+
+
+def run(session: nox.Session, program: str, *arguments: str | Path) -> None:
+    """Run a program of the shared environment, whose other programs it finds."""
+    programs = Path(session.env_dir).with_name("environment") / "bin"
+    path = os.pathsep.join([str(programs), os.environ.get("PATH", os.defpath)])
+    session.run(
+        str(programs / program),
+        *map(str, arguments),
+        env={"PATH": path, "VIRTUAL_ENV": str(programs.parent)},
+    )
+
+
+def tracked(session: nox.Session) -> list[Path]:
+    """Return the files that git holds or would hold."""
+    listed = session.run(
+        *("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"),
+        external=True,
+        silent=True,
+    )
+    return [Path(name) for name in str(listed).split("\0") if name]
+
+
+def is_shell(path: Path) -> bool:
+    """Return whether the first line of a file names a shell; templates are none yet."""
+    return path.suffix != ".j2" and path.read_bytes()[:64].startswith(SHELLS)
