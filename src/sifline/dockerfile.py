@@ -107,7 +107,9 @@ def _parse(path: Path, line: int, logical: str) -> Instruction:
 
 def _logical_lines(text: str) -> Iterator[tuple[int, str]]:
     """Yield (line number, text) with continuations joined, comments and here-documents out."""
-    escape = "`" if re.match(r"#\s*escape\s*=\s*`", text) else "\\"
+    # A parser directive: only comment lines of the form key=value may stand before it.
+    directive = re.match(r"(?:#\s*\w+\s*=.*\n)*?#\s*escape\s*=\s*`", text)
+    escape = "`" if directive else "\\"
     pending, start, ends = "", 0, list[str]()
     for number, line in enumerate(text.splitlines(), 1):
         stripped = line.strip()

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sifline import records
-from sifline.adapters.apptainer import Apptainer
 from sifline.adapters.docker import Docker
 from sifline.buildcontext import digest, file_digest
 from sifline.errors import MissingError, UsageError
@@ -34,6 +33,7 @@ from sifline.runner import Context
 from sifline.stages import build, discover, plan
 
 if TYPE_CHECKING:
+    from sifline.adapters.apptainer import Apptainer
     from sifline.report.terminal import Terminal
 
 TOOLBOX = "toolbox"
@@ -172,7 +172,7 @@ class Pipeline:
         if sif:
             self._need_apptainer()
             (made,) = self.convert([name])
-            argv = Apptainer(self._context.runner).shell_argv(
+            argv = self._apptainer.shell_argv(
                 made.path, wanted, binds=binds, gpus=bool(gpus), terminal=sys.stdin.isatty()
             )
         else:
@@ -335,7 +335,13 @@ class Pipeline:
         return tuple(by_name[name] for name in names)
 
     def _toolbox_needed(self) -> bool:
-        return not Apptainer(self._context.runner).native
+        return not self._apptainer.native
+
+    @cached_property
+    def _apptainer(self) -> Apptainer:
+        from sifline.adapters.apptainer import Apptainer
+
+        return Apptainer(self._context.runner)
 
     def _need_apptainer(self) -> None:
         if not self._toolbox_needed():

@@ -200,15 +200,16 @@ class _Streams:
         self._lock = threading.Lock()
         self._sinks = [sink, *([on_line] if on_line else [])]
         self._lines: dict[str, deque[str]] = {"out": deque(), "err": deque()}
+        assert process.stdout is not None
+        assert process.stderr is not None
         self._threads = [
-            threading.Thread(target=self._read, args=("out", process.stdout), daemon=True),
-            threading.Thread(target=self._read, args=("err", process.stderr), daemon=True),
+            (threading.Thread(target=self._read, args=(name, stream), daemon=True), stream)
+            for name, stream in (("out", process.stdout), ("err", process.stderr))
         ]
-        for thread in self._threads:
+        for thread, _ in self._threads:
             thread.start()
 
-    def _read(self, name: str, stream: IO[str] | None) -> None:
-        assert stream is not None
+    def _read(self, name: str, stream: IO[str]) -> None:
         for line in stream:
             with self._lock:
                 self._lines[name].append(line)
@@ -216,9 +217,11 @@ class _Streams:
                     sink(line.rstrip("\n"))
 
     def join(self) -> None:
-        for thread in self._threads:
+        for thread, stream in self._threads:
             # A daemon started by the command may keep the pipe open: do not wait for it.
             thread.join(timeout=5)
+            if not thread.is_alive():
+                stream.close()
 
     def text(self, name: str) -> str:
         with self._lock:

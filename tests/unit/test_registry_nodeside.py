@@ -314,7 +314,7 @@ def test_list_reads_files_when_asked_to(root: Path) -> None:
     deploy(root, b"one")
     (root / VISIBLE).write_bytes(b"onf")
 
-    assert run(root, "list", "--read")["images"][f"{CATEGORY}/hello"]["found"] == sha(b"onf")
+    assert run(root, "list", "--read=yes")["images"][f"{CATEGORY}/hello"]["found"] == sha(b"onf")
 
 
 @pytest.mark.parametrize(

@@ -5,32 +5,14 @@ from __future__ import annotations
 import json
 from functools import cache
 from importlib.resources import files
-from typing import Any, Protocol
+from typing import Any
 
 from sifline.errors import StepFailed
 from sifline.model import Cluster, Node
-from sifline.runner import Argv, Result
+from sifline.remote import Remote
 
 # Reading a file of ten gigabytes from a slow disk takes some minutes.
 READ_SECONDS = 1800
-
-
-class Remote(Protocol):
-    """What runs commands on nodes."""
-
-    cluster: Cluster
-
-    def run(
-        self,
-        node: Node,
-        argv: Argv,
-        *,
-        sudo: bool = False,
-        input: str | None = None,
-        timeout: float = 60,
-        check: bool = True,
-    ) -> Result:
-        """Run ``argv`` on ``node`` and return what it did."""
 
 
 class RegistryRefused(StepFailed):

@@ -7,6 +7,7 @@ import shlex
 import shutil
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -24,6 +25,8 @@ T = TypeVar("T")
 DEFAULT_PORT = 22
 CONNECT_SECONDS = 10
 PERSIST_SECONDS = 60
+# A node that did not answer is not asked again for so long: each time costs the time-out.
+DOWN_SECONDS = 30
 PARALLEL = 8
 
 # How long a transfer may stand still before it counts as broken; it may last for ever.
@@ -91,6 +94,7 @@ class Ssh:
         self._sockets = _socket_folder()
         self._locks = {node.name: threading.Lock() for node in cluster.nodes}
         self._open: set[str] = set()
+        self._down: dict[str, tuple[float, SshFailed]] = {}
 
     def __enter__(self) -> Ssh:
         return self
@@ -250,14 +254,23 @@ class Ssh:
         with self._locks[node.name]:
             if node.name in self._open:
                 return
+            self._recall(node)
             result = self._runner.run(
                 [*self._ssh(node, master=True), self._target(node)],
                 check=False,
                 timeout=3 * CONNECT_SECONDS,
             )
             if not result.ok:
-                raise self._failure(node, classify(result.stderr) or Fault.LOST, result)
+                fault = classify(result.stderr) or Fault.LOST
+                error = self._failure(node, fault, result)
+                self._down[node.name] = time.monotonic(), error
+                raise error
             self._open.add(node.name)
+
+    def _recall(self, node: Node) -> None:
+        when, error = self._down.get(node.name, (-DOWN_SECONDS, None))
+        if error is not None and time.monotonic() - when < DOWN_SECONDS:
+            raise error
 
     def _ssh(self, node: Node, *, master: bool = False) -> list[str]:
         access = self.cluster.ssh

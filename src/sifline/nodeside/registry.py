@@ -148,14 +148,14 @@ def install(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def listing(options: argparse.Namespace) -> dict[str, Any]:
-    """Return the catalog, each entry with what is really there; ``--read`` reads all files."""
+    """Return the catalog, each entry with what is really there; ``--read=yes`` reads all files."""
     root = registry(options.root)
     catalog = read_catalog(root)
     images = {}
     for key, recorded in sorted(catalog["images"].items()):
         category, _, name = key.partition("/")
         entry = Entry(root, category, name)
-        current, _ = current_digest(entry, {} if options.read else recorded)
+        current, _ = current_digest(entry, {} if options.read == "yes" else recorded)
         images[key] = {**recorded, "found": current, "path": str(entry.visible)}
     unknown = [
         str(path)
@@ -417,7 +417,7 @@ def parser() -> argparse.ArgumentParser:
         verb.add_argument("--owner", default="root")
         verb.add_argument("--group", default="slurm")
         if name == "list":
-            verb.add_argument("--read", action="store_true")
+            verb.add_argument("--read", choices=("yes", "no"), default="no")
             continue
         verb.add_argument("--category", required=True)
         verb.add_argument("--name", required=True)

@@ -14,9 +14,9 @@ PREFIX = "sifline"
 MAX_NAME = 100
 # Taken by Invoke: `build.all` is the default task behind `build --all`.
 RESERVED = frozenset({"all"})
-_NAME = re.compile(r"[a-z0-9]+(?:[.-]+[a-z0-9]+)*")
+_NAME = re.compile(r"[a-z0-9]+(?:(?:\.|-+)[a-z0-9]+)*")
 RULE = (
-    "lower-case letters and digits, joined by dots or dashes,"
+    "lower-case letters and digits, joined by single dots or dashes,"
     f" at most {MAX_NAME} characters, not {' or '.join(sorted(RESERVED))}"
 )
 

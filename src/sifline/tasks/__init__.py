@@ -69,7 +69,7 @@ def namespace(root: Path) -> Collection:
 
 def _refuse_unknown(argv: Sequence[str], names: Sequence[str], workspace: Workspace) -> None:
     """Refuse ``VERB.<no such image>`` with the nearest names, where Invoke has no idea."""
-    if Path(argv[0]).name not in {"invoke", "inv"} or "--complete" in argv:
+    if Path(argv[0]).name not in {"invoke", "inv", "__main__.py"} or "--complete" in argv:
         return
     verbs = {verb.__name__ for verb in images.VERBS}
     for word in argv[1:]:

@@ -1,0 +1,192 @@
+"""The Invoke namespace, run as a user runs it: names, lists, completion, refusals."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+TASKS = """
+from pathlib import Path
+from sifline.tasks import namespace
+ns = namespace(Path(__file__).parent)
+"""
+DOTTED = "pytorch-cuda12.1-mpi4.1"
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    (tmp_path / "tasks.py").write_text(TASKS)
+    add(tmp_path, DOTTED)
+    add(tmp_path, "hello-mpi")
+    return tmp_path
+
+
+def add(project: Path, name: str, dockerfile: str = "FROM scratch\n") -> None:
+    folder = project / "images" / name
+    folder.mkdir(parents=True)
+    (folder / "Dockerfile").write_text(dockerfile)
+
+
+def invoke(project: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        [sys.executable, "-m", "invoke", *words],
+        cwd=project,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert "Traceback" not in done.stderr, done.stderr
+    return done
+
+
+def refused(project: Path, *words: str) -> str:
+    """The one line of a refusal; its exit code is that of wrong input."""
+    done = invoke(project, *words)
+    assert done.returncode == 2, done
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    return done.stderr
+
+
+@pytest.mark.parametrize("layout", ["flat", "nested", "json"])
+def test_a_name_with_dots_is_listed(project: Path, layout: str) -> None:
+    done = invoke(project, "--list", "--list-format", layout)
+
+    assert done.returncode == 0
+    assert DOTTED in done.stdout
+
+
+def test_the_json_list_is_json(project: Path) -> None:
+    listed = json.loads(invoke(project, "--list", "--list-format", "json").stdout)
+
+    (build,) = (item for item in listed["collections"] if item["name"] == "build")
+    assert [task["name"] for task in build["tasks"]] == ["all", "hello-mpi", DOTTED]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("--help", f"build.{DOTTED}"), (f"build.{DOTTED}", "--help")],
+    ids=["before", "after"],
+)
+def test_help_of_a_name_with_dots(project: Path, words: tuple[str, ...]) -> None:
+    done = invoke(project, *words)
+
+    assert done.returncode == 0
+    assert "--force" in done.stdout
+    assert f"Image: {DOTTED}." in done.stdout
+
+
+def test_completion_offers_names_with_dots(project: Path) -> None:
+    done = invoke(project, "--complete", "--", "inv build.py")
+
+    assert f"build.{DOTTED}" in done.stdout.split()
+
+
+def test_every_task_of_one_call_runs(project: Path) -> None:
+    for name in (DOTTED, "hello-mpi"):
+        path = project / "build" / "sif" / f"{name}.sif"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("x")
+
+    done = invoke(project, f"clean.{DOTTED}", "--sifs", "clean.hello-mpi", "--sifs")
+
+    assert done.stdout.splitlines() == [
+        f"removed build/sif/{DOTTED}.sif",
+        "removed build/sif/hello-mpi.sif",
+    ]
+    assert list((project / "build" / "sif").iterdir()) == []
+
+
+def test_a_verb_over_all_images_needs_the_flag(project: Path) -> None:
+    assert "build.<image>, or build --all" in refused(project, "build")
+
+
+def test_a_new_folder_shows_up_with_no_other_step(project: Path) -> None:
+    add(project, "new")
+
+    assert "build.new" in invoke(project, "--list").stdout
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "my_image",
+        "My-image",
+        "all",
+        "-dash",
+        "dash-",
+        "a b",
+        "a$(reboot)",
+        "a;b",
+        "a..b",
+        ".hidden",
+        "x" * 200,
+        "naïve",
+        "a\nb",
+    ],
+)
+def test_a_name_that_cannot_work_is_refused_with_folder_and_rule(project: Path, name: str) -> None:
+    add(project, name)
+
+    message = refused(project, "--list")
+
+    assert "images/" in message
+    assert "lower-case letters and digits" in message
+
+
+def test_an_unknown_image_gets_the_nearest_names(project: Path) -> None:
+    assert "Did you mean hello-mpi?" in refused(project, "build.helo-mpi")
+
+
+def test_an_unknown_verb_gets_the_nearest_names(project: Path) -> None:
+    assert "Did you mean build?" in refused(project, "biuld.hello-mpi")
+
+
+def test_a_folder_without_dockerfile_says_so(project: Path) -> None:
+    (project / "images" / "empty").mkdir()
+
+    assert "images/empty has no Dockerfile" in refused(project, "build.empty")
+
+
+def test_no_images_folder_says_so(tmp_path: Path) -> None:
+    (tmp_path / "tasks.py").write_text(TASKS)
+
+    assert "no images/ folder" in refused(tmp_path, "--list")
+
+
+@pytest.mark.parametrize(
+    ("dockerfile", "message"),
+    [
+        ("RUN true\n", "images/bad/Dockerfile: has no FROM"),
+        ("FROM scratch\nFRMO x\n", "images/bad/Dockerfile: line 2: 'FRMO'"),
+        ("FROM sifline/helo-mpi\n", "there is no images/helo-mpi. Did you mean hello-mpi?"),
+        ("FROM sifline/bad\n", "in a circle: bad → bad"),
+    ],
+)
+def test_a_dockerfile_that_cannot_be_used_is_refused(
+    project: Path, dockerfile: str, message: str
+) -> None:
+    add(project, "bad", dockerfile)
+
+    assert message in refused(project, "build.bad")
+
+
+def test_an_unknown_value_of_a_flag_is_refused(project: Path) -> None:
+    assert "--runtime 'dcoker': takes docker or apptainer. Did you mean docker?" in refused(
+        project, "test.hello-mpi", "--runtime", "dcoker"
+    )
+
+
+def test_no_engine_is_one_line_and_its_own_exit_code(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{project}/no.sock")
+
+    done = invoke(project, "build.hello-mpi")
+
+    assert done.returncode == 3
+    assert "no Docker engine answers; run scripts/bootstrap" in done.stderr
