@@ -1,0 +1,152 @@
+"""Slurm as its users meet it: its commands on the controller, as the cluster's job user."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+from sifline.errors import StepFailed
+from sifline.model import Cluster
+from sifline.remote import Remote
+from sifline.runner import Argv, Result
+
+# How long a job may wait for its resources before srun gives up.
+QUEUE_SECONDS = 20
+
+FIELDS = "%N|%T|%c|%m|%G|%v"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SlurmNode:
+    """A node as slurmctld knows it; ``memory_mb`` in MiB, ``version`` of its slurmd."""
+
+    name: str
+    state: str
+    cpus: int
+    memory_mb: int
+    gres: str
+    version: str
+
+    @property
+    def answers(self) -> bool:
+        """Whether slurmctld hears of it; a star marks a node that does not respond."""
+        return not self.state.endswith("*")
+
+    @property
+    def usable(self) -> bool:
+        """Whether it runs jobs, or would."""
+        return self.state in {"idle", "mixed", "allocated", "completing", "planned"}
+
+    @property
+    def gpus(self) -> int:
+        """How many GPUs it offers."""
+        return gpu_count(self.gres)
+
+
+class Slurm:
+    """Runs jobs as the cluster's job user and asks slurmctld; nothing here waits for ever."""
+
+    def __init__(self, remote: Remote) -> None:
+        self._remote = remote
+
+    @property
+    def _cluster(self) -> Cluster:
+        return self._remote.cluster
+
+    def srun(
+        self,
+        argv: Argv,
+        *,
+        options: Sequence[str] = (),
+        timeout: float = 60,
+        check: bool = False,
+    ) -> Result:
+        """Run ``argv`` as a job and return what it printed and its status.
+
+        It waits ``QUEUE_SECONDS`` for resources. When ``timeout`` seconds are over the job
+        is cancelled.
+
+        :raises CommandFailed: when the time is over; with ``check``, for any status but 0.
+        """
+        name = f"sifline-{secrets.token_hex(4)}"
+        minutes = int(timeout // 60) + 1
+        command = [
+            "srun",
+            f"--job-name={name}",
+            f"--time={minutes}",
+            f"--immediate={QUEUE_SECONDS}",
+            *options,
+            *argv,
+        ]
+        try:
+            return self._as_user(command, timeout=timeout, check=check)
+        except StepFailed:
+            # Neither a lost connection nor an ended srun is sure to end the job.
+            with suppress(StepFailed):
+                self.cancel(name)
+            raise
+
+    def cancel(self, name: str) -> None:
+        """Cancel the job user's jobs called ``name``; none is fine."""
+        self._as_user(["scancel", f"--name={name}"], timeout=20, check=False)
+
+    def nodes(self) -> dict[str, SlurmNode]:
+        """Return all nodes by name.
+
+        :raises CommandFailed: where slurmctld does not answer.
+        """
+        asked = ["sinfo", "--Node", "--noheader", f"--format={FIELDS}"]
+        return read_nodes(self._as_user(asked, timeout=30).stdout)
+
+    def ping(self) -> str:
+        """Return what slurmctld says to ``scontrol ping``.
+
+        :raises StepFailed: where it is down.
+        """
+        result = self._as_user(["scontrol", "ping"], timeout=30, check=False)
+        if not result.ok or not re.search(r"\bis UP\b", result.stdout):
+            raise StepFailed(
+                f"slurmctld on {self._cluster.controller.name} does not answer; look at: "
+                "systemctl status slurmctld, journalctl --unit slurmctld",
+                details=result.tail(),
+            )
+        return result.stdout.strip().splitlines()[0]
+
+    def _as_user(self, argv: Argv, *, timeout: float, check: bool = True) -> Result:
+        return self._remote.run(
+            self._cluster.controller,
+            argv,
+            user=self._cluster.job_user or None,
+            timeout=timeout,
+            check=check,
+        )
+
+
+def read_nodes(text: str) -> dict[str, SlurmNode]:
+    """Read what sinfo prints for ``FIELDS``; a node stands there once for each partition."""
+    nodes = {}
+    for line in text.splitlines():
+        name, state, cpus, memory, gres, version = line.strip().split("|")
+        nodes[name] = SlurmNode(
+            name=name,
+            state=state,
+            cpus=int(cpus),
+            memory_mb=int(memory),
+            gres="" if gres == "(null)" else gres,
+            version=version,
+        )
+    return nodes
+
+
+def gpu_count(gres: str) -> int:
+    """Return the number of GPUs in Slurm's words: ``gpu:a100:4(S:0-1),gpu:2`` has 6."""
+    total = 0
+    for item in re.sub(r"\([^)]*\)", "", gres).split(","):
+        kind, *rest = item.split(":")
+        if kind == "gpu":
+            # Without a count Slurm offers one.
+            total += int(rest[-1]) if rest and rest[-1].isdigit() else 1
+    return total

@@ -1,0 +1,33 @@
+"""What adapters need to work on the nodes of a cluster, whoever carries their commands."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from sifline.model import Cluster, Node
+from sifline.runner import Argv, Result
+
+
+class Remote(Protocol):
+    """Runs commands on the nodes of ``cluster``."""
+
+    @property
+    def cluster(self) -> Cluster:
+        """The cluster whose nodes are meant."""
+
+    def run(
+        self,
+        node: Node,
+        argv: Argv,
+        *,
+        sudo: bool = False,
+        user: str | None = None,
+        input: str | None = None,
+        timeout: float = 60,
+        check: bool = True,
+    ) -> Result:
+        """Run ``argv`` on ``node``: as root with ``sudo``, or as ``user`` from that one's home.
+
+        :raises StepFailed: where the node cannot be talked to; when ``timeout`` seconds are
+            over; with ``check``, for any status but 0.
+        """

@@ -1,0 +1,98 @@
+"""Validate: run the checks against a cluster, phase by phase, and say how each ended."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from sifline.adapters.ssh import Ssh
+from sifline.errors import SiflineError, UsageError, did_you_mean
+from sifline.model import CheckResult, Cluster, Status
+from sifline.runner import Context
+from sifline.validation.checks import (
+    CHECK_SECONDS,
+    Check,
+    CheckFailed,
+    CheckSkipped,
+    Probe,
+    known,
+    one_line,
+)
+
+
+def validate(
+    cluster: Cluster,
+    context: Context,
+    *,
+    suites: Sequence[str] = (),
+    checks: Sequence[str] = (),
+    seconds: float = CHECK_SECONDS,
+) -> tuple[CheckResult, ...]:
+    """Judge ``cluster``: all checks, or those of ``suites`` and those called ``checks``.
+
+    A check is called by its name, or by ``suite.name``. One that breaks or does not end
+    within ``seconds`` has failed.
+
+    :raises UsageError: where a suite or a check is not known.
+    """
+    chosen = select(known(), suites, checks)
+    results = []
+    with Ssh(cluster, context.runner) as ssh:
+        for check in chosen:
+            context.progress(f"{check.phase.value}: {check.key}")
+            result = judge(check, Probe(ssh, seconds=seconds))
+            context.progress(f"{check.key} {result.status.value}: {result.message}")
+            results.append(result)
+    return tuple(results)
+
+
+def listing() -> dict[str, list[tuple[str, str]]]:
+    """Return the name and the summary of each check, by suite."""
+    suites: dict[str, list[tuple[str, str]]] = {}
+    for check in known():
+        suites.setdefault(check.suite, []).append((check.name, check.summary))
+    return suites
+
+
+def select(
+    checks: Sequence[Check], suites: Sequence[str], names: Sequence[str]
+) -> tuple[Check, ...]:
+    """Return the checks that were asked for, in their own order; all where none was."""
+    known_suites = {check.suite for check in checks}
+    known_names = {check.name for check in checks} | {check.key for check in checks}
+    for kind, words, valid in (("suite", suites, known_suites), ("check", names, known_names)):
+        for word in words:
+            if word not in valid:
+                raise UsageError(
+                    f"no {kind} is called {word}.{did_you_mean(word, valid)} "
+                    "invoke validate --list shows all"
+                )
+    if not suites and not names:
+        return tuple(checks)
+    return tuple(
+        check
+        for check in checks
+        if check.suite in suites or check.name in names or check.key in names
+    )
+
+
+def judge(check: Check, probe: Probe) -> CheckResult:
+    """Run one check; whatever it does, it has an outcome."""
+    started = time.monotonic()
+    try:
+        status, message = Status.PASSED, check.function(probe)
+    except CheckFailed as failure:
+        status, message = Status.FAILED, str(failure)
+    except CheckSkipped as skip:
+        status, message = Status.SKIPPED, str(skip)
+    except SiflineError as error:
+        status, message = Status.FAILED, one_line(error)
+    except Exception as error:  # what breaks has not passed
+        status, message = Status.FAILED, f"the check broke: {type(error).__name__}: {error}"
+    return CheckResult(
+        suite=check.suite,
+        name=check.name,
+        status=status,
+        message=message,
+        seconds=time.monotonic() - started,
+    )

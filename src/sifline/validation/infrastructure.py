@@ -1,0 +1,139 @@
+"""Suite infrastructure: the nodes answer, agree with each other and are known to Slurm."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from sifline.adapters.slurm import SlurmNode
+from sifline.model import Cluster, Node
+from sifline.validation.checks import CheckFailed, Phase, Probe, check
+
+SUITE = "infrastructure"
+infrastructure = check(suite=SUITE, phase=Phase.INFRASTRUCTURE)
+
+# MUNGE credentials stand 300 s of skew, but time stamps in logs and build tools do not.
+SKEW_SECONDS = 2.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """A node's clock between two looks at this machine's; seconds since the epoch."""
+
+    before: float
+    clock: float
+    after: float
+
+    @property
+    def ahead(self) -> tuple[float, float]:
+        """The least and the most that the node can be ahead of this machine."""
+        return self.clock - self.after, self.clock - self.before
+
+
+@infrastructure
+def nodes_answer(probe: Probe) -> str:
+    """Every node lets the administrator in and lets them become root."""
+    answers = probe.everywhere(["id", "-u"], sudo=True)
+    others = [name for name, result in answers.items() if result.stdout.strip() != "0"]
+    if others:
+        raise CheckFailed(f"sudo does not make the administrator root on {', '.join(others)}")
+    return f"{', '.join(answers)} answer, and sudo works there"
+
+
+@infrastructure
+def clocks_agree(probe: Probe) -> str:
+    """The clocks of all nodes agree to two seconds."""
+
+    def read(node: Node) -> Reading:
+        before = time.time()
+        clock = float(probe.run(node, ["date", "+%s.%N"]).stdout)
+        return Reading(before=before, clock=clock, after=time.time())
+
+    probe.everywhere(["true"])  # the time to connect shall not blur the reading
+    return judge_clocks(probe.each(probe.cluster.nodes, read))
+
+
+def judge_clocks(readings: Mapping[str, Reading]) -> str:
+    """Compare what each pair of nodes is sure to differ by with what is allowed."""
+    slowest = min(readings, key=lambda name: readings[name].ahead[1])
+    fastest = max(readings, key=lambda name: readings[name].ahead[0])
+    skew = readings[fastest].ahead[0] - readings[slowest].ahead[1]
+    if skew > SKEW_SECONDS:
+        raise CheckFailed(f"the clock of {fastest} is {skew:.1f} s ahead of {slowest}'s")
+    return f"the clocks of {len(readings)} nodes agree to {SKEW_SECONDS:g} s"
+
+
+@infrastructure
+def munge_credentials_cross_nodes(probe: Probe) -> str:
+    """A MUNGE credential made on one node is accepted by the next one, all the way round."""
+    nodes = probe.cluster.nodes
+    credentials = probe.everywhere(["munge", "--no-input"], check=False)
+    for name, made in credentials.items():
+        if not made.ok:
+            raise CheckFailed(f"{name} makes no MUNGE credential: {made.tail(1)}")
+    for giver, taker in zip(nodes, [*nodes[1:], nodes[0]], strict=True):
+        credential = credentials[giver.name].stdout
+        result = probe.run(taker, ["unmunge"], input=credential, check=False)
+        if not result.ok or "Success" not in result.stdout:
+            raise CheckFailed(
+                f"{taker.name} refuses the MUNGE credential of {giver.name}: {result.tail(1)}"
+            )
+    return f"{len(nodes)} credentials were accepted by another node each"
+
+
+@infrastructure
+def controller_answers(probe: Probe) -> str:
+    """The Slurm controller answers an ordinary user."""
+    return probe.slurm.ping()
+
+
+@infrastructure
+def nodes_registered(probe: Probe) -> str:
+    """Every compute node is ready, with the cores, memory and GPUs of the cluster file."""
+    return judge_nodes(probe.cluster, probe.slurm.nodes())
+
+
+def judge_nodes(cluster: Cluster, found: Mapping[str, SlurmNode]) -> str:
+    """Compare what Slurm offers with what the cluster file says."""
+    faults = []
+    for node in cluster.compute:
+        if node.name not in found:
+            faults.append(f"{node.name} is not known to Slurm")
+            continue
+        seen = found[node.name]
+        if not seen.usable:
+            faults.append(f"{node.name} is {seen.state}")
+        for what, is_now, should in (
+            ("CPUs", seen.cpus, node.cpus),
+            ("MiB", seen.memory_mb, node.memory_mb),
+            ("GPUs", seen.gpus, node.gpus),
+        ):
+            if is_now != should:
+                faults.append(f"{node.name} has {is_now} {what} instead of {should}")
+    if faults:
+        raise CheckFailed("; ".join(faults))
+    states = ", ".join(f"{node.name} {found[node.name].state}" for node in cluster.compute)
+    return f"{states}, with the resources of {cluster.source.name}"
+
+
+@infrastructure
+def slurm_versions_equal(probe: Probe) -> str:
+    """All daemons are of one Slurm version, and it is the one that is installed."""
+    versions = {
+        node.name: probe.run(node, [daemon, "-V"], sudo=True).stdout.split()[-1]
+        for daemon, nodes in (
+            ("slurmctld", (probe.cluster.controller,)),
+            ("slurmd", probe.cluster.compute),
+        )
+        for node in nodes
+    }
+    for name, node in probe.slurm.nodes().items():
+        if name in versions and node.version != versions[name]:
+            raise CheckFailed(
+                f"slurmd on {name} runs as {node.version} with {versions[name]} installed"
+            )
+    if len(set(versions.values())) > 1:
+        listed = ", ".join(f"{name} {version}" for name, version in versions.items())
+        raise CheckFailed(f"versions differ: {listed}")
+    return f"Slurm {next(iter(versions.values()))} on {len(versions)} nodes"

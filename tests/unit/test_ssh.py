@@ -1,0 +1,267 @@
+from __future__ import annotations
+
+import shlex
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path, PurePosixPath
+
+import pytest
+
+from sifline.adapters.ssh import Fault, Ssh, SshFailed, classify
+from sifline.model import Cluster, Node, Partition, Role, SshAccess
+from sifline.runner import CommandFailed, Result
+from tests.unit.recording import RecordingRunner, answer
+
+NODE = Node(name="compute-01", role=Role.COMPUTE, address="192.0.2.11")
+CLUSTER = Cluster(
+    name="blue",
+    nodes=(Node(name="controller", role=Role.CONTROLLER, address="192.0.2.10"), NODE),
+    ssh=SshAccess(user="admin", identity_file=Path("/k/key"), known_hosts=Path("/k/known hosts")),
+    partitions=(Partition(name="main"),),
+    source=Path("clusters/blue.yaml"),
+)
+
+REFUSED = "ssh: connect to host 192.0.2.11 port 22: Connection refused"
+UNKNOWN = (
+    "No ED25519 host key is known for 192.0.2.11 and you have requested strict checking.\n"
+    "Host key verification failed."
+)
+CHANGED = (
+    "@    WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED!     @\nHost key verification failed."
+)
+DENIED = "admin@192.0.2.11: Permission denied (publickey)."
+
+
+def runner_that(*results: Result | Exception) -> RecordingRunner:
+    """Connect at once, then give ``results`` one after the other."""
+    return RecordingRunner({("ssh",): [answer(), *results], ("rsync",): answer()})
+
+
+def remote_words(runner: RecordingRunner) -> list[str]:
+    return shlex.split(runner.argvs[-1][-1])
+
+
+def options(argv: tuple[str, ...]) -> dict[str, str]:
+    pairs = [word for flag, word in pairwise(argv) if flag == "-o"]
+    return dict(pair.split("=", 1) for pair in pairs)
+
+
+@pytest.mark.parametrize(
+    ("stderr", "fault"),
+    [
+        (REFUSED, Fault.UNREACHABLE),
+        ("ssh: connect to host x port 22: No route to host", Fault.UNREACHABLE),
+        ("ssh: Could not resolve hostname x: Name or service not known", Fault.UNREACHABLE),
+        ("Connection timed out during banner exchange", Fault.UNREACHABLE),
+        ("kex_exchange_identification: Connection reset by peer", Fault.UNREACHABLE),
+        (UNKNOWN, Fault.UNKNOWN_KEY),
+        (CHANGED, Fault.CHANGED_KEY),
+        (DENIED, Fault.DENIED),
+        ("python3: command not found", None),
+        ("", None),
+    ],
+)
+def test_the_complaints_of_ssh_are_told_apart(stderr: str, fault: Fault | None) -> None:
+    assert classify(stderr) is fault
+
+
+@pytest.mark.parametrize(
+    ("stderr", "next_command"),
+    [
+        (REFUSED, "ssh admin@192.0.2.11"),
+        (UNKNOWN, "ssh-keyscan 192.0.2.11 >> /k/known hosts"),
+        (CHANGED, "ssh-keygen -R 192.0.2.11"),
+        (DENIED, "ssh-copy-id admin@192.0.2.11"),
+    ],
+)
+def test_each_failure_names_the_node_and_the_next_command(stderr: str, next_command: str) -> None:
+    runner = RecordingRunner({("ssh",): answer(stderr=stderr, returncode=255)})
+
+    with Ssh(CLUSTER, runner) as ssh, pytest.raises(SshFailed) as caught:
+        ssh.run(NODE, ["true"])
+
+    assert caught.value.message.startswith("compute-01 (192.0.2.11)")
+    assert next_command in caught.value.message
+    assert caught.value.node == "compute-01"
+
+
+def test_a_node_that_does_not_answer_is_asked_once() -> None:
+    runner = RecordingRunner({("ssh",): answer(stderr=REFUSED, returncode=255)})
+
+    with Ssh(CLUSTER, runner) as ssh:
+        for _ in range(2):
+            with pytest.raises(SshFailed):
+                ssh.run(NODE, ["true"])
+
+    assert len(runner.calls) == 1
+
+
+def test_words_arrive_as_they_were_given() -> None:
+    runner = runner_that(answer(stdout="x"))
+    words = ["echo", "a b", "'\"", "$HOME;`id`", "line\nbreak", "", "*"]
+
+    with Ssh(CLUSTER, runner) as ssh:
+        ssh.run(NODE, words)
+        sent = remote_words(runner)
+
+    assert sent == ["timeout", "--kill-after=5", "60", *words]
+
+
+def test_host_keys_are_checked_and_nothing_is_asked() -> None:
+    runner = runner_that(answer())
+
+    with Ssh(CLUSTER, runner) as ssh:
+        ssh.run(NODE, ["true"])
+        found = [options(argv) for argv in runner.argvs]
+
+    for given in found:
+        assert given["StrictHostKeyChecking"] == "yes"
+        assert given["BatchMode"] == "yes"
+        assert given["UserKnownHostsFile"] == '"/k/known hosts"'
+        assert given["IdentitiesOnly"] == "yes"
+
+
+def test_the_users_own_known_hosts_are_used_where_the_cluster_has_none() -> None:
+    runner = runner_that(answer())
+    cluster = replace(CLUSTER, ssh=SshAccess(user="admin"))
+
+    with Ssh(cluster, runner) as ssh:
+        ssh.run(NODE, ["true"])
+        given = options(runner.argvs[0])
+
+    assert "UserKnownHostsFile" not in given
+    assert given["StrictHostKeyChecking"] == "yes"
+
+
+def test_one_connection_serves_all_commands_and_is_closed() -> None:
+    runner = runner_that(answer())
+
+    with Ssh(CLUSTER, runner) as ssh:
+        ssh.run(NODE, ["true"])
+        ssh.run(NODE, ["true"])
+    masters = [options(argv)["ControlMaster"] for argv in runner.argvs]
+
+    assert masters == ["yes", "no", "no", "no"]
+    assert runner.argvs[-1][-3:-1] == ("-O", "exit")
+
+
+def test_the_socket_stays_below_the_limit_of_its_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deep = tmp_path / ("d" * 100)
+    deep.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(deep))
+    runner = runner_that(answer())
+
+    with Ssh(CLUSTER, runner) as ssh:
+        ssh.run(NODE, ["true"])
+        path = options(runner.argvs[0])["ControlPath"]
+        stood = Path(path).parent.is_dir()
+
+    assert len(path) + 17 < 108
+    assert stood
+    assert not Path(path).parent.exists()
+
+
+def test_another_users_command_runs_from_that_ones_home() -> None:
+    runner = runner_that(answer())
+
+    with Ssh(CLUSTER, runner) as ssh:
+        ssh.run(NODE, ["id"], user="alice")
+        sent = remote_words(runner)
+
+    assert sent[:6] == ["sudo", "-n", "-H", "-u", "alice", "--"]
+    assert sent[-5:] == ["sh", "-c", 'cd "$HOME" && exec "$@"', "sh", "id"]
+
+
+def test_root_needs_no_sudo() -> None:
+    runner = runner_that(answer())
+    cluster = replace(CLUSTER, ssh=SshAccess(user="root"))
+
+    with Ssh(cluster, runner) as ssh:
+        ssh.run(NODE, ["id"], sudo=True)
+        sent = remote_words(runner)
+
+    assert "sudo" not in sent
+
+
+def test_a_command_that_fails_is_not_a_connection_that_fails() -> None:
+    runner = runner_that(answer(stderr="Permission denied", returncode=1))
+
+    with Ssh(CLUSTER, runner) as ssh, pytest.raises(CommandFailed, match="compute-01: cat ended"):
+        ssh.run(NODE, ["cat", "/etc/shadow"])
+
+
+def test_a_command_without_an_end_is_named() -> None:
+    runner = runner_that(answer(returncode=124))
+
+    with Ssh(CLUSTER, runner) as ssh, pytest.raises(CommandFailed, match="did not end within 7 s"):
+        ssh.run(NODE, ["sleep", "99"], timeout=7, check=False)
+
+
+def test_the_errors_of_single_nodes_do_not_stop_the_others() -> None:
+    def work(node: Node) -> str:
+        if node is NODE:
+            raise CommandFailed("compute-01: broken", answer(returncode=1))
+        return node.name
+
+    with Ssh(CLUSTER, RecordingRunner()) as ssh:
+        done, failed = ssh.each(CLUSTER.nodes, work)
+
+    assert done == {"controller": "controller"}
+    assert [error.message for error in failed.values()] == ["compute-01: broken"]
+
+
+def test_a_file_is_sent_over_the_connection_that_stands() -> None:
+    runner = runner_that(answer())
+
+    with Ssh(CLUSTER, runner) as ssh:
+        ssh.send(NODE, Path("/x/a b.sif"), PurePosixPath("/r/a b.sif"), sudo=True)
+        argv = next(argv for argv in runner.argvs if argv[0] == "rsync")
+    shell = next(word.removeprefix("--rsh=") for word in argv if word.startswith("--rsh="))
+
+    assert argv[-3:] == ("--", "/x/a b.sif", "admin@192.0.2.11:/r/a b.sif")
+    assert "--rsync-path=sudo -n rsync" in argv
+    assert "--protect-args" in argv
+    used, opened = options(tuple(shlex.split(shell))), options(runner.argvs[0])
+    assert used["ControlPath"] == opened["ControlPath"]
+
+
+def test_an_ipv6_address_is_bracketed_for_rsync_alone() -> None:
+    node = replace(NODE, address="2001:db8::1")
+    cluster = replace(CLUSTER, nodes=(CLUSTER.nodes[0], node))
+    runner = runner_that(answer())
+
+    with Ssh(cluster, runner) as ssh:
+        ssh.send(node, Path("/x"), PurePosixPath("/y"))
+        connect, send = runner.argvs[:2]
+
+    assert connect[-1] == "admin@2001:db8::1"
+    assert send[-1] == "admin@[2001:db8::1]:/y"
+
+
+@pytest.mark.parametrize(
+    ("returncode", "stderr", "fault"),
+    [(255, REFUSED, Fault.UNREACHABLE), (30, "io timeout after 120 seconds", Fault.LOST)],
+)
+def test_a_transfer_that_breaks_off_is_a_connection_that_fails(
+    returncode: int, stderr: str, fault: Fault
+) -> None:
+    runner = RecordingRunner(
+        {("ssh",): answer(), ("rsync",): answer(stderr=stderr, returncode=returncode)}
+    )
+
+    with Ssh(CLUSTER, runner) as ssh, pytest.raises(SshFailed) as caught:
+        ssh.send(NODE, Path("/x"), PurePosixPath("/y"))
+
+    assert caught.value.fault is fault
+
+
+def test_an_rsync_that_fails_gives_its_first_complaint() -> None:
+    stderr = "rsync: mkdir failed: No space left on device (28)\nrsync error: code 11"
+    runner = RecordingRunner(
+        {("ssh",): answer(), ("rsync",): answer(stderr=stderr, returncode=11)}
+    )
+
+    with Ssh(CLUSTER, runner) as ssh, pytest.raises(CommandFailed, match="No space left"):
+        ssh.send(NODE, Path("/x"), PurePosixPath("/y"))
