@@ -94,6 +94,7 @@ class Ssh:
         self._sockets = _socket_folder()
         self._locks = {node.name: threading.Lock() for node in cluster.nodes}
         self._open: set[str] = set()
+        self._closed = False
         self._down: dict[str, tuple[float, SshFailed]] = {}
 
     def __enter__(self) -> Ssh:
@@ -108,7 +109,8 @@ class Ssh:
         self.close()
 
     def close(self) -> None:
-        """Close the connections that were opened. A second call does nothing."""
+        """Close the connections that were opened, and open no more."""
+        self._closed = True
         for node in self.cluster.nodes:
             if node.name in self._open:
                 # A connection that hangs ends by itself after half a minute.
@@ -208,11 +210,17 @@ class Ssh:
         failed: dict[str, SiflineError] = {}
         with ThreadPoolExecutor(max_workers=max(1, min(self._parallel, len(nodes)))) as pool:
             futures = {node.name: pool.submit(work, node) for node in nodes}
-            for name, future in futures.items():
-                try:
-                    done[name] = future.result()
-                except SiflineError as error:
-                    failed[name] = error
+            try:
+                for name, future in futures.items():
+                    try:
+                        done[name] = future.result()
+                    except SiflineError as error:
+                        failed[name] = error
+            except BaseException:
+                # Ctrl-C comes here only: without their connection the others end as well.
+                pool.shutdown(wait=False, cancel_futures=True)
+                self.close()
+                raise
         return done, failed
 
     @property
@@ -252,6 +260,8 @@ class Ssh:
 
     def _connect(self, node: Node) -> None:
         with self._locks[node.name]:
+            if self._closed:
+                raise StepFailed(f"{node.name}: the connections are closed")
             if node.name in self._open:
                 return
             self._recall(node)
