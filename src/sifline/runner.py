@@ -142,6 +142,9 @@ class ProcessRunner:
                 env=_environment(env),
                 text=True,
                 errors="replace",
+                # A group of its own: mmdebstrap hangs up its whole group when it fails, and
+                # what a command started has to end with it.
+                start_new_session=True,
             )
         except FileNotFoundError:
             raise _missing(argv) from None
@@ -242,7 +245,6 @@ def _wait(
         _end(process)
         return None
     except BaseException:
-        # Ctrl-C reaches the child too; give it the time to clean up after itself.
         _end(process)
         raise
     finally:
@@ -250,12 +252,13 @@ def _wait(
 
 
 def _end(process: subprocess.Popen[str]) -> None:
-    process.terminate()
-    try:
-        process.wait(10)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+    """End the command and all it started: first so that it can clean up, then for good."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGTERM)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(10)
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 def _environment(extra: Mapping[str, str] | None) -> dict[str, str] | None:

@@ -82,3 +82,20 @@ def test_lines_and_log_hold_what_was_printed(runner: ProcessRunner, tmp_path: Pa
 
     assert lines == ["one", "two"]
     assert (tmp_path / "l" / "x").read_text().splitlines()[1:] == ["one", "two"]
+
+
+def test_what_a_command_started_ends_with_it(runner: ProcessRunner, tmp_path: Path) -> None:
+    child = "import time; time.sleep(1.5); open('late', 'w')"
+    code = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
+
+    with pytest.raises(CommandFailed, match="did not end within"):
+        runner.run(python(code), timeout=0.7, cwd=tmp_path)
+
+    time.sleep(1.5)
+    assert not (tmp_path / "late").exists()
+
+
+def test_a_command_that_hangs_up_its_group_does_not_end_us(runner: ProcessRunner) -> None:
+    result = runner.run(python("import os; os.killpg(0, 1)"), check=False)
+
+    assert result.returncode == -1

@@ -1,0 +1,96 @@
+"""Projects with small images of their own, built by the real engine and removed afterwards."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+TASKS = """
+from pathlib import Path
+from sifline.tasks import namespace
+ns = namespace(Path(__file__).parent)
+"""
+
+
+class Project:
+    """A folder with tasks.py and images/, driven through the command line as a user does."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        (root / "images").mkdir()
+        (root / "tasks.py").write_text(TASKS)
+        self.prefix = f"t{uuid4().hex[:8]}"
+
+    def image(self, name: str, dockerfile: str, **files: str) -> str:
+        """Write an image; return its name, which no other run uses."""
+        full = f"{self.prefix}-{name}"
+        folder = self.root / "images" / full
+        folder.mkdir(exist_ok=True)
+        (folder / "Dockerfile").write_text(dockerfile)
+        for file, content in files.items():
+            (folder / file).write_text(content)
+        return full
+
+    def invoke(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """Run invoke to its end."""
+        done = subprocess.run(
+            [sys.executable, "-m", "invoke", *words],
+            cwd=self.root,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=300,
+        )
+        assert "Traceback" not in done.stderr, done.stderr
+        return done
+
+    def interrupt(self, *words: str, when: str, number: int = signal.SIGINT) -> tuple[int, str]:
+        """Run invoke, signal its whole group when it prints ``when``; return status and output."""
+        process = subprocess.Popen(
+            [sys.executable, "-m", "invoke", *words],
+            cwd=self.root,
+            stderr=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            text=True,
+            start_new_session=True,
+        )
+        assert process.stderr is not None
+        printed = ""
+        for line in process.stderr:
+            printed += line
+            if when in line:
+                break
+        else:
+            pytest.fail(f"{when!r} was never printed:\n{printed}")
+        time.sleep(0.5)
+        os.killpg(process.pid, number)
+        printed += process.stderr.read()
+        process.stderr.close()
+        return process.wait(60), printed
+
+    def inspect(self, name: str) -> dict[str, object] | None:
+        """What the engine holds under the image's tag."""
+        done = docker("image", "inspect", f"sifline/{name}:latest", check=False)
+        return json.loads(done.stdout)[0] if done.returncode == 0 else None
+
+
+def docker(*words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["docker", *words], capture_output=True, text=True, check=check)
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Iterator[Project]:
+    made = Project(tmp_path)
+    yield made
+    tags = docker("image", "ls", "--quiet", f"sifline/{made.prefix}-*").stdout.split()
+    if tags:
+        docker("image", "rm", "--force", *set(tags))

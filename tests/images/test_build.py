@@ -1,0 +1,173 @@
+"""Building with the real engine: what is up to date, what fails, what an interruption leaves."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from sifline.adapters.mmdebstrap import Mmdebstrap
+from sifline.errors import StepFailed
+from sifline.model import Prepare
+from sifline.runner import ProcessRunner
+
+from .conftest import Project, docker
+
+# With the registry in front it is a foreign image to these projects; the engine holds it.
+BASE = "docker.io/sifline/debian-trixie"
+SMALL = "FROM scratch\nCOPY file /file\n"
+SLOW = f"FROM {BASE}\nRUN echo begun && sleep 60\n"
+
+
+def states(project: Project, name: str) -> list[str]:
+    """Build and say what was done to each image of the chain."""
+    done = project.invoke(f"build.{name}")
+    assert done.returncode == 0, done.stderr
+    rows = done.stdout.splitlines()[1:]
+    return ["up to date" if "up to date" in row else "built" for row in rows]
+
+
+def test_the_second_build_does_nothing(project: Project) -> None:
+    name = project.image("a", SMALL, file="x")
+
+    assert states(project, name) == ["built"]
+    assert states(project, name) == ["up to date"]
+
+
+def test_a_touch_is_no_change_but_new_content_is(project: Project) -> None:
+    name = project.image("a", SMALL, file="x")
+    states(project, name)
+
+    os.utime(project.root / "images" / name / "file", (1, 1))
+    assert states(project, name) == ["up to date"]
+    (project.root / "images" / name / "file").write_text("y")
+    assert states(project, name) == ["built"]
+
+
+def test_an_image_removed_from_the_engine_is_noticed(project: Project) -> None:
+    name = project.image("a", SMALL, file="x")
+    states(project, name)
+    docker("image", "rm", f"sifline/{name}")
+
+    assert states(project, name) == ["built"]
+
+
+def test_an_image_of_the_tag_that_somebody_else_made_is_not_taken_for_ours(
+    project: Project,
+) -> None:
+    name = project.image("a", SMALL, file="x")
+    docker("tag", "sifline/debian-trixie:latest", f"sifline/{name}:latest")
+
+    assert states(project, name) == ["built"]
+
+
+def test_a_changed_parent_rebuilds_its_child(project: Project) -> None:
+    parent = project.image("parent", SMALL, file="x")
+    child = project.image("child", f"FROM sifline/{parent}\nCOPY own /own\n", own="y")
+    assert states(project, child) == ["built", "built"]
+
+    (project.root / "images" / parent / "file").write_text("new")
+
+    assert states(project, child) == ["built", "built"]
+    assert states(project, child) == ["up to date", "up to date"]
+
+
+def test_a_failing_step_is_named_with_the_end_of_its_log(project: Project) -> None:
+    name = project.image("a", f"FROM {BASE}\nRUN seq 100 && echo cause && exit 7\n")
+
+    done = project.invoke(f"build.{name}")
+
+    *details, message = [line for line in done.stderr.splitlines() if not line.startswith("[")]
+    assert done.returncode == 1
+    assert message.startswith(f"error: building {name} failed at [2/2] RUN seq 100")
+    assert any("exit code: 7" in line for line in details)
+    assert any(line.endswith("cause") for line in details)
+    assert len(details) <= 20
+    assert project.inspect(name) is None
+
+
+@pytest.mark.parametrize("number", [2, 15], ids=["SIGINT", "SIGTERM"])
+def test_an_interrupted_build_says_so_and_leaves_nothing(project: Project, number: int) -> None:
+    name = project.image("a", SLOW)
+
+    status, printed = project.interrupt(f"build.{name}", when="[2/2] RUN", number=number)
+
+    assert status == 130
+    assert printed.splitlines()[-1].startswith("error: interrupted")
+    assert project.inspect(name) is None
+    project.image("a", SMALL, file="x")
+    assert states(project, name) == ["built"]
+
+
+def test_the_hosts_certificates_reach_a_build_step_and_do_not_stay(project: Project) -> None:
+    bundle = "/run/secrets/ca-certificates"
+    name = project.image(
+        "a",
+        f"FROM {BASE}\n"
+        "RUN --mount=type=secret,id=ca-certificates"
+        f" sha256sum {bundle} | cut --delimiter=' ' --fields=1 > /digest\n",
+    )
+
+    assert states(project, name) == ["built"]
+
+    seen = docker("run", "--rm", f"sifline/{name}", "cat", "/digest").stdout.strip()
+    host = Path(os.environ.get("SSL_CERT_FILE", "/etc/ssl/certs/ca-certificates.crt"))
+    assert seen == hashlib.sha256(host.read_bytes()).hexdigest()
+    listed = docker("run", "--rm", f"sifline/{name}", "find", "/run", "-type", "f").stdout
+    assert "ca-certificates" not in listed
+
+
+def test_clean_leaves_what_sifline_did_not_make(project: Project) -> None:
+    ours = project.image("ours", SMALL, file="x")
+    foreign = project.image("foreign", SMALL, file="x")
+    states(project, ours)
+    folder = str(project.root / "images" / foreign)
+    docker("build", "--tag", f"sifline/{foreign}:latest", folder)
+
+    done = project.invoke("clean", "--all", "--docker")
+
+    assert done.stdout.splitlines() == [f"removed image sifline/{ours}:latest"]
+    assert project.inspect(ours) is None
+    assert project.inspect(foreign) is not None
+
+
+def digest_of(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_a_prepared_root_file_system_is_bit_identical_when_made_twice(tmp_path: Path) -> None:
+    engine, prepare = (
+        Mmdebstrap(ProcessRunner()),
+        Prepare(suite="trixie", packages=("ca-certificates",)),
+    )
+
+    for name in ("one.tar", "two.tar"):
+        engine.make(prepare, tmp_path / name, log=tmp_path / "log")
+
+    assert digest_of(tmp_path / "one.tar") == digest_of(tmp_path / "two.tar")
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    if os.geteuid() != 0:
+        pytest.skip("mounting a small tmpfs needs root")
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mount = shutil.which("mount") or "/bin/mount"
+    subprocess.run([mount, "-t", "tmpfs", "-o", "size=16m", "tmpfs", str(folder)], check=True)
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_full_disk_leaves_no_root_file_system(small_disk: Path, tmp_path: Path) -> None:
+    target = small_disk / "rootfs.tar"
+
+    with pytest.raises(StepFailed, match=r"mmdebstrap of trixie failed with \d+ MiB free"):
+        Mmdebstrap(ProcessRunner()).make(Prepare(suite="trixie"), target, log=tmp_path / "log")
+
+    assert list(small_disk.iterdir()) == []
