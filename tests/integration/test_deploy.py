@@ -1,0 +1,214 @@
+"""Deploying to real nodes: what is sent, what is noticed, what a killed run leaves."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from sifline.adapters.ssh import Ssh
+from sifline.errors import StepFailed
+from sifline.model import Cluster, Node, Sif
+from sifline.runner import Context
+from sifline.stages.deploy import catalog, deploy
+
+NAME = "deploy-test"
+
+
+@pytest.fixture(scope="module")
+def ssh(cluster: Cluster, context: Context) -> Iterator[Ssh]:
+    with Ssh(cluster, context.runner) as connection:
+        yield connection
+
+
+@pytest.fixture
+def sif(cluster: Cluster, context: Context, ssh: Ssh, tmp_path: Path) -> Iterator[Sif]:
+    """A small real SIF under a name of its own, gone from the nodes afterwards."""
+    content = context.workspace.sif("hello-mpi").read_bytes()
+    yield variant(tmp_path, content, 0)
+    for node in cluster.nodes:
+        forget(ssh, cluster, node)
+
+
+def variant(folder: Path, content: bytes, number: int) -> Sif:
+    """A SIF that differs in its last bytes, which belong to no partition."""
+    changed = content + b"\0" * 4096 * number
+    path = folder / f"{number}.sif"
+    path.write_bytes(changed)
+    return Sif(name=NAME, path=path, sha256=hashlib.sha256(changed).hexdigest(), size=len(changed))
+
+
+def forget(ssh: Ssh, cluster: Cluster, node: Node) -> None:
+    root = cluster.registry_root
+    script = f"""
+import json, pathlib, shutil
+root = pathlib.Path("{root}")
+(root / "custom-images/{NAME}.sif").unlink(missing_ok=True)
+shutil.rmtree(root / ".registry/versions/custom-images/{NAME}", ignore_errors=True)
+path = root / ".registry/catalog.json"
+catalog = json.loads(path.read_text())
+catalog["images"].pop("custom-images/{NAME}", None)
+path.write_text(json.dumps(catalog))
+"""
+    ssh.run(node, ["python3", "-"], sudo=True, input=script)
+
+
+def test_deploying_again_sends_nothing_and_takes_less_than_two_seconds(
+    cluster: Cluster, context: Context, sif: Sif
+) -> None:
+    first = deploy(sif, cluster, context)
+    again = deploy(sif, cluster, context)
+
+    assert [item.sent for item in first.placements] == [True] * len(cluster.nodes)
+    assert [item.sent for item in again.placements] == [False] * len(cluster.nodes)
+    assert again.seconds < 2
+
+
+def test_the_file_on_every_node_is_the_one_that_was_sent(
+    cluster: Cluster, context: Context, sif: Sif, ssh: Ssh
+) -> None:
+    done = deploy(sif, cluster, context)
+
+    for node in cluster.nodes:
+        printed = ssh.run(node, ["sha256sum", str(done.path)], user=cluster.job_user).stdout
+        assert printed.split()[0] == sif.sha256
+
+
+def test_the_catalog_of_every_node_knows_what_was_deployed(
+    cluster: Cluster, context: Context, sif: Sif
+) -> None:
+    deploy(replace(sif, commit="abc", fingerprint="f" * 64), cluster, context)
+
+    held = [item for item in catalog(cluster, context) if item.name == NAME]
+
+    assert [item.node for item in held] == [node.name for node in cluster.nodes]
+    assert {(item.sha256, item.found, item.size) for item in held} == {
+        (sif.sha256, sif.sha256, sif.size)
+    }
+    assert {(item.commit, item.fingerprint) for item in held} == {("abc", "f" * 64)}
+
+
+def test_a_damaged_copy_is_noticed_and_replaced(
+    cluster: Cluster, context: Context, sif: Sif, ssh: Ssh
+) -> None:
+    done = deploy(sif, cluster, context)
+    node = cluster.compute[0]
+    flip = ["dd", f"of={done.path}", "bs=1", "seek=40000", "count=8", "conv=notrunc"]
+    ssh.run(node, [*flip, "if=/dev/urandom"], sudo=True)
+
+    again = deploy(sif, cluster, context)
+
+    assert [item.node for item in again.placements if item.sent] == [node.name]
+    printed = ssh.run(node, ["sha256sum", str(done.path)]).stdout
+    assert printed.split()[0] == sif.sha256
+
+
+def test_going_back_to_the_version_before_sends_nothing(
+    cluster: Cluster, context: Context, sif: Sif, tmp_path: Path
+) -> None:
+    deploy(sif, cluster, context)
+    newer = deploy(variant(tmp_path, sif.path.read_bytes(), 1), cluster, context)
+
+    back = deploy(sif, cluster, context)
+
+    assert {item.sent for item in newer.placements} == {True}
+    assert {item.sent for item in back.placements} == {False}
+    assert {item.sha256 for item in back.placements} == {sif.sha256}
+
+
+def test_a_process_that_reads_the_old_file_keeps_it(
+    cluster: Cluster, context: Context, sif: Sif, ssh: Ssh, tmp_path: Path
+) -> None:
+    done = deploy(sif, cluster, context, keep=0)
+    node = cluster.compute[0]
+    # The first look opens the file, the second one reads it after it was replaced.
+    reader = f"exec 3< {done.path}; sleep 4; sha256sum <&3"
+    argv = ["sh", "-c", f"({reader}) > /tmp/{NAME} 2>&1 < /dev/null &"]
+    ssh.run(node, argv, user=cluster.job_user)
+    deploy(variant(tmp_path, sif.path.read_bytes(), 1), cluster, context, keep=0)
+    time.sleep(5)
+
+    printed = ssh.run(node, ["cat", f"/tmp/{NAME}"]).stdout
+    ssh.run(node, ["rm", f"/tmp/{NAME}"], sudo=True)
+    assert printed.split()[0] == sif.sha256
+
+
+def test_a_node_that_is_down_is_named_and_the_others_get_the_file(
+    cluster: Cluster, context: Context, sif: Sif
+) -> None:
+    last = cluster.nodes[-1]
+    # A port of this machine's own that nobody listens on.
+    gone = replace(last, address="127.0.0.2")
+    broken = replace(cluster, nodes=(*cluster.nodes[:-1], gone))
+    count = len(cluster.nodes)
+
+    with pytest.raises(StepFailed, match=rf"on {count - 1} of {count} nodes .*{last.name}"):
+        deploy(sif, broken, context)
+
+    held = {item.node for item in catalog(cluster, context) if item.name == NAME}
+    assert held == {node.name for node in cluster.nodes[:-1]}
+
+
+def test_a_registry_without_folders_asks_for_provisioning(
+    cluster: Cluster, context: Context, sif: Sif, ssh: Ssh
+) -> None:
+    node = cluster.compute[0]
+    path = f"{cluster.registry_root}/base-images"
+    ssh.run(node, ["mv", path, f"{path}.kept"], sudo=True)
+    try:
+        with pytest.raises(StepFailed, match=f"invoke provision --cluster {cluster.name}"):
+            deploy(sif, cluster, context)
+    finally:
+        ssh.run(node, ["mv", f"{path}.kept", path], sudo=True)
+
+    assert [item for item in catalog(cluster, context) if item.name == NAME] == []
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from sifline.config.clusters import load_cluster
+from sifline.model import Sif, Workspace
+from sifline.runner import Context, ProcessRunner
+from sifline.stages.deploy import deploy
+
+root, cluster, path, name, sha256 = sys.argv[1:]
+deploy(
+    Sif(name=name, path=Path(path), sha256=sha256, size=Path(path).stat().st_size),
+    load_cluster(Path(cluster)),
+    Context(workspace=Workspace(root=Path(root)), runner=ProcessRunner(), progress=print),
+)
+"""
+
+
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("after", [0.2, 0.5, 0.8])
+def test_the_run_after_a_killed_one_leaves_nothing_half_made(
+    cluster: Cluster, context: Context, sif: Sif, ssh: Ssh, after: float, end: signal.Signals
+) -> None:
+    words = [context.workspace.root, cluster.source, sif.path, NAME, sif.sha256]
+    process = subprocess.Popen(
+        [sys.executable, "-c", KILLED, *map(str, words)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    time.sleep(after)
+    os.kill(process.pid, end)
+    process.wait()
+
+    done = deploy(sif, cluster, context)
+
+    assert len(done.placements) == len(cluster.nodes)
+    for node in cluster.nodes:
+        printed = ssh.run(node, ["sha256sum", str(done.path)]).stdout
+        assert printed.split()[0] == sif.sha256
+        uploads = f"{cluster.registry_root}/.registry/uploads"
+        assert ssh.run(node, ["ls", "-A", uploads], sudo=True).stdout == ""
