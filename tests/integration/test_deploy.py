@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -189,10 +190,9 @@ deploy(
 """
 
 
-@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGINT])
-@pytest.mark.parametrize("after", [0.2, 0.5, 0.8])
+@pytest.mark.parametrize("kill", product((0.2, 0.5, 0.8), (signal.SIGKILL, signal.SIGINT)))
 def test_the_run_after_a_killed_one_leaves_nothing_half_made(
-    cluster: Cluster, context: Context, sif: Sif, ssh: Ssh, after: float, end: signal.Signals
+    cluster: Cluster, context: Context, sif: Sif, ssh: Ssh, kill: tuple[float, signal.Signals]
 ) -> None:
     words = [context.workspace.root, cluster.source, sif.path, NAME, sif.sha256]
     process = subprocess.Popen(
@@ -200,8 +200,8 @@ def test_the_run_after_a_killed_one_leaves_nothing_half_made(
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    time.sleep(after)
-    os.kill(process.pid, end)
+    time.sleep(kill[0])
+    os.kill(process.pid, kill[1])
     process.wait()
 
     done = deploy(sif, cluster, context)
