@@ -1,0 +1,184 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.scripts.bootstrap import ROOT, SCRIPT, copy_checkout, run, start
+
+MISSING = 3
+USAGE = 2
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    return copy_checkout(tmp_path / "a b")
+
+
+@pytest.fixture(scope="module")
+def ready(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkout that bootstrap has made ready, in a folder whose name has a space."""
+    checkout = copy_checkout(tmp_path_factory.mktemp("ready") / "my checkout")
+    done = run(checkout)
+    assert done.returncode == 0, done.stderr
+    return checkout
+
+
+def test_the_script_runs_by_its_first_line() -> None:
+    done = subprocess.run([SCRIPT, "--help"], capture_output=True, text=True, check=True)
+
+    assert done.stdout.startswith("usage: scripts/bootstrap")
+    assert "COMMAND" in done.stdout
+
+
+def test_an_unknown_flag_is_refused() -> None:
+    done = run(ROOT, "--instal", "true")
+
+    assert done.returncode == USAGE
+    assert "--instal" in done.stderr
+
+
+def test_no_install_names_what_is_missing_and_the_way_out(checkout: Path) -> None:
+    done = run(checkout, "--no-install", "true", environment={"PATH": "/nowhere"})
+
+    assert done.returncode == MISSING
+    for package in ("mmdebstrap", "rsync", "openssh-client"):
+        assert package in done.stderr
+    assert "without --no-install" in done.stderr
+    assert not (checkout / ".venv").exists()
+
+
+def test_without_apt_it_says_what_to_install(checkout: Path) -> None:
+    done = run(checkout, "true", environment={"PATH": "/nowhere"})
+
+    assert done.returncode == MISSING
+    assert "rsync (copies images to the nodes)" in done.stderr
+    assert not (checkout / ".venv").exists()
+
+
+def test_an_engine_elsewhere_that_is_silent_is_not_replaced_by_a_local_one(checkout: Path) -> None:
+    done = run(checkout, "true", environment={"DOCKER_HOST": "unix:///nowhere/docker.sock"})
+
+    assert done.returncode == MISSING
+    assert "DOCKER_HOST=unix:///nowhere/docker.sock" in done.stderr
+
+
+def test_the_command_gets_the_environment_and_its_status_is_passed_on(ready: Path) -> None:
+    program = "import sifline, sys; print(sys.prefix, sifline.__file__); sys.exit(7)"
+
+    done = run(ready, "python", "-c", program)
+
+    assert done.returncode == 7
+    assert done.stdout.split("\n")[0] == f"{ready}/.venv {ready}/src/sifline/__init__.py"
+
+
+def test_where_all_is_there_nothing_is_said_or_installed(ready: Path) -> None:
+    log = ready / "build" / "logs" / "venv.log"
+    before = log.read_bytes()
+    started = time.monotonic()
+
+    done = run(ready, "--no-install", "true")
+
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert time.monotonic() - started < 1
+    assert log.read_bytes() == before
+
+
+def test_the_byte_code_is_there(ready: Path) -> None:
+    assert list((ready / "src" / "sifline" / "__pycache__").glob("errors.*.pyc"))
+    assert list((ready / ".venv").glob("lib/*/site-packages/packaging/__pycache__/*.pyc"))
+
+
+def test_a_command_that_does_not_exist_is_named(ready: Path) -> None:
+    done = run(ready, "no-such-command")
+
+    assert done.returncode == USAGE
+    assert done.stderr.startswith("bootstrap: error: cannot run no-such-command")
+
+
+def test_a_changed_project_is_linked_anew_without_new_packages(ready: Path) -> None:
+    with (ready / "pyproject.toml").open("a", encoding="utf-8") as project:
+        project.write("\n# changed\n")
+
+    done = run(ready, "true")
+
+    assert done.returncode == 0
+    assert "linking the project" in done.stderr
+    assert "making .venv" not in done.stderr
+
+
+def test_an_interrupted_environment_is_made_anew(checkout: Path) -> None:
+    process = start(checkout, "true")
+    # The mark is made first; the packages take seconds after it.
+    wait_for(checkout / ".venv" / "sifline-stamp")
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+
+    assert process.returncode == 130
+    assert "run it again" in said
+    assert "Traceback" not in said
+
+    again = run(checkout, "python", "-c", "import sifline")
+
+    assert again.returncode == 0, again.stderr
+    assert "making .venv" in again.stderr
+
+
+def test_two_at_once_make_one_environment(checkout: Path) -> None:
+    first = start(checkout, "python", "-c", "import sifline")
+    second = start(checkout, "python", "-c", "import sifline")
+    said = [process.communicate(timeout=240)[1] for process in (first, second)]
+
+    assert (first.returncode, second.returncode) == (0, 0), said
+    assert sum("making .venv" in text for text in said) == 1
+    assert sum("another bootstrap is at work" in text for text in said) == 1
+
+
+def test_an_environment_of_someone_else_is_not_touched(checkout: Path) -> None:
+    (checkout / ".venv").mkdir()
+    (checkout / ".venv" / "mine").touch()
+
+    done = run(checkout, "true")
+
+    assert done.returncode == USAGE
+    assert "was not made by this script" in done.stderr
+    assert (checkout / ".venv" / "mine").exists()
+
+
+def test_a_failing_step_shows_the_end_of_its_log(checkout: Path) -> None:
+    (checkout / "requirements" / "dev.lock").write_text(
+        "hatchling==1.33.0 \\\n    --hash=sha256:00"
+    )
+
+    done = run(checkout, "true")
+
+    assert done.returncode == 1
+    assert "build/logs/venv.log" in done.stderr
+    assert "hash" in done.stderr.lower()
+
+
+def test_an_old_python_is_refused_with_a_reason(tmp_path: Path) -> None:
+    # What is asked is the version only, so a Python that claims to be old will do.
+    program = (
+        "import runpy, sys; sys.version_info = (3, 9, 18); sys.version = '3.9.18 (old)'; "
+        f"sys.argv = ['bootstrap', 'true']; runpy.run_path({str(SCRIPT)!r}, run_name='__main__')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+
+    assert done.returncode == MISSING
+    assert "Python 3.10 or newer is needed, this is 3.9.18" in done.stderr
+
+
+def wait_for(path: Path, seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not path.exists():
+        assert time.monotonic() < end, f"{path} did not appear"
+        time.sleep(0.02)
+    assert os.access(path, os.R_OK)
