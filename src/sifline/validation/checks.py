@@ -149,8 +149,8 @@ def check(*, suite: str, phase: Phase) -> Callable[[Callable[[Probe], str]], Cal
 
 
 def known() -> tuple[Check, ...]:
-    """Return all checks, phase by phase."""
-    from sifline.validation import (  # noqa: F401 - they register what they hold
+    """Return all checks, phase by phase, and in a phase what others rest on first."""
+    from sifline.validation import (
         cgroup_isolation,
         gpu_resources,
         infrastructure,
@@ -158,8 +158,14 @@ def known() -> tuple[Check, ...]:
         registry,
     )
 
-    order = list(Phase)
-    return tuple(sorted(_known.values(), key=lambda item: order.index(item.phase)))
+    modules = (infrastructure, gpu_resources, cgroup_isolation, registry, mpi_job)
+    suites, phases = [module.SUITE for module in modules], list(Phase)
+    return tuple(
+        sorted(
+            _known.values(),
+            key=lambda item: (phases.index(item.phase), suites.index(item.suite)),
+        )
+    )
 
 
 def one_line(error: Exception) -> str:
