@@ -1,0 +1,100 @@
+"""Write what a playbook does as JSON lines, for a program to follow."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from ansible.plugins.callback import CallbackBase
+
+DOCUMENTATION = """
+name: sifline_events
+type: notification
+short_description: Write events as JSON lines
+description:
+  - Appends one JSON object a line to the file that the environment variable
+    SIFLINE_ANSIBLE_EVENTS names; does nothing without it.
+  - "Events: task (name), host (host, task, outcome, message), nohosts, stats (by host)."
+  - Of tasks with no_log it writes the outcome and no message.
+requirements: []
+"""
+
+FILE_VARIABLE = "SIFLINE_ANSIBLE_EVENTS"
+
+# Where a module puts what went wrong, best first.
+MESSAGES = ("msg", "stderr", "module_stderr", "stdout", "module_stdout")
+
+HIDDEN = "the output is hidden because the task handles a secret (no_log)"
+
+
+class CallbackModule(CallbackBase):  # type: ignore[misc]
+    """Follows the play and writes."""
+
+    CALLBACK_VERSION = 2.0
+    CALLBACK_TYPE = "notification"
+    CALLBACK_NAME = "sifline_events"
+    CALLBACK_NEEDS_ENABLED = True
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        path = os.environ.get(FILE_VARIABLE)
+        self._path = Path(path) if path else None
+        self.disabled = self._path is None
+
+    def v2_playbook_on_task_start(self, task: Any, is_conditional: bool) -> None:
+        """Tell which task starts."""
+        self._write(event="task", name=task.get_name())
+
+    def v2_playbook_on_handler_task_start(self, task: Any) -> None:
+        """Tell which handler starts."""
+        self._write(event="task", name=task.get_name())
+
+    def v2_runner_on_ok(self, result: Any) -> None:
+        """Tell of a host where the task changed something."""
+        if result._result.get("changed"):
+            self._host(result, "changed")
+
+    def v2_runner_on_failed(self, result: Any, ignore_errors: bool = False) -> None:
+        """Tell of a host where the task failed."""
+        if not ignore_errors:
+            self._host(result, "failed")
+
+    def v2_runner_on_unreachable(self, result: Any) -> None:
+        """Tell of a host that does not answer."""
+        self._host(result, "unreachable")
+
+    def v2_playbook_on_no_hosts_matched(self) -> None:
+        """Tell that a play had nothing to do, which no status does."""
+        self._write(event="nohosts")
+
+    def v2_playbook_on_stats(self, stats: Any) -> None:
+        """Tell the counts of each host."""
+        hosts = {host: stats.summarize(host) for host in sorted(stats.processed)}
+        self._write(event="stats", hosts=hosts)
+
+    def _host(self, result: Any, outcome: str) -> None:
+        self._write(
+            event="host",
+            host=result._host.get_name(),
+            task=result._task.get_name(),
+            outcome=outcome,
+            message="" if outcome == "changed" else message_of(result._result),
+        )
+
+    def _write(self, **event: Any) -> None:
+        if self._path:
+            with self._path.open("a", encoding="utf-8") as lines:
+                lines.write(json.dumps(event) + "\n")
+
+
+def message_of(result: dict[str, Any]) -> str:
+    """Return what a module says went wrong; of a loop, what its first failed item says."""
+    if "censored" in result or result.get("_ansible_no_log"):
+        return HIDDEN
+    for item in result.get("results") or []:
+        if item.get("failed"):
+            return message_of(item)
+    found = (str(result.get(key) or "").strip() for key in MESSAGES)
+    return next((text for text in found if text), "no reason given")

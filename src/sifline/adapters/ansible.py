@@ -1,0 +1,272 @@
+"""Ansible playbooks as a process: an inventory in, counts out, failures in one line."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from sifline.errors import MissingError
+from sifline.model import Cluster, Node, Role
+from sifline.runner import CommandFailed, Context, Result
+
+PROGRAM = "ansible-playbook"
+EVENTS_VARIABLE = "SIFLINE_ANSIBLE_EVENTS"
+CONNECT_SECONDS = 10
+
+# Holds the sockets of ssh, whose paths end at 108 bytes; TMPDIR may be longer than that.
+SHORT_TEMPORARY = "/tmp"  # noqa: S108  the folder in it is made with a random name
+
+# What every supported distribution has; looking for another one costs each node a second.
+NODE_PYTHON = "/usr/bin/python3"
+
+
+class Outcome(str, Enum):
+    """How a task ended on a host, where that is worth telling."""
+
+    CHANGED = "changed"
+    FAILED = "failed"
+    UNREACHABLE = "unreachable"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskStarted:
+    """A task or handler begins, on all hosts it is meant for."""
+
+    name: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class HostEvent:
+    """A task changed something on a host, or failed there."""
+
+    host: str
+    task: str
+    outcome: Outcome
+    message: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoHosts:
+    """A play had no host to work on."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stats:
+    """The counts at the end, summed over the hosts."""
+
+    ok: int
+    changed: int
+
+
+Event = TaskStarted | HostEvent | NoHosts | Stats
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A finished ansible-playbook: what it told, and what it printed."""
+
+    events: tuple[Event, ...]
+    result: Result
+    log: Path
+
+    @property
+    def stats(self) -> Stats:
+        """The counts at the end; zeros where it did not come that far."""
+        found = (event for event in self.events if isinstance(event, Stats))
+        return next(found, Stats(ok=0, changed=0))
+
+    @property
+    def hosts(self) -> tuple[HostEvent, ...]:
+        """What happened on the hosts, in order."""
+        return tuple(event for event in self.events if isinstance(event, HostEvent))
+
+
+def inventory(cluster: Cluster) -> str:
+    """Return the inventory of ``cluster`` as JSON, which Ansible's YAML reader takes."""
+    groups = {
+        "controller": {"hosts": {cluster.controller.name: host_variables(cluster.controller)}},
+        "compute": {"hosts": {node.name: host_variables(node) for node in cluster.compute}},
+    }
+    variables = {**access_variables(cluster), **cluster_variables(cluster)}
+    return json.dumps({"all": {"vars": variables, "children": groups}}, indent=2) + "\n"
+
+
+def host_variables(node: Node) -> dict[str, Any]:
+    """Return what the roles have to know of one node."""
+    variables: dict[str, Any] = {"ansible_host": node.address or node.name}
+    if node.role is Role.COMPUTE:
+        variables |= {
+            "slurm_common_cpus": node.cpus,
+            "slurm_common_memory_mb": node.memory_mb,
+            "slurm_common_gpus": node.gpus,
+            "slurm_common_gpu_type": node.gpu_type,
+        }
+    return variables
+
+
+def access_variables(cluster: Cluster) -> dict[str, Any]:
+    """Return how the nodes are reached. A host key that is not known yet is refused."""
+    access = cluster.ssh
+    options = {"StrictHostKeyChecking": "yes", "UpdateHostKeys": "no"}
+    if access.known_hosts is not None:
+        options["UserKnownHostsFile"] = f'"{access.known_hosts}"'
+        options["GlobalKnownHostsFile"] = "none"
+    if access.identity_file is not None:
+        options["IdentitiesOnly"] = "yes"
+    words = [word for key, value in options.items() for word in ("-o", f"{key}={value}")]
+    variables: dict[str, Any] = {
+        "ansible_user": access.user,
+        "ansible_port": access.port,
+        "ansible_become": access.user != "root",
+        "ansible_python_interpreter": NODE_PYTHON,
+        "ansible_ssh_common_args": shlex.join(words),
+    }
+    if access.identity_file is not None:
+        variables["ansible_ssh_private_key_file"] = str(access.identity_file)
+    return variables
+
+
+def cluster_variables(cluster: Cluster) -> dict[str, Any]:
+    """Return what the roles have to know of the cluster; the file's own variables win."""
+    return {
+        "slurm_common_cluster_name": cluster.name,
+        "slurm_common_partitions": [
+            {"name": part.name, "default": part.default, "max_time": part.max_time}
+            for part in cluster.partitions
+        ],
+        "container_registry_root": str(cluster.registry_root),
+        **dict(cluster.variables),
+    }
+
+
+def parse(lines: Iterable[str]) -> Iterator[Event]:
+    """Return the events in ``lines``; what this version does not know is passed over."""
+    for line in lines:
+        event = json.loads(line)
+        kind = event.get("event")
+        if kind == "task":
+            yield TaskStarted(name=event["name"])
+        elif kind == "host":
+            yield HostEvent(
+                host=event["host"],
+                task=event["task"],
+                outcome=Outcome(event["outcome"]),
+                message=event["message"],
+            )
+        elif kind == "nohosts":
+            yield NoHosts()
+        elif kind == "stats":
+            yield total(event["hosts"].values())
+
+
+def total(hosts: Iterable[Mapping[str, int]]) -> Stats:
+    """Return the sums over all hosts."""
+    counts = list(hosts)
+    return Stats(
+        ok=sum(count["ok"] for count in counts), changed=sum(count["changed"] for count in counts)
+    )
+
+
+def playbook(
+    cluster: Cluster, context: Context, folder: Path, name: str, log: Path, *, check: bool = False
+) -> Run:
+    """Run the playbook ``name`` of ``folder`` on ``cluster``; ``log`` gets what it prints.
+
+    ``check`` changes nothing and tells what would change. How it ended is for the caller to
+    judge: Ansible's status says nothing of a play without hosts.
+
+    :raises MissingError: where there is no ansible-playbook.
+    """
+    with _scratch(context) as scratch:
+        hosts = scratch / "inventory.json"
+        hosts.write_text(inventory(cluster), encoding="utf-8")
+        follower = _Follower(scratch / "events", context)
+        argv = [program(context), "--inventory", str(hosts), str(folder / name)]
+        result = context.runner.run(
+            [*argv, *(["--check", "--diff"] if check else [])],
+            check=False,
+            cwd=folder,
+            env=_environment(context, folder, scratch),
+            log=log,
+            on_line=lambda _: follower.read(),
+        )
+        follower.read()
+    return Run(events=tuple(follower.events), result=result, log=log)
+
+
+def program(context: Context) -> str:
+    """Return the ansible-playbook of this installation, else the one on the search path."""
+    beside = Path(sys.executable).with_name(PROGRAM)
+    found = str(beside) if beside.exists() else context.runner.which(PROGRAM)
+    if not found:
+        raise MissingError(f"{PROGRAM} is not installed; run scripts/bootstrap")
+    return found
+
+
+class _Follower:
+    """Reads the events that were written since the last time, and tells of new tasks."""
+
+    def __init__(self, path: Path, context: Context) -> None:
+        self.events: list[Event] = []
+        self._path = path
+        self._progress = context.progress
+        self._offset = 0
+
+    def read(self) -> None:
+        for event in parse(self._lines()):
+            self.events.append(event)
+            if isinstance(event, TaskStarted):
+                self._progress(event.name)
+
+    def _lines(self) -> list[str]:
+        with suppress(FileNotFoundError), self._path.open("rb") as file:
+            file.seek(self._offset)
+            # The last line may be half written.
+            whole, newline, _ = file.read().rpartition(b"\n")
+            self._offset += len(whole) + len(newline)
+            return whole.decode().splitlines()
+        return []
+
+
+def _environment(context: Context, folder: Path, scratch: Path) -> dict[str, str]:
+    return {
+        EVENTS_VARIABLE: str(scratch / "events"),
+        "ANSIBLE_CONFIG": str(folder / "ansible.cfg"),
+        "ANSIBLE_FORCE_COLOR": "0",
+        "ANSIBLE_HOME": str(context.workspace.build / "ansible"),
+        "ANSIBLE_NOCOWS": "1",
+        "ANSIBLE_SSH_CONTROL_PATH_DIR": str(scratch),
+        "ANSIBLE_TIMEOUT": str(CONNECT_SECONDS),
+        # Ansible refuses to start in another encoding, such as the C locale of a CI machine.
+        "LC_ALL": "C.UTF-8",
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+@contextmanager
+def _scratch(context: Context) -> Iterator[Path]:
+    """A folder of this run alone: a connection left by another might lead to a former host."""
+    folder = Path(tempfile.mkdtemp(prefix="sifline-", dir=SHORT_TEMPORARY))
+    try:
+        yield folder
+    finally:
+        _close(folder, context)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _close(folder: Path, context: Context) -> None:
+    for socket in folder.iterdir():
+        if socket.is_socket():
+            argv = ["ssh", "-O", "exit", "-o", f"ControlPath={socket}", "sifline"]
+            # A connection that hangs ends by itself after a minute.
+            with suppress(CommandFailed):
+                context.runner.run(argv, check=False, timeout=5)

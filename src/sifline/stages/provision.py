@@ -1,0 +1,112 @@
+"""Provision: Ansible configures the nodes of a cluster, and a second run changes nothing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+
+from sifline.adapters import ansible
+from sifline.adapters.ansible import HostEvent, NoHosts, Outcome, Run
+from sifline.errors import MissingError, StepFailed
+from sifline.model import Cluster, Provisioned, Workspace
+from sifline.runner import Context
+
+SITE = "site.yml"
+
+# The end of Ansible's output that goes with a failure.
+DETAIL_LINES = 40
+
+LONGEST_MESSAGE = 300
+
+
+def provision(cluster: Cluster, context: Context, *, check: bool = False) -> Provisioned:
+    """Bring all nodes of ``cluster`` to what the roles say; with ``check`` only look.
+
+    A node that fails or does not answer does not stop the others.
+
+    :raises StepFailed: when a task failed, a node did not answer, or a play had no hosts.
+    :raises MissingError: where there are no playbooks or no Ansible.
+    """
+    started = time.monotonic()
+    log = context.workspace.logs / f"{cluster.name}.provision.log"
+    log.unlink(missing_ok=True)
+    folder = playbooks(context.workspace)
+    run = ansible.playbook(cluster, context, folder, SITE, log, check=check)
+    if fault := find_fault(run, cluster):
+        raise StepFailed(
+            f"provision {cluster.name}: {fault}; all it printed: {log}",
+            details=run.result.tail(DETAIL_LINES),
+        )
+    return Provisioned(
+        cluster=cluster,
+        changed=run.stats.changed,
+        ok=run.stats.ok,
+        seconds=time.monotonic() - started,
+    )
+
+
+def playbooks(workspace: Workspace) -> Path:
+    """Return the folder of the playbooks: the workspace's own, else the installed one."""
+    installed = Path(str(resources.files("sifline") / "_share" / "ansible"))
+    for folder in (workspace.root / "ansible", installed):
+        if (folder / SITE).is_file():
+            return folder
+    raise MissingError(
+        f"no {SITE} in {workspace.root / 'ansible'}, and none was installed with sifline; "
+        "install sifline anew, or run in its checkout"
+    )
+
+
+def find_fault(run: Run, cluster: Cluster) -> str:
+    """Return what went wrong in ``run`` and what to do about it, in one line; "" if nothing."""
+    faults = [event for event in run.hosts if event.outcome is not Outcome.CHANGED]
+    if faults:
+        return f"{describe(faults[0], cluster)}{others(faults)}"
+    if any(isinstance(event, NoHosts) for event in run.events):
+        return f"a play found no host to work on; see the nodes in {cluster.source}"
+    if not run.result.ok:
+        return f"ansible-playbook ended with status {run.result.returncode}: {reason(run)}"
+    return ""
+
+
+def describe(fault: HostEvent, cluster: Cluster) -> str:
+    """Return a fault with its host, task, message and the next command."""
+    message = first_line(fault.message)
+    login = login_command(fault.host, cluster)
+    if fault.outcome is Outcome.UNREACHABLE:
+        return f"{fault.host} does not answer: {message}; try: {login}"
+    return f"{fault.host}: task {fault.task!r} failed: {message}; look there: {login}"
+
+
+def others(faults: Sequence[HostEvent]) -> str:
+    """Return the further hosts that had a fault, in brackets."""
+    _, *rest = dict.fromkeys(fault.host for fault in faults)
+    return f" (also {', '.join(rest)})" if rest else ""
+
+
+def login_command(host: str, cluster: Cluster) -> str:
+    """Return how a person gets to ``host``."""
+    node = next((node for node in cluster.nodes if node.name == host), None)
+    address = node.address or node.name if node else host
+    access = cluster.ssh
+    options = [
+        *(["-i", str(access.identity_file)] if access.identity_file else []),
+        *(["-p", str(access.port)] if access.port != 22 else []),  # noqa: PLR2004
+        *(["-o", f"UserKnownHostsFile={access.known_hosts}"] if access.known_hosts else []),
+    ]
+    return " ".join(["ssh", *options, f"{access.user}@{address}"])
+
+
+def reason(run: Run) -> str:
+    """Return the line in which Ansible says why it gave up."""
+    lines = run.result.tail(DETAIL_LINES).splitlines()
+    marked = [line for line in lines if line.startswith(("ERROR", "[ERROR]"))]
+    return first_line("\n".join(marked or lines[-1:])) or "it gave no reason"
+
+
+def first_line(text: str) -> str:
+    """Return the first line of ``text`` that says something, not longer than a message."""
+    line = next((line.strip() for line in text.splitlines() if line.strip()), "")
+    return line if len(line) <= LONGEST_MESSAGE else f"{line[:LONGEST_MESSAGE]}…"
