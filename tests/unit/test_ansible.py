@@ -1,0 +1,323 @@
+"""The inventory, the events, and what is made of a run that went wrong."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import json
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from sifline.adapters import ansible
+from sifline.adapters.ansible import HostEvent, NoHosts, Outcome, Stats, TaskStarted
+from sifline.errors import MissingError, StepFailed
+from sifline.model import Cluster, Node, Partition, Role, SshAccess, Workspace
+from sifline.runner import Context, Result
+from sifline.stages.provision import playbooks, provision
+from tests.unit.recording import RecordingRunner, answer
+
+ROOT = Path(__file__).parents[2]
+
+TASK = {"event": "task", "name": "munge : Run munge"}
+STATS = {
+    "event": "stats",
+    "hosts": {"controller": {"ok": 9, "changed": 1}, "compute-01": {"ok": 8, "changed": 2}},
+}
+
+
+def host(outcome: str, message: str = "", name: str = "compute-01") -> dict[str, Any]:
+    return {
+        "event": "host",
+        "host": name,
+        "task": "slurm-compute : Run slurmd",
+        "outcome": outcome,
+        "message": message,
+    }
+
+
+def cluster(**changes: Any) -> Cluster:
+    made = Cluster(
+        name="tiny",
+        nodes=(
+            Node(name="controller", role=Role.CONTROLLER, address="10.0.0.1"),
+            Node(
+                name="compute-01",
+                role=Role.COMPUTE,
+                address="10.0.0.2",
+                cpus=8,
+                memory_mb=16000,
+                gpus=2,
+                gpu_type="h100",
+            ),
+            Node(name="compute-02", role=Role.COMPUTE),
+        ),
+        ssh=SshAccess(
+            user="admin",
+            port=2222,
+            identity_file=Path("/keys/id one"),
+            known_hosts=Path("/keys/known hosts"),
+        ),
+        partitions=(Partition(name="gpu", default=True, max_time="1:00:00"),),
+        source=Path("clusters/tiny.yaml"),
+    )
+    return dataclasses.replace(made, **changes)
+
+
+class Playbook(RecordingRunner):
+    """Plays ansible-playbook: writes ``events`` where it is told to, then ends."""
+
+    def __init__(self, *events: dict[str, Any], ended: Result) -> None:
+        super().__init__()
+        self.inventory = ""
+        self._written = events
+        self._ended = ended
+
+    def run(self, argv: Any, **given: Any) -> Result:
+        path = Path(given["env"][ansible.EVENTS_VARIABLE])
+        self.inventory = Path(argv[argv.index("--inventory") + 1]).read_text()
+        self.argv = tuple(argv)
+        for event in self._written:
+            with path.open("a") as file:
+                file.write(json.dumps(event) + "\n")
+            given["on_line"]("whatever it prints")
+        return self._ended
+
+
+Made = tuple[Playbook, Context, list[str]]
+
+
+@pytest.fixture
+def play(tmp_path: Path) -> Callable[..., Made]:
+    (tmp_path / "ansible").mkdir()
+    (tmp_path / "ansible" / "site.yml").touch()
+
+    def make(*events: dict[str, Any], ended: Result | None = None) -> Made:
+        told: list[str] = []
+        runner = Playbook(*events, ended=ended or answer())
+
+        def tell(text: str) -> None:
+            told.append(text)
+
+        context = Context(workspace=Workspace(root=tmp_path), runner=runner, progress=tell)
+        return runner, context, told
+
+    return make
+
+
+def failure(context: Context) -> StepFailed:
+    with pytest.raises(StepFailed) as caught:
+        provision(cluster(), context)
+    return caught.value
+
+
+# The inventory
+
+
+def test_nodes_are_in_the_group_of_their_role() -> None:
+    groups = json.loads(ansible.inventory(cluster()))["all"]["children"]
+    hosts = {name: list(group["hosts"]) for name, group in groups.items()}
+    assert hosts == {"controller": ["controller"], "compute": ["compute-01", "compute-02"]}
+
+
+def test_a_compute_node_brings_what_slurm_may_hand_out() -> None:
+    groups = json.loads(ansible.inventory(cluster()))["all"]["children"]
+    assert groups["compute"]["hosts"]["compute-01"] == {
+        "ansible_host": "10.0.0.2",
+        "slurm_common_cpus": 8,
+        "slurm_common_memory_mb": 16000,
+        "slurm_common_gpus": 2,
+        "slurm_common_gpu_type": "h100",
+    }
+
+
+def test_a_node_without_address_is_reached_by_its_name() -> None:
+    groups = json.loads(ansible.inventory(cluster()))["all"]["children"]
+    assert groups["compute"]["hosts"]["compute-02"]["ansible_host"] == "compute-02"
+
+
+def test_host_keys_are_checked_against_the_clusters_own_file() -> None:
+    variables = json.loads(ansible.inventory(cluster()))["all"]["vars"]
+    options = shlex.split(variables["ansible_ssh_common_args"])
+    assert "StrictHostKeyChecking=yes" in options
+    assert 'UserKnownHostsFile="/keys/known hosts"' in options
+
+
+def test_host_keys_are_checked_against_the_users_file_where_the_cluster_has_none() -> None:
+    options = ansible.access_variables(cluster(ssh=SshAccess()))["ansible_ssh_common_args"]
+    assert "StrictHostKeyChecking=yes" in options
+    assert "UserKnownHostsFile" not in options
+
+
+@pytest.mark.parametrize(("user", "become"), [("root", False), ("admin", True)])
+def test_only_an_ordinary_user_becomes_root(user: str, become: bool) -> None:
+    assert ansible.access_variables(cluster(ssh=SshAccess(user=user)))["ansible_become"] is become
+
+
+def test_variables_of_the_cluster_file_win() -> None:
+    changed = cluster(variables=(("slurm_common_mpi_default", "none"),))
+    assert ansible.cluster_variables(changed)["slurm_common_mpi_default"] == "none"
+
+
+def test_partitions_reach_the_roles() -> None:
+    assert ansible.cluster_variables(cluster())["slurm_common_partitions"] == [
+        {"name": "gpu", "default": True, "max_time": "1:00:00"}
+    ]
+
+
+# Events
+
+
+def test_events_are_read() -> None:
+    lines = [json.dumps(event) for event in (TASK, host("failed", "no"), {"event": "nohosts"})]
+    assert list(ansible.parse(lines)) == [
+        TaskStarted(name="munge : Run munge"),
+        HostEvent(
+            host="compute-01",
+            task="slurm-compute : Run slurmd",
+            outcome=Outcome.FAILED,
+            message="no",
+        ),
+        NoHosts(),
+    ]
+
+
+def test_counts_are_summed_over_the_hosts() -> None:
+    assert list(ansible.parse([json.dumps(STATS)])) == [Stats(ok=17, changed=3)]
+
+
+def test_events_of_a_later_version_are_passed_over() -> None:
+    assert list(ansible.parse(['{"event": "new"}'])) == []
+
+
+# A run
+
+
+def test_a_run_tells_its_tasks_and_returns_its_counts(play: Callable[..., Made]) -> None:
+    _, context, told = play(TASK, host("changed"), STATS)
+    done = provision(cluster(), context)
+    assert (done.changed, done.ok) == (3, 17)
+    assert told == ["munge : Run munge"]
+
+
+def test_check_reaches_ansible(play: Callable[..., Made]) -> None:
+    runner, context, _ = play(STATS)
+    provision(cluster(), context, check=True)
+    assert "--check" in runner.argv
+
+
+def test_the_inventory_is_gone_after_the_run(play: Callable[..., Made]) -> None:
+    runner, context, _ = play(STATS)
+    provision(cluster(), context)
+    assert json.loads(runner.inventory)["all"]["vars"]["ansible_user"] == "admin"
+    assert not Path(runner.argv[runner.argv.index("--inventory") + 1]).exists()
+
+
+def test_a_failed_task_is_told_with_host_task_and_message(play: Callable[..., Made]) -> None:
+    _, context, _ = play(
+        TASK, host("failed", "Unable to start service slurmd\nmore"), ended=answer(returncode=2)
+    )
+    error = failure(context)
+    assert error.message.startswith(
+        "provision tiny: compute-01: task 'slurm-compute : Run slurmd' failed: "
+        "Unable to start service slurmd; look there: ssh "
+    )
+    assert str(context.workspace.logs / "tiny.provision.log") in error.message
+    assert "\n" not in error.message
+
+
+def test_an_unreachable_host_is_told_by_name(play: Callable[..., Made]) -> None:
+    _, context, _ = play(host("unreachable", "Connection refused"), ended=answer(returncode=4))
+    assert "compute-01 does not answer: Connection refused; try: ssh" in failure(context).message
+
+
+def test_further_hosts_with_faults_are_named_once(play: Callable[..., Made]) -> None:
+    _, context, _ = play(
+        host("failed", "no"),
+        host("failed", "no", name="compute-02"),
+        host("unreachable", "no", name="compute-02"),
+        ended=answer(returncode=6),
+    )
+    assert failure(context).message.count("compute-02") == 1
+
+
+def test_a_play_without_hosts_fails_though_ansible_ends_well(play: Callable[..., Made]) -> None:
+    _, context, _ = play({"event": "nohosts"}, STATS)
+    assert "no host" in failure(context).message
+
+
+def test_an_ansible_that_does_not_start_is_quoted(play: Callable[..., Made]) -> None:
+    ended = answer("x", stderr="ERROR! 'taks' is not a valid attribute\nhint", returncode=4)
+    _, context, _ = play(ended=ended)
+    error = failure(context)
+    assert "status 4: ERROR! 'taks' is not a valid attribute" in error.message
+    assert "hint" in error.details
+
+
+def test_no_playbooks_anywhere_is_a_missing_part(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sifline.stages.provision.resources.files", lambda _: tmp_path / "lib")
+    with pytest.raises(MissingError, match=r"no site\.yml"):
+        playbooks(Workspace(root=tmp_path))
+
+
+def test_installed_playbooks_serve_a_workspace_without_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    installed = tmp_path / "lib" / "_share" / "ansible"
+    installed.mkdir(parents=True)
+    (installed / "site.yml").touch()
+    monkeypatch.setattr("sifline.stages.provision.resources.files", lambda _: tmp_path / "lib")
+    assert playbooks(Workspace(root=tmp_path)) == installed
+
+
+# The callback
+
+
+@pytest.fixture
+def callback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    path = ROOT / "ansible" / "callback_plugins" / "sifline_events.py"
+    spec = importlib.util.spec_from_file_location("sifline_events", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    monkeypatch.setenv("SIFLINE_ANSIBLE_EVENTS", str(tmp_path / "events"))
+    return module.CallbackModule()
+
+
+def result(**values: Any) -> Any:
+    return SimpleNamespace(
+        _host=SimpleNamespace(get_name=lambda: "n1"),
+        _task=SimpleNamespace(get_name=lambda: "t"),
+        _result=values,
+    )
+
+
+def written(tmp_path: Path) -> list[HostEvent]:
+    lines = (tmp_path / "events").read_text().splitlines()
+    return [event for event in ansible.parse(lines) if isinstance(event, HostEvent)]
+
+
+def test_a_hidden_result_is_written_without_its_output(callback: Any, tmp_path: Path) -> None:
+    callback.v2_runner_on_failed(result(censored="hidden", msg="the key is 42"))
+    (event,) = written(tmp_path)
+    assert event.outcome is Outcome.FAILED
+    assert "42" not in event.message
+
+
+def test_a_failed_loop_is_told_by_its_first_failed_item(callback: Any, tmp_path: Path) -> None:
+    items = [{"msg": "fine"}, {"failed": True, "msg": "disk full"}]
+    callback.v2_runner_on_failed(result(msg="One or more items failed", results=items))
+    assert [event.message for event in written(tmp_path)] == ["disk full"]
+
+
+def test_only_changes_are_written_of_what_went_well(callback: Any, tmp_path: Path) -> None:
+    callback.v2_runner_on_ok(result(changed=False))
+    callback.v2_runner_on_ok(result(changed=True))
+    assert [event.outcome for event in written(tmp_path)] == [Outcome.CHANGED]
