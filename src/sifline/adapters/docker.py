@@ -90,6 +90,10 @@ class Docker:
             self._answering(result)
             raise self._build_error(folder, result, log)
 
+    def save(self, image: str, archive: Path, *, log: Path | None = None) -> None:
+        """Write the image of that tag or id to ``archive``, in the docker-archive format."""
+        self._docker("image", "save", "--output", str(archive), image, log=log)
+
     def remove_images(self, tags: Sequence[str]) -> None:
         """Remove ``tags`` from the engine, and what only they held."""
         if tags:
