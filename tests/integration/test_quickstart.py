@@ -1,0 +1,79 @@
+"""The main job through the command line, on the standing cluster: a second run is a short one."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import time
+
+import pytest
+
+from sifline.model import Cluster
+from sifline.pipeline import Pipeline
+
+from .conftest import ROOT
+
+
+def invoke(*words: str) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        [sys.executable, "-m", "invoke", *words],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=600,
+    )
+    assert "Traceback" not in done.stderr, done.stderr
+    return done
+
+
+@pytest.fixture(scope="module")
+def second_run(cluster: Cluster) -> tuple[subprocess.CompletedProcess[str], float]:
+    started = time.monotonic()
+    done = invoke("quickstart", "--name", cluster.name)
+    return done, time.monotonic() - started
+
+
+def test_it_ends_with_what_was_built_deployed_and_printed(
+    second_run: tuple[subprocess.CompletedProcess[str], float], cluster: Cluster, pipeline: Pipeline
+) -> None:
+    done, _ = second_run
+    assert done.returncode == 0, done.stderr
+    (sif,) = pipeline.convert(["hello-mpi"])
+
+    assert re.search(r"built +sifline/hello-mpi:latest +[0-9a-f]{12} +\d+ MB", done.stdout)
+    assert re.search(rf"SIF +{re.escape(str(sif.path))} +{sif.sha256[:12]} ", done.stdout)
+    names = ", ".join(node.name for node in cluster.nodes)
+    assert re.search(rf"deployed .*hello-mpi\.sif on {names} +{sif.sha256[:12]} ", done.stdout)
+    hosts = set(re.findall(r"rank \d on (\S+) sum 6", done.stdout))
+    assert hosts == {node.name for node in cluster.compute}
+
+
+def test_a_second_run_does_only_what_is_not_up_to_date(
+    second_run: tuple[subprocess.CompletedProcess[str], float], cluster: Cluster
+) -> None:
+    done, _ = second_run
+
+    assert "[build" not in done.stderr
+    assert "[test" not in done.stderr
+    assert f"0 sent, {len(cluster.nodes)} held already" in done.stdout
+
+
+def test_validate_exits_with_1_where_a_check_fails(cluster: Cluster, pipeline: Pipeline) -> None:
+    controller, path = "controller", "/opt/containers/custom-images"
+    pipeline.cluster_shell(cluster.name, controller, ["chmod", "0700", path])
+    try:
+        done = invoke("validate", "--cluster", cluster.name, "--suite", "registry")
+    finally:
+        pipeline.cluster_shell(cluster.name, controller, ["chmod", "0755", path])
+
+    assert done.returncode == 1
+    assert "checks failed: folders-as-provisioned" in done.stderr
+
+
+def test_an_unknown_cluster_is_refused_with_the_nearest_name(cluster: Cluster) -> None:
+    done = invoke("provision", "--cluster", cluster.name[:-1])
+
+    assert done.returncode == 2
+    assert cluster.name in done.stderr
