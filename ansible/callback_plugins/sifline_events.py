@@ -26,6 +26,9 @@ FILE_VARIABLE = "SIFLINE_ANSIBLE_EVENTS"
 # Where a module puts what went wrong, best first.
 MESSAGES = ("msg", "stderr", "module_stderr", "stdout", "module_stdout")
 
+# Tasks of the roles' own order, of which nothing happens on a host.
+LEADING = ("include_role", "include_tasks", "import_tasks", "meta", "validate_argument_spec")
+
 HIDDEN = "the output is hidden because the task handles a secret (no_log)"
 
 
@@ -44,8 +47,9 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         self.disabled = self._path is None
 
     def v2_playbook_on_task_start(self, task: Any, is_conditional: bool) -> None:
-        """Tell which task starts."""
-        self._write(event="task", name=task.get_name())
+        """Tell which task starts, unless it is one that only leads to others."""
+        if task.action.rpartition(".")[2] not in LEADING:
+            self._write(event="task", name=task.get_name())
 
     def v2_playbook_on_handler_task_start(self, task: Any) -> None:
         """Tell which handler starts."""
