@@ -1,0 +1,148 @@
+"""Cluster files in the long format: ``clusters.hpc`` with controller and compute nodes.
+
+Unknown keys are kept out of the way, not refused: what was left aside is told in
+``Cluster.notes``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from sifline.config.table import Table
+from sifline.errors import UsageError
+from sifline.model import Cluster, Node, Partition, Role, SshAccess
+
+KEY = "clusters"
+OURS = "hpc"
+
+# These files give the memory of the machine; firmware and kernel keep some of it back, and
+# Slurm drains a node that has less than it was told.
+USABLE_PERCENT = 90
+
+TOP_KEYS = {"version", "metadata", KEY}
+CLUSTER_KEYS = {"name", "network", "controller", "compute_nodes", "slurm_config", "ssh", "storage"}
+SLURM_KEYS = {"partitions", "default_partition", "max_job_time"}
+SSH_KEYS = {"user", "private_key_path", "port", "known_hosts"}
+NODE_KEYS = {
+    "name",
+    "hostname",
+    "node_type",
+    "ip",
+    "ip_address",
+    "cpu_cores",
+    "memory_gb",
+    "disk_gb",
+    "pcie_passthrough",
+    "virtio_fs_mounts",
+}
+
+
+def read(top: Table) -> Cluster:
+    """Return the cluster ``hpc`` of a file; the checks on names are the caller's.
+
+    :raises UsageError: where a value has the wrong type.
+    """
+    clusters = top.sub(KEY)
+    if OURS not in clusters.values:
+        raise UsageError(
+            f"{top.path}: clusters has no {OURS}, found {', '.join(map(str, clusters.values))};"
+            " sifline acts on that one"
+        )
+    table = clusters.sub(OURS)
+    controller = [table.sub("controller")] if "controller" in table.values else []
+    compute = table.subs("compute_nodes")
+    slurm, ssh, storage = table.sub("slurm_config"), table.sub("ssh"), table.sub("storage")
+    notes = [
+        f"clusters.{name} is left aside: not an HPC cluster"
+        for name in clusters.values
+        if name != OURS
+    ]
+    notes += _unknown(top, TOP_KEYS) + _unknown(table, CLUSTER_KEYS)
+    notes += _unknown(slurm, SLURM_KEYS) + _unknown(ssh, SSH_KEYS)
+    notes += [note for node in (*controller, *compute) for note in _unknown(node, NODE_KEYS)]
+    notes += [f"{storage.full(key)} is left aside" for key in storage.values]
+    notes.append(
+        f"memory_gb is the machine's: {USABLE_PERCENT} % of it are what Slurm may hand out"
+    )
+    return Cluster(
+        name=table.text("name", OURS),
+        nodes=(
+            *(_node(node, Role.CONTROLLER, "controller") for node in controller),
+            *(
+                _node(node, Role.COMPUTE, f"compute-{number:02}")
+                for number, node in enumerate(compute, start=1)
+            ),
+        ),
+        ssh=_access(ssh),
+        partitions=_partitions(slurm),
+        source=top.path,
+        notes=tuple(notes),
+    )
+
+
+def expand(path: Path) -> Path:
+    """Return ``path`` with ``~`` replaced.
+
+    :raises UsageError: where that user has no home.
+    """
+    try:
+        return path.expanduser()
+    except RuntimeError as error:
+        raise UsageError(f"{path}: {error}") from None
+
+
+def with_default(partitions: Sequence[Partition]) -> tuple[Partition, ...]:
+    """Return ``partitions`` with the first as default where none is: srun needs one."""
+    if any(part.default for part in partitions):
+        return tuple(partitions)
+    return (replace(partitions[0], default=True), *partitions[1:])
+
+
+def _node(table: Table, role: Role, default: str) -> Node:
+    address = "ip_address" if "ip_address" in table.values else "ip"
+    # Slurm knows a node by what its host calls itself.
+    name = "hostname" if "hostname" in table.values else "name"
+    memory_gb = table.number("memory_gb", 1, least=1, most=2**20)
+    return Node(
+        name=table.text(name, default),
+        role=role,
+        address=table.text(address),
+        cpus=table.number("cpu_cores", 1, least=1, most=65533),
+        memory_mb=memory_gb * 1024 * USABLE_PERCENT // 100,
+        gpus=_gpus(table.sub("pcie_passthrough")),
+    )
+
+
+def _gpus(table: Table) -> int:
+    if not table.flag("enabled"):
+        return 0
+    return sum(item.text("device_type", "") == "gpu" for item in table.subs("devices"))
+
+
+def _access(table: Table) -> SshAccess:
+    def file(key: str) -> Path | None:
+        return expand(Path(table.text(key))) if key in table.values else None
+
+    return SshAccess(
+        user=table.text("user", "root"),
+        port=table.number("port", 22, least=1, most=65535),
+        identity_file=file("private_key_path"),
+        known_hosts=file("known_hosts"),
+    )
+
+
+def _partitions(table: Table) -> tuple[Partition, ...]:
+    names = table.texts("partitions") or ("main",)
+    default = table.text("default_partition", names[0])
+    if default not in names:
+        raise table.wrong("default_partition", f"one of {', '.join(names)}", default)
+    time = table.text("max_job_time", "24:00:00")
+    return tuple(Partition(name=name, default=name == default, max_time=time) for name in names)
+
+
+def _unknown(table: Table, known: set[str]) -> list[str]:
+    values: Mapping[Any, Any] = table.values
+    return [f"{table.full(key)} is left aside: unknown" for key in values if key not in known]
