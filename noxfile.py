@@ -102,6 +102,8 @@ def lock(session: nox.Session) -> None:
         # Where packages come from is each machine's own matter.
         *("--no-emit-index-url", "--no-emit-find-links"),
         *("--custom-compile-command", "nox -s lock", "--quiet", *session.posargs),
+        # What this machine has beside the index must not decide for all others.
+        env={"UV_INDEX": None, "UV_FIND_LINKS": None},
     )
 
 
