@@ -54,7 +54,7 @@ def lint(session: nox.Session) -> None:
     run(session, "ruff", "format", "--check")
     run(session, "lint-imports")
     run(session, "shellcheck", *(path for path in files if is_shell(path)))
-    run(session, "hadolint", *(path for path in files if path.name == "Dockerfile"))
+    run(session, "hadolint", *(path for path in files if path.match("images/*/Dockerfile")))
     run(session, "yamllint", "--strict", ".")
     run(session, "ansible-lint", "--offline", "--strict", "ansible")
     run(session, "actionlint")
