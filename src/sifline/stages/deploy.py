@@ -25,9 +25,10 @@ from sifline import records
 from sifline.adapters.registry import RegistryRefused, ask
 from sifline.adapters.ssh import Ssh
 from sifline.errors import SiflineError, StepFailed, UsageError
-from sifline.model import Cluster, Deployment, Node, Placement, Progress, Sif
+from sifline.model import Cluster, Deployment, Node, Placement, Sif
 from sifline.nodeside.registry import CATEGORIES, NAME
 from sifline.runner import Context, OnLine
+from sifline.sif import read as read_sif
 
 # Versions that stay on the nodes besides the one in use.
 KEEP = 2
@@ -269,7 +270,7 @@ class _Work:
         )
 
 
-def percents(node: str, progress: Progress) -> OnLine:
+def percents(node: str, progress: OnLine) -> OnLine:
     """Return a reader of rsync's progress lines that passes every tenth percent on."""
     told = 0
 
@@ -294,7 +295,7 @@ def check(sif: Sif) -> None:
         raise UsageError(
             f"{sif.name}: category {sif.category!r} is not one of {', '.join(CATEGORIES)}"
         )
-    if not sif.path.is_file() or sif.path.stat().st_size != sif.size:
+    if read_sif(sif.path).size != sif.size:
         raise UsageError(
             f"{sif.path} is not the file of {megabytes(sif.size)} that was converted; "
             f"run: invoke convert.{sif.name}"
