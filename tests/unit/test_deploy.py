@@ -1,0 +1,259 @@
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+
+import pytest
+
+from sifline.errors import StepFailed, UsageError
+from sifline.model import Cluster, Node, Partition, Role, Sif, SshAccess, Workspace
+from sifline.runner import Argv, Context, Result
+from sifline.stages.deploy import (
+    RESERVE,
+    Action,
+    Survey,
+    catalog,
+    decide,
+    deploy,
+    percents,
+    shortage,
+)
+from tests.unit.recording import answer
+
+SHA = "a" * 64
+OTHER = "b" * 64
+CONTENT = b"not looked into: the stage asks the SIF reader"
+NODES = ("controller", "compute-01", "compute-02")
+CLUSTER = Cluster(
+    name="blue",
+    nodes=tuple(
+        Node(
+            name=name,
+            role=Role.CONTROLLER if name == "controller" else Role.COMPUTE,
+            address=name,
+        )
+        for name in NODES
+    ),
+    ssh=SshAccess(user="admin"),
+    partitions=(Partition(name="main"),),
+    source=Path("clusters/blue.yaml"),
+)
+EMPTY = {
+    "current": None,
+    "settled": False,
+    "held": False,
+    "read": False,
+    "upload": "/opt/containers/.registry/uploads/x.partial",
+    "uploaded": 0,
+    "free": 10**12,
+    "path": "/opt/containers/custom-images/hello.sif",
+}
+
+
+def survey(**changes: Any) -> Survey:
+    values = {key: EMPTY[key] for key in ("current", "settled", "held", "uploaded", "free")}
+    given = {**values, "node": "compute-01", "upload": PurePosixPath("/u"), **changes}
+    return Survey(**given)
+
+
+class Read(NamedTuple):
+    """What the reader of SIF files is asked for."""
+
+    size: int
+
+
+class Nodes:
+    """A runner whose ssh and rsync reach registries that live in a table."""
+
+    def __init__(self, **states: dict[str, Any] | str) -> None:
+        self.states = {name: states.get(name.replace("-", "_"), dict(EMPTY)) for name in NODES}
+        self.sent: list[str] = []
+        self.installed: list[str] = []
+
+    def which(self, tool: str) -> str | None:
+        return tool
+
+    def attach(self, argv: Argv, **_: Any) -> int:
+        raise AssertionError(argv)
+
+    def run(self, argv: Argv, **_: Any) -> Result:
+        name = next(name for name in NODES if any(f"admin@{name}" in word for word in argv))
+        state = self.states[name]
+        if isinstance(state, str):
+            return answer(stderr=state, returncode=255)
+        if argv[0] == "rsync":
+            self.sent.append(name)
+            return answer()
+        if " install " in argv[-1]:
+            self.installed.append(name)
+            return answer(stdout=json.dumps(state.get("install", {"path": "x"})))
+        if " status " in argv[-1]:
+            return answer(stdout=json.dumps(state))
+        if " list " in argv[-1]:
+            return answer(stdout=json.dumps(state["list"]))
+        return answer()
+
+
+@pytest.fixture
+def sif(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sif:
+    path = tmp_path / "hello.sif"
+    path.write_bytes(CONTENT)
+    monkeypatch.setattr("sifline.stages.deploy.read_sif", lambda path: Read(path.stat().st_size))
+    return Sif(
+        name="hello",
+        path=path,
+        sha256=hashlib.sha256(CONTENT).hexdigest(),
+        size=len(CONTENT),
+    )
+
+
+def context(tmp_path: Path, nodes: Nodes) -> Context:
+    return Context(workspace=Workspace(root=tmp_path), runner=nodes, progress=lambda _: None)
+
+
+def in_place(sif: Sif) -> dict[str, Any]:
+    return {**EMPTY, "current": sif.sha256, "settled": True, "held": True}
+
+
+@pytest.mark.parametrize(
+    ("found", "action"),
+    [
+        (survey(), Action.SEND),
+        (survey(current=OTHER, settled=True), Action.SEND),
+        (survey(current=OTHER, settled=True, held=True), Action.SWITCH),
+        (survey(current=SHA, settled=False, held=True), Action.SWITCH),
+        (survey(current=SHA, settled=False, held=False), Action.SEND),
+        (survey(current=SHA, settled=True, held=True), Action.KEEP),
+    ],
+)
+def test_what_a_node_holds_decides_what_it_gets(found: Survey, action: Action) -> None:
+    assert decide(SHA, found) is action
+
+
+def test_what_an_interrupted_upload_left_counts_as_space(sif: Sif) -> None:
+    fits = survey(free=RESERVE + 10, uploaded=sif.size - 10)
+    lacks = survey(free=RESERVE + 9, uploaded=sif.size - 10)
+
+    assert (shortage(sif, fits), shortage(sif, lacks)) == (0, 1)
+
+
+def test_a_node_that_gets_nothing_needs_no_space(sif: Sif) -> None:
+    assert shortage(sif, survey(current=sif.sha256, settled=True, free=0)) == 0
+
+
+def test_an_image_goes_to_all_nodes(tmp_path: Path, sif: Sif) -> None:
+    nodes = Nodes()
+
+    done = deploy(sif, CLUSTER, context(tmp_path, nodes))
+
+    assert sorted(nodes.sent) == sorted(nodes.installed) == sorted(NODES)
+    assert [(item.node, item.sent) for item in done.placements] == [(n, True) for n in NODES]
+    assert done.path == PurePosixPath("/opt/containers/custom-images/hello.sif")
+
+
+def test_nodes_that_hold_the_digest_get_nothing(tmp_path: Path, sif: Sif) -> None:
+    nodes = Nodes(controller=in_place(sif), compute_01=in_place(sif))
+
+    done = deploy(sif, CLUSTER, context(tmp_path, nodes))
+
+    assert nodes.sent == nodes.installed == ["compute-02"]
+    assert [item.sent for item in done.placements] == [False, False, True]
+
+
+def test_a_node_that_is_down_is_named_when_the_others_are_done(tmp_path: Path, sif: Sif) -> None:
+    nodes = Nodes(compute_01="ssh: connect to host compute-01 port 22: No route to host")
+
+    with pytest.raises(StepFailed, match=r"on 2 of 3 nodes of blue: compute-01 .* not answer"):
+        deploy(sif, CLUSTER, context(tmp_path, nodes))
+
+    assert sorted(nodes.installed) == ["compute-02", "controller"]
+
+
+def test_a_missing_registry_stops_before_anything_is_sent(tmp_path: Path, sif: Sif) -> None:
+    nodes = Nodes(compute_02={"error": "no-registry", "message": "/opt/containers has no x"})
+
+    with pytest.raises(StepFailed, match="invoke provision --cluster blue"):
+        deploy(sif, CLUSTER, context(tmp_path, nodes))
+
+    assert nodes.sent == []
+
+
+def test_a_full_disk_stops_before_anything_is_sent(tmp_path: Path, sif: Sif) -> None:
+    nodes = Nodes(compute_02={**EMPTY, "free": 5_000_000})
+
+    with pytest.raises(StepFailed, match=r"needs 67\.1 MB free .*: compute-02 has 5\.0 MB"):
+        deploy(sif, CLUSTER, context(tmp_path, nodes))
+
+    assert nodes.sent == []
+
+
+def test_a_copy_that_arrived_wrong_is_named(tmp_path: Path, sif: Sif) -> None:
+    wrong = {**EMPTY, "install": {"error": "digest-mismatch", "message": "x has the SHA-256 y"}}
+    nodes = Nodes(compute_01=wrong)
+
+    with pytest.raises(StepFailed, match=r"on 2 of 3 nodes.*compute-01: x has the SHA-256 y"):
+        deploy(sif, CLUSTER, context(tmp_path, nodes))
+
+
+@pytest.mark.parametrize("name", ["../x", "a b", "", "x;y", "x" * 300])
+def test_a_bad_name_is_refused_before_any_node_is_asked(
+    tmp_path: Path, sif: Sif, name: str
+) -> None:
+    with pytest.raises(UsageError, match="cannot be the name"):
+        deploy(replace(sif, name=name), CLUSTER, context(tmp_path, Nodes()))
+
+
+def test_an_unknown_category_is_refused(tmp_path: Path, sif: Sif) -> None:
+    with pytest.raises(UsageError, match="ml-frameworks"):
+        deploy(replace(sif, category="../etc"), CLUSTER, context(tmp_path, Nodes()))
+
+
+def test_a_file_that_changed_its_size_is_refused(tmp_path: Path, sif: Sif) -> None:
+    sif.path.write_bytes(CONTENT[:-1])
+
+    with pytest.raises(UsageError, match=r"invoke convert\.hello"):
+        deploy(sif, CLUSTER, context(tmp_path, Nodes()))
+
+
+@pytest.mark.parametrize("content", [b"", b"#!/bin/sh\n" * 100])
+def test_a_file_that_is_no_sif_is_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "x.sif"
+    path.write_bytes(content)
+    given = Sif(name="x", path=path, sha256=SHA, size=len(content))
+
+    with pytest.raises(UsageError, match=r"x\.sif"):
+        deploy(given, CLUSTER, context(tmp_path, Nodes()))
+
+
+def test_the_catalog_shows_what_each_node_has_and_holds(tmp_path: Path) -> None:
+    entry = {
+        "name": "hello",
+        "category": "custom-images",
+        "sha256": SHA,
+        "found": OTHER,
+        "size": 3,
+        "path": "/opt/containers/custom-images/hello.sif",
+        "who": "somebody",
+        "previous": [{"sha256": OTHER}],
+    }
+    state = {"list": {"images": {"custom-images/hello": entry}, "unknown": []}}
+    nodes = Nodes(controller=state, compute_01=state, compute_02=state)
+
+    found = catalog(CLUSTER, context(tmp_path, nodes))
+
+    assert [item.node for item in found] == list(NODES)
+    assert (found[0].sha256, found[0].found, found[0].who) == (SHA, OTHER, "somebody")
+    assert found[0].previous == (OTHER,)
+
+
+def test_progress_is_told_by_tenths() -> None:
+    told: list[str] = []
+    read = percents("n", told.append)
+
+    for percent in (1, 9, 10, 11, 19, 25, 34, 99, 100):
+        read(f"  1,234  {percent}%  1.00MB/s  0:00:01")
+
+    assert told == ["n: 10 % sent", "n: 25 % sent", "n: 99 % sent"]
