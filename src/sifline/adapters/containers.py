@@ -1,0 +1,146 @@
+"""Long-lived containers of the Docker engine: hosts on a network, found by their labels."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sifline.engine import docker
+from sifline.errors import StepFailed
+from sifline.runner import CommandFailed, Result, Runner
+
+LOG_LINES = 20
+START_SECONDS = 60
+
+
+@dataclass(frozen=True, kw_only=True)
+class Container:
+    """A container as the engine sees it. ``address`` is "" where it does not run."""
+
+    name: str
+    state: str
+    address: str
+    labels: Mapping[str, str]
+
+    @property
+    def running(self) -> bool:
+        """Whether its first process lives."""
+        return self.state == "running"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """What the engine's machine has; memory in MiB."""
+
+    cpus: int
+    memory_mb: int
+
+
+class Containers:
+    """Starts, finds and removes containers and networks; ``label`` is always ``key=value``."""
+
+    def __init__(self, runner: Runner) -> None:
+        self._runner = runner
+
+    def image_id(self, tag: str) -> str:
+        """Return the id of the image ``tag``; "" where the engine has none."""
+        result = self._docker("image", "inspect", "--format", "{{.Id}}", "--", tag, check=False)
+        return result.stdout.strip() if result.ok else ""
+
+    def machine(self) -> Machine:
+        """Return how large the engine's machine is."""
+        result = self._docker("info", "--format", "{{.NCPU}} {{.MemTotal}}")
+        cpus, memory = result.stdout.split()
+        return Machine(cpus=int(cpus), memory_mb=int(memory) // 2**20)
+
+    def find(self, label: str) -> tuple[Container, ...]:
+        """Return all containers with ``label``, running or not."""
+        ids = self._ids("container", "--all", label=label)
+        if not ids:
+            return ()
+        # One that is removed meanwhile is an error to docker, and the others are printed.
+        result = self._docker("container", "inspect", *ids, check=False)
+        return tuple(_container(entry) for entry in json.loads(result.stdout or "[]"))
+
+    def start(self, options: Sequence[str], image: str) -> None:
+        """Start a container in the background; nothing is fetched from a hub.
+
+        :raises StepFailed: with what the engine says.
+        """
+        try:
+            self._docker("run", "--detach", "--pull=never", *options, image, timeout=START_SECONDS)
+        except CommandFailed as error:
+            raise StepFailed(
+                f"a container did not start: {_reason(error)}", details=error.details
+            ) from None
+
+    def execute(self, name: str, *argv: str, check: bool = True) -> Result:
+        """Run ``argv`` inside the container ``name``, as root."""
+        return self._docker("exec", "--", name, *argv, check=check, timeout=START_SECONDS)
+
+    def log(self, name: str) -> str:
+        """Return the last lines that the first process of ``name`` printed."""
+        return self._docker("logs", f"--tail={LOG_LINES}", "--", name, check=False).tail()
+
+    def remove(self, name: str) -> None:
+        """Remove the container ``name`` and its volumes; it need not exist any more."""
+        result = self._docker("rm", "--force", "--volumes", "--", name, check=False)
+        if not result.ok and "No such container" not in result.stderr:
+            raise StepFailed(f"container {name} cannot be removed: {result.tail(1)}")
+
+    def create_network(self, name: str, labels: Sequence[str]) -> None:
+        """Create a bridge network.
+
+        :raises StepFailed: where the engine has no free range of addresses.
+        """
+        words = [word for label in labels for word in ("--label", label)]
+        result = self._docker("network", "create", *words, "--", name, check=False)
+        if not result.ok:
+            more = "; take a cluster down that is not needed" if "pool" in result.stderr else ""
+            raise StepFailed(f"network {name} cannot be created: {result.tail(1)}{more}")
+
+    def networks(self, label: str) -> tuple[str, ...]:
+        """Return the ids of all networks with ``label``."""
+        return self._ids("network", label=label)
+
+    def volumes(self, label: str) -> tuple[str, ...]:
+        """Return the names of all volumes with ``label``."""
+        return self._ids("volume", label=label)
+
+    def remove_network(self, name: str) -> None:
+        """Remove the network ``name``, which no container uses."""
+        self._docker("network", "rm", name)
+
+    def remove_volume(self, name: str) -> None:
+        """Remove the volume ``name``, which no container uses."""
+        self._docker("volume", "rm", name)
+
+    def shell_argv(self, name: str, command: Sequence[str], *, terminal: bool) -> list[str]:
+        """Return the command line that runs ``command`` inside the container ``name``."""
+        tty = ["--tty"] if terminal else []
+        return ["docker", "exec", "--interactive", *tty, "--workdir=/root", name, *command]
+
+    def _ids(self, kind: str, *options: str, label: str) -> tuple[str, ...]:
+        result = self._docker(kind, "ls", "--quiet", *options, "--filter", f"label={label}")
+        return tuple(result.stdout.split())
+
+    def _docker(self, *argv: str, check: bool = True, timeout: float | None = None) -> Result:
+        return docker(self._runner, *argv, check=check, timeout=timeout)
+
+
+def _container(entry: Mapping[str, Any]) -> Container:
+    networks = entry["NetworkSettings"]["Networks"] or {}
+    addresses = [network["IPAddress"] for network in networks.values() if network["IPAddress"]]
+    return Container(
+        name=entry["Name"].removeprefix("/"),
+        state=entry["State"]["Status"],
+        address=addresses[0] if addresses else "",
+        labels=entry["Config"].get("Labels") or {},
+    )
+
+
+def _reason(error: CommandFailed) -> str:
+    lines = [line for line in error.result.stderr.splitlines() if "docker: " in line]
+    return lines[-1].partition("docker: ")[2] if lines else error.message
