@@ -1,0 +1,48 @@
+"""What the toolbox promises: a complete Apptainer, and nothing else from unstable."""
+
+from __future__ import annotations
+
+import pytest
+
+from sifline.imagetests import Container
+
+
+def test_apptainer_is_of_the_pinned_version(container: Container) -> None:
+    found = container.run(["apptainer", "--version"])
+    assert found.stdout.strip() == "apptainer version 1.4.5"
+
+
+@pytest.mark.parametrize(
+    "tool",
+    ["fuse-overlayfs", "fuse2fs", "gocryptfs", "mksquashfs", "newuidmap", "squashfuse"],
+)
+def test_tool_that_apptainer_calls_is_there(container: Container, tool: str) -> None:
+    found = container.run(["sh", "-c", 'command -v "$1"', "sh", tool])
+    assert found.stdout.strip() == f"/usr/bin/{tool}"
+
+
+def test_squashfs_is_made_with_zstd(container: Container) -> None:
+    # Without its arguments the program prints its help, which lists what it can compress with.
+    found = container.run(["mksquashfs", "-help"])
+    assert "\n\tzstd" in found.stdout + found.stderr
+
+
+def test_only_apptainer_comes_from_unstable(container: Container) -> None:
+    sources = container.run(["grep", "--recursive", "sid", "/etc/apt"])
+    assert sources.stdout == ""
+    # glibc decides: with unstable's, everything else would follow.
+    glibc = container.run(["dpkg-query", "--show", "--showformat=${Version}", "libc6"])
+    assert glibc.stdout.startswith("2.41-")
+
+
+def test_as_user_becomes_a_user_with_a_name(container: Container) -> None:
+    if container.runtime == "apptainer":
+        pytest.skip("as-user is for the toolbox in Docker; a SIF has its caller's user")
+    found = container.run(["as-user", "--help"])
+    assert (found.returncode, found.stdout.split()[0]) == (0, "usage:")
+
+
+@pytest.mark.parametrize("words", [[], ["1000"], ["1000:1000"], ["root:root", "id"]])
+def test_as_user_refuses_what_it_cannot_use(container: Container, words: list[str]) -> None:
+    found = container.run(["as-user", *words])
+    assert (found.returncode, found.stderr.split()[0]) == (2, "usage:")

@@ -1,0 +1,139 @@
+"""Image tests: pytest, as a process of its own, against an image or against its SIF."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from xml.etree import ElementTree
+
+from sifline.errors import StepFailed
+from sifline.model import BuiltImage, Sif, TestReport
+from sifline.runner import Context, Result
+
+# pytest's exit statuses: https://docs.pytest.org/en/stable/reference/exit-codes.html
+PASSED, FAILED, NONE_COLLECTED = 0, 1, 5
+NAMED_FAILURES = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What the JUnit file of one run says."""
+
+    passed: int
+    failed: tuple[str, ...]
+    skipped: tuple[str, ...]
+    seconds: float
+
+
+def imagetest(
+    subject: BuiltImage | Sif,
+    test_folders: Sequence[Path],
+    context: Context,
+    *,
+    runtime: str,
+) -> TestReport:
+    """Run the tests in ``test_folders``, the image's own and its parents', on ``subject``.
+
+    Without a folder nothing is run, and the report counts nothing.
+
+    :raises StepFailed: naming the tests that failed, or where the folders hold none.
+    """
+    name = subject.name if isinstance(subject, Sif) else subject.image.name
+    if not test_folders:
+        return TestReport(name=name, runtime=runtime, passed=0, failed=0, skipped=0, seconds=0.0)
+    space = context.workspace
+    junit = space.build / "reports" / f"{name}.test-{runtime}.xml"
+    log = space.logs / f"{name}.test-{runtime}.log"
+    junit.parent.mkdir(parents=True, exist_ok=True)
+    for old in (junit, log):
+        old.unlink(missing_ok=True)
+    result = context.runner.run(
+        argv(subject, name, test_folders, runtime, junit),
+        check=False,
+        cwd=space.root,
+        # Its reaper is an image from a hub; the containers end by themselves.
+        env={"TESTCONTAINERS_RYUK_DISABLED": "true"},
+        log=log,
+        on_line=lambda line: context.progress(line) if "::" in line else None,
+    )
+    outcome = judge(name, result, junit, log)
+    return TestReport(
+        name=name,
+        runtime=runtime,
+        passed=outcome.passed,
+        failed=0,
+        skipped=len(outcome.skipped),
+        seconds=outcome.seconds,
+        skip_reasons=tuple(dict.fromkeys(outcome.skipped)),
+    )
+
+
+def argv(
+    subject: BuiltImage | Sif, name: str, folders: Sequence[Path], runtime: str, junit: Path
+) -> list[str]:
+    """Return the pytest command line; the checkout's own pytest settings play no part in it."""
+    if isinstance(subject, Sif):
+        where = ["--sifline-sif", str(subject.path)]
+    else:
+        where = ["--sifline-ref", subject.image_id]
+    return [
+        *(sys.executable, "-m", "pytest", "--verbose"),
+        *("-c", os.devnull, "--rootdir", str(folders[0].parent.parent)),
+        # Two images may both have a test_image.py.
+        *("--import-mode", "importlib", "-p", "no:cacheprovider"),
+        *("--sifline-runtime", runtime, "--sifline-image", name, *where),
+        *("--junit-xml", str(junit)),
+        *map(str, folders),
+    ]
+
+
+def judge(name: str, result: Result, junit: Path, log: Path) -> Outcome:
+    """Return what the tests said.
+
+    :raises StepFailed: unless at least one test was run or skipped, and none failed.
+    """
+    if result.returncode == NONE_COLLECTED:
+        raise StepFailed(
+            f"testing {name}: its tests folder holds no test; add test_*.py or remove the folder"
+        )
+    if result.returncode not in (PASSED, FAILED) or not junit.is_file():
+        raise StepFailed(
+            f"testing {name}: pytest ended with status {result.returncode};"
+            f" the whole log is {log}",
+            details=result.tail(),
+        )
+    outcome = read_junit(junit.read_text(encoding="utf-8"))
+    if outcome.failed or result.returncode == FAILED:
+        more = len(outcome.failed) - NAMED_FAILURES
+        raise StepFailed(
+            f"testing {name}: {len(outcome.failed)} failed:"
+            f" {', '.join(outcome.failed[:NAMED_FAILURES])}"
+            f"{f' and {more} more' if more > 0 else ''}; the whole log is {log}",
+            details=result.tail(),
+        )
+    return outcome
+
+
+def read_junit(text: str) -> Outcome:
+    """Read a JUnit file of pytest's."""
+    root = ElementTree.fromstring(text)  # noqa: S314 - written by our own process
+    counts = Counter[str]()
+    failed, skipped = list[str](), list[str]()
+    for case in root.iter("testcase"):
+        reason = case.find("skipped")
+        if case.find("failure") is not None or case.find("error") is not None:
+            failed.append(case.get("name", "?"))
+        elif reason is not None:
+            skipped.append(reason.get("message") or "no reason given")
+        else:
+            counts["passed"] += 1
+    return Outcome(
+        passed=counts["passed"],
+        failed=tuple(dict.fromkeys(failed)),
+        skipped=tuple(skipped),
+        seconds=sum(float(suite.get("time", 0)) for suite in root.iter("testsuite")),
+    )
