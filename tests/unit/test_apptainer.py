@@ -1,0 +1,231 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sifline.adapters.apptainer import Apptainer, Bind, Compression, definition, mount
+from sifline.errors import MissingError, StepFailed
+from sifline.runner import Argv, CommandFailed, Result
+from tests.unit.recording import RecordingRunner, answer
+
+SIF = Path("/data/a b/x.sif")
+
+
+def toolbox(
+    answers: dict[tuple[str, ...], object] | None = None, user: tuple[int, int] = (1000, 100)
+) -> tuple[Apptainer, RecordingRunner]:
+    runner = RecordingRunner(answers or {("docker",): answer()}, tools={"docker"})  # type: ignore[arg-type]
+    return Apptainer(runner, user=user), runner
+
+
+def native(version: str, tool: str = "apptainer") -> tuple[Apptainer, RecordingRunner]:
+    runner = RecordingRunner(
+        {
+            (f"/usr/bin/{tool}", "--version"): answer(version),
+            (f"/usr/bin/{tool}",): answer("out"),
+            ("docker",): answer(version),
+        },
+        tools={tool, "docker"},
+    )
+    return Apptainer(runner, user=(1000, 100)), runner
+
+
+@pytest.mark.parametrize(
+    ("tool", "version", "used"),
+    [
+        ("apptainer", "apptainer version 1.4.5\n", True),
+        ("singularity", "singularity-ce version 4.1.0-1\n", True),
+        ("singularity", "singularity-ce version 3.11.4\n", False),
+        ("singularity", "something else\n", False),
+    ],
+)
+def test_program_of_the_machine_is_used_where_it_is_able(
+    tool: str, version: str, used: bool
+) -> None:
+    apptainer, _ = native(version, tool)
+    assert (apptainer.native is not None) == used
+
+
+def test_description_names_the_way() -> None:
+    assert native("apptainer version 1.4.5")[0].description() == "apptainer 1.4.5 of this machine"
+    way, _ = toolbox({("docker",): answer("apptainer version 1.4.5\n")})
+    assert way.description() == "apptainer 1.4.5 in sifline/toolbox"
+
+
+def test_native_exec_passes_environment_and_binds() -> None:
+    apptainer, runner = native("apptainer version 1.4.5")
+    bind = Bind(source=Path("/in"), target="/data", writable=True)
+    apptainer.exec(SIF, ["id"], env={"A": "1,2"}, binds=[bind], workdir="/data")
+    call = runner.calls[-1]
+    assert call.argv == (
+        *("/usr/bin/apptainer", "exec", "--cleanenv", "--contain"),
+        *("--bind", "/in:/data:rw", "--pwd", "/data", str(SIF), "id"),
+    )
+    assert call.env == {"APPTAINERENV_A": "1,2"}
+
+
+def test_singularity_gets_its_own_variable_names() -> None:
+    apptainer, runner = native("singularity-ce version 4.1.0", "singularity")
+    apptainer.exec(SIF, ["id"], env={"A": "1"})
+    assert runner.calls[-1].env == {"SINGULARITYENV_A": "1"}
+
+
+def after(argv: tuple[str, ...], word: str) -> list[str]:
+    return [argv[at + 1] for at, found in enumerate(argv) if found == word]
+
+
+def test_toolbox_sees_the_sifs_alone_and_read_only() -> None:
+    apptainer, runner = toolbox()
+    apptainer.exec(SIF, ["id"])
+    (argv,) = runner.argvs
+    assert after(argv, "--mount") == [
+        '"type=bind","source=/data/a b/x.sif","target=/data/a b/x.sif","readonly"'
+    ]
+
+
+def test_toolbox_gets_the_named_rights_and_no_more() -> None:
+    apptainer, runner = toolbox()
+    apptainer.exec(SIF, ["id"])
+    (argv,) = runner.argvs
+    assert "--privileged" not in argv
+    assert after(argv, "--cap-add") == ["SYS_ADMIN"]
+    assert not any("docker.sock" in word for word in argv)
+    assert after(argv, "--pull") == ["never"]
+
+
+def test_toolbox_works_as_the_caller() -> None:
+    apptainer, runner = toolbox(user=(1000, 100))
+    apptainer.exec(SIF, ["id"])
+    argv = runner.argvs[0]
+    inside = argv[argv.index("sifline/toolbox") + 1 :]
+    assert inside == (
+        *("as-user", "1000:100", "apptainer", "exec", "--cleanenv", "--contain"),
+        *(str(SIF), "id"),
+    )
+
+
+def test_root_in_the_toolbox_mounts_in_a_user_namespace() -> None:
+    apptainer, runner = toolbox(user=(0, 0))
+    apptainer.exec(SIF, ["id"])
+    argv = runner.argvs[0]
+    inside = argv[argv.index("sifline/toolbox") + 1 :]
+    assert inside[:5] == ("apptainer", "exec", "--cleanenv", "--contain", "--userns")
+
+
+def test_build_binds_its_two_folders_and_has_no_network(tmp_path: Path) -> None:
+    apptainer, runner = toolbox()
+    apptainer.build_from_archive(
+        tmp_path / "image.tar",
+        Path("/out/x.sif"),
+        labels={"a": "1"},
+        compression=Compression(name="gzip", level=9),
+    )
+    (argv,) = runner.argvs
+    assert after(argv, "--mount") == [
+        f'"type=bind","source={tmp_path}","target={tmp_path}"',
+        '"type=bind","source=/out","target=/out"',
+    ]
+    assert after(argv, "--network") == ["none"]
+    assert after(argv, "--mksquashfs-args") == ["-comp gzip -Xcompression-level 9"]
+    assert argv[-2:] == ("/out/x.sif", "image.def")
+    assert (tmp_path / "image.def").read_text() == definition("image.tar", {"a": "1"})
+
+
+def test_definition_leaves_out_labels_without_value() -> None:
+    assert definition("image.tar", {"a": "1 2", "b": ""}) == (
+        "Bootstrap: docker-archive\nFrom: image.tar\n\n%labels\n    a 1 2\n"
+    )
+
+
+def test_missing_toolbox_says_how_to_get_it() -> None:
+    failed = answer(stderr="docker: Error: No such image: sifline/toolbox.", returncode=125)
+    apptainer, _ = toolbox({("docker",): failed})
+    with pytest.raises(MissingError, match=r"run invoke build\.toolbox"):
+        apptainer.exec(SIF, ["id"], check=False)
+
+
+def test_engine_that_does_not_answer_is_named() -> None:
+    failed = answer(stderr="Cannot connect to the Docker daemon at unix:///x.", returncode=125)
+    apptainer, _ = toolbox({("docker",): failed})
+    with pytest.raises(MissingError, match="no Docker engine answers"):
+        apptainer.sif_list(SIF)
+
+
+def test_container_that_does_not_start_is_a_failed_step() -> None:
+    failed = answer(stderr="docker: Error response: no such device /dev/fuse", returncode=125)
+    apptainer, _ = toolbox({("docker",): failed})
+    with pytest.raises(StepFailed, match="the engine did not start sifline/toolbox"):
+        apptainer.exec(SIF, ["id"], check=False)
+
+
+def test_status_of_the_command_inside_is_no_error_of_ours() -> None:
+    apptainer, _ = toolbox({("docker",): answer(stderr="No such image: q", returncode=3)})
+    assert apptainer.exec(SIF, ["false"], check=False).returncode == 3
+
+
+def test_container_of_an_interrupted_command_is_removed() -> None:
+    class Interrupted(RecordingRunner):
+        def run(self, argv: Argv, **options: Any) -> Result:
+            result = super().run(argv, **options)
+            if argv[1] == "run":
+                raise KeyboardInterrupt
+            return result
+
+    runner = Interrupted({("docker",): answer()}, tools={"docker"})
+    with pytest.raises(KeyboardInterrupt):
+        Apptainer(runner, user=(0, 0)).exec(SIF, ["sleep", "9"])
+    name = after(runner.argvs[0], "--name")[0]
+    assert runner.argvs[1] == ("docker", "rm", "--force", name)
+
+
+def test_failed_command_keeps_what_it_printed() -> None:
+    apptainer, _ = toolbox({("docker",): answer(stderr="FATAL: broken", returncode=255)})
+    with pytest.raises(CommandFailed) as caught:
+        apptainer.sif_list(SIF)
+    assert "FATAL: broken" in caught.value.details
+
+
+def test_builds_of_a_killed_run_are_ended(tmp_path: Path) -> None:
+    apptainer, runner = toolbox({("docker", "ps"): answer("a1\nb2\n"), ("docker", "rm"): answer()})
+    apptainer.stop_builds(tmp_path)
+    assert after(runner.argvs[0], "--filter") == [f"label=sifline.apptainer={tmp_path}"]
+    assert runner.argvs[1] == ("docker", "rm", "--force", "a1", "b2")
+
+
+def test_nothing_is_removed_where_nothing_was_left(tmp_path: Path) -> None:
+    apptainer, runner = toolbox({("docker", "ps"): answer("")})
+    apptainer.stop_builds(tmp_path)
+    assert len(runner.calls) == 1
+
+
+def test_inspect_returns_the_attributes() -> None:
+    apptainer, _ = toolbox(
+        {("docker",): answer('{"data": {"attributes": {"labels": {"a": "b"}}}}')}
+    )
+    assert apptainer.inspect(SIF) == {"labels": {"a": "b"}}
+
+
+def test_inspect_that_prints_no_json_fails() -> None:
+    apptainer, _ = toolbox({("docker",): answer("WARNING")})
+    with pytest.raises(StepFailed, match="printed no JSON"):
+        apptainer.inspect(SIF)
+
+
+def test_shell_maps_binds_twice_and_asks_for_gpus() -> None:
+    apptainer, _ = toolbox()
+    argv = tuple(apptainer.shell_argv(SIF, ["bash"], binds=["/a:/b:ro"], gpus=True, terminal=True))
+    assert after(argv, "--mount")[1] == '"type=bind","source=/a","target=/a","readonly"'
+    assert after(argv, "--bind") == ["/a:/b:ro"]
+    assert after(argv, "--gpus") == ["all"]
+    assert {"--nv", "--tty", "--interactive"} <= set(argv)
+
+
+def test_bind_text_without_target_is_the_same_place() -> None:
+    assert Bind.parse("/a").words == "/a:/a:rw"
+
+
+def test_mount_survives_commas_and_quotes() -> None:
+    bind = Bind(source=Path('/a,"b'), target="/c", writable=True)
+    assert mount(bind) == '"type=bind","source=/a,""b","target=/c"'

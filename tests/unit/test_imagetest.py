@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sifline.errors import StepFailed
+from sifline.model import Sif, Workspace
+from sifline.runner import Context
+from sifline.stages import imagetest
+from tests.unit.recording import RecordingRunner, answer
+
+JUNIT = """<testsuites><testsuite time="1.5">
+<testcase name="test_a"/>
+<testcase name="test_b"><failure message="no"/></testcase>
+<testcase name="test_c"><error message="no"/></testcase>
+<testcase name="test_d"><skipped message="no GPU"/></testcase>
+</testsuite></testsuites>"""
+SUBJECT = Sif(name="x", path=Path("/s/x.sif"), sha256="0", size=1)
+LOG = Path("x.log")
+
+
+def test_junit_is_counted() -> None:
+    found = imagetest.read_junit(JUNIT)
+    assert found == imagetest.Outcome(
+        passed=1, failed=("test_b", "test_c"), skipped=("no GPU",), seconds=1.5
+    )
+
+
+def test_failed_tests_are_named(tmp_path: Path) -> None:
+    junit = tmp_path / "j.xml"
+    junit.write_text(JUNIT)
+    with pytest.raises(StepFailed, match=r"testing x: 2 failed: test_b, test_c; the whole log"):
+        imagetest.judge("x", answer(returncode=1), junit, LOG)
+
+
+def test_failures_in_the_file_count_whatever_the_status_says(tmp_path: Path) -> None:
+    junit = tmp_path / "j.xml"
+    junit.write_text(JUNIT)
+    with pytest.raises(StepFailed, match="2 failed"):
+        imagetest.judge("x", answer(returncode=0), junit, LOG)
+
+
+def test_folder_without_tests_fails(tmp_path: Path) -> None:
+    with pytest.raises(StepFailed, match="holds no test"):
+        imagetest.judge("x", answer(returncode=5), tmp_path / "j.xml", LOG)
+
+
+@pytest.mark.parametrize("status", [0, 2, 3, 4])
+def test_run_without_a_report_fails(tmp_path: Path, status: int) -> None:
+    with pytest.raises(StepFailed, match=f"pytest ended with status {status}"):
+        imagetest.judge("x", answer(returncode=status), tmp_path / "j.xml", LOG)
+
+
+def test_image_without_tests_runs_nothing_and_counts_nothing(tmp_path: Path) -> None:
+    here = Context(
+        workspace=Workspace(root=tmp_path), runner=RecordingRunner(), progress=lambda _: None
+    )
+    report = imagetest.imagetest(SUBJECT, [], here, runtime="apptainer")
+    assert (report.passed, report.failed, report.skipped) == (0, 0, 0)
+
+
+def test_report_of_an_earlier_run_is_not_taken_for_this_one(tmp_path: Path) -> None:
+    here = Context(
+        workspace=Workspace(root=tmp_path),
+        runner=RecordingRunner({(): answer(returncode=0)}),
+        progress=lambda _: None,
+    )
+    old = tmp_path / "build" / "reports" / "x.test-apptainer.xml"
+    old.parent.mkdir(parents=True)
+    old.write_text('<testsuites><testsuite time="1"><testcase name="a"/></testsuite></testsuites>')
+    with pytest.raises(StepFailed, match="pytest ended with status 0"):
+        imagetest.imagetest(SUBJECT, [tmp_path / "i" / "x" / "tests"], here, runtime="apptainer")
+
+
+def test_all_folders_and_the_sif_are_handed_over() -> None:
+    folders = [Path("/i/base/tests"), Path("/i/x/tests")]
+    argv = imagetest.argv(SUBJECT, "x", folders, "apptainer", Path("/j.xml"))
+    assert argv[-2:] == ["/i/base/tests", "/i/x/tests"]
+    assert argv[argv.index("--sifline-sif") + 1] == "/s/x.sif"
+    assert argv[argv.index("--sifline-runtime") + 1] == "apptainer"

@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+import json
+import struct
+from pathlib import Path
+
+import pytest
+
+from sifline import sif
+from sifline.errors import UsageError
+
+TABLE, DATA = 4096, 32176
+DESCRIPTOR = "<i?III7q128s384s"
+
+
+def descriptor(kind: int, number: int, offset: int, size: int, name: str = "") -> bytes:
+    extra = struct.pack("<ii3s", 1, 2, b"02") if kind == sif.Kind.PARTITION else b""
+    return struct.pack(
+        DESCRIPTOR,
+        *(kind, True, number, 0xF0000001, 0, offset, size, size, 7, 7, 0, 0),
+        *(name.encode(), extra),
+    )
+
+
+def write(path: Path, objects: list[tuple[int, str, bytes]], **header: int) -> Path:
+    """Write a SIF as Apptainer lays it out, with ``header`` values put in on purpose."""
+    table, data, place = b"", b"", DATA
+    for number, (kind, name, content) in enumerate(objects, start=1):
+        table += descriptor(kind, number, place, len(content), name)
+        data += content
+        place += len(content)
+    start = struct.pack(
+        "<32s10s3s3s16s8q",
+        *(b"#!/usr/bin/env run-singularity\n", b"SIF_MAGIC", b"01", b"02", bytes(range(16))),
+        *(1_700_000_000, 1_700_000_000, 48 - len(objects), header.get("total", 48)),
+        *(header.get("table", TABLE), len(table), DATA, header.get("length", len(data))),
+    )
+    path.write_bytes(start.ljust(TABLE, b"\0") + table.ljust(DATA - TABLE, b"\0") + data)
+    return path
+
+
+def labels_object(labels: object) -> tuple[int, str, bytes]:
+    content = json.dumps({"data": {"attributes": {"labels": labels}}, "type": "container"})
+    return sif.Kind.JSON, "inspect-metadata.json", content.encode()
+
+
+SQUASHFS = (int(sif.Kind.PARTITION), "", b"hsqs" + bytes(5000))
+
+
+@pytest.fixture
+def whole(tmp_path: Path) -> Path:
+    return write(tmp_path / "whole.sif", [labels_object({"org.sifline.commit": "abc"}), SQUASHFS])
+
+
+def test_whole_file_is_read(whole: Path) -> None:
+    found = sif.read(whole)
+    assert (found.version, found.architecture, found.created) == ("01", "amd64", 1_700_000_000)
+    assert found.id == "00010203-0405-0607-0809-0a0b0c0d0e0f"
+    assert found.size == whole.stat().st_size
+    assert [(item.id, item.kind) for item in found.objects] == [(1, 0x4006), (2, 0x4004)]
+
+
+def test_labels_are_those_that_were_stored(whole: Path) -> None:
+    assert sif.labels(sif.read(whole)) == {"org.sifline.commit": "abc"}
+
+
+def test_file_without_label_object_has_no_labels(tmp_path: Path) -> None:
+    path = write(tmp_path / "plain.sif", [SQUASHFS])
+    assert sif.labels(sif.read(path)) == {}
+
+
+def test_label_object_without_labels_has_none(tmp_path: Path) -> None:
+    path = write(tmp_path / "none.sif", [labels_object(None), SQUASHFS])
+    assert sif.labels(sif.read(path)) == {}
+
+
+def test_labels_that_are_no_json_are_damage(tmp_path: Path) -> None:
+    broken = (int(sif.Kind.JSON), "inspect-metadata.json", b"{broken")
+    path = write(tmp_path / "broken.sif", [broken, SQUASHFS])
+    with pytest.raises(UsageError, match=r"broken\.sif: is a damaged SIF: its labels"):
+        sif.labels(sif.read(path))
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"#!/bin/sh\n", b"hsqs" + bytes(9000), b"x" * 32 + b"SIF_MAGI"]
+)
+def test_other_files_are_no_sif(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "other.sif"
+    path.write_bytes(content)
+    with pytest.raises(UsageError, match=r"other\.sif: is not a SIF"):
+        sif.read(path)
+
+
+def test_every_shorter_file_is_truncated(whole: Path) -> None:
+    content = whole.read_bytes()
+    for length in (42, 100, 127, 128, TABLE, DATA - 1, DATA, DATA + 50, len(content) - 1):
+        whole.write_bytes(content[:length])
+        with pytest.raises(UsageError, match="is truncated"):
+            sif.read(whole)
+
+
+def test_object_beyond_the_end_is_truncation_whatever_the_header_says(tmp_path: Path) -> None:
+    path = write(tmp_path / "short.sif", [SQUASHFS], length=0)
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(UsageError, match="is truncated"):
+        sif.read(path)
+
+
+@pytest.mark.parametrize(
+    "header", [{"total": 0}, {"total": -1}, {"total": 1 << 40}, {"table": -5}, {"length": -1}]
+)
+def test_header_that_makes_no_sense_is_damage(tmp_path: Path, header: dict[str, int]) -> None:
+    path = write(tmp_path / "odd.sif", [SQUASHFS], **header)
+    with pytest.raises(UsageError, match=r"odd\.sif: is a damaged SIF"):
+        sif.read(path)
+
+
+def test_file_without_a_file_system_is_damage(tmp_path: Path) -> None:
+    path = write(tmp_path / "empty.sif", [labels_object({})])
+    with pytest.raises(UsageError, match="it holds no file system"):
+        sif.read(path)
+
+
+def test_partition_that_is_no_squashfs_is_damage(tmp_path: Path) -> None:
+    path = write(tmp_path / "zeros.sif", [(int(sif.Kind.PARTITION), "", bytes(5000))])
+    with pytest.raises(UsageError, match="object 1 is not the squashfs"):
+        sif.read(path)
+
+
+def test_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"gone\.sif: cannot be read: No such file"):
+        sif.read(tmp_path / "gone.sif")
