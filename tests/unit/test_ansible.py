@@ -24,10 +24,17 @@ from tests.unit.recording import RecordingRunner, answer
 ROOT = Path(__file__).parents[2]
 
 TASK = {"event": "task", "name": "munge : Run munge"}
-STATS = {
-    "event": "stats",
-    "hosts": {"controller": {"ok": 9, "changed": 1}, "compute-01": {"ok": 8, "changed": 2}},
-}
+
+
+def stats(*lost: str) -> dict[str, Any]:
+    hosts = {
+        name: {"ok": ok, "changed": changed, "failures": int(name in lost), "unreachable": 0}
+        for name, ok, changed in (("controller", 9, 1), ("compute-01", 8, 2), ("compute-02", 0, 0))
+    }
+    return {"event": "stats", "hosts": hosts}
+
+
+STATS = stats()
 
 
 def host(outcome: str, message: str = "", name: str = "compute-01") -> dict[str, Any]:
@@ -219,7 +226,10 @@ def test_the_inventory_is_gone_after_the_run(play: Callable[..., Made]) -> None:
 
 def test_a_failed_task_is_told_with_host_task_and_message(play: Callable[..., Made]) -> None:
     _, context, _ = play(
-        TASK, host("failed", "Unable to start service slurmd\nmore"), ended=answer(returncode=2)
+        TASK,
+        host("failed", "Unable to start service slurmd\nmore"),
+        stats("compute-01"),
+        ended=answer(returncode=2),
     )
     error = failure(context)
     assert error.message.startswith(
@@ -231,7 +241,9 @@ def test_a_failed_task_is_told_with_host_task_and_message(play: Callable[..., Ma
 
 
 def test_an_unreachable_host_is_told_by_name(play: Callable[..., Made]) -> None:
-    _, context, _ = play(host("unreachable", "Connection refused"), ended=answer(returncode=4))
+    _, context, _ = play(
+        host("unreachable", "Connection refused"), stats("compute-01"), ended=answer(returncode=4)
+    )
     assert "compute-01 does not answer: Connection refused; try: ssh" in failure(context).message
 
 
@@ -240,9 +252,25 @@ def test_further_hosts_with_faults_are_named_once(play: Callable[..., Made]) -> 
         host("failed", "no"),
         host("failed", "no", name="compute-02"),
         host("unreachable", "no", name="compute-02"),
+        stats("compute-01", "compute-02"),
         ended=answer(returncode=6),
     )
     assert failure(context).message.count("compute-02") == 1
+
+
+def test_the_task_that_a_host_ended_with_is_told(play: Callable[..., Made]) -> None:
+    _, context, _ = play(
+        host("failed", "Unable to start"),
+        host("failed", "fatal: no such key"),
+        stats("compute-01"),
+        ended=answer(returncode=2),
+    )
+    assert "fatal: no such key" in failure(context).message
+
+
+def test_a_failure_that_was_made_good_is_none(play: Callable[..., Made]) -> None:
+    _, context, _ = play(host("failed", "not at first"), STATS)
+    assert provision(cluster(), context).changed == 3
 
 
 def test_a_play_without_hosts_fails_though_ansible_ends_well(play: Callable[..., Made]) -> None:

@@ -61,10 +61,11 @@ class NoHosts:
 
 @dataclass(frozen=True, kw_only=True)
 class Stats:
-    """The counts at the end, summed over the hosts."""
+    """The counts at the end, summed over the hosts, and the hosts that did not get there."""
 
     ok: int
     changed: int
+    lost: tuple[str, ...] = ()
 
 
 Event = TaskStarted | HostEvent | NoHosts | Stats
@@ -85,9 +86,17 @@ class Run:
         return next(found, Stats(ok=0, changed=0))
 
     @property
-    def hosts(self) -> tuple[HostEvent, ...]:
-        """What happened on the hosts, in order."""
-        return tuple(event for event in self.events if isinstance(event, HostEvent))
+    def faults(self) -> tuple[HostEvent, ...]:
+        """For each host that did not get to the end, the task that it ended with.
+
+        A failed task that the playbook made good is not among them.
+        """
+        ended = {
+            event.host: event
+            for event in self.events
+            if isinstance(event, HostEvent) and event.outcome is not Outcome.CHANGED
+        }
+        return tuple(ended[host] for host in self.stats.lost if host in ended)
 
 
 def inventory(cluster: Cluster) -> str:
@@ -165,14 +174,17 @@ def parse(lines: Iterable[str]) -> Iterator[Event]:
         elif kind == "nohosts":
             yield NoHosts()
         elif kind == "stats":
-            yield total(event["hosts"].values())
+            yield total(event["hosts"])
 
 
-def total(hosts: Iterable[Mapping[str, int]]) -> Stats:
+def total(hosts: Mapping[str, Mapping[str, int]]) -> Stats:
     """Return the sums over all hosts."""
-    counts = list(hosts)
     return Stats(
-        ok=sum(count["ok"] for count in counts), changed=sum(count["changed"] for count in counts)
+        ok=sum(count["ok"] for count in hosts.values()),
+        changed=sum(count["changed"] for count in hosts.values()),
+        lost=tuple(
+            host for host, count in hosts.items() if count["failures"] or count["unreachable"]
+        ),
     )
 
 

@@ -61,9 +61,8 @@ def playbooks(workspace: Workspace) -> Path:
 
 def find_fault(run: Run, cluster: Cluster) -> str:
     """Return what went wrong in ``run`` and what to do about it, in one line; "" if nothing."""
-    faults = [event for event in run.hosts if event.outcome is not Outcome.CHANGED]
-    if faults:
-        return f"{describe(faults[0], cluster)}{others(faults)}"
+    if run.faults:
+        return f"{describe(run.faults[0], cluster)}{others(run.faults[1:])}"
     if any(isinstance(event, NoHosts) for event in run.events):
         return f"a play found no host to work on; see the nodes in {cluster.source}"
     if not run.result.ok:
@@ -81,9 +80,8 @@ def describe(fault: HostEvent, cluster: Cluster) -> str:
 
 
 def others(faults: Sequence[HostEvent]) -> str:
-    """Return the further hosts that had a fault, in brackets."""
-    _, *rest = dict.fromkeys(fault.host for fault in faults)
-    return f" (also {', '.join(rest)})" if rest else ""
+    """Return the hosts of further faults, in brackets."""
+    return f" (also {', '.join(fault.host for fault in faults)})" if faults else ""
 
 
 def login_command(host: str, cluster: Cluster) -> str:
