@@ -1,0 +1,109 @@
+"""The tests of images turn red when what they promise is broken, on the real engine."""
+
+from __future__ import annotations
+
+import base64
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from sifline.adapters.docker import Docker
+from sifline.errors import StepFailed
+from sifline.model import BuiltImage, Image, TestReport, Workspace
+from sifline.runner import Context, ProcessRunner
+from sifline.stages import imagetest
+
+from .conftest import docker
+
+IMAGES = Path(__file__).parents[2] / "images"
+TRIXIE = "sifline/debian-trixie"
+Run = Callable[[str], TestReport]
+LEAKED = "test_no_certificate_of_the_build_host_leaked"
+
+
+@pytest.fixture
+def bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What a host behind a proxy trusts: the distribution's certificates and one of its own."""
+    own = base64.encodebytes(os.urandom(900)).decode()
+    path = tmp_path / "bundle.crt"
+    system = Path("/etc/ssl/certs/ca-certificates.crt").read_text()
+    path.write_text(f"{system}-----BEGIN CERTIFICATE-----\n{own}-----END CERTIFICATE-----\n")
+    monkeypatch.setenv("SSL_CERT_FILE", str(path))
+    return path
+
+
+@pytest.fixture
+def run(tmp_path: Path, bundle: Path) -> Iterator[Run]:
+    """Build on trixie with the bundle as the secret, and run trixie's tests on the result."""
+    tag = f"sifline-test-promises-{os.getpid()}:latest"
+
+    def build_and_test(steps: str) -> TestReport:
+        (tmp_path / "Dockerfile").write_text(f"FROM {TRIXIE}\n{steps}\n")
+        secret = f"id=ca-certificates,src={bundle}"
+        labels = ("--label", "sifline.test=1")
+        docker("buildx", "build", "--tag", tag, "--secret", secret, *labels, str(tmp_path))
+        entry = Docker(ProcessRunner()).images([tag])[tag]
+        image = Image(name="promises", folder=tmp_path, tag=tag, parents=())
+        subject = BuiltImage(
+            image=image, image_id=entry.image_id, fingerprint="", size=entry.size, fresh=False
+        )
+        here = Context(
+            workspace=Workspace(root=tmp_path), runner=ProcessRunner(), progress=lambda _: None
+        )
+        folders = [IMAGES / "debian-trixie" / "tests"]
+        return imagetest.imagetest(subject, folders, here, runtime="docker")
+
+    yield build_and_test
+    docker("image", "rm", "--force", tag)
+
+
+def failed(error: StepFailed) -> set[str]:
+    """The names of the tests that failed, from the one line."""
+    names = error.message.partition("failed: ")[2].partition(";")[0]
+    return set(names.split(", "))
+
+
+def step(command: str) -> str:
+    return f"RUN --mount=type=secret,id=ca-certificates,target=/run/secrets/ca {command}"
+
+
+def test_a_step_that_uses_the_secret_keeps_the_promises(run: Run) -> None:
+    report = run(step("grep --count BEGIN /run/secrets/ca > /count"))
+    assert (report.failed, report.skipped) == (0, 0)
+    assert report.passed > 5
+
+
+@pytest.mark.parametrize(
+    ("command", "red"),
+    [
+        ("cp /run/secrets/ca /opt/some.where", {LEAKED}),
+        ("cp /run/secrets/ca /tmp/ca", {LEAKED}),
+        (
+            "cp /run/secrets/ca /etc/ssl/certs/host.crt",
+            {LEAKED, "test_the_trust_store_holds_the_distributions_certificates_alone"},
+        ),
+        (
+            "mkdir -p /usr/local/share/ca-certificates && cp /run/secrets/ca"
+            " /usr/local/share/ca-certificates/ca.crt && update-ca-certificates",
+            {LEAKED, "test_the_trust_store_holds_the_distributions_certificates_alone"},
+        ),
+    ],
+    ids=["anywhere", "tmp", "trust store", "installed"],
+)
+def test_a_leaked_certificate_is_found(run: Run, command: str, red: set[str]) -> None:
+    with pytest.raises(StepFailed) as caught:
+        run(step(command))
+    assert failed(caught.value) == red
+
+
+def test_leftover_settings_of_the_build_are_found(run: Run) -> None:
+    with pytest.raises(StepFailed) as caught:
+        run("""RUN echo 'Acquire::https::CAInfo "/x";' > /etc/apt/apt.conf.d/90build""")
+    assert failed(caught.value) == {"test_apt_was_left_without_the_settings_of_the_build"}
+
+
+def test_an_image_without_sleep_cannot_be_tested_and_says_so(run: Run) -> None:
+    with pytest.raises(StepFailed):
+        run("RUN rm /usr/bin/sleep")
