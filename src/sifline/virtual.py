@@ -189,8 +189,8 @@ def _fit(
         )
         if (fit.cpus, fit.memory_mb) != (node.cpus, node.memory_mb):
             context.progress(
-                f"{node.name} gets {fit.cpus} cpus and {fit.memory_mb} MiB: this machine has"
-                f" no {node.cpus} and {node.memory_mb}"
+                f"{node.name} gets {fit.cpus} of {node.cpus} cpus and {fit.memory_mb} of"
+                f" {node.memory_mb} MiB: this machine has no more"
             )
         nodes.append(fit)
     return replace(
@@ -309,15 +309,23 @@ def _up(wanted: _Wanted, context: Context) -> tuple[Container, ...]:
 
     def start(node: Node) -> None:
         label = f"--label=sifline.spec={wanted.spec(node.name)}"
+        # A run that was killed may still have been creating its own until now.
+        for left in engine.find(_label(cluster.name)):
+            if left.labels["sifline.node"] == node.name:
+                engine.remove(left.name)
         engine.start([*wanted.options[node.name], label], wanted.image)
 
     try:
         engine.create_network(f"sifline-{cluster.name}", [_label(cluster.name)])
         _each(cluster.nodes, start)
+        found = engine.find(_label(cluster.name))
+        ended = [item for item in found if not (item.running and item.address)]
+        if ended:
+            raise _not_up(ended[0], "ended while it started", engine)
     except BaseException:
         _clear(cluster.name, context)
         raise
-    return engine.find(_label(cluster.name))
+    return found
 
 
 def _settle(wanted: _Wanted, found: Iterable[Container], context: Context) -> Cluster:
