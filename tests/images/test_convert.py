@@ -200,6 +200,19 @@ def test_what_a_killed_run_leaves_is_no_sif_and_goes_with_the_next(tmp_path: Pat
     assert (left_over(tmp_path), at_work(tmp_path)) == ([], [])
 
 
+def test_a_container_that_still_builds_for_a_killed_run_is_ended(
+    tmp_path: Path, tags: dict[str, str]
+) -> None:
+    label = f"{LABEL_PURPOSE}={tmp_path / 'build' / 'tmp' / 'tiny.convert'}"
+    options = ("--detach", "--rm", "--label", label, "--label", "sifline.test=1")
+    docker("run", *options, TRIXIE, "sleep", "300")
+    assert len(at_work(tmp_path)) == 1
+
+    convert.convert(built("tiny", tags["tiny"]), context(tmp_path))
+
+    assert at_work(tmp_path) == []
+
+
 def test_an_interrupted_run_cleans_up_after_itself(tmp_path: Path) -> None:
     process = start("big", TRIXIE, tmp_path)
     deadline = time.monotonic() + 60

@@ -23,7 +23,7 @@ from sifline.adapters.apptainer import Apptainer, Compression
 from sifline.adapters.docker import Docker
 from sifline.buildcontext import file_digest
 from sifline.errors import StepFailed
-from sifline.model import BuiltImage, Sif
+from sifline.model import BuiltImage, Progress, Sif
 from sifline.runner import CommandFailed, Context, Result
 
 PREFIX = "org.sifline."
@@ -318,7 +318,7 @@ class _Conversion:
         )
 
 
-def _tell(line: str, progress: Any) -> None:
+def _tell(line: str, progress: Progress) -> None:
     """Pass on what Apptainer says it is doing."""
     _, mark, text = line.partition("INFO:")
     if mark and "..." in text:

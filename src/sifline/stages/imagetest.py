@@ -11,7 +11,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from sifline.errors import StepFailed
-from sifline.model import BuiltImage, Sif, TestReport
+from sifline.model import BuiltImage, Progress, Sif, TestReport
 from sifline.runner import Context, Result
 
 # pytest's exit statuses: https://docs.pytest.org/en/stable/reference/exit-codes.html
@@ -58,7 +58,7 @@ def imagetest(
         # Its reaper is an image from a hub; the containers end by themselves.
         env={"TESTCONTAINERS_RYUK_DISABLED": "true"},
         log=log,
-        on_line=lambda line: context.progress(line) if "::" in line else None,
+        on_line=lambda line: _tell(line, context.progress),
     )
     outcome = judge(name, result, junit, log)
     return TestReport(
@@ -137,3 +137,11 @@ def read_junit(text: str) -> Outcome:
         skipped=tuple(skipped),
         seconds=sum(float(suite.get("time", 0)) for suite in root.iter("testsuite")),
     )
+
+
+def _tell(line: str, progress: Progress) -> None:
+    """Pass on a test's name and how it ended, without its path and the percentage."""
+    _, mark, rest = line.partition("::")
+    name, _, status = rest.partition(" ")
+    if mark and status.split():
+        progress(f"{name}: {status.split()[0].lower()}")
