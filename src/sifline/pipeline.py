@@ -97,10 +97,10 @@ class Pipeline:
         else:
             self._need_apptainer()
             subjects = self.convert(names)
-        return tuple(
-            self._test(name, subject, runtime, only_new=only_new)
-            for name, subject in zip(names, subjects, strict=True)
-        )
+        done = []
+        for name, subject in zip(names, subjects, strict=True):
+            done.append(self._test(name, subject, runtime, only_new=only_new))
+        return tuple(done)
 
     def convert(self, names: Sequence[str], *, force: bool = False) -> tuple[Sif, ...]:
         """Convert ``names`` to SIFs, building them first where needed."""

@@ -22,7 +22,7 @@ NAME = "itest"
 
 @pytest.fixture(scope="session")
 def context() -> Context:
-    return Context(workspace=Workspace(root=ROOT), runner=ProcessRunner(), progress=print)
+    return Context(workspace=Workspace(root=ROOT), runner=ProcessRunner(), progress=Terminal())
 
 
 @pytest.fixture(scope="session")

@@ -1,26 +1,70 @@
-"""The commands of the README, as they stand there."""
+"""The README's commands, run as they stand there, in a fresh copy of this checkout."""
 
 from __future__ import annotations
 
+import os
 import re
-import shlex
+import shutil
 import subprocess
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from sifline.model import Cluster
+from sifline import virtual
+from sifline.runner import Context
 
 from .conftest import ROOT
 
-# nox is what runs this test: running it from here would never end.
-ABOUT_TO_RUN = {"scripts/bootstrap nox"}
+CLUSTER = "virtual"
+# A block that says so in its first line is for people alone: nox is what runs this test.
+BLOCK = re.compile(r"^```console\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
 
-def commands() -> list[str]:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    blocks = re.findall(r"```console\n(.*?)```", text, re.DOTALL)
-    return [line[2:] for block in blocks for line in block.splitlines() if line.startswith("$ ")]
+def commands(text: str) -> list[str]:
+    """Return what stands behind the prompts."""
+    lines = [line for block in BLOCK.findall(text) for line in block.splitlines()]
+    return [line.removeprefix("$ ") for line in lines if line.startswith("$ ")]
 
 
-def test_the_two_commands_of_a_new_user_are_there() -> None:
-    assert {"scripts/bootstrap invoke quickstart", "scripts/bootstrap nox"} <= set(commands())
+@pytest.fixture
+def copy(tmp_path: Path, context: Context) -> Iterator[Path]:
+    """A copy of what git holds or would hold, and nothing that was built."""
+    if virtual.status(CLUSTER, context):
+        pytest.skip(f"the README uses the cluster {CLUSTER}, and one of that name stands")
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split("\0")
+    for name in filter(None, listed):
+        if (ROOT / name).is_file():
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, tmp_path / name)
+    yield tmp_path
+    virtual.down(CLUSTER, context)
+
+
+def test_every_command_of_the_readme_works_in_the_order_it_stands_there(copy: Path) -> None:
+    wanted = commands((copy / "README.md").read_text(encoding="utf-8"))
+    assert "scripts/bootstrap invoke quickstart" in wanted
+    environment = {key: value for key, value in os.environ.items() if key != "VIRTUAL_ENV"}
+
+    done = subprocess.run(
+        ["bash", "-o", "errexit", "-o", "xtrace"],
+        input="\n".join(wanted),
+        cwd=copy,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=1200,
+    )
+
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert "MPI job passed: rank 0 on compute-01 sum 6" in done.stdout
+    # One greeting from each of two nodes.
+    assert len(re.findall(r"^hello$", done.stdout, re.MULTILINE)) == 2
+    assert "0 failed, 0 skipped" in done.stdout

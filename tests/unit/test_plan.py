@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sifline.errors import UsageError
-from sifline.model import Image
+from sifline.model import Image, Step
 from sifline.stages import plan
 
 
@@ -24,7 +24,7 @@ def images(tmp_path: Path) -> dict[str, Image]:
     return {item.name: item for item in made}
 
 
-def prints(steps: tuple[plan.Step, ...]) -> dict[str, str]:
+def prints(steps: tuple[Step, ...]) -> dict[str, str]:
     return {step.image.name: step.fingerprint for step in steps}
 
 
