@@ -91,12 +91,8 @@ class Pipeline:
         self, names: Sequence[str], *, runtime: str, only_new: bool = False
     ) -> tuple[TestReport, ...]:
         """Test ``names`` in Docker, or in their SIFs; ``only_new`` leaves out what passed."""
-        subjects: Sequence[BuiltImage | Sif]
-        if runtime == "docker":
-            subjects = self._built(names)
-        else:
-            self._need_apptainer()
-            subjects = self.convert(names)
+        prepare = self._built if runtime == "docker" else self.convert
+        subjects: list[BuiltImage | Sif] = [*prepare(names)]
         done = []
         for name, subject in zip(names, subjects, strict=True):
             done.append(self._test(name, subject, runtime, only_new=only_new))

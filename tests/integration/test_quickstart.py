@@ -36,7 +36,9 @@ def second_run(cluster: Cluster) -> tuple[subprocess.CompletedProcess[str], floa
 
 
 def test_it_ends_with_what_was_built_deployed_and_printed(
-    second_run: tuple[subprocess.CompletedProcess[str], float], cluster: Cluster, pipeline: Pipeline
+    second_run: tuple[subprocess.CompletedProcess[str], float],
+    cluster: Cluster,
+    pipeline: Pipeline,
 ) -> None:
     done, _ = second_run
     assert done.returncode == 0, done.stderr
