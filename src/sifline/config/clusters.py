@@ -201,7 +201,7 @@ def _file(table: Table, key: str) -> Path | None:
     """A file named relative to the cluster file's folder, so that both move together."""
     if key not in table.values:
         return None
-    return table.path.parent.absolute() / hpc.expand(Path(table.text(key)))
+    return table.path.parent.absolute() / hpc.expand(table, key)
 
 
 def _partitions(table: Table) -> tuple[Partition, ...]:

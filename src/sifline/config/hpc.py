@@ -83,15 +83,16 @@ def read(top: Table) -> Cluster:
     )
 
 
-def expand(path: Path) -> Path:
-    """Return ``path`` with ``~`` replaced.
+def expand(table: Table, key: str) -> Path:
+    """Return the path ``key`` with ``~`` replaced.
 
     :raises UsageError: where that user has no home.
     """
+    text = table.text(key)
     try:
-        return path.expanduser()
-    except RuntimeError as error:
-        raise UsageError(f"{path}: {error}") from None
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise table.wrong(key, "a path of a user who has a home", text) from None
 
 
 def with_default(partitions: Sequence[Partition]) -> tuple[Partition, ...]:
@@ -124,7 +125,7 @@ def _gpus(table: Table) -> int:
 
 def _access(table: Table) -> SshAccess:
     def file(key: str) -> Path | None:
-        return expand(Path(table.text(key))) if key in table.values else None
+        return expand(table, key) if key in table.values else None
 
     return SshAccess(
         user=table.text("user", "root"),
