@@ -124,7 +124,8 @@ def test_the_hosts_certificates_reach_a_build_step_and_do_not_stay(project: Proj
 
 def test_clean_leaves_what_sifline_did_not_make(project: Project) -> None:
     ours = project.image("ours", SMALL, file="x")
-    foreign = project.image("foreign", SMALL, file="x")
+    # A child inherits the labels of its parent, ours included.
+    foreign = project.image("foreign", f"FROM {BASE}\nCOPY file /file\n", file="x")
     states(project, ours)
     folder = str(project.root / "images" / foreign)
     docker("build", "--tag", f"sifline/{foreign}:latest", folder)

@@ -99,19 +99,6 @@ class Docker:
         if tags:
             self._docker("image", "rm", "--force", *tags)
 
-    def labelled(self) -> tuple[str, ...]:
-        """Return the tags of every image that carries our label."""
-        result = self._docker(
-            "image",
-            "ls",
-            "--filter",
-            f"label={LABEL_IMAGE}",
-            "--format",
-            "{{.Repository}}:{{.Tag}}",
-        )
-        tags = result.stdout.split()
-        return tuple(tag for tag in tags if not tag.endswith("<none>"))
-
     def shell_argv(
         self,
         tag: str,

@@ -77,10 +77,12 @@ def _secrets(environment: Mapping[str, str]) -> dict[str, Path]:
 
 
 def _built(image: Image, entry: EngineImage) -> BuiltImage:
+    # A child inherits its parent's labels: only one that names itself was made by us.
+    ours = entry.labels.get(LABEL_IMAGE) == image.name
     return BuiltImage(
         image=image,
         image_id=entry.image_id,
-        fingerprint=entry.labels.get(LABEL_FINGERPRINT, ""),
+        fingerprint=entry.labels.get(LABEL_FINGERPRINT, "") if ours else "",
         size=entry.size,
         fresh=False,
     )
