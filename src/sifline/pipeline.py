@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from sifline import records
 from sifline.adapters.docker import Docker
-from sifline.buildcontext import digest, file_digest
+from sifline.buildcontext import digest
 from sifline.errors import MissingError, UsageError
 from sifline.model import (
     BuiltImage,
@@ -340,14 +340,16 @@ class Pipeline:
         return Apptainer(self._context.runner)
 
     def _need_apptainer(self) -> None:
+        """Have Apptainer: the machine's own, else the toolbox, from images/ or as it stands."""
         if not self._toolbox_needed():
             return
-        if TOOLBOX not in self.images:
+        if TOOLBOX in self.images:
+            self.build([TOOLBOX])
+        elif not Docker(self._context.runner).images([discover.tag_of(TOOLBOX)]):
             raise MissingError(
                 "neither apptainer nor singularity is installed, and there is no images/toolbox;"
                 " install Apptainer, or add that image"
             )
-        self.build([TOOLBOX])
 
     def _test(
         self, name: str, subject: BuiltImage | Sif, runtime: str, *, only_new: bool
@@ -379,22 +381,15 @@ class Pipeline:
         return report
 
     def _state(self, step: Step, held: BuiltImage | None) -> ImageState:
+        from sifline.stages import convert
+
         path = self._workspace.sif(step.image.name)
-        record = records.read(self._workspace.records / f"{step.image.name}.convert.json") or {}
-        if not path.is_file():
-            sif = "none"
-        elif file_digest(path) != record.get("sha256"):
-            sif = "altered"
-        elif held is None or record.get("image_id") != held.image_id or step.needed:
-            sif = "stale"
-        else:
-            sif = "up to date"
         return ImageState(
             name=step.image.name,
             image_id=held.image_id if held else "",
             size=held.size if held else 0,
             stale=step.reason,
-            sif=sif,
+            sif=convert.state(step.image.name, held, self._workspace),
             sif_size=path.stat().st_size if path.is_file() else 0,
         )
 

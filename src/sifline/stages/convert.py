@@ -23,7 +23,7 @@ from sifline.adapters.apptainer import Apptainer, Compression
 from sifline.adapters.docker import Docker
 from sifline.buildcontext import file_digest
 from sifline.errors import StepFailed
-from sifline.model import BuiltImage, Progress, Sif
+from sifline.model import BuiltImage, Progress, Sif, Workspace
 from sifline.runner import CommandFailed, Context, Result
 
 PREFIX = "org.sifline."
@@ -116,6 +116,19 @@ def info(path: Path, context: Context) -> dict[str, Any]:
     }
 
 
+def state(name: str, built: BuiltImage | None, workspace: Workspace) -> str:
+    """Say in a word or two how the SIF of ``name`` stands to ``built``."""
+    path = workspace.sif(name)
+    record = records.read(workspace.records / f"{name}.convert.json")
+    if not path.is_file():
+        return "none"
+    if record is not None and not untouched(path, record):
+        return "altered"
+    if built is None:
+        return "its image is gone"
+    return changed(record, built, Compression()) or "up to date"
+
+
 def changed(record: Mapping[str, Any] | None, built: BuiltImage, compression: Compression) -> str:
     """Say why a SIF made as ``record`` says is not the one wanted; "" where it is."""
     if record is None:
@@ -125,6 +138,13 @@ def changed(record: Mapping[str, Any] | None, built: BuiltImage, compression: Co
     if record.get("compression") != compression.mksquashfs:
         return "the compression is another"
     return ""
+
+
+def untouched(path: Path, record: Mapping[str, Any]) -> bool:
+    """Tell whether the SIF at ``path`` has the content that ``record`` names."""
+    if record.get("stamp") == vars(Stamp.of(path)):
+        return True
+    return file_digest(path) == record.get("sha256")
 
 
 def shortage(size: int, free: int) -> int:
@@ -184,13 +204,11 @@ class _Conversion:
         record = records.read(self._record)
         if record is None or changed(record, self._built, self._compression):
             return None
-        if not self._target.is_file():
+        if not self._target.is_file() or not untouched(self._target, record):
             return None
-        stamp = Stamp.of(self._target)
-        if record.get("stamp") != vars(stamp):
-            if file_digest(self._target) != record.get("sha256"):
-                return None
-            records.write(self._record, {**record, "stamp": vars(stamp)})
+        stamp = vars(Stamp.of(self._target))
+        if record.get("stamp") != stamp:
+            records.write(self._record, {**record, "stamp": stamp})
         return self._sif(record)
 
     def convert(self) -> Sif:
