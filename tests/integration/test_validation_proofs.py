@@ -16,9 +16,8 @@ import pytest
 
 from sifline.adapters.slurm import Slurm
 from sifline.adapters.ssh import Ssh
-from sifline.errors import SiflineError
 from sifline.model import CheckResult, Cluster, Node, Status
-from sifline.runner import Context
+from sifline.runner import CommandFailed, Context
 from sifline.stages.validate import validate
 from sifline.validation.checks import known
 
@@ -97,7 +96,7 @@ class Hands:
         while time.monotonic() < until:
             try:
                 nodes = Slurm(self._ssh).nodes()
-            except SiflineError:
+            except CommandFailed:
                 time.sleep(0.5)
                 continue
             state = ", ".join(f"{name} {node.state}" for name, node in nodes.items())
@@ -209,7 +208,7 @@ def srun_without_gres(hands: Hands) -> AbstractContextManager[None]:
 
 
 def unconstrained(what: str) -> Sabotage:
-    return lambda hands: hands.slurmd_with(f"^Constrain{what}=yes", f"Constrain{what}=no")
+    return lambda hands: hands.slurmd_with(rf"^\(Constrain{what}\)=yes", r"\1=no")
 
 
 def closed_gpus(hands: Hands) -> AbstractContextManager[None]:
@@ -265,9 +264,9 @@ PROOFS = (
     ),
     Proof(
         check="cgroup-isolation.memory-is-limited",
-        sabotage=unconstrained("RAMSpace"),
+        sabotage=unconstrained("[A-Za-z]*Space"),
         says="was not killed",
-        id="ConstrainRAMSpace=no",
+        id="ConstrainRAMSpace=no, ConstrainSwapSpace=no",
     ),
     Proof(
         check="cgroup-isolation.cores-are-limited",
