@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from sifline import records, sif
-from sifline.adapters.apptainer import LABEL_PURPOSE, Apptainer
+from sifline.adapters.apptainer import LABEL_PURPOSE, Apptainer, Compression
 from sifline.adapters.docker import Docker
 from sifline.errors import StepFailed, UsageError
 from sifline.model import BuiltImage, Image, Workspace
@@ -112,6 +112,7 @@ def test_the_sif_says_where_it_came_from(tmp_path: Path, tags: dict[str, str]) -
     assert found["image id"] == image.image_id
     assert (found["fingerprint"], found["commit"]) == ("f" * 64, "c0ffee")
     assert found["labels"]["org.example.note"] == "two words"
+    assert found["labels"]["org.sifline.name"] == "tiny"
     assert (found["sha256"], found["size"]) == (done.sha256, done.size)
     read = convert.read_sif(done.path)
     assert (read.sha256, read.image_id, read.commit) == (done.sha256, image.image_id, "c0ffee")
@@ -225,6 +226,28 @@ def test_an_interrupted_run_cleans_up_after_itself(tmp_path: Path) -> None:
     assert process.returncode != 0
     assert not Workspace(root=tmp_path).sif("big").exists()
     assert (left_over(tmp_path), at_work(tmp_path)) == ([], [])
+
+
+@pytest.mark.parametrize("user", [(0, 0), (12345, 12345)], ids=["root", "ordinary"])
+def test_the_toolbox_builds_and_runs_for_any_user(
+    tmp_path: Path, tags: dict[str, str], user: tuple[int, int]
+) -> None:
+    apptainer = Apptainer(ProcessRunner(), user=user)
+    if apptainer.native:
+        pytest.skip(f"{apptainer.native} is used here, so the toolbox is not")
+    if os.geteuid() != 0:
+        pytest.skip("giving a folder to another user needs root")
+    archive, made = tmp_path / "image.tar", tmp_path / "made.sif"
+    Docker(ProcessRunner()).save(f"{tags['tiny']}:latest", archive)
+    # A SIF's folder is private in pytest's own tree: only what is bound has to be readable.
+    os.chown(tmp_path, *user)
+    archive.chmod(0o644)
+
+    apptainer.build_from_archive(archive, made, labels={}, compression=Compression())
+
+    assert (made.stat().st_uid, made.stat().st_gid) == user
+    assert apptainer.exec(made, ["true"]).ok
+    assert apptainer.exec(made, ["false"], check=False).returncode != 0
 
 
 def test_of_two_conversions_at_once_one_does_the_work(

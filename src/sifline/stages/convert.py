@@ -284,7 +284,7 @@ class _Conversion:
 
     def _labels(self) -> dict[str, str]:
         return {
-            f"{PREFIX}image": self._name,
+            f"{PREFIX}name": self._name,
             f"{PREFIX}image-id": self._built.image_id,
             f"{PREFIX}fingerprint": self._built.fingerprint,
             f"{PREFIX}commit": self._commit,
