@@ -87,7 +87,7 @@ class Run:
 
     @property
     def faults(self) -> tuple[HostEvent, ...]:
-        """For each host that did not get to the end, the task that it ended with.
+        """For each host that did not get to the end, the task that it ended with; first first.
 
         A failed task that the playbook made good is not among them.
         """
@@ -96,7 +96,7 @@ class Run:
             for event in self.events
             if isinstance(event, HostEvent) and event.outcome is not Outcome.CHANGED
         }
-        return tuple(ended[host] for host in self.stats.lost if host in ended)
+        return tuple(event for host, event in ended.items() if host in self.stats.lost)
 
 
 def inventory(cluster: Cluster) -> str:
