@@ -13,6 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from sifline.engine import need_answer
 from sifline.errors import MissingError, SiflineError, StepFailed
 from sifline.runner import CommandFailed, OnLine, Result, Runner
 
@@ -309,15 +310,7 @@ class Apptainer:
                 f"no apptainer on this machine, and no image {self._toolbox};"
                 " run invoke build.toolbox"
             )
-        if "Cannot connect to the Docker daemon" in said or "error during connect" in said:
-            return MissingError(
-                "no Docker engine answers; run scripts/bootstrap, which starts one"
-            )
-        if "permission denied" in said and "docker" in said and "socket" in said:
-            return MissingError(
-                "no permission on the Docker engine's socket; run: sudo usermod -aG docker $USER,"
-                " then log in again"
-            )
+        need_answer(result)
         if result.returncode != NOT_STARTED:
             return None
         return StepFailed(

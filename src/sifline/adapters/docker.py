@@ -8,8 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sifline.errors import MissingError, StepFailed
-from sifline.runner import CommandFailed, Result, Runner
+from sifline.engine import docker
+from sifline.errors import StepFailed
+from sifline.runner import Result, Runner
 
 LABEL_IMAGE = "sifline.image"
 LABEL_FINGERPRINT = "sifline.fingerprint"
@@ -41,8 +42,7 @@ class Docker:
         """Return those of ``tags`` that the engine holds, by tag."""
         if not tags:
             return {}
-        result = self._docker("image", "inspect", *tags, check=False)
-        self._answering(result)
+        result = docker(self._runner, "image", "inspect", *tags, check=False)
         entries = json.loads(result.stdout or "[]")
         found = {}
         for entry in entries:
@@ -85,19 +85,18 @@ class Docker:
                 on_step(match[1])
 
         log.unlink(missing_ok=True)
-        result = self._docker(*argv, "--", str(folder), check=False, log=log, on_line=line)
+        result = docker(self._runner, *argv, "--", str(folder), check=False, log=log, on_line=line)
         if not result.ok:
-            self._answering(result)
             raise self._build_error(folder, result, log)
 
     def save(self, image: str, archive: Path, *, log: Path | None = None) -> None:
         """Write the image of that tag or id to ``archive``, in the docker-archive format."""
-        self._docker("image", "save", "--output", str(archive), image, log=log)
+        docker(self._runner, "image", "save", "--output", str(archive), image, log=log)
 
     def remove_images(self, tags: Sequence[str]) -> None:
         """Remove ``tags`` from the engine, and what only they held."""
         if tags:
-            self._docker("image", "rm", "--force", *tags)
+            docker(self._runner, "image", "rm", "--force", *tags)
 
     def shell_argv(
         self,
@@ -119,34 +118,6 @@ class Docker:
         argv += ["--user", user] if user else []
         argv += ["--gpus", gpus] if gpus else []
         return [*argv, tag, *command]
-
-    def _docker(
-        self,
-        *argv: str,
-        check: bool = True,
-        log: Path | None = None,
-        on_line: Callable[[str], None] | None = None,
-    ) -> Result:
-        try:
-            return self._runner.run(["docker", *argv], check=check, log=log, on_line=on_line)
-        except CommandFailed as error:
-            self._answering(error.result)
-            raise
-
-    @staticmethod
-    def _answering(result: Result) -> None:
-        """Raise where the command failed because no engine answered."""
-        if result.ok:
-            return
-        if "permission denied" in result.stderr and "docker" in result.stderr:
-            raise MissingError(
-                "no permission on the Docker engine's socket; run: sudo usermod -aG docker $USER,"
-                " then log in again"
-            )
-        if "Cannot connect to the Docker daemon" in result.stderr or (
-            "error during connect" in result.stderr
-        ):
-            raise MissingError("no Docker engine answers; run scripts/bootstrap, which starts one")
 
     @staticmethod
     def _build_error(folder: Path, result: Result, log: Path) -> StepFailed:
