@@ -1,0 +1,305 @@
+"""Virtual clusters on the real engine: up, again, side by side, killed, and nothing left."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+
+from sifline import virtual
+from sifline.adapters.ssh import Fault, Ssh, SshFailed
+from sifline.config.clusters import find_cluster, load_cluster
+from sifline.errors import MissingError, StepFailed, UsageError
+from sifline.model import Cluster, Workspace
+from sifline.pipeline import Pipeline
+from sifline.runner import Context, ProcessRunner
+
+ROOT = Path(__file__).parents[2]
+FILE = ROOT / "clusters" / "virtual.yaml"
+# A name for each run: several of them do not meet.
+NAME = f"vtest-{os.getpid()}"
+SHARED = f"vshared-{os.getpid()}"
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _image(pipeline: Pipeline) -> None:
+    pipeline.build([virtual.DEFAULT_IMAGE])
+
+
+@pytest.fixture
+def space(tmp_path: Path) -> Context:
+    """A workspace of its own, so that what is left in build/ can be counted."""
+    return Context(
+        workspace=Workspace(root=tmp_path), runner=ProcessRunner(), progress=lambda _: None
+    )
+
+
+@pytest.fixture
+def up(space: Context) -> Iterator[Callable[..., Cluster]]:
+    """Brings clusters up, and takes them down after the test."""
+    names = {NAME}
+
+    def up(name: str = NAME, file: Path = FILE) -> Cluster:
+        names.add(name)
+        return virtual.up(file, name, space)
+
+    yield up
+    for name in names:
+        virtual.down(name, space)
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Context:
+    return Context(
+        workspace=Workspace(root=tmp_path_factory.mktemp("shared")),
+        runner=ProcessRunner(),
+        progress=lambda _: None,
+    )
+
+
+@pytest.fixture(scope="module")
+def standing(shared: Context, _image: None) -> Iterator[Cluster]:
+    """A cluster that tests leave as it is; its workspace is ``shared``."""
+    try:
+        yield virtual.up(FILE, SHARED, shared)
+    finally:
+        virtual.down(SHARED, shared)
+
+
+def engine(*argv: str) -> list[str]:
+    """What the docker command prints, asked past the code under test."""
+    return subprocess.run(
+        ["docker", *argv], check=True, capture_output=True, text=True
+    ).stdout.split()
+
+
+def left(name: str, space: Context) -> list[str]:
+    """Everything in the engine and in build/ that has to do with the cluster ``name``."""
+    return [
+        *engine("ps", "--all", "--quiet", "--filter", f"name=sifline-{name}-"),
+        *engine("network", "ls", "--quiet", "--filter", f"name=sifline-{name}"),
+        *engine("volume", "ls", "--quiet", "--filter", f"label=sifline.cluster={name}"),
+        *map(str, space.workspace.clusters.glob(f"{name}*")),
+    ]
+
+
+def containers(name: str) -> list[str]:
+    return sorted(engine("ps", "--quiet", "--no-trunc", "--filter", f"name=sifline-{name}-"))
+
+
+def ask(cluster: Cluster, space: Context, *argv: str, sudo: bool = False) -> dict[str, str]:
+    """What ``argv`` prints on each node."""
+    with Ssh(cluster, space.runner) as ssh:
+        done, failed = ssh.each(
+            cluster.nodes, lambda node: ssh.run(node, argv, sudo=sudo, check=False).stdout.strip()
+        )
+    assert failed == {}
+    return done
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Callable[..., Path]:
+    """Writes clusters/virtual.yaml with changes."""
+
+    def file(**changes: object) -> Path:
+        path = tmp_path / "changed.yaml"
+        path.write_text(yaml.safe_dump({**yaml.safe_load(FILE.read_text()), **changes}))
+        return path
+
+    return file
+
+
+def test_nodes_are_up_in_time_and_are_what_the_file_says(
+    up: Callable[..., Cluster], space: Context
+) -> None:
+    started = time.monotonic()
+    cluster = up()
+    seconds = time.monotonic() - started
+
+    names = ["controller", "compute-01", "compute-02"]
+    assert seconds < 15
+    assert cluster == load_cluster(find_cluster(NAME, space.workspace))
+    assert [node.name for node in cluster.nodes] == names
+    assert ask(cluster, space, "hostname") == {name: name for name in names}
+    assert set(ask(cluster, space, "systemctl", "is-system-running", "--wait").values()) == {
+        "running"
+    }
+    gpus = ask(cluster, space, "sh", "-c", "ls /dev | grep -c ^nvidia")
+    assert gpus == {"controller": "0", "compute-01": "2", "compute-02": "2"}
+
+
+def test_nodes_find_each_other_by_name(standing: Cluster, shared: Context) -> None:
+    for node in standing.nodes:
+        answers = ask(standing, shared, "getent", "hosts", node.name)
+        assert {answer.split()[0] for answer in answers.values()} == {node.address}
+
+
+def test_another_host_key_is_refused(standing: Cluster, shared: Context, tmp_path: Path) -> None:
+    assert standing.ssh.known_hosts is not None
+    lines = standing.ssh.known_hosts.read_text().splitlines()
+    keys = [line.split()[2] for line in lines]
+    # Each node gets the key of its neighbour.
+    swapped = [
+        line.replace(key, other)
+        for line, key, other in zip(lines, keys, keys[1:] + keys[:1], strict=True)
+    ]
+    hosts = tmp_path / "known_hosts"
+    hosts.write_text("\n".join(swapped) + "\n")
+    cluster = replace(standing, ssh=replace(standing.ssh, known_hosts=hosts))
+    with Ssh(cluster, shared.runner) as ssh, pytest.raises(SshFailed) as error:
+        ssh.run(cluster.controller, ["true"])
+    assert error.value.fault is Fault.CHANGED_KEY
+
+
+def test_the_second_up_changes_nothing(standing: Cluster, shared: Context) -> None:
+    before = containers(SHARED)
+    started = time.monotonic()
+    assert virtual.up(FILE, SHARED, shared) == standing
+    assert time.monotonic() - started < 2
+    assert containers(SHARED) == before
+
+
+def test_a_stopped_node_is_made_anew(up: Callable[..., Cluster], space: Context) -> None:
+    up()
+    engine("kill", f"sifline-{NAME}-compute-02")
+    assert [item.state for item in virtual.status(NAME, space)] == ["running", "running", "exited"]
+    ask(up(), space, "true")
+    assert [item.state for item in virtual.status(NAME, space)] == ["running"] * 3
+
+
+def test_a_lost_key_is_replaced(up: Callable[..., Cluster], space: Context) -> None:
+    up()
+    (space.workspace.clusters / NAME / "id_ed25519").unlink()
+    ask(up(), space, "true")
+
+
+def test_another_description_is_noticed(
+    up: Callable[..., Cluster], space: Context, file: Callable[..., Path]
+) -> None:
+    before = up()
+    assert up(NAME, file(job_user="bob")) == replace(before, job_user="bob")
+    nodes = [
+        {"name": "head", "role": "controller"},
+        {"name": "n1", "role": "compute", "gpus": 1},
+    ]
+    assert [node.name for node in up(NAME, file(nodes=nodes)).nodes] == ["head", "n1"]
+    assert [item.node for item in virtual.status(NAME, space)] == ["head", "n1"]
+
+
+def test_clusters_stand_side_by_side(up: Callable[..., Cluster], space: Context) -> None:
+    one, two = up(f"{NAME}-1"), up(f"{NAME}-2")
+    assert {node.address for node in one.nodes} & {node.address for node in two.nodes} == set()
+    virtual.down(f"{NAME}-1", space)
+    assert left(f"{NAME}-1", space) == []
+    ask(two, space, "true")
+
+
+def test_down_leaves_nothing(up: Callable[..., Cluster], space: Context) -> None:
+    up()
+    assert len(left(NAME, space)) == 5  # three nodes, a network, a folder
+    assert len(virtual.down(NAME, space)) == 5
+    assert left(NAME, space) == []
+    assert virtual.down(NAME, space) == []
+
+
+def test_down_needs_no_state(up: Callable[..., Cluster], space: Context, tmp_path: Path) -> None:
+    up()
+    elsewhere = replace(space, workspace=Workspace(root=tmp_path / "elsewhere"))
+    virtual.down(NAME, elsewhere)
+    assert containers(NAME) == []
+
+
+@pytest.mark.usefixtures("standing")
+def test_a_cluster_of_another_checkout_is_left_alone(shared: Context, tmp_path: Path) -> None:
+    before = containers(SHARED)
+    elsewhere = replace(shared, workspace=Workspace(root=tmp_path / "elsewhere"))
+    with pytest.raises(UsageError, match=f"belongs to {shared.workspace.root}"):
+        virtual.up(FILE, SHARED, elsewhere)
+    assert containers(SHARED) == before
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from sifline import virtual
+from sifline.model import Workspace
+from sifline.runner import Context, ProcessRunner
+
+root, file, name = sys.argv[1:]
+space = Workspace(root=Path(root))
+virtual.up(Path(file), name, Context(workspace=space, runner=ProcessRunner(), progress=print))
+"""
+
+
+def interrupted(space: Context, seconds: float, signal_: signal.Signals) -> int:
+    words = [str(space.workspace.root), str(FILE), NAME]
+    process = subprocess.Popen(
+        [sys.executable, "-c", KILLED, *words],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    time.sleep(seconds)
+    process.send_signal(signal_)
+    return process.wait(timeout=60)
+
+
+@pytest.mark.parametrize("seconds", [0.4, 0.8, 1.2, 2.0])
+def test_up_after_a_killed_one_succeeds(
+    up: Callable[..., Cluster], space: Context, seconds: float
+) -> None:
+    assert interrupted(space, seconds, signal.SIGKILL) == -signal.SIGKILL
+    ask(up(), space, "true")
+
+
+@pytest.mark.parametrize("seconds", [0.6, 1.2])
+def test_an_interrupted_up_leaves_nothing(space: Context, seconds: float) -> None:
+    # 1: Python's status for an exception; a cluster that was already up would end with 0.
+    assert interrupted(space, seconds, signal.SIGINT) in (1, -signal.SIGINT)
+    assert left(NAME, space) == []
+
+
+def broken_image(tmp_path: Path, command: str) -> str:
+    (tmp_path / "Dockerfile").write_text(
+        f'FROM sifline/{virtual.DEFAULT_IMAGE}\nCMD ["sh", "-c", "{command}"]\n'
+    )
+    engine("buildx", "build", "--quiet", "--tag", f"sifline/{NAME}:latest", str(tmp_path))
+    return NAME
+
+
+def test_a_node_that_ends_is_told_with_its_last_words(
+    space: Context, tmp_path: Path, file: Callable[..., Path]
+) -> None:
+    image = broken_image(tmp_path, "echo no cgroups here; false")
+    try:
+        with pytest.raises(StepFailed, match="ended while it started") as error:
+            virtual.up(file(virtual={"image": image}), NAME, space)
+    finally:
+        engine("image", "rm", f"sifline/{image}:latest")
+    assert error.value.details == "no cgroups here"
+    assert left(NAME, space) == []
+
+
+def test_a_missing_image_is_named(space: Context, file: Callable[..., Path]) -> None:
+    with pytest.raises(MissingError, match=r"no image nowhere; run invoke build\.nowhere"):
+        virtual.up(file(virtual={"image": "nowhere"}), NAME, space)
+    assert left(NAME, space) == []
+
+
+@pytest.mark.usefixtures("standing")
+def test_shell_runs_a_command_as_root(shared: Context) -> None:
+    argv = virtual.shell_argv(SHARED, "compute-01", shared, command=["id", "-u"])
+    assert shared.runner.run(argv).stdout == "0\n"
+
+
+@pytest.mark.usefixtures("standing")
+def test_an_unknown_node_gets_the_nearest_names(shared: Context) -> None:
+    with pytest.raises(UsageError, match=r"no node 'compute-1'\. Did you mean compute-01"):
+        virtual.shell_argv(SHARED, "compute-1", shared, command=[])
