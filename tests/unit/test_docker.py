@@ -1,0 +1,87 @@
+"""What the engine's command line is told, and how its failures are told apart."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sifline.adapters.docker import Docker
+from sifline.errors import MissingError, SiflineError, StepFailed
+from tests.unit.recording import RecordingRunner, answer
+
+FAILED_BUILD = """\
+#5 [2/2] RUN cat /root/x
+#5 0.1 cat: /root/x: Permission denied
+#5 ERROR: process "/bin/sh -c cat /root/x" did not complete successfully: exit code: 1
+------
+ > [2/2] RUN cat /root/x:
+------
+"""
+
+
+def build(runner: RecordingRunner, folder: Path) -> None:
+    Docker(runner).build(
+        folder,
+        tag="sifline/a:latest",
+        labels={"sifline.image": "a"},
+        build_args={"V": "1 2"},
+        secrets={"ca": Path("/etc/ca")},
+        log=folder / "log",
+        on_step=lambda _: None,
+    )
+
+
+def test_a_build_is_handed_labels_arguments_and_secrets(tmp_path: Path) -> None:
+    runner = RecordingRunner({("docker", "buildx"): answer()})
+
+    build(runner, tmp_path)
+
+    (argv,) = runner.argvs
+    for pair in [
+        ("--label", "sifline.image=a"),
+        ("--build-arg", "V=1 2"),
+        ("--secret", "id=ca,src=/etc/ca"),
+        ("--tag", "sifline/a:latest"),
+        ("--", str(tmp_path)),
+    ]:
+        assert pair in zip(argv, argv[1:], strict=False)
+
+
+def failure(stderr: str, folder: Path) -> SiflineError:
+    runner = RecordingRunner({("docker", "buildx"): answer(stderr=stderr, returncode=1)})
+    with pytest.raises(SiflineError) as error:
+        build(runner, folder)
+    return error.value
+
+
+def test_a_step_that_was_denied_something_is_no_engine_that_refuses(tmp_path: Path) -> None:
+    error = failure(FAILED_BUILD + "docker.io/library/x\n", tmp_path)
+
+    assert isinstance(error, StepFailed)
+    assert "failed at [2/2] RUN cat /root/x;" in error.message
+    assert "cat: /root/x: Permission denied" in error.details
+
+
+@pytest.mark.parametrize(
+    ("stderr", "message"),
+    [
+        ("Cannot connect to the Docker daemon at unix:///x. Is it running?", "no Docker engine"),
+        ("permission denied while trying to connect to the Docker daemon socket at", "usermod"),
+        ("Got permission denied while trying to connect to the Docker daemon socket", "usermod"),
+        ("permission denied while trying to connect to the docker API at unix:///x", "usermod"),
+    ],
+)
+def test_an_engine_that_does_not_answer_is_something_missing(
+    tmp_path: Path, stderr: str, message: str
+) -> None:
+    error = failure(f"ERROR: {stderr}\n", tmp_path)
+
+    assert isinstance(error, MissingError)
+    assert message in error.message
+
+
+def test_a_full_disk_is_named(tmp_path: Path) -> None:
+    error = failure(FAILED_BUILD + "write /x: no space left on device\n", tmp_path)
+
+    assert "the disk is full" in error.message
