@@ -44,7 +44,7 @@ def space(tmp_path: Path) -> Context:
 
 @pytest.fixture
 def up(space: Context) -> Iterator[Callable[..., Cluster]]:
-    """Brings clusters up, and takes them down after the test."""
+    """Brings clusters up, and takes them down after the test, NAME in any case."""
     names = {NAME}
 
     def up(name: str = NAME, file: Path = FILE) -> Cluster:
@@ -259,6 +259,7 @@ def test_up_after_a_killed_one_succeeds(
     ask(up(), space, "true")
 
 
+@pytest.mark.usefixtures("up")
 @pytest.mark.parametrize("seconds", [0.6, 1.2])
 def test_an_interrupted_up_leaves_nothing(space: Context, seconds: float) -> None:
     # 1: Python's status for an exception; a cluster that was already up would end with 0.
@@ -274,6 +275,7 @@ def broken_image(tmp_path: Path, command: str) -> str:
     return NAME
 
 
+@pytest.mark.usefixtures("up")
 def test_a_node_that_ends_is_told_with_its_last_words(
     space: Context, tmp_path: Path, file: Callable[..., Path]
 ) -> None:
@@ -287,6 +289,7 @@ def test_a_node_that_ends_is_told_with_its_last_words(
     assert left(NAME, space) == []
 
 
+@pytest.mark.usefixtures("up")
 def test_a_missing_image_is_named(space: Context, file: Callable[..., Path]) -> None:
     with pytest.raises(MissingError, match=r"no image nowhere; run invoke build\.nowhere"):
         virtual.up(file(virtual={"image": "nowhere"}), NAME, space)

@@ -1,0 +1,130 @@
+"""Virtual clusters without an engine: names, what docker is told, and what it answers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from sifline import virtual
+from sifline.adapters.containers import Container, Containers
+from sifline.errors import MissingError, StepFailed, UsageError
+from sifline.model import NodeState, Workspace
+from sifline.runner import Context
+from tests.unit.recording import RecordingRunner, answer
+
+FILE = Path(__file__).parents[2] / "clusters" / "virtual.yaml"
+NO_ENGINE = answer(stderr="Cannot connect to the Docker daemon at unix:///x.", returncode=1)
+
+
+def context(tmp_path: Path, runner: RecordingRunner) -> Context:
+    return Context(workspace=Workspace(root=tmp_path), runner=runner, progress=lambda _: None)
+
+
+def entry(
+    node: str, role: str, *, state: str = "running", address: str = "10.0.0.2"
+) -> dict[str, object]:
+    return {
+        "Name": f"/sifline-x-{node}",
+        "State": {"Status": state},
+        "Config": {"Labels": {"sifline.node": node, "sifline.role": role}},
+        "NetworkSettings": {"Networks": {"sifline-x": {"IPAddress": address}}},
+    }
+
+
+def holding(*entries: dict[str, object]) -> RecordingRunner:
+    return RecordingRunner(
+        {
+            ("docker", "container", "ls"): answer("id\n" if entries else ""),
+            ("docker", "container", "inspect"): answer(json.dumps(entries)),
+        }
+    )
+
+
+@pytest.mark.parametrize("name", ["", "..", "a/b", "a b", "-a", "A", "a_b", "a;b", "x" * 41])
+def test_a_name_that_cannot_be_used_reaches_neither_engine_nor_disk(
+    tmp_path: Path, name: str
+) -> None:
+    space = context(tmp_path, RecordingRunner())
+    with pytest.raises(UsageError, match="use lower-case letters"):
+        virtual.up(FILE, name, space)
+    with pytest.raises(UsageError, match="use lower-case letters"):
+        virtual.down(name, space)
+    with pytest.raises(UsageError, match="use lower-case letters"):
+        virtual.status(name, space)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_states_come_with_the_controller_first(tmp_path: Path) -> None:
+    runner = holding(
+        entry("a", "compute", state="exited", address=""), entry("head", "controller")
+    )
+    assert virtual.status("x", context(tmp_path, runner)) == (
+        NodeState(node="head", role="controller", address="10.0.0.2", state="running"),
+        NodeState(node="a", role="compute", address="", state="exited"),
+    )
+
+
+def test_the_shell_of_a_cluster_that_does_not_stand_says_how_to_bring_it_up(
+    tmp_path: Path,
+) -> None:
+    with pytest.raises(UsageError, match=r"invoke cluster\.up --name x"):
+        virtual.shell_argv("x", "a", context(tmp_path, holding()), command=[])
+
+
+def test_the_shell_of_a_stopped_node_is_refused(tmp_path: Path) -> None:
+    runner = holding(entry("a", "compute", state="exited"))
+    with pytest.raises(StepFailed, match="a of cluster x is exited"):
+        virtual.shell_argv("x", "a", context(tmp_path, runner), command=[])
+
+
+def test_without_an_engine_bootstrap_is_named(tmp_path: Path) -> None:
+    space = context(tmp_path, RecordingRunner({("docker",): NO_ENGINE}))
+    with pytest.raises(MissingError, match="run scripts/bootstrap"):
+        virtual.up(FILE, "x", space)
+    with pytest.raises(MissingError, match="run scripts/bootstrap"):
+        virtual.status("x", space)
+
+
+def test_too_many_nodes_are_refused(tmp_path: Path) -> None:
+    nodes = "".join(f"- {{name: n{number}, role: compute}}\n" for number in range(64))
+    path = tmp_path / "large.yaml"
+    path.write_text(f"nodes:\n- {{name: c, role: controller}}\n{nodes}")
+    with pytest.raises(UsageError, match="65 nodes are too many"):
+        virtual.up(path, "x", context(tmp_path, RecordingRunner()))
+
+
+def test_what_the_engine_says_of_a_container_that_does_not_start_is_told() -> None:
+    said = "docker: Error response from daemon: no such device.\nSee 'docker run --help'.\n"
+    runner = RecordingRunner({("docker", "run"): answer(stderr=said, returncode=125)})
+    with pytest.raises(
+        StepFailed, match=r"^a container did not start: Error .* no such device\.$"
+    ):
+        Containers(runner).start(["--name=a"], "image")
+
+
+def test_a_lack_of_networks_says_what_to_do() -> None:
+    said = "Error response from daemon: could not find an available address pool"
+    runner = RecordingRunner({("docker", "network"): answer(stderr=said, returncode=1)})
+    with pytest.raises(StepFailed, match="take a cluster down"):
+        Containers(runner).create_network("n", ["a=b"])
+
+
+def test_a_container_that_vanishes_while_it_is_looked_at_is_none() -> None:
+    runner = RecordingRunner(
+        {
+            ("docker", "container", "ls"): answer("gone\nid\n"),
+            ("docker", "container", "inspect"): answer(
+                json.dumps([entry("a", "compute")]), stderr="No such container", returncode=1
+            ),
+        }
+    )
+    assert Containers(runner).find("a=b") == (
+        Container(
+            name="sifline-x-a",
+            state="running",
+            address="10.0.0.2",
+            labels={"sifline.node": "a", "sifline.role": "compute"},
+        ),
+    )
