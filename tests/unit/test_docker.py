@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -45,7 +46,7 @@ def test_a_build_is_handed_labels_arguments_and_secrets(tmp_path: Path) -> None:
         ("--tag", "sifline/a:latest"),
         ("--", str(tmp_path)),
     ]:
-        assert pair in zip(argv, argv[1:], strict=False)
+        assert pair in pairwise(argv)
 
 
 def failure(stderr: str, folder: Path) -> SiflineError:
