@@ -19,9 +19,16 @@ from sifline.adapters.ssh import Ssh
 from sifline.errors import StepFailed
 from sifline.model import Cluster, Node, Sif
 from sifline.runner import Context
+from sifline.sif import Kind
 from sifline.stages.deploy import catalog, deploy
+from tests.unit.test_sif import write
 
 NAME = "deploy-test"
+SIZE = 20_000_000
+ENDINGS = (signal.SIGKILL, signal.SIGINT)
+
+# When a run is ended: so many seconds after it said this for the first time.
+MOMENTS = (("sending", 0.0), ("sending", 0.15), ("verified", 0.0))
 
 
 @pytest.fixture(scope="module")
@@ -31,20 +38,19 @@ def ssh(cluster: Cluster, context: Context) -> Iterator[Ssh]:
 
 
 @pytest.fixture
-def sif(cluster: Cluster, context: Context, ssh: Ssh, tmp_path: Path) -> Iterator[Sif]:
-    """A small real SIF under a name of its own, gone from the nodes afterwards."""
-    content = context.workspace.sif("hello-mpi").read_bytes()
-    yield variant(tmp_path, content, 0)
+def sif(cluster: Cluster, ssh: Ssh, tmp_path: Path) -> Iterator[Sif]:
+    """A whole SIF of its own, gone from the nodes afterwards."""
+    yield variant(tmp_path, 0)
     for node in cluster.nodes:
         forget(ssh, cluster, node)
 
 
-def variant(folder: Path, content: bytes, number: int) -> Sif:
-    """A SIF that differs in its last bytes, which belong to no partition."""
-    changed = content + b"\0" * 4096 * number
-    path = folder / f"{number}.sif"
-    path.write_bytes(changed)
-    return Sif(name=NAME, path=path, sha256=hashlib.sha256(changed).hexdigest(), size=len(changed))
+def variant(folder: Path, number: int) -> Sif:
+    """A file that is laid out as a SIF, with content that differs by ``number``."""
+    content = b"hsqs" + hashlib.shake_256(bytes([number])).digest(SIZE)
+    path = write(folder / f"{number}.sif", [(int(Kind.PARTITION), "", content)])
+    data = path.read_bytes()
+    return Sif(name=NAME, path=path, sha256=hashlib.sha256(data).hexdigest(), size=len(data))
 
 
 def forget(ssh: Ssh, cluster: Cluster, node: Node) -> None:
@@ -116,7 +122,7 @@ def test_going_back_to_the_version_before_sends_nothing(
     cluster: Cluster, context: Context, sif: Sif, tmp_path: Path
 ) -> None:
     deploy(sif, cluster, context)
-    newer = deploy(variant(tmp_path, sif.path.read_bytes(), 1), cluster, context)
+    newer = deploy(variant(tmp_path, 1), cluster, context)
 
     back = deploy(sif, cluster, context)
 
@@ -134,7 +140,7 @@ def test_a_process_that_reads_the_old_file_keeps_it(
     reader = f"exec 3< {done.path}; sleep 4; sha256sum <&3"
     argv = ["sh", "-c", f"({reader}) > /tmp/{NAME} 2>&1 < /dev/null &"]
     ssh.run(node, argv, user=cluster.job_user)
-    deploy(variant(tmp_path, sif.path.read_bytes(), 1), cluster, context, keep=0)
+    deploy(variant(tmp_path, 1), cluster, context, keep=0)
     time.sleep(5)
 
     printed = ssh.run(node, ["cat", f"/tmp/{NAME}"]).stdout
@@ -190,19 +196,29 @@ deploy(
 """
 
 
-@pytest.mark.parametrize("kill", product((0.2, 0.5, 0.8), (signal.SIGKILL, signal.SIGINT)))
+@pytest.mark.parametrize("kill", list(product(MOMENTS, ENDINGS)))
 def test_the_run_after_a_killed_one_leaves_nothing_half_made(
-    cluster: Cluster, context: Context, sif: Sif, ssh: Ssh, kill: tuple[float, signal.Signals]
+    cluster: Cluster,
+    context: Context,
+    sif: Sif,
+    ssh: Ssh,
+    kill: tuple[tuple[str, float], signal.Signals],
 ) -> None:
+    moment, end = kill
     words = [context.workspace.root, cluster.source, sif.path, NAME, sif.sha256]
     process = subprocess.Popen(
-        [sys.executable, "-c", KILLED, *map(str, words)],
-        stdout=subprocess.DEVNULL,
+        [sys.executable, "-u", "-c", KILLED, *map(str, words)],
+        stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
+        text=True,
     )
-    time.sleep(kill[0])
-    os.kill(process.pid, kill[1])
-    process.wait()
+    assert process.stdout
+    while (word := moment[0]) not in (line := process.stdout.readline()):
+        assert line, f"the run ended without saying {word!r}"
+    time.sleep(moment[1])
+    os.kill(process.pid, end)
+    process.stdout.close()
+    assert process.wait() != 0
 
     done = deploy(sif, cluster, context)
 
