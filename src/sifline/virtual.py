@@ -98,13 +98,14 @@ def up(cluster_file: Path, name: str, context: Context) -> Cluster:
     with _locked(name, context.workspace):
         found = engine.find(_label(name))
         _refuse_other_checkout(name, found, context.workspace)
-        folder = _folder(name, context.workspace)
-        fitted = _fit(described, name, folder, engine.machine(), context)
-        wanted = _want(fitted, image, _public_key(folder, context), context.workspace)
-        if not _stands(wanted, found):
-            _down(name, context, keep_folder=True)
-            found = _up(wanted, context)
-        return _settle(wanted, found, context)
+        try:
+            return _bring(described, name, image, found, context)
+        except BaseException:
+            # What cannot be removed now is removed by the next run.
+            if not (_folder(name, context.workspace) / STATE_FILE).exists():
+                with suppress(SiflineError):
+                    _down(name, context)
+            raise
 
 
 def down(name: str, context: Context) -> Sequence[str]:
@@ -303,6 +304,20 @@ def _stands(wanted: _Wanted, found: Iterable[Container]) -> bool:
 # Up
 
 
+def _bring(
+    described: Cluster, name: str, image: str, found: Iterable[Container], context: Context
+) -> Cluster:
+    """Make ``found`` what is described, or leave it where it is."""
+    folder = _folder(name, context.workspace)
+    machine = Containers(context.runner).machine()
+    fitted = _fit(described, name, folder, machine, context)
+    wanted = _want(fitted, image, _public_key(folder, context), context.workspace)
+    if not _stands(wanted, found):
+        _down(name, context, keep_folder=True)
+        found = _up(wanted, context)
+    return _settle(wanted, found, context)
+
+
 def _up(wanted: _Wanted, context: Context) -> tuple[Container, ...]:
     engine, cluster = Containers(context.runner), wanted.cluster
     context.progress(f"starting {', '.join(node.name for node in cluster.nodes)}")
@@ -315,16 +330,12 @@ def _up(wanted: _Wanted, context: Context) -> tuple[Container, ...]:
                 engine.remove(left.name)
         engine.start([*wanted.options[node.name], label], wanted.image)
 
-    try:
-        engine.create_network(f"sifline-{cluster.name}", [_label(cluster.name)])
-        _each(cluster.nodes, start)
-        found = engine.find(_label(cluster.name))
-        ended = [item for item in found if not (item.running and item.address)]
-        if ended:
-            raise _not_up(ended[0], "ended while it started", engine)
-    except BaseException:
-        _clear(cluster.name, context)
-        raise
+    engine.create_network(f"sifline-{cluster.name}", [_label(cluster.name)])
+    _each(cluster.nodes, start)
+    found = engine.find(_label(cluster.name))
+    ended = [item for item in found if not (item.running and item.address)]
+    if ended:
+        raise _not_up(ended[0], "ended while it started", engine)
     return found
 
 
@@ -341,15 +352,11 @@ def _settle(wanted: _Wanted, found: Iterable[Container], context: Context) -> Cl
     text = dump_cluster(cluster, path.parent)
     if not (hosts.is_file() and _read(path) == text):
         path.unlink(missing_ok=True)
-        try:
-            keys = _each(cluster.nodes, lambda node: _host_key(containers[node.name], context))
-            _write(hosts, "".join(keys))
-            context.progress("logging in to each node")
-            _log_in(cluster, context)
-            _write(path, text)
-        except BaseException:
-            _clear(cluster.name, context)
-            raise
+        keys = _each(cluster.nodes, lambda node: _host_key(containers[node.name], context))
+        _write(hosts, "".join(keys))
+        context.progress("logging in to each node")
+        _log_in(cluster, context)
+        _write(path, text)
     return load_cluster(path)
 
 
@@ -425,12 +432,6 @@ def _down(name: str, context: Context, *, keep_folder: bool = False) -> list[str
         shutil.rmtree(folder)
         removed.append(f"folder {folder}")
     return removed
-
-
-def _clear(name: str, context: Context) -> None:
-    """Leave nothing half-made; what cannot be removed now is removed by the next run."""
-    with suppress(SiflineError):
-        _down(name, context)
 
 
 # Helpers
