@@ -116,8 +116,8 @@ def test_root_in_the_toolbox_mounts_in_a_user_namespace() -> None:
 
 def test_build_binds_its_two_folders_and_has_no_network(tmp_path: Path) -> None:
     apptainer, runner = toolbox()
-    apptainer.build_from_archive(
-        tmp_path / "image.tar",
+    apptainer.build_from_layout(
+        tmp_path / "layout",
         Path("/out/x.sif"),
         labels={"a": "1"},
         compression=Compression(name="gzip", level=9),
@@ -129,13 +129,13 @@ def test_build_binds_its_two_folders_and_has_no_network(tmp_path: Path) -> None:
     ]
     assert after(argv, "--network") == ["none"]
     assert after(argv, "--mksquashfs-args") == ["-comp gzip -Xcompression-level 9"]
-    assert argv[-2:] == ("/out/x.sif", "image.def")
-    assert (tmp_path / "image.def").read_text() == definition("image.tar", {"a": "1"})
+    assert argv[-2:] == ("/out/x.sif", "layout.def")
+    assert (tmp_path / "layout.def").read_text() == definition("layout", {"a": "1"})
 
 
 def test_definition_leaves_out_labels_without_value() -> None:
-    assert definition("image.tar", {"a": "1 2", "b": ""}) == (
-        "Bootstrap: docker-archive\nFrom: image.tar\n\n%labels\n    a 1 2\n"
+    assert definition("layout", {"a": "1 2", "b": ""}) == (
+        "Bootstrap: oci\nFrom: layout\n\n%labels\n    a 1 2\n"
     )
 
 

@@ -110,9 +110,9 @@ class Apptainer:
             return f"{Path(self.native).name} {self.version} of this machine"
         return f"apptainer {self.version} in {self._toolbox}"
 
-    def build_from_archive(
+    def build_from_layout(
         self,
-        archive: Path,
+        layout: Path,
         sif: Path,
         *,
         labels: Mapping[str, str],
@@ -120,13 +120,13 @@ class Apptainer:
         log: Path | None = None,
         on_line: OnLine | None = None,
     ) -> Result:
-        """Make ``sif`` of a docker-archive. Its folder is the scratch space, too.
+        """Make ``sif`` of an OCI layout. The folder around that is the scratch space, too.
 
         :raises CommandFailed: with the end of what the build printed.
         """
-        scratch = archive.parent
-        recipe = scratch / f"{archive.stem}.def"
-        recipe.write_text(definition(archive.name, labels), encoding="utf-8")
+        scratch = layout.parent
+        recipe = scratch / f"{layout.name}.def"
+        recipe.write_text(definition(layout.name, labels), encoding="utf-8")
         return self._run(
             [
                 *("build", "--disable-cache", "--mksquashfs-args", compression.mksquashfs),
@@ -318,9 +318,9 @@ class Apptainer:
         )
 
 
-def definition(archive: str, labels: Mapping[str, str]) -> str:
-    """Return the definition file that takes ``archive`` as it is and adds ``labels``."""
-    lines = ["Bootstrap: docker-archive", f"From: {archive}", "", "%labels"]
+def definition(layout: str, labels: Mapping[str, str]) -> str:
+    """Return the definition file that takes an OCI layout as it is and adds ``labels``."""
+    lines = ["Bootstrap: oci", f"From: {layout}", "", "%labels"]
     lines += [f"    {key} {value}" for key, value in labels.items() if value]
     return "\n".join(lines) + "\n"
 

@@ -7,6 +7,7 @@ else that carries the image's name here is the remains of a killed run, and is r
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import time
@@ -18,7 +19,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from sifline import records, sif
+from sifline import ocilayout, records, sif
 from sifline.adapters.apptainer import Apptainer, Compression
 from sifline.adapters.docker import Docker
 from sifline.buildcontext import file_digest
@@ -27,9 +28,9 @@ from sifline.model import BuiltImage, Progress, Sif, Workspace
 from sifline.runner import CommandFailed, Context, Result
 
 PREFIX = "org.sifline."
-# This road holds at most this many times the image's size at once: the archive, its unpacked
-# layers, the file tree, the SIF. 3.1 were measured with an image of 0.3 GB.
-COPIES = 3.5
+# This road holds at most this many times the image's size at once: its layers, Apptainer's copy
+# of them, the file tree, the SIF. 3.5 were measured with an image of 0.3 GB.
+COPIES = 3.7
 RESERVE = 64 << 20
 
 # Apptainer looks the command up only after the file system is mounted and the namespaces stand.
@@ -238,14 +239,17 @@ class _Conversion:
 
     def _road(self) -> None:
         """From the engine to a SIF under its temporary name."""
-        archive = self._scratch / "image.tar"
+        archive, layout = self._scratch / "image.tar", self._scratch / "layout"
         progress = self._context.progress
         try:
             progress("saving the image")
             # By id: the tag may move meanwhile.
             Docker(self._context.runner).save(self._built.image_id, archive, log=self._log)
-            self._apptainer.build_from_archive(
-                archive,
+            progress("reading the image's layers")
+            ocilayout.from_archive(archive, layout)
+            archive.unlink()
+            self._apptainer.build_from_layout(
+                layout,
                 self._partial,
                 labels=self._labels(),
                 compression=self._compression,
@@ -308,8 +312,11 @@ class _Conversion:
             self._scratch.mkdir(parents=True)
             yield
         except OSError as error:
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            cause = f"the disk is full; make room in {self._context.workspace.build}"
             raise StepFailed(
-                f"converting {self._name} failed: {error.filename}: {error.strerror}"
+                f"converting {self._name} failed:"
+                f" {cause if full else f'{error.filename}: {error.strerror}'}"
             ) from None
         finally:
             self._partial.unlink(missing_ok=True)

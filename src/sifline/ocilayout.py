@@ -1,0 +1,99 @@
+"""OCI image layouts made of docker-archives, with the layers as they are in the archive.
+
+Apptainer reads both, but makes the second into the first and gzips every layer for it, only
+to unpack them in its next step: handing it a layout saves most of a conversion's time.
+
+Formats: https://github.com/opencontainers/image-spec/blob/v1.1.0/image-layout.md and, for the
+archive, https://github.com/moby/docker-image-spec/blob/v1.3.1/spec.md.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tarfile
+from pathlib import Path
+from typing import IO, Any
+
+from sifline.errors import StepFailed
+
+_OCI = "application/vnd.oci.image."
+# How a layer that is not plain tar begins.
+_COMPRESSIONS = ((b"\x1f\x8b", "+gzip"), (b"\x28\xb5\x2f\xfd", "+zstd"))
+_CHUNK = 1 << 20
+
+
+def from_archive(archive: Path, layout: Path) -> None:
+    """Make the folder ``layout`` of ``archive``, which holds one image.
+
+    :raises StepFailed: where the archive is damaged: each layer is compared with its digest.
+    :raises OSError: where the disk is full.
+    """
+    blobs = layout / "blobs" / "sha256"
+    blobs.mkdir(parents=True)
+    try:
+        with tarfile.open(archive) as tar:
+            manifest = _manifest(tar, blobs)
+    except (tarfile.TarError, KeyError, ValueError, TypeError, AttributeError) as error:
+        raise StepFailed(
+            f"the image the engine saved as {archive} is damaged: {error}; convert it again"
+        ) from None
+    _write(layout / "index.json", {"schemaVersion": 2, "manifests": [manifest]})
+    _write(layout / "oci-layout", {"imageLayoutVersion": "1.0.0"})
+
+
+def _manifest(tar: tarfile.TarFile, blobs: Path) -> dict[str, Any]:
+    """Write the blobs of the archive's image; return the descriptor of its manifest."""
+    (image,) = json.loads(_member(tar, "manifest.json").read())
+    text = _member(tar, image["Config"]).read()
+    config = json.loads(text)
+    names, expected = image["Layers"] or [], config["rootfs"].get("diff_ids") or []
+    if len(names) != len(expected):
+        raise ValueError(f"it has {len(names)} layers instead of {len(expected)}")
+    kind = f"{_OCI}manifest.v1+json"
+    manifest = {
+        "schemaVersion": 2,
+        "mediaType": kind,
+        "config": _blob(blobs, text, f"{_OCI}config.v1+json"),
+        "layers": [
+            _layer(_member(tar, name), digest, blobs)
+            for name, digest in zip(names, expected, strict=True)
+        ],
+    }
+    return _blob(blobs, json.dumps(manifest).encode(), kind)
+
+
+def _member(tar: tarfile.TarFile, name: str) -> IO[bytes]:
+    """Open a member; some engines write a layer that occurs again as a link."""
+    file = tar.extractfile(name)
+    if file is None:
+        raise ValueError(f"{name} is no file")
+    return file
+
+
+def _layer(source: IO[bytes], expected: str, blobs: Path) -> dict[str, Any]:
+    """Copy a layer; return its descriptor. ``expected`` is the digest of the plain layer."""
+    temporary = blobs / "layer"
+    hashed, size, start = hashlib.sha256(), 0, b""
+    with source, temporary.open("wb") as file:
+        while chunk := source.read(_CHUNK):
+            start = start or chunk[:4]
+            hashed.update(chunk)
+            size += file.write(chunk)
+    digest = f"sha256:{hashed.hexdigest()}"
+    kinds = [name for magic, name in _COMPRESSIONS if start.startswith(magic)]
+    if digest != expected and not kinds:
+        raise ValueError(f"layer {expected} has the digest {digest}")
+    temporary.replace(blobs / hashed.hexdigest())
+    kind = "" if digest == expected else kinds[0]
+    return {"mediaType": f"{_OCI}layer.v1.tar{kind}", "digest": digest, "size": size}
+
+
+def _blob(blobs: Path, content: bytes, kind: str) -> dict[str, Any]:
+    digest = hashlib.sha256(content).hexdigest()
+    (blobs / digest).write_bytes(content)
+    return {"mediaType": kind, "digest": f"sha256:{digest}", "size": len(content)}
+
+
+def _write(path: Path, content: dict[str, Any]) -> None:
+    path.write_text(json.dumps(content), encoding="utf-8")
