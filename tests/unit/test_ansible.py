@@ -18,7 +18,7 @@ from sifline.adapters.ansible import HostEvent, NoHosts, Outcome, Stats, TaskSta
 from sifline.errors import MissingError, StepFailed
 from sifline.model import Cluster, Node, Partition, Role, SshAccess, Workspace
 from sifline.runner import Context, Result
-from sifline.stages.provision import playbooks, provision
+from sifline.stages.provision import playbooks, provision, ssh_reason
 from tests.unit.recording import RecordingRunner, answer
 
 ROOT = Path(__file__).parents[2]
@@ -349,3 +349,23 @@ def test_only_changes_are_written_of_what_went_well(callback: Any, tmp_path: Pat
     callback.v2_runner_on_ok(result(changed=False))
     callback.v2_runner_on_ok(result(changed=True))
     assert [event.outcome for event in written(tmp_path)] == [Outcome.CHANGED]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (
+            "Failed to connect to the host via ssh: @@@@@@@@@@\n@  WARNING: CHANGED  @\n"
+            "Host key verification failed.\n",
+            "Host key verification failed.",
+        ),
+        (
+            "Failed to connect to the host via ssh: ssh: connect to host x: Connection refused",
+            "ssh: connect to host x: Connection refused",
+        ),
+        ("", "no reason given"),
+    ],
+    ids=["behind a banner", "on the first line", "none"],
+)
+def test_the_reason_of_ssh_is_found(text: str, expected: str) -> None:
+    assert ssh_reason(text) == expected

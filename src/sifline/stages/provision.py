@@ -72,11 +72,17 @@ def find_fault(run: Run, cluster: Cluster) -> str:
 
 def describe(fault: HostEvent, cluster: Cluster) -> str:
     """Return a fault with its host, task, message and the next command."""
-    message = first_line(fault.message)
     login = login_command(fault.host, cluster)
     if fault.outcome is Outcome.UNREACHABLE:
-        return f"{fault.host} does not answer: {message}; try: {login}"
+        return f"{fault.host} does not answer: {ssh_reason(fault.message)}; try: {login}"
+    message = first_line(fault.message)
     return f"{fault.host}: task {fault.task!r} failed: {message}; look there: {login}"
+
+
+def ssh_reason(text: str) -> str:
+    """Return why ssh gave up: it says so last, after banners and warnings."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return first_line(lines[-1].rpartition("via ssh: ")[2] if lines else "") or "no reason given"
 
 
 def others(faults: Sequence[HostEvent]) -> str:
