@@ -16,6 +16,7 @@ LABEL_IMAGE = "sifline.image"
 LABEL_FINGERPRINT = "sifline.fingerprint"
 CA_SECRET = "ca-certificates"  # noqa: S105 - the secret's id, not its content
 LOG_LINES = 20
+STEP_WIDTH = 100
 
 _STEP = re.compile(r"^#\d+ (\[[^\]]+\] .*)$")
 _FAILED_STEP = re.compile(r"^ > (\[[^\]]+\] .*?):?$", re.MULTILINE)
@@ -82,7 +83,7 @@ class Docker:
         def line(text: str) -> None:
             match = _STEP.match(text)
             if match:
-                on_step(match[1])
+                on_step(_shortened(match[1]))
 
         log.unlink(missing_ok=True)
         result = docker(self._runner, *argv, "--", str(folder), check=False, log=log, on_line=line)
@@ -122,9 +123,15 @@ class Docker:
     @staticmethod
     def _build_error(folder: Path, result: Result, log: Path) -> StepFailed:
         match = _FAILED_STEP.search(result.stderr)
-        step = match[1] if match else "before the first step"
+        step = _shortened(match[1]) if match else "before the first step"
         cause = "the disk is full; " if "no space left on device" in result.stderr else ""
         return StepFailed(
             f"building {folder.name} failed at {step}; {cause}the whole log is {log}",
             details=result.tail(LOG_LINES),
         )
+
+
+def _shortened(step: str) -> str:
+    """A step of a Dockerfile on one readable line: a RUN may hold a whole script."""
+    words = " ".join(step.split())
+    return words if len(words) <= STEP_WIDTH else f"{words[:STEP_WIDTH]}…"
