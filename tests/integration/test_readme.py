@@ -1,4 +1,4 @@
-"""The README's commands, run as they stand there, in a fresh copy of this checkout."""
+"""What README and tutorial tell a person to type, typed in a fresh copy of this checkout."""
 
 from __future__ import annotations
 
@@ -47,13 +47,13 @@ def copy(tmp_path: Path, context: Context) -> Iterator[Path]:
     virtual.down(CLUSTER, context)
 
 
-def test_every_command_of_the_readme_works_in_the_order_it_stands_there(copy: Path) -> None:
-    wanted = commands((copy / "README.md").read_text(encoding="utf-8"))
+def run(copy: Path, document: str) -> str:
+    """Run what ``document`` tells a person to type, line by line, and return what it printed."""
+    wanted = commands((copy / document).read_text(encoding="utf-8"))
     assert "scripts/bootstrap invoke quickstart" in wanted
     environment = {key: value for key, value in os.environ.items() if key != "VIRTUAL_ENV"}
-
     done = subprocess.run(
-        ["bash", "-o", "errexit", "-o", "xtrace"],
+        ["bash", "-o", "errexit", "-o", "pipefail", "-o", "xtrace"],
         input="\n".join(wanted),
         cwd=copy,
         env=environment,
@@ -62,9 +62,21 @@ def test_every_command_of_the_readme_works_in_the_order_it_stands_there(copy: Pa
         check=False,
         timeout=1200,
     )
-
     assert done.returncode == 0, done.stderr[-4000:]
-    assert "MPI job passed: rank 0 on compute-01 sum 6" in done.stdout
+    return done.stdout
+
+
+def test_every_command_of_readme_and_tutorial_works_where_it_stands(copy: Path) -> None:
+    printed = run(copy, "README.md")
+
+    assert "MPI job passed: rank 0 on compute-01 sum 6" in printed
+    assert "0 failed, 0 skipped" in printed
     # One greeting from each of two nodes.
-    assert len(re.findall(r"^hello$", done.stdout, re.MULTILINE)) == 2
-    assert "0 failed, 0 skipped" in done.stdout
+    assert len(re.findall(r"^hello$", printed, re.MULTILINE)) == 2
+
+    printed = run(copy, "docs/tutorial/first-image.md")
+
+    assert "hello-you (docker): 11 passed" in printed
+    assert len(re.findall(r"^hello you$", printed, re.MULTILINE)) == 2
+    assert len(re.findall(r"^hello-you +\S+ +sent ", printed, re.MULTILINE)) == 3
+    assert len(re.findall(r"^hello-you +\S+ +held already ", printed, re.MULTILINE)) == 3
