@@ -213,11 +213,12 @@ class Pipeline:
         """Bring up the virtual cluster ``name`` from ``file``."""
         from sifline import virtual
 
-        self.build([NODE_IMAGE])
+        described = file or self._workspace.root / "clusters" / "virtual.yaml"
+        image = virtual.image_of(described, name)
+        if image in self.images:
+            self.build([image])
         with self._show.step(f"cluster.up {name}"):
-            return virtual.up(
-                file or self._workspace.root / "clusters" / "virtual.yaml", name, self._context
-            )
+            return virtual.up(described, name, self._context)
 
     def cluster_down(self, name: str) -> tuple[str, ...]:
         """Take the virtual cluster ``name`` down."""

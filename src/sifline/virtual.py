@@ -86,7 +86,7 @@ def up(cluster_file: Path, name: str, context: Context) -> Cluster:
     :raises MissingError: where the image or the engine is missing.
     :raises StepFailed: where a node does not come up; nothing of the cluster is left then.
     """
-    _check_name(name)
+    image = image_of(cluster_file, name)
     engine = Containers(context.runner)
     described = load_cluster(cluster_file, standing=False)
     if len(described.nodes) > MOST_NODES:
@@ -94,18 +94,33 @@ def up(cluster_file: Path, name: str, context: Context) -> Cluster:
             f"{cluster_file}: {len(described.nodes)} nodes are too many for one machine;"
             f" at most {MOST_NODES}"
         )
-    image = _image(cluster_file, engine)
+    image_id = _held(image, engine)
     with _locked(name, context.workspace):
         found = engine.find(_label(name))
         _refuse_other_checkout(name, found, context.workspace)
         try:
-            return _bring(described, name, image, found, context)
+            return _bring(described, name, image_id, found, context)
         except BaseException:
             # What cannot be removed now is removed by the next run.
             if not (_folder(name, context.workspace) / STATE_FILE).exists():
                 with suppress(SiflineError):
                     _down(name, context)
             raise
+
+
+def image_of(cluster_file: Path, name: str) -> str:
+    """Return the image that the nodes of ``name`` are made of, before anything is built.
+
+    :raises UsageError: for a name or a file that cannot be used.
+    """
+    _check_name(name)
+    load_cluster(cluster_file, standing=False)
+    section = load_virtual(cluster_file)
+    section.only("image")
+    image = section.text("image", DEFAULT_IMAGE)
+    if not IMAGE_NAME.fullmatch(image):
+        raise section.wrong("image", "the name of an image", image)
+    return image
 
 
 def down(name: str, context: Context) -> Sequence[str]:
@@ -163,12 +178,8 @@ def _check_name(name: str) -> None:
         )
 
 
-def _image(cluster_file: Path, engine: Containers) -> str:
-    section = load_virtual(cluster_file)
-    section.only("image")
-    image = section.text("image", DEFAULT_IMAGE)
-    if not IMAGE_NAME.fullmatch(image):
-        raise section.wrong("image", "the name of an image", image)
+def _held(image: str, engine: Containers) -> str:
+    """The id of ``image`` in the engine."""
     image_id = engine.image_id(f"sifline/{image}:latest")
     if not image_id:
         raise MissingError(f"the engine has no image {image}; run invoke build.{image}")
@@ -305,13 +316,13 @@ def _stands(wanted: _Wanted, found: Iterable[Container]) -> bool:
 
 
 def _bring(
-    described: Cluster, name: str, image: str, found: Iterable[Container], context: Context
+    described: Cluster, name: str, image_id: str, found: Iterable[Container], context: Context
 ) -> Cluster:
     """Make ``found`` what is described, or leave it where it is."""
     folder = _folder(name, context.workspace)
     machine = Containers(context.runner).machine()
     fitted = _fit(described, name, folder, machine, context)
-    wanted = _want(fitted, image, _public_key(folder, context), context.workspace)
+    wanted = _want(fitted, image_id, _public_key(folder, context), context.workspace)
     if not _stands(wanted, found):
         _down(name, context, keep_folder=True)
         found = _up(wanted, context)

@@ -190,3 +190,22 @@ def test_no_engine_is_one_line_and_its_own_exit_code(
 
     assert done.returncode == 3
     assert "no Docker engine answers; run scripts/bootstrap" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--name", "a b;c"), "cluster name 'a b;c'"),
+        (("--file", "nope.yaml"), "nope.yaml: no such file"),
+    ],
+)
+def test_a_cluster_that_cannot_be_is_refused_before_anything_is_built(
+    project: Path, words: tuple[str, ...], message: str
+) -> None:
+    (project / "clusters").mkdir()
+    (project / "clusters" / "virtual.yaml").write_text(
+        "nodes: [{name: c, role: controller}, {name: n, role: compute}]\n"
+        "name: v\npartitions: [{name: p}]\n"
+    )
+
+    assert message in refused(project, "cluster.up", *words)
