@@ -91,7 +91,7 @@ def test_a_failing_step_is_named_with_the_end_of_its_log(project: Project) -> No
     assert project.inspect(name) is None
 
 
-@pytest.mark.parametrize("number", [2, 15], ids=["SIGINT", "SIGTERM"])
+@pytest.mark.parametrize("number", [1, 2, 15], ids=["SIGHUP", "SIGINT", "SIGTERM"])
 def test_an_interrupted_build_says_so_and_leaves_nothing(project: Project, number: int) -> None:
     name = project.image("a", SLOW)
 

@@ -64,7 +64,9 @@ class Run:
 
 def guarded(body: Callable[[], None], *, debug: bool) -> None:
     """Call ``body``; end the program with one line and an exit code where it fails."""
-    signal.signal(signal.SIGTERM, _terminate)
+    # Commands run in groups of their own: they have to be ended, not left behind.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _terminate)
     try:
         body()
     except SiflineError as error:
