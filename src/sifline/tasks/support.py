@@ -66,7 +66,8 @@ def guarded(body: Callable[[], None], *, debug: bool) -> None:
     """Call ``body``; end the program with one line and an exit code where it fails."""
     # Commands run in groups of their own: they have to be ended, not left behind.
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _terminate)
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
+            signal.signal(number, _terminate)
     try:
         body()
     except SiflineError as error:
