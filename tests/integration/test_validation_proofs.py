@@ -80,9 +80,9 @@ class Hands:
         # grep, because a substitution that changes nothing would prove nothing.
         change = (
             f"grep -q {shlex.quote(old)} {path}; cp -p {path} {path}.kept; "
-            f"sed -i {shlex.quote(f's|{old}|{new}|')} {path}; systemctl restart slurmd"
+            f"sed -i {shlex.quote(f's|{old}|{new}|')} {path}; {restart('slurmd')}"
         )
-        mend = f"test ! -e {path}.kept || mv {path}.kept {path}; systemctl restart slurmd"
+        mend = f"test ! -e {path}.kept || mv {path}.kept {path}; {restart('slurmd')}"
         with ExitStack() as stack:
             for node in self.cluster.compute:
                 stack.enter_context(self.done(node, change, mend))
@@ -106,6 +106,11 @@ class Hands:
         raise AssertionError(f"after {SETTLE_SECONDS} s: {state}")
 
 
+def restart(unit: str) -> str:
+    """The command line that restarts ``unit``, however often that was done just now."""
+    return f"systemctl reset-failed {unit}; systemctl restart {unit}"
+
+
 Sabotage = Callable[[Hands], AbstractContextManager[None]]
 
 
@@ -120,9 +125,7 @@ class Proof:
 
 
 def stopped(unit: str, node: Callable[[Hands], Node]) -> Sabotage:
-    return lambda hands: hands.done(
-        node(hands), f"systemctl stop {unit}", f"systemctl start {unit}"
-    )
+    return lambda hands: hands.done(node(hands), f"systemctl stop {unit}", restart(unit))
 
 
 def second(hands: Hands) -> Node:
@@ -133,8 +136,8 @@ def other_munge_key(hands: Hands) -> AbstractContextManager[None]:
     key = "/etc/munge/munge.key"
     return hands.done(
         hands.second,
-        f"cp -p {key} {key}.kept; head -c 1024 /dev/urandom > {key}; systemctl restart munge",
-        f"mv {key}.kept {key}; systemctl restart munge; systemctl restart slurmd",
+        f"cp -p {key} {key}.kept; head -c 1024 /dev/urandom > {key}; {restart('munge')}",
+        f"mv {key}.kept {key}; {restart('munge')}; {restart('slurmd')}",
     )
 
 

@@ -105,6 +105,12 @@ def test_a_verb_over_all_images_needs_the_flag(project: Path) -> None:
     assert "build.<image>, or build --all" in refused(project, "build")
 
 
+def test_the_verb_that_only_looks_does_not(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{project}/no.sock")
+
+    assert "no Docker engine answers" in invoke(project, "status").stderr
+
+
 def test_a_new_folder_shows_up_with_no_other_step(project: Path) -> None:
     add(project, "new")
 

@@ -95,12 +95,12 @@ def _verb(verb: Body, names: Sequence[str], workspace: Workspace) -> VerbCollect
 
 
 def _for_all(verb: Body) -> Body:
-    """The verb over all images; without --all it is refused, for it may take hours."""
+    """The verb over all images; without --all it is refused, unless it only looks."""
 
-    def every(run: Run, images: Sequence[str], *, all: bool = False, **flags: Any) -> None:
-        if not all:
+    def every(run: Run, names: Sequence[str], *, all: bool = False, **flags: Any) -> None:
+        if not all and verb not in images.LOOKING:
             raise UsageError(f"which image? Say {verb.__name__}.<image>, or {verb.__name__} --all")
-        verb(run, images, **flags)
+        verb(run, names, **flags)
 
     every.__doc__ = f"{_first_line(verb)} With --all: every image."
     flag = inspect.Parameter("all", inspect.Parameter.KEYWORD_ONLY, default=False)

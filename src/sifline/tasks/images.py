@@ -104,4 +104,6 @@ def status(run: Run, images: Sequence[str], *, json: bool = False) -> None:
     run.print(tables.dump(states) if json else tables.states(states))
 
 
+# Over all images even without --all: they change nothing and take no time.
+LOOKING = (status,)
 VERBS = (build, test, convert, make, deploy, info, shell, clean, status)
