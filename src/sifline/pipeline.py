@@ -233,12 +233,14 @@ class Pipeline:
 
         return virtual.status(name, self._context)
 
-    def cluster_shell(self, name: str, node: str, command: Sequence[str]) -> int:
+    def cluster_shell(
+        self, name: str, node: str, command: Sequence[str], *, user: str = ""
+    ) -> int:
         """Open a node of a virtual cluster on the user's terminal."""
         from sifline import virtual
 
         return self._context.runner.attach(
-            virtual.shell_argv(name, node, self._context, command=command)
+            virtual.shell_argv(name, node, self._context, command=command, user=user)
         )
 
     def cluster(self, name: str) -> Cluster:

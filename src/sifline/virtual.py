@@ -146,8 +146,10 @@ def status(name: str, context: Context) -> tuple[NodeState, ...]:
     )
 
 
-def shell_argv(name: str, node: str, context: Context, *, command: Sequence[str]) -> list[str]:
-    """Return the command line that opens ``node``, or runs ``command`` there, as root.
+def shell_argv(
+    name: str, node: str, context: Context, *, command: Sequence[str], user: str = ""
+) -> list[str]:
+    """Return the command line that opens ``node``, or runs ``command`` there; as root or ``user``.
 
     :raises UsageError: where the cluster or the node does not stand, with the nearest names.
     """
@@ -162,7 +164,10 @@ def shell_argv(name: str, node: str, context: Context, *, command: Sequence[str]
             f"{node} of cluster {name} is {nodes[node].state}; run invoke cluster.up --name {name}"
         )
     return Containers(context.runner).shell_argv(
-        nodes[node].name, list(command) or ["bash", "-l"], terminal=sys.stdin.isatty()
+        nodes[node].name,
+        list(command) or ["bash", "-l"],
+        user=user,
+        terminal=sys.stdin.isatty(),
     )
 
 

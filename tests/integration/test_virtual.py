@@ -296,10 +296,17 @@ def test_a_missing_image_is_named(space: Context, file: Callable[..., Path]) -> 
     assert left(NAME, space) == []
 
 
+PRINT = ("sh", "-c", 'echo "$(id -u) $HOME"')
+
+
 @pytest.mark.usefixtures("standing")
-def test_shell_runs_a_command_as_root(shared: Context) -> None:
-    argv = virtual.shell_argv(SHARED, "compute-01", shared, command=["id", "-u"])
-    assert shared.runner.run(argv).stdout == "0\n"
+@pytest.mark.parametrize(
+    ("user", "expected"),
+    [("", "0 /root\n"), ("root", "0 /root\n"), ("alice", "1001 /home/alice\n")],
+)
+def test_shell_runs_a_command_as_that_user(shared: Context, user: str, expected: str) -> None:
+    argv = virtual.shell_argv(SHARED, "compute-01", shared, command=PRINT, user=user)
+    assert shared.runner.run(argv).stdout == expected
 
 
 @pytest.mark.usefixtures("standing")

@@ -117,10 +117,16 @@ class Containers:
         """Remove the volume ``name``, which no container uses."""
         self._docker("volume", "rm", name)
 
-    def shell_argv(self, name: str, command: Sequence[str], *, terminal: bool) -> list[str]:
-        """Return the command line that runs ``command`` inside the container ``name``."""
-        tty = ["--tty"] if terminal else []
-        return ["docker", "exec", "--interactive", *tty, "--workdir=/root", name, *command]
+    def shell_argv(
+        self, name: str, command: Sequence[str], *, user: str = "", terminal: bool
+    ) -> list[str]:
+        """Return the command line that runs ``command`` inside ``name``, from the user's home."""
+        argv = ["docker", "exec", "--interactive", *(["--tty"] if terminal else [])]
+        if user and user != "root":
+            argv += [f"--user={user}", f"--workdir=/home/{user}"]
+        else:
+            argv += ["--workdir=/root"]
+        return [*argv, name, *command]
 
     def _ids(self, kind: str, *options: str, label: str) -> tuple[str, ...]:
         result = self._docker(kind, "ls", "--quiet", *options, "--filter", f"label={label}")

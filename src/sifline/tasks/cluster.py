@@ -32,9 +32,16 @@ def status(run: Run, _: Sequence[str], *, name: str = VIRTUAL, json: bool = Fals
     run.print(tables.dump(states) if json else tables.node_states(states))
 
 
-def shell(run: Run, _: Sequence[str], *, node: str = "controller", name: str = VIRTUAL) -> None:
+def shell(
+    run: Run,
+    _: Sequence[str],
+    *,
+    node: str = "controller",
+    name: str = VIRTUAL,
+    user: str = "root",
+) -> None:
     """Open a shell on a node of a virtual cluster, or run the command after --."""
-    run.end(run.pipeline.cluster_shell(name, node, run.command))
+    run.end(run.pipeline.cluster_shell(name, node, run.command, user=user))
 
 
 def provision(run: Run, _: Sequence[str], *, cluster: str = VIRTUAL, check: bool = False) -> None:
