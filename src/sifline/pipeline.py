@@ -138,7 +138,6 @@ class Pipeline:
             }
             path = self._workspace.sif(name)
             if path.is_file():
-                self._need_apptainer()
                 fact["sif"] = convert.info(path, self._context)
             facts.append(fact)
         return facts

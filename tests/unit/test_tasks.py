@@ -215,3 +215,24 @@ def test_a_cluster_that_cannot_be_is_refused_before_anything_is_built(
     )
 
     assert message in refused(project, "cluster.up", *words)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"hello", "is not a SIF"), (b"", "is not a SIF")],
+    ids=["text", "empty"],
+)
+def test_a_file_that_is_no_sif_is_refused_by_info(
+    project: Path, content: bytes, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # An engine that holds nothing: info looks, it never builds.
+    fake = project / "bin" / "docker"
+    fake.parent.mkdir()
+    fake.write_text("#!/bin/sh\necho '[]'\n")
+    fake.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{fake.parent}:/usr/bin:/bin")
+    path = project / "build" / "sif" / "hello-mpi.sif"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(content)
+
+    assert message in refused(project, "info.hello-mpi")
