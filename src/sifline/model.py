@@ -61,9 +61,13 @@ class Progress(Protocol):
         """Say what is being done now; one short line."""
 
 
+# The name of a prepared root file system in the image's folder.
+PREPARED = "rootfs.tar"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Prepare:
-    """A root file system made before the build, as ``rootfs.tar`` in the image's folder."""
+    """A root file system made before the build, as ``PREPARED`` in the image's folder."""
 
     suite: str
     packages: tuple[str, ...] = ()
@@ -81,11 +85,6 @@ class Image:
     build_args: tuple[tuple[str, str], ...] = ()
     prepare: Prepare | None = None
     category: str = "custom-images"
-
-    @property
-    def dockerfile(self) -> Path:
-        """The recipe."""
-        return self.folder / "Dockerfile"
 
 
 @dataclass(frozen=True, kw_only=True)

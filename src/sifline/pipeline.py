@@ -16,6 +16,7 @@ from sifline.adapters.docker import Docker
 from sifline.buildcontext import digest
 from sifline.errors import MissingError, UsageError
 from sifline.model import (
+    PREPARED,
     BuiltImage,
     CheckResult,
     Cluster,
@@ -59,25 +60,30 @@ class Pipeline:
 
     def plan(self, names: Iterable[str], *, force: bool = False) -> tuple[Step, ...]:
         """Return what building ``names`` would do, and why."""
+        return self._look(names, force=force)[0]
+
+    def _look(
+        self, names: Iterable[str], *, force: bool = False
+    ) -> tuple[tuple[Step, ...], dict[str, BuiltImage]]:
+        """Ask the engine once: the plan, and the images it was made from."""
         wanted = set(self._known(names))
         needed = [self.images[name] for name in plan.order(self.images, wanted)]
         held = build.existing(needed, self._context)
         steps = plan.plan(
             self.images, wanted, {name: item.fingerprint for name, item in held.items()}
         )
-        if not force:
-            return steps
-        return tuple(
-            replace(step, needed=True, reason=step.reason or "--force")
-            if step.image.name in wanted
-            else step
-            for step in steps
-        )
+        if force:
+            steps = tuple(
+                replace(step, needed=True, reason=step.reason or "--force")
+                if step.image.name in wanted
+                else step
+                for step in steps
+            )
+        return steps, held
 
     def build(self, names: Iterable[str], *, force: bool = False) -> tuple[BuiltImage, ...]:
         """Build ``names`` and what they are built on, where anything changed."""
-        steps = self.plan(names, force=force)
-        held = build.existing([step.image for step in steps], self._context)
+        steps, held = self._look(names, force=force)
         done = []
         for step in steps:
             if step.needed:
@@ -144,9 +150,9 @@ class Pipeline:
 
     def status(self, names: Sequence[str]) -> tuple[ImageState, ...]:
         """Return the state of each image."""
-        steps = {step.image.name: step for step in self.plan(names)}
-        held = build.existing([step.image for step in steps.values()], self._context)
-        return tuple(self._state(steps[name], held.get(name)) for name in self._known(names))
+        steps, held = self._look(names)
+        by_name = {step.image.name: step for step in steps}
+        return tuple(self._state(by_name[name], held.get(name)) for name in names)
 
     def shell(
         self,
@@ -199,7 +205,7 @@ class Pipeline:
                     *self._workspace.logs.glob(f"{name}.*.log"),
                 ]
                 if self.images[name].prepare:
-                    paths.append(self.images[name].folder / plan.PREPARED)
+                    paths.append(self.images[name].folder / PREPARED)
             for path in paths:
                 if path.exists():
                     path.unlink()

@@ -94,3 +94,16 @@ def project(tmp_path: Path) -> Iterator[Project]:
     tags = docker("image", "ls", "--quiet", f"sifline/{made.prefix}-*").stdout.split()
     if tags:
         docker("image", "rm", "--force", *set(tags))
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
+    """A disk of the size that the test is marked with: ``parametrize(…, indirect=True)``."""
+    if os.geteuid() != 0:
+        pytest.skip("mounting a small tmpfs needs root")
+    folder = tmp_path / "small"
+    folder.mkdir()
+    options = ["-t", "tmpfs", "-o", f"size={request.param}", "tmpfs"]
+    subprocess.run(["mount", *options, str(folder)], check=True)
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
-import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -153,18 +150,7 @@ def test_a_prepared_root_file_system_is_bit_identical_when_made_twice(tmp_path: 
     assert digest_of(tmp_path / "one.tar") == digest_of(tmp_path / "two.tar")
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    if os.geteuid() != 0:
-        pytest.skip("mounting a small tmpfs needs root")
-    folder = tmp_path / "small"
-    folder.mkdir()
-    mount = shutil.which("mount") or "/bin/mount"
-    subprocess.run([mount, "-t", "tmpfs", "-o", "size=16m", "tmpfs", str(folder)], check=True)
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
-
-
+@pytest.mark.parametrize("small_disk", ["16m"], indirect=True)
 def test_a_full_disk_leaves_no_root_file_system(small_disk: Path, tmp_path: Path) -> None:
     target = small_disk / "rootfs.tar"
 

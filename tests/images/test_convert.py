@@ -262,24 +262,14 @@ def test_of_two_conversions_at_once_one_does_the_work(
     assert sorted(words[1] for words in said) == ["False", "True"]
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    if os.geteuid() != 0:
-        pytest.skip("mounting a small tmpfs needs root")
-    folder = tmp_path / "small"
-    folder.mkdir()
-    mount = shutil.which("mount") or "/bin/mount"
-    subprocess.run([mount, "-t", "tmpfs", "-o", "size=300m", "tmpfs", str(folder)], check=True)
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
-
-
+@pytest.mark.parametrize("small_disk", ["300m"], indirect=True)
 def test_too_small_a_disk_is_refused_with_figures(small_disk: Path) -> None:
     with pytest.raises(StepFailed, match=r"needs 0\.\d\d GB free in .*, and there are 0\.3\d GB"):
         convert.convert(built("big", TRIXIE), context(small_disk))
     assert left_over(small_disk) == []
 
 
+@pytest.mark.parametrize("small_disk", ["300m"], indirect=True)
 @pytest.mark.parametrize(
     ("filled", "step"),
     [

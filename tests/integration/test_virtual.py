@@ -177,8 +177,13 @@ def test_a_stopped_node_is_made_anew(up: Callable[..., Cluster], space: Context)
 
 def test_a_lost_key_is_replaced(up: Callable[..., Cluster], space: Context) -> None:
     up()
-    (space.workspace.clusters / NAME / "id_ed25519").unlink()
-    ask(up(), space, "true")
+    key = space.workspace.clusters / NAME / "id_ed25519"
+    lost = key.read_text()
+    key.unlink()
+    assert ask(up(), space, "whoami") == dict.fromkeys(
+        ("controller", "compute-01", "compute-02"), "admin"
+    )
+    assert key.read_text() != lost
 
 
 def test_another_description_is_noticed(

@@ -206,10 +206,6 @@ class Apptainer:
         """
         return self._run(["sif", "list", str(sif)], binds=[_file(sif)]).stdout
 
-    def sif_header(self, sif: Path) -> str:
-        """Return Apptainer's own words on the header."""
-        return self._run(["sif", "header", str(sif)], binds=[_file(sif)]).stdout
-
     def stop_builds(self, scratch: Path) -> None:
         """End the build that a killed run left at work in ``scratch``."""
         if self.native:

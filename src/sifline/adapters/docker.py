@@ -105,8 +105,6 @@ class Docker:
         command: Sequence[str],
         *,
         volumes: Sequence[str] = (),
-        environment: Mapping[str, str] | None = None,
-        user: str = "",
         gpus: str = "",
         terminal: bool = False,
     ) -> list[str]:
@@ -114,9 +112,6 @@ class Docker:
         argv = ["docker", "run", "--rm", "--interactive", *(["--tty"] if terminal else [])]
         for volume in volumes:
             argv += ["--volume", volume]
-        for key, value in (environment or {}).items():
-            argv += ["--env", f"{key}={value}"]
-        argv += ["--user", user] if user else []
         argv += ["--gpus", gpus] if gpus else []
         return [*argv, tag, *command]
 

@@ -10,7 +10,7 @@ from sifline import records
 from sifline.adapters.docker import CA_SECRET, LABEL_FINGERPRINT, LABEL_IMAGE, Docker, EngineImage
 from sifline.adapters.mmdebstrap import Mmdebstrap
 from sifline.errors import StepFailed
-from sifline.model import BuiltImage, Image, Step
+from sifline.model import PREPARED, BuiltImage, Image, Step
 from sifline.runner import Context
 
 # Where Debian and the Red Hat family keep the bundle of trusted certificates.
@@ -18,7 +18,6 @@ CA_BUNDLES = (
     Path("/etc/ssl/certs/ca-certificates.crt"),
     Path("/etc/pki/tls/certs/ca-bundle.crt"),
 )
-PREPARED = "rootfs.tar"
 
 
 def existing(images: Iterable[Image], context: Context) -> dict[str, BuiltImage]:

@@ -8,11 +8,10 @@ from collections.abc import Iterable, Mapping
 
 from sifline.buildcontext import digest
 from sifline.errors import UsageError
-from sifline.model import Image, Step
+from sifline.model import PREPARED, Image, Step
 
 # Changing what goes into a fingerprint makes every image new: raise this then.
 FORMAT = 1
-PREPARED = "rootfs.tar"
 
 
 def order(images: Mapping[str, Image], wanted: Iterable[str]) -> tuple[str, ...]:
