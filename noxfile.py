@@ -92,6 +92,13 @@ def integration(session: nox.Session) -> None:
     run(session, "pytest", "tests/integration", *session.posargs)
 
 
+@judges(default=False)
+def bench(session: nox.Session) -> None:
+    """Speed against its peers, into docs/reference/benchmarks.md; `-- NAME` selects: minutes."""
+    run(session, "invoke", "build.toolbox", "build.debian-bookworm")
+    run(session, "python", "-m", "tests.bench", *session.posargs)
+
+
 @nox.session(default=False)
 def lock(session: nox.Session) -> None:
     """Make requirements/dev.lock anew; `-- --upgrade` takes newer releases."""

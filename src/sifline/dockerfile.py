@@ -1,150 +1,230 @@
-"""A Dockerfile's instructions and the images it is built on, read without building it."""
+"""A Dockerfile's stages and the images they are built on, read without building it.
+
+The rules are BuildKit's, from its sources and from trying: names of stages are lower case,
+an ARG counts for FROM where it stands before the first one, ``--from`` knows no variables.
+"""
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
-from sifline.errors import UsageError
+from sifline import dockerwords
+from sifline.dockersyntax import Parser, Syntax, Use, refusal
+from sifline.errors import UsageError, did_you_mean
 
-_INSTRUCTION = re.compile(r"^\s*([A-Za-z]+)(?:\s+(.*))?$", re.DOTALL)
-_VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)(?:(:?[-+])([^}]*))?\})")
-_HEREDOC = re.compile(r"<<-?\s*(['\"]?)([A-Za-z_]\w*)\1")
-_KNOWN = frozenset(
-    {"ADD", "ARG", "CMD", "COPY", "ENTRYPOINT", "ENV", "EXPOSE", "FROM", "HEALTHCHECK", "LABEL"}
-    | {"MAINTAINER", "ONBUILD", "RUN", "SHELL", "STOPSIGNAL", "USER", "VOLUME", "WORKDIR"}
+# The grammar of an image name, github.com/distribution/reference.
+_PART = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
+_IMAGE = re.compile(
+    r"(?:(?:[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*|\[[0-9a-fA-F:]+\])(?::[0-9]+)?/)?"
+    rf"{_PART}(?:/{_PART})*(?::\w[\w.-]{{0,127}})?"
+    r"(?:@[A-Za-z][A-Za-z0-9]*(?:[-_+.][A-Za-z][A-Za-z0-9]*)*:[0-9a-fA-F]{32,})?",
+    re.ASCII,
 )
-_HEREDOC_VERBS = frozenset({"RUN", "COPY", "ADD"})
+_MACHINES = {
+    "x86_64": "amd64",
+    "i686": "386",
+    "aarch64": "arm64",
+    "armv7l": "arm/v7",
+    "armv6l": "arm/v6",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Instruction:
-    """One instruction, its verb in upper case; ``line`` counts from 1."""
+class Reference:
+    """An image that a build takes files from, its name as the engine gets it.
 
-    verb: str
-    value: str
+    ``platform`` is what ``FROM --platform`` asks for, "" where it does not.
+    """
+
+    text: str
+    platform: str
     line: int
 
 
-def instructions(path: Path) -> tuple[Instruction, ...]:
-    """Return the instructions of the Dockerfile at ``path``, continuation lines joined.
+@dataclass(frozen=True, kw_only=True)
+class _Edge:
+    """A use and what it comes to: the stage of that number, or else the image."""
 
-    :raises UsageError: naming the line, where it is none; where there is no FROM.
+    use: Use
+    stage: int | None
+    reference: Reference
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dockerfile:
+    """What is written in a Dockerfile; what it comes to depends on the build arguments.
+
+    ``text`` is the file's, its line ends kept, bytes that are no UTF-8 as ``surrogateescape``.
+    ``arguments`` are the names that ARG declares anywhere, ``stages`` those of the named stages,
+    ``secrets`` the ids that RUN mounts and whether it fails without.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: cannot be read: {error}; a Dockerfile is UTF-8 text") from None
-    found = tuple(_parse(path, line, logical) for line, logical in _logical_lines(text))
-    if not any(instruction.verb == "FROM" for instruction in found):
-        raise UsageError(f"{path}: has no FROM; begin it with FROM and the image to build on")
-    return found
 
+    path: Path
+    text: str = field(repr=False)
+    arguments: tuple[str, ...]
+    stages: tuple[str, ...]
+    secrets: tuple[tuple[str, bool], ...]
+    _syntax: Syntax = field(repr=False)
 
-def references(path: Path, arguments: Mapping[str, str] | None = None) -> tuple[str, ...]:
-    """Return the images the Dockerfile takes files from, each once, in order.
+    @classmethod
+    def read(cls, path: Path) -> Dockerfile:
+        """Read the Dockerfile at ``path``.
 
-    That is FROM and ``COPY --from``, ARG defaults expanded (``arguments`` override them),
-    names of its own stages and ``scratch`` left out.
-
-    :raises UsageError: where the file is no Dockerfile or a FROM expands to nothing.
-    """
-    given = dict(arguments or {})
-    values: dict[str, str] = {}
-    stages: set[str] = set()
-    found: dict[str, None] = {}
-    for item in instructions(path):
-        if item.verb == "ARG" and not stages and not found:
-            name, _, default = item.value.partition("=")
-            values[name.strip()] = given.get(name.strip(), _expand(_unquote(default), values))
-        elif item.verb == "FROM":
-            reference, stage = _from(path, item, values)
-            if reference not in stages and reference != "scratch":
-                found[reference] = None
-            stages.add(stage or f"#{len(stages)}")
-        elif item.verb in {"ADD", "COPY", "RUN"}:
-            for reference in _sources(item.value):
-                if reference.lower() not in stages and not reference.isdecimal():
-                    found[_expand(reference, values)] = None
-    return tuple(found)
-
-
-def _sources(value: str) -> Iterator[str]:
-    """Yield the images of ``--from=`` and ``--mount=…,from=``; such flags come first."""
-    for word in value.split():
-        if not word.startswith("--"):
-            return
-        flag, _, content = word.partition("=")
-        if flag == "--from":
-            yield content
-        elif flag == "--mount":
-            yield from (part[5:] for part in content.split(",") if part.startswith("from="))
-
-
-def _from(path: Path, item: Instruction, values: Mapping[str, str]) -> tuple[str, str]:
-    words = [word for word in item.value.split() if not word.startswith("--")]
-    if len(words) not in {1, 3} or (len(words) == 3 and words[1].upper() != "AS"):  # noqa: PLR2004
-        raise UsageError(f"{path}: line {item.line}: FROM takes an image, or image AS stage")
-    reference = _expand(words[0], values)
-    if not reference:
-        raise UsageError(
-            f"{path}: line {item.line}: FROM {words[0]} expands to nothing;"
-            " give its ARG a default before the first FROM"
+        :raises UsageError: naming the line, where the engine would not take it for one.
+        """
+        try:
+            text = path.read_bytes().decode("utf-8", "surrogateescape")
+        except OSError as error:
+            raise UsageError(f"{path}: cannot be read: {error.strerror}") from None
+        syntax = Parser(path, text).syntax()
+        return cls(
+            path=path,
+            text=text,
+            arguments=syntax.declared,
+            stages=tuple(dict.fromkeys(stage.name for stage in syntax.stages if stage.name)),
+            secrets=syntax.secrets,
+            _syntax=syntax,
         )
-    return reference, (words[2].lower() if len(words) == 3 else "")  # noqa: PLR2004
 
+    def references(
+        self, arguments: Mapping[str, str], *, target: str = ""
+    ) -> tuple[Reference, ...]:
+        """Return the images that the stage ``target`` (default: the last) needs, each once.
 
-def _parse(path: Path, line: int, logical: str) -> Instruction:
-    match = _INSTRUCTION.match(logical)
-    verb = match.group(1).upper() if match else ""
-    if not match or verb not in _KNOWN:
-        word = logical.split(maxsplit=1)[0][:40]
-        raise UsageError(f"{path}: line {line}: {word!r} is no Dockerfile instruction")
-    return Instruction(verb=verb, value=(match.group(2) or "").strip(), line=line)
+        They come in the order of the file; ``arguments`` override the defaults of ARG.
 
+        :raises UsageError: where a name expands to no image, or there is no such stage.
+        """
+        graph = self._graph(arguments)
+        found: dict[str, Reference] = {}
+        for index in sorted(self._needed(graph, target)):
+            for edge in graph[index]:
+                if edge.stage is None and edge.reference.text != "scratch":
+                    found.setdefault(edge.reference.text, edge.reference)
+        return tuple(found.values())
 
-def _logical_lines(text: str) -> Iterator[tuple[int, str]]:
-    """Yield (line number, text) with continuations joined, comments and here-documents out."""
-    # A parser directive: only comment lines of the form key=value may stand before it.
-    directive = re.match(r"(?:#\s*\w+\s*=.*\n)*?#\s*escape\s*=\s*`", text)
-    escape = "`" if directive else "\\"
-    pending, start, ends = "", 0, list[str]()
-    for number, line in enumerate(text.splitlines(), 1):
-        stripped = line.strip()
-        if ends:
-            if stripped == ends[0]:
-                ends.pop(0)
-            continue
-        if stripped.startswith("#") or not stripped:
-            continue
-        start = start or number
-        if stripped.endswith(escape):
-            pending += stripped[:-1] + " "
-            continue
-        logical = pending + stripped
-        if logical.split()[0].upper() in _HEREDOC_VERBS:
-            ends = [match[1] for match in _HEREDOC.findall(logical)]
-        yield start, logical
-        pending, start = "", 0
-    if pending:
-        yield start, pending
+    def rewritten(self, replacements: Mapping[str, str], arguments: Mapping[str, str]) -> str:
+        """Return the text with other images for those in ``replacements``, all else as it is.
 
+        The keys are :attr:`Reference.text`. Write it with ``surrogateescape`` as well.
+        """
+        pieces, at = [], 0
+        edges = {edge.use.start: edge for edges in self._graph(arguments) for edge in edges}
+        for start, edge in sorted(edges.items()):
+            if edge.stage is None and edge.reference.text in replacements:
+                new = replacements[edge.reference.text]
+                pieces += [self.text[at:start], edge.use.before, new, edge.use.after]
+                at = edge.use.end
+        return "".join([*pieces, self.text[at:]])
 
-def _expand(text: str, values: Mapping[str, str]) -> str:
-    def value(match: re.Match[str]) -> str:
-        found = values.get(match.group(1) or match.group(2), "")
-        operator, word = match.group(3), match.group(4) or ""
-        if operator in {"-", ":-"}:
-            return found or word
-        if operator in {"+", ":+"}:
-            return word if found else ""
+    def _graph(self, arguments: Mapping[str, str]) -> list[list[_Edge]]:
+        """For each stage what it takes files from, the base first."""
+        values = self._values(arguments)
+        last = {stage.name: index for index, stage in enumerate(self._syntax.stages) if stage.name}
+        before: dict[str, int] = {}
+        graph: list[list[_Edge]] = []
+        for index, stage in enumerate(self._syntax.stages):
+            base = self._base(stage.base, values, before)
+            inherited = () if base.stage is None else self._syntax.stages[base.stage].triggers
+            sources = [self._source(use, last) for use in (*inherited, *stage.uses)]
+            graph.append([base, *sources])
+            if stage.name:
+                before[stage.name] = index
+        return graph
+
+    def _values(self, arguments: Mapping[str, str]) -> dict[str, str]:
+        values = dict(_platform_arguments())
+        values.update({name: arguments[name] for name in values if name in arguments})
+        for line, word in self._syntax.defaults:
+            name, given, default = word.partition("=")
+            if name in arguments:
+                values[name] = arguments[name]
+            elif given:
+                values[name] = self._expanded(default, values, line)
+        return values
+
+    def _expanded(self, text: str, values: Mapping[str, str], line: int) -> str:
+        try:
+            return dockerwords.expand(text, values, escape=self._syntax.escape)
+        except ValueError as error:
+            raise refusal(self.path, line, f"{text} cannot be expanded: {error}") from None
+
+    def _base(self, use: Use, values: Mapping[str, str], stages: Mapping[str, int]) -> _Edge:
+        text = self._expanded(use.text, values, use.line)
+        platform = self._expanded(use.platform, values, use.line)
+        if not text or (use.platform and not platform):
+            raise refusal(
+                self.path,
+                use.line,
+                f"{use.platform if text else use.text} expands to nothing;"
+                " give its ARG a default before the first FROM, or a value among the build-args",
+            )
+        if text not in stages:
+            self._check(text, use, stages)
+        reference = Reference(text=text, platform=platform, line=use.line)
+        return _Edge(use=use, stage=stages.get(text), reference=reference)
+
+    def _source(self, use: Use, stages: Mapping[str, int]) -> _Edge:
+        stage = stages.get(use.text.lower())
+        if use.kind == "COPY" and re.fullmatch("[0-9]{1,9}", use.text):
+            stage = int(use.text)
+            if stage >= len(self._syntax.stages):
+                raise refusal(self.path, use.line, f"--from={use.text}: there is no such stage")
+        if stage is None:
+            self._check(use.text, use, stages)
+        reference = Reference(text=use.text, platform="", line=use.line)
+        return _Edge(use=use, stage=stage, reference=reference)
+
+    def _check(self, text: str, use: Use, stages: Mapping[str, int]) -> None:
+        """Refuse what the engine takes for no image name."""
+        if _IMAGE.fullmatch(text):
+            return
+        if "$" in use.text and use.kind != "FROM":
+            hint = "--from knows no variables; name a stage instead: FROM …$… AS name"
+        elif text.lower() in stages:
+            hint = f"FROM knows stages in lower case: {text.lower()}"
+        else:
+            hint = "look at the ARGs in it" if "$" in use.text else "correct it"
+        raise refusal(self.path, use.line, f"{text!r} is no image name; {hint}")
+
+    def _needed(self, graph: list[list[_Edge]], target: str) -> set[int]:
+        """The numbers of the stages that ``target`` is made of."""
+        left = [self._target(target)]
+        found: set[int] = set()
+        while left:
+            index = left.pop()
+            found.add(index)
+            for edge in graph[index]:
+                if edge.stage is not None and edge.stage >= index:
+                    name = edge.use.text
+                    raise refusal(
+                        self.path, edge.use.line, f"stage {name} must come before what uses it"
+                    )
+                if edge.stage is not None and edge.stage not in found:
+                    left.append(edge.stage)
         return found
 
-    return _VARIABLE.sub(value, text)
+    def _target(self, name: str) -> int:
+        if not name:
+            return len(self._syntax.stages) - 1
+        found = [i for i, stage in enumerate(self._syntax.stages) if stage.name == name.lower()]
+        if not found:
+            hint = did_you_mean(name, self.stages)
+            raise UsageError(f"{self.path}: there is no stage {name!r}.{hint}")
+        return found[-1]
 
 
-def _unquote(text: str) -> str:
-    text = text.strip()
-    return text[1:-1] if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"" else text
+@lru_cache(maxsize=1)
+def _platform_arguments() -> Mapping[str, str]:
+    """What BuildKit declares by itself, for a build on and for this machine."""
+    machine = os.uname().machine
+    architecture, _, variant = _MACHINES.get(machine, machine).partition("/")
+    platform = "/".join(part for part in ("linux", architecture, variant) if part)
+    values = {"PLATFORM": platform, "OS": "linux", "ARCH": architecture, "VARIANT": variant}
+    both = [(side + name, values[name]) for side in ("BUILD", "TARGET") for name in values]
+    return dict(both)

@@ -7,6 +7,7 @@ hexadecimal SHA-256 without a prefix, except an engine's image id, which keeps i
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path, PurePosixPath
@@ -36,13 +37,27 @@ class Workspace:
 
     @property
     def records(self) -> Path:
-        """What was made of what, one JSON file per image and verb."""
+        """What was made of what: a folder per image, a JSON file per verb."""
         return self.build / "records"
 
     @property
     def logs(self) -> Path:
         """Full output of the tools, one file per step."""
         return self.build / "logs"
+
+    @property
+    def caches(self) -> Path:
+        """What was read before; deleting it costs time alone."""
+        return self.build / "cache"
+
+    @property
+    def resolved(self) -> Path:
+        """Dockerfiles as they are built, every image they stand on named for certain."""
+        return self.build / "resolved"
+
+    def record(self, name: str, kind: str) -> Path:
+        """Path of the record of that kind (``convert``, ``test-docker``, …) of an image."""
+        return self.records / name / f"{kind}.json"
 
     @property
     def clusters(self) -> Path:
@@ -67,10 +82,33 @@ PREPARED = "rootfs.tar"
 
 @dataclass(frozen=True, kw_only=True)
 class Prepare:
-    """A root file system made before the build, as ``PREPARED`` in the image's folder."""
+    """A root file system made before the build, as ``PREPARED`` in the image's folder.
+
+    ``sources`` are lines of sources.list; without them Debian's own archive.
+    """
 
     suite: str
     packages: tuple[str, ...] = ()
+    sources: tuple[str, ...] = ()
+
+    @property
+    def words(self) -> list[str]:
+        """All that decides what is in it."""
+        return [self.suite, *self.packages, *self.sources]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """An image that a build takes files from: another of ours, or a foreign one.
+
+    ``written`` is what the Dockerfile says, arguments expanded. ``image`` names one of ours;
+    ``reference`` is the foreign image that is used, ``written`` or what the site has for it.
+    """
+
+    written: str
+    image: str = ""
+    reference: str = ""
+    platform: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,32 +118,89 @@ class Image:
     name: str
     folder: Path
     tag: str
-    parents: tuple[str, ...]
+    sources: tuple[Source, ...] = ()
     description: str = ""
     build_args: tuple[tuple[str, str], ...] = ()
+    target: str = ""
+    labels: tuple[tuple[str, str], ...] = ()
+    secrets: tuple[tuple[str, bool], ...] = ()
     prepare: Prepare | None = None
     category: str = "custom-images"
+    compression: tuple[str, int | None] = ("zstd", 3)
+
+    @property
+    def parents(self) -> tuple[str, ...]:
+        """The images of ours that it is built on, each once."""
+        return tuple(dict.fromkeys(source.image for source in self.sources if source.image))
+
+    @property
+    def bases(self) -> tuple[str, ...]:
+        """The foreign images that it is built on, each once."""
+        return tuple(dict.fromkeys(item.reference for item in self.sources if item.reference))
+
+
+class Verb(str, Enum):
+    """What a step of a plan does with an image, in the order of the way."""
+
+    BUILD = "build"
+    TEST = "test"
+    CONVERT = "convert"
+    TEST_SIF = "test the SIF"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """One entry of a plan: build this image, and why."""
+    """One entry of a plan: what would be done with an image, and why.
 
+    ``recipe`` is what a build would be made of, as far as is known before its parents are
+    built; without a ``fingerprint`` that is not all. ``held`` is the image that is kept, or that
+    would be replaced.
+    """
+
+    verb: Verb = Verb.BUILD
     image: Image
-    fingerprint: str
     reason: str
     needed: bool
+    needs: tuple[str, ...] = ()
+    recipe: Mapping[str, Any] | None = None
+    fingerprint: str = ""
+    held: BuiltImage | None = None
+
+    @property
+    def key(self) -> str:
+        """What other steps call it, and people."""
+        return f"{self.verb.value} {self.image.name}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class BuiltImage:
-    """An image that exists in the engine."""
+    """An image that exists in the engine; ``recipe`` is what it was made of."""
 
     image: Image
     image_id: str
     fingerprint: str
     size: int
     fresh: bool
+    created: int = 0
+    tags: tuple[str, ...] = ()
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Explanation:
+    """Why an image would be built or not, against the build at hand (``built`` in seconds).
+
+    ``notes`` tell what differs and is no reason by itself.
+    """
+
+    name: str
+    needed: bool
+    reason: str
+    image_id: str
+    built: int
+    changes: tuple[str, ...]
+    notes: tuple[str, ...]
+    later: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -272,6 +367,29 @@ class ImageState:
     stale: str
     sif: str
     sif_size: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class GraphNode:
+    """One image of the graph, what it is built on, and its state."""
+
+    name: str
+    parents: tuple[str, ...]
+    bases: tuple[str, ...] = ()
+    state: str = "up to date"
+    reason: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cleaned:
+    """What was removed, each with its size, what was kept and why, and the bytes that it freed.
+
+    Images share layers: what is freed may be less than the sum of their sizes.
+    """
+
+    removed: tuple[tuple[str, int], ...]
+    kept: tuple[str, ...]
+    freed: int
 
 
 @dataclass(frozen=True, kw_only=True)

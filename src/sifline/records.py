@@ -4,22 +4,32 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-VERSION = 1
+from sifline.runner import Context
+
+VERSION = 2
+LOOK_SECONDS = 0.5
 
 
 def write(path: Path, record: Mapping[str, Any]) -> None:
-    """Write ``record`` to ``path``: temporary name, fsync, rename, fsync of the folder."""
+    """Write ``record`` to ``path`` as JSON, see ``write_bytes``."""
+    text = json.dumps({"version": VERSION, **record}, indent=2, sort_keys=True)
+    write_bytes(path, f"{text}\n".encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write ``content`` to ``path``: temporary name, fsync, rename, fsync of the folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # Threads of one run may write the same record as well.
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
     try:
-        with temporary.open("w", encoding="utf-8") as file:
-            json.dump({"version": VERSION, **record}, file, indent=2, sort_keys=True)
-            file.write("\n")
+        with temporary.open("wb") as file:
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
@@ -54,10 +64,26 @@ def sync_folder(folder: Path) -> None:
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold the lock file ``path``: two runs in one checkout do one thing after the other."""
-    from filelock import FileLock
+def locked(path: Path, context: Context | None = None) -> Iterator[None]:
+    """Hold the lock file ``path``: two runs do one thing after the other.
+
+    :param context: is told when another run holds it, and may be interrupted while it waits.
+    """
+    from filelock import FileLock, Timeout
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path):
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        if context:
+            context.progress(f"waiting for another run that has {path.stem}")
+        while not lock.is_locked:
+            with suppress(Timeout):
+                lock.acquire(timeout=LOOK_SECONDS)
+            if context:
+                context.runner.check()
+    try:
         yield
+    finally:
+        lock.release()

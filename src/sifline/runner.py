@@ -6,6 +6,7 @@ results; tests hand them a recording runner instead of this one.
 
 from __future__ import annotations
 
+import contextvars
 import os
 import shlex
 import shutil
@@ -14,8 +15,8 @@ import subprocess
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Protocol
@@ -24,6 +25,7 @@ from sifline.errors import MissingError, StepFailed
 from sifline.model import Progress, Workspace
 
 TAIL_LINES = 20
+GRACE_SECONDS = 10
 
 Argv = Sequence[str]
 OnLine = Callable[[str], None]
@@ -58,6 +60,10 @@ class CommandFailed(StepFailed):
         self.result = result
 
 
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C, as it reaches the threads that Python does not give it to."""
+
+
 class Runner(Protocol):
     """What adapters need of a runner."""
 
@@ -81,6 +87,12 @@ class Runner(Protocol):
     def which(self, tool: str) -> str | None:
         """Return the path of ``tool`` on the search path, or None."""
 
+    def stop(self) -> None:
+        """End every process that runs, in whatever thread."""
+
+    def check(self) -> None:
+        """Raise ``Interrupted`` where another thread called ``stop``."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Context:
@@ -96,6 +108,7 @@ class ProcessRunner:
 
     def __init__(self, echo: OnLine | None = None) -> None:
         self._echo = echo
+        self._running = _Running()
 
     def which(self, tool: str) -> str | None:
         """Return the path of ``tool`` on the search path, or None."""
@@ -108,6 +121,21 @@ class ProcessRunner:
             return subprocess.run(list(argv), env=_environment(env), check=False).returncode
         except FileNotFoundError:
             raise _missing(argv) from None
+
+    def stop(self) -> None:
+        """End every process that runs, in whatever thread, and interrupt the others' work.
+
+        Each other thread gets ``Interrupted`` once: from the command it waits for, or from
+        its next one. What it then runs to clean up is not disturbed, as after a Ctrl-C.
+        """
+        self._running.stop()
+
+    def check(self) -> None:
+        """Interrupt a thread that waits for something else than a process.
+
+        :raises Interrupted: where another thread called ``stop``; once.
+        """
+        self._running.check()
 
     def run(
         self,
@@ -129,7 +157,9 @@ class ProcessRunner:
         :raises CommandFailed: with ``check``, for a status other than 0; always when
             ``timeout`` seconds pass, after the process group was ended.
         :raises MissingError: where the program does not exist.
+        :raises Interrupted: where another thread called ``stop``.
         """
+        self._running.check()
         self._say(argv)
         started = time.monotonic()
         try:
@@ -152,7 +182,7 @@ class ProcessRunner:
             raise MissingError(f"cannot run {argv[0]}: {error.strerror}") from None
         with _Log(log, argv) as sink:
             streams = _Streams(process, sink, on_line)
-            returncode = _wait(process, streams, input, timeout)
+            returncode = self._wait(process, streams, input, timeout)
         result = Result(
             argv=tuple(argv),
             returncode=returncode if returncode is not None else -signal.SIGKILL,
@@ -166,9 +196,72 @@ class ProcessRunner:
             raise CommandFailed(f"{argv[0]} ended with status {returncode}", result)
         return result
 
+    def _wait(
+        self,
+        process: subprocess.Popen[str],
+        streams: _Streams,
+        input: str | None,
+        timeout: float | None,
+    ) -> int | None:
+        """Feed and wait; None when the time ran out. The process is gone afterwards, always."""
+        try:
+            with self._running.holding(process):
+                if input is not None and process.stdin:
+                    with suppress(BrokenPipeError):
+                        process.stdin.write(input)
+                        process.stdin.close()
+                return process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            _end(process)
+            return None
+        except BaseException:
+            _end(process)
+            raise
+        finally:
+            streams.join()
+
     def _say(self, argv: Argv) -> None:
         if self._echo:
             self._echo(f"+ {shlex.join(argv)}")
+
+
+class _Running:
+    """The processes of all threads, so that one thread can end those of the others."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._processes: set[subprocess.Popen[str]] = set()
+        self._stops = 0
+        self._heard = threading.local()
+
+    def stop(self) -> None:
+        with self._lock:
+            self._stops += 1
+            self._heard.stops = self._stops
+            processes = tuple(self._processes)
+        _end(*processes)
+
+    def check(self) -> None:
+        """Interrupt this thread where it was not yet told of a stop.
+
+        :raises Interrupted: once for each stop.
+        """
+        if getattr(self._heard, "stops", 0) < self._stops:
+            self._heard.stops = self._stops
+            raise Interrupted
+
+    @contextmanager
+    def holding(self, process: subprocess.Popen[str]) -> Iterator[None]:
+        """Let ``process`` be ended from another thread while the block waits for it."""
+        with self._lock:
+            self.check()
+            self._processes.add(process)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._processes.discard(process)
+        self.check()
 
 
 class _Log:
@@ -206,11 +299,16 @@ class _Streams:
         assert process.stdout is not None
         assert process.stderr is not None
         self._threads = [
-            (threading.Thread(target=self._read, args=(name, stream), daemon=True), stream)
+            (self._reader(name, stream), stream)
             for name, stream in (("out", process.stdout), ("err", process.stderr))
         ]
         for thread, _ in self._threads:
             thread.start()
+
+    def _reader(self, name: str, stream: IO[str]) -> threading.Thread:
+        # In the caller's context: what on_line says belongs to the caller's step.
+        context = contextvars.copy_context()
+        return threading.Thread(target=context.run, args=(self._read, name, stream), daemon=True)
 
     def _read(self, name: str, stream: IO[str]) -> None:
         for line in stream:
@@ -231,34 +329,25 @@ class _Streams:
             return "".join(self._lines[name])
 
 
-def _wait(
-    process: subprocess.Popen[str], streams: _Streams, input: str | None, timeout: float | None
-) -> int | None:
-    """Feed and wait; None when the time ran out. The process is gone afterwards, always."""
+def _end(*processes: subprocess.Popen[str]) -> None:
+    """End the commands and all they started: first so that they can clean up, then for good."""
+    for process in processes:
+        _signal(process, signal.SIGTERM)
+    last = time.monotonic() + GRACE_SECONDS
     try:
-        if input is not None and process.stdin:
-            with suppress(BrokenPipeError):
-                process.stdin.write(input)
-                process.stdin.close()
-        return process.wait(timeout)
-    except subprocess.TimeoutExpired:
-        _end(process)
-        return None
-    except BaseException:
-        _end(process)
-        raise
-    finally:
-        streams.join()
+        for process in processes:
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(max(0, last - time.monotonic()))
+    finally:  # whoever interrupts for a second time does not want to wait
+        for process in processes:
+            _signal(process, signal.SIGKILL)
+    for process in processes:
+        process.wait()
 
 
-def _end(process: subprocess.Popen[str]) -> None:
-    """End the command and all it started: first so that it can clean up, then for good."""
+def _signal(process: subprocess.Popen[str], number: signal.Signals) -> None:
     with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGTERM)
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(10)
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+        os.killpg(process.pid, number)
 
 
 def _environment(extra: Mapping[str, str] | None) -> dict[str, str] | None:

@@ -95,7 +95,7 @@ def up(cluster_file: Path, name: str, context: Context) -> Cluster:
             f" at most {MOST_NODES}"
         )
     image_id = _held(image, engine)
-    with _locked(name, context.workspace):
+    with _locked(name, context):
         found = engine.find(_label(name))
         _refuse_other_checkout(name, found, context.workspace)
         try:
@@ -129,7 +129,7 @@ def down(name: str, context: Context) -> Sequence[str]:
     :raises StepFailed: where the engine cannot remove something.
     """
     _check_name(name)
-    with _locked(name, context.workspace):
+    with _locked(name, context):
         return _down(name, context)
 
 
@@ -281,8 +281,8 @@ def _folder(name: str, workspace: Workspace) -> Path:
     return workspace.clusters.absolute() / name
 
 
-def _locked(name: str, workspace: Workspace) -> AbstractContextManager[None]:
-    return records.locked(workspace.build / "locks" / f"cluster.{name}.lock")
+def _locked(name: str, context: Context) -> AbstractContextManager[None]:
+    return records.locked(context.workspace.build / "locks" / f"cluster.{name}.lock", context)
 
 
 def _found(name: str, context: Context) -> list[Container]:

@@ -7,13 +7,15 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
 
+CA_BUNDLE = os.environ.get("SSL_CERT_FILE", "/etc/ssl/certs/ca-certificates.crt")
 TASKS = """
 from pathlib import Path
 from sifline.tasks import namespace
@@ -24,11 +26,11 @@ ns = namespace(Path(__file__).parent)
 class Project:
     """A folder with tasks.py and images/, driven through the command line as a user does."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, prefix: str = "") -> None:
         self.root = root
         (root / "images").mkdir()
         (root / "tasks.py").write_text(TASKS)
-        self.prefix = f"t{uuid4().hex[:8]}"
+        self.prefix = prefix or f"t{uuid4().hex[:8]}"
 
     def image(self, name: str, dockerfile: str, **files: str) -> str:
         """Write an image; return its name, which no other run uses."""
@@ -39,6 +41,28 @@ class Project:
         for file, content in files.items():
             (folder / file).write_text(content)
         return full
+
+    def site(self, name: str, profile: str) -> None:
+        """Write a site profile."""
+        (self.root / "sites").mkdir(exist_ok=True)
+        (self.root / "sites" / f"{name}.toml").write_text(profile)
+
+    def build(self, name: str, *flags: str) -> dict[str, str]:
+        """Build ``name``; return what was done to it and to each image it stands on."""
+        done = self.invoke(f"build.{name}", *flags)
+        assert done.returncode == 0, done.stderr
+        rows = [row for row in done.stdout.splitlines()[1:] if row]
+        return {row.split()[0]: "up to date" if "up to date" in row else "built" for row in rows}
+
+    def read(self, name: str, path: str) -> str:
+        """Return the content of a file of a built image, which needs no shell for that."""
+        with tempfile.TemporaryDirectory() as folder:
+            made = docker("create", f"sifline/{name}", "none").stdout.strip()
+            try:
+                docker("cp", f"{made}:/{path}", f"{folder}/file")
+            finally:
+                docker("rm", made)
+            return Path(folder, "file").read_text()
 
     def invoke(self, *words: str) -> subprocess.CompletedProcess[str]:
         """Run invoke to its end."""
@@ -77,6 +101,26 @@ class Project:
         process.stderr.close()
         return process.wait(60), printed
 
+    def disturb(
+        self, *words: str, when: str, act: Callable[[], None]
+    ) -> subprocess.CompletedProcess[str]:
+        """Run invoke to its end, and ``act`` when it prints ``when``."""
+        process = subprocess.Popen(
+            [sys.executable, "-m", "invoke", *words],
+            cwd=self.root,
+            stderr=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            text=True,
+        )
+        assert process.stderr is not None
+        printed = ""
+        for line in process.stderr:
+            printed += line
+            if when in line:
+                act()
+        process.stderr.close()
+        return subprocess.CompletedProcess(process.args, process.wait(60), "", printed)
+
     def inspect(self, name: str) -> dict[str, object] | None:
         """What the engine holds under the image's tag."""
         done = docker("image", "inspect", f"sifline/{name}:latest", check=False)
@@ -91,9 +135,11 @@ def docker(*words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
 def project(tmp_path: Path) -> Iterator[Project]:
     made = Project(tmp_path)
     yield made
-    tags = docker("image", "ls", "--quiet", f"sifline/{made.prefix}-*").stdout.split()
+    # By tag: an id may have tags of others as well.
+    shown = ("--format", "{{.Repository}}:{{.Tag}}")
+    tags = docker("image", "ls", *shown, f"sifline/{made.prefix}-*").stdout.split()
     if tags:
-        docker("image", "rm", "--force", *set(tags))
+        docker("image", "rm", "--force", *tags)
 
 
 @pytest.fixture

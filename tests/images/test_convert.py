@@ -55,7 +55,7 @@ def context(root: Path) -> Context:
 def built(name: str, tag: str) -> BuiltImage:
     entry = Docker(ProcessRunner()).images([f"{tag}:latest"])[f"{tag}:latest"]
     return BuiltImage(
-        image=Image(name=name, folder=Path(name), tag=entry.tag, parents=()),
+        image=Image(name=name, folder=Path(name), tag=f"{tag}:latest"),
         image_id=entry.image_id,
         fingerprint="f" * 64,
         size=entry.size,
@@ -129,7 +129,7 @@ def test_the_labels_read_here_are_those_apptainer_reads(
 
 def test_an_image_without_a_shell_is_run(tmp_path: Path, tags: dict[str, str]) -> None:
     convert.convert(built("tiny", tags["tiny"]), context(tmp_path))
-    record = records.read(tmp_path / "build" / "records" / "tiny.convert.json") or {}
+    record = records.read(tmp_path / "build" / "records" / "tiny" / "convert.json") or {}
     assert record["verified"] == "ran true"
 
 
@@ -137,7 +137,7 @@ def test_an_image_without_any_program_is_no_broken_image(
     tmp_path: Path, tags: dict[str, str]
 ) -> None:
     convert.convert(built("empty", tags["empty"]), context(tmp_path))
-    record = records.read(tmp_path / "build" / "records" / "empty.convert.json") or {}
+    record = records.read(tmp_path / "build" / "records" / "empty" / "convert.json") or {}
     assert record["verified"] == "mounted; it holds no true"
 
 

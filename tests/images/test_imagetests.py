@@ -45,7 +45,7 @@ def run(tmp_path: Path, bundle: Path) -> Iterator[Run]:
         labels = ("--label", "sifline.test=1")
         docker("buildx", "build", "--tag", tag, "--secret", secret, *labels, str(tmp_path))
         entry = Docker(ProcessRunner()).images([tag])[tag]
-        image = Image(name="promises", folder=tmp_path, tag=tag, parents=())
+        image = Image(name="promises", folder=tmp_path, tag=tag)
         subject = BuiltImage(
             image=image, image_id=entry.image_id, fingerprint="", size=entry.size, fresh=False
         )

@@ -95,6 +95,12 @@ class RecordingRunner:
             raise CommandFailed(f"{asked[0]} ended with status {given.returncode}", given)
         return given
 
+    def stop(self) -> None:
+        """Nothing runs that could be ended."""
+
+    def check(self) -> None:
+        """Nobody calls ``stop``."""
+
     def _answer(self, asked: tuple[str, ...]) -> Result:
         if self._tools is not None and self.which(asked[0]) is None and "/" not in asked[0]:
             raise MissingError(f"{asked[0]} is not installed")

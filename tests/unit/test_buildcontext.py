@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sifline.buildcontext import IgnoreRules, digest
+from sifline.buildcontext import digest
 
 
 @pytest.fixture
@@ -60,30 +60,3 @@ def test_dockerignore_and_dockerfile_always_count(folder: Path) -> None:
     (folder / "Dockerfile").write_text("FROM b")
 
     assert digest(folder) != before
-
-
-@pytest.mark.parametrize(
-    ("rules", "name", "left_out"),
-    [
-        ("*.o", "a.o", True),
-        ("*.o", "sub/a.o", False),
-        ("**/*.o", "sub/deep/a.o", True),
-        ("**/*.o", "a.o", True),
-        ("sub", "sub/deep/a", True),
-        ("sub/", "sub/a", True),
-        ("/sub", "sub/a", True),
-        ("*\n!keep", "keep", False),
-        ("!keep\n*", "keep", True),
-        ("a?c", "abc", True),
-        ("a?c", "a/c", False),
-        ("[a-c].txt", "b.txt", True),
-        ("# a comment", "# a comment", False),
-        ("a\\*", "a*", True),
-        ("a\\*", "ab", False),
-    ],
-)
-def test_dockerignore_rules(tmp_path: Path, rules: str, name: str, left_out: bool) -> None:
-    path = tmp_path / ".dockerignore"
-    path.write_text(rules)
-
-    assert IgnoreRules(path)(name) is left_out

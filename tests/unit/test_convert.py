@@ -19,7 +19,7 @@ LOG = Path("x.log")
 
 def image(size: int = 100) -> BuiltImage:
     return BuiltImage(
-        image=Image(name="x", folder=Path("x"), tag="sifline/x:latest", parents=()),
+        image=Image(name="x", folder=Path("x"), tag="sifline/x:latest"),
         image_id="sha256:1",
         fingerprint="f1",
         size=size,
@@ -42,7 +42,7 @@ def made(tmp_path: Path) -> Context:
     path.parent.mkdir(parents=True)
     path.write_bytes(b"content")
     records.write(
-        here.workspace.records / "x.convert.json",
+        here.workspace.record("x", "convert"),
         {
             "image_id": "sha256:1",
             "fingerprint": "f1",
@@ -65,7 +65,7 @@ def test_touched_but_equal_sif_is_fresh_and_looked_at_once(made: Context) -> Non
     path = made.workspace.sif("x")
     path.touch()
     assert convert.convert(image(), made).fresh
-    record = records.read(made.workspace.records / "x.convert.json") or {}
+    record = records.read(made.workspace.record("x", "convert")) or {}
     assert record["stamp"] == vars(convert.Stamp.of(path))
 
 
@@ -92,7 +92,7 @@ def test_removed_sif_is_noticed(made: Context) -> None:
 
 
 def test_lost_record_means_work(made: Context) -> None:
-    (made.workspace.records / "x.convert.json").unlink()
+    (made.workspace.record("x", "convert")).unlink()
     assert needs_work(made)
 
 

@@ -79,6 +79,12 @@ class Nodes:
     def attach(self, argv: Argv, **_: Any) -> int:
         raise AssertionError(argv)
 
+    def stop(self) -> None:
+        raise AssertionError("nothing is to be stopped")
+
+    def check(self) -> None:
+        """Nothing is stopped."""
+
     def run(self, argv: Argv, **_: Any) -> Result:
         name = next(name for name in NODES if any(f"admin@{name}" in word for word in argv))
         state = self.states[name]

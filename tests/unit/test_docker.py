@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from sifline.adapters.docker import Docker
 from sifline.errors import MissingError, SiflineError, StepFailed
+from sifline.runner import Argv, Result
 from tests.unit.recording import RecordingRunner, answer
 
 FAILED_BUILD = """\
@@ -21,22 +23,30 @@ FAILED_BUILD = """\
 """
 
 
-def build(runner: RecordingRunner, folder: Path) -> None:
-    Docker(runner).build(
+def build(runner: RecordingRunner, folder: Path) -> str:
+    return Docker(runner).build(
         folder,
-        tag="sifline/a:latest",
+        tags=["sifline/a:latest"],
         labels={"sifline.image": "a"},
         build_args={"V": "1 2"},
-        secrets={"ca": Path("/etc/ca")},
+        secrets=["id=ca,src=/etc/ca"],
         log=folder / "log",
         on_step=lambda _: None,
     )
 
 
-def test_a_build_is_handed_labels_arguments_and_secrets(tmp_path: Path) -> None:
-    runner = RecordingRunner({("docker", "buildx"): answer()})
+class Buildx(RecordingRunner):
+    """Writes the id of what it built where it is told to."""
 
-    build(runner, tmp_path)
+    def run(self, argv: Argv, **more: Any) -> Result:
+        Path(argv[argv.index("--iidfile") + 1]).write_text("sha256:made\n")
+        return super().run(argv, **more)
+
+
+def test_a_build_is_handed_labels_arguments_and_secrets(tmp_path: Path) -> None:
+    runner = Buildx({("docker", "buildx"): answer()})
+
+    assert build(runner, tmp_path) == "sha256:made"
 
     (argv,) = runner.argvs
     for pair in [

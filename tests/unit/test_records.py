@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from pathlib import Path
 
 import pytest
 
 from sifline import records
+from sifline.model import Workspace
+from sifline.runner import Context, Interrupted, ProcessRunner
 
 
 def test_a_record_is_read_back(tmp_path: Path) -> None:
     records.write(tmp_path / "new" / "a.json", {"key": [1, "two"]})
 
-    assert records.read(tmp_path / "new" / "a.json") == {"version": 1, "key": [1, "two"]}
+    assert records.read(tmp_path / "new" / "a.json") == {
+        "version": records.VERSION,
+        "key": [1, "two"],
+    }
 
 
 def test_nothing_else_is_left_beside_it(tmp_path: Path) -> None:
@@ -28,7 +35,7 @@ def test_a_failed_write_keeps_the_old_record(tmp_path: Path) -> None:
     with pytest.raises(TypeError):
         records.write(path, {"key": object()})
 
-    assert records.read(path) == {"version": 1, "key": 1}
+    assert records.read(path) == {"version": records.VERSION, "key": 1}
     assert [item.name for item in tmp_path.iterdir()] == ["a.json"]
 
 
@@ -42,3 +49,49 @@ def test_a_foreign_version_reads_as_none(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text('{"version": 99}')
 
     assert records.read(tmp_path / "a.json") is None
+
+
+def test_who_waits_for_a_lock_is_told_and_may_be_interrupted(tmp_path: Path) -> None:
+    said, lock = list[str](), tmp_path / "locks" / "a.build.lock"
+    runner = ProcessRunner()
+    context = Context(
+        workspace=Workspace(root=tmp_path),
+        runner=runner,
+        progress=lambda text: said.append(text),
+    )
+    ended = list[BaseException]()
+
+    def wait() -> None:
+        try:
+            with records.locked(lock, context):
+                pass
+        except BaseException as error:
+            ended.append(error)
+
+    with records.locked(lock):
+        thread = threading.Thread(target=wait)
+        thread.start()
+        while not said:
+            time.sleep(0.01)
+        runner.stop()
+        thread.join(5)
+
+    assert said == ["waiting for another run that has a.build"]
+    assert [type(error) for error in ended] == [Interrupted]
+
+
+def test_who_waits_for_a_lock_gets_it_when_it_is_free(tmp_path: Path) -> None:
+    order, lock = list[str](), tmp_path / "a.lock"
+
+    def wait() -> None:
+        with records.locked(lock):
+            order.append("second")
+
+    with records.locked(lock):
+        thread = threading.Thread(target=wait)
+        thread.start()
+        time.sleep(0.1)
+        order.append("first")
+    thread.join(5)
+
+    assert order == ["first", "second"]

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+import threading
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from subprocess import PIPE, Popen
 
 import pytest
 
+from sifline import runner as module
 from sifline.errors import MissingError
-from sifline.runner import CommandFailed, ProcessRunner
+from sifline.runner import CommandFailed, Interrupted, ProcessRunner
 
 
 @pytest.fixture
@@ -99,3 +105,142 @@ def test_a_command_that_hangs_up_its_group_does_not_end_us(runner: ProcessRunner
     result = runner.run(python("import os; os.killpg(0, 1)"), check=False)
 
     assert result.returncode == -1
+
+
+class Worker(threading.Thread):
+    """Does something in a thread and keeps how it ended."""
+
+    def __init__(self, work: Callable[[], object]) -> None:
+        super().__init__(daemon=True)
+        self.ended: BaseException | None = None
+        self._work = work
+        self.start()
+
+    def run(self) -> None:
+        try:
+            self._work()
+        except BaseException as error:
+            self.ended = error
+
+
+def started(runner: ProcessRunner, code: str = "pass") -> tuple[Worker, str]:
+    """A thread that waits for a long command, and the command's process id."""
+    said, pids = threading.Event(), list[str]()
+
+    def hear(line: str) -> None:
+        pids.append(line)
+        said.set()
+
+    code = f"import os, signal, time; {code}; print(os.getpid(), flush=True); time.sleep(100)"
+    worker = Worker(lambda: runner.run(python(code), on_line=hear))
+    assert said.wait(10)
+    return worker, pids[0]
+
+
+def test_stop_ends_the_commands_of_all_threads(runner: ProcessRunner) -> None:
+    running = [started(runner) for _ in range(3)]
+
+    runner.stop()
+
+    for worker, _ in running:
+        worker.join(5)
+    assert [type(worker.ended) for worker, _ in running] == [Interrupted] * 3
+    assert [pid for _, pid in running if Path("/proc", pid).exists()] == []
+
+
+def test_stop_kills_what_does_not_listen(
+    runner: ProcessRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "GRACE_SECONDS", 0.2)
+    _, pid = started(runner, "signal.signal(signal.SIGTERM, signal.SIG_IGN)")
+
+    runner.stop()
+
+    assert not Path("/proc", pid).exists()
+
+
+def test_a_thread_between_two_commands_is_interrupted_instead_of_its_next() -> None:
+    said = list[str]()
+    runner = ProcessRunner(echo=said.append)
+    first, stopped = threading.Event(), threading.Event()
+
+    def work() -> None:
+        runner.run(["echo", "first"])
+        first.set()
+        stopped.wait(10)
+        runner.run(["echo", "second"])
+
+    worker = Worker(work)
+    first.wait(10)
+    runner.stop()
+    stopped.set()
+    worker.join(10)
+
+    assert type(worker.ended) is Interrupted
+    assert said == ["+ echo first"]
+
+
+def test_an_interrupted_thread_may_still_clean_up(runner: ProcessRunner) -> None:
+    cleaned = list[str]()
+
+    def work() -> None:
+        try:
+            runner.run(["sleep", "100"])
+        finally:
+            cleaned.append(runner.run(["echo", "cleaned"]).stdout)
+
+    worker = Worker(work)
+    time.sleep(0.3)
+    runner.stop()
+    worker.join(10)
+
+    assert cleaned == ["cleaned\n"]
+
+
+def test_the_thread_that_stops_the_others_goes_on(runner: ProcessRunner) -> None:
+    runner.stop()
+
+    assert runner.run(["echo", "on"]).stdout == "on\n"
+
+
+THREE_SLEEPS = """
+import sys, threading
+from sifline.runner import ProcessRunner
+
+runner = ProcessRunner()
+say = lambda line: (sys.stdout.write(line + "\\n"), sys.stdout.flush())
+sleep = lambda: runner.run(["sh", "-c", "echo $$; sleep 100"], on_line=say)
+threads = [threading.Thread(target=sleep) for _ in range(3)]
+try:
+    for thread in threads:
+        thread.start()
+    while any(thread.is_alive() for thread in threads):
+        threads[0].join(0.1)  # a signal just before a wait without end is heard after it
+except KeyboardInterrupt:
+    runner.stop()
+"""
+
+
+def test_an_interrupted_program_leaves_nothing_running_behind() -> None:
+    command = [sys.executable, "-c", THREE_SLEEPS]
+    with Popen(command, stdout=PIPE, stderr=PIPE, text=True) as program:
+        assert program.stdout is not None
+        pids = [program.stdout.readline().strip() for _ in range(3)]
+        assert set(pids) <= groups()
+        before = time.monotonic()
+        program.send_signal(signal.SIGINT)
+        program.wait(20)
+
+    assert time.monotonic() - before < 2
+    assert set(pids).isdisjoint(groups())
+
+
+def groups() -> set[str]:
+    """The process groups in which anything still runs."""
+    found = set()
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):  # it ended meanwhile
+            state, _, group = path.read_text().rsplit(")", 1)[1].split()[:3]
+            if state != "Z":  # dead, if not yet buried
+                found.add(group)
+    return found

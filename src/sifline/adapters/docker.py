@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
-from sifline.engine import docker
+from sifline.engine import all_images, docker
 from sifline.errors import StepFailed
+from sifline.model import BuiltImage, Image
+from sifline.recipe import SHORT, parse
+from sifline.references import normalise
 from sifline.runner import Result, Runner
 
 LABEL_IMAGE = "sifline.image"
 LABEL_FINGERPRINT = "sifline.fingerprint"
+LABEL_RECIPE = "sifline.recipe"
 CA_SECRET = "ca-certificates"  # noqa: S105 - the secret's id, not its content
 LOG_LINES = 20
 STEP_WIDTH = 100
@@ -24,12 +31,17 @@ _FAILED_STEP = re.compile(r"^ > (\[[^\]]+\] .*?):?$", re.MULTILINE)
 
 @dataclass(frozen=True, kw_only=True)
 class EngineImage:
-    """What the engine says of an image it holds. ``size`` in bytes."""
+    """What the engine says of an image it holds. ``size`` in bytes, ``created`` in seconds.
 
-    tag: str
+    ``tags`` and ``digests`` (``name@sha256:…``, of images from a registry) as the engine writes
+    them: without docker.io and library.
+    """
+
     image_id: str
+    tags: tuple[str, ...]
+    digests: tuple[str, ...]
     size: int
-    created: str
+    created: int
     labels: Mapping[str, str]
 
 
@@ -39,65 +51,140 @@ class Docker:
     def __init__(self, runner: Runner) -> None:
         self._runner = runner
 
+    def all(self) -> tuple[EngineImage, ...]:
+        """Return every image that the engine holds, the newest first."""
+        return tuple(
+            EngineImage(
+                image_id=entry["Id"],
+                tags=_names(entry["RepoTags"]),
+                digests=_names(entry["RepoDigests"]),
+                size=entry["Size"],
+                created=entry["Created"],
+                labels=entry["Labels"] or {},
+            )
+            for entry in all_images(self._runner)
+        )
+
     def images(self, tags: Sequence[str]) -> dict[str, EngineImage]:
         """Return those of ``tags`` that the engine holds, by tag."""
-        if not tags:
-            return {}
-        result = docker(self._runner, "image", "inspect", *tags, check=False)
-        entries = json.loads(result.stdout or "[]")
-        found = {}
-        for entry in entries:
-            for tag in set(entry["RepoTags"] or ()) & set(tags):
-                found[tag] = EngineImage(
-                    tag=tag,
-                    image_id=entry["Id"],
-                    size=entry["Size"],
-                    created=entry["Created"],
-                    labels=entry["Config"].get("Labels") or {},
-                )
-        return found
+        wanted = set(tags)
+        return {tag: entry for entry in self.all() for tag in wanted.intersection(entry.tags)}
+
+    def tag(self, image_id: str, tag: str) -> None:
+        """Give an image one more tag, taking it from the image that has it now."""
+        docker(self._runner, "image", "tag", image_id, tag)
+
+    def pull(self, reference: str, *, platform: str = "", log: Path | None = None) -> None:
+        """Get ``reference`` from its registry."""
+        option = ["--platform", platform] if platform else []
+        docker(self._runner, "image", "pull", "--quiet", *option, "--", reference, log=log)
+
+    def remote_digest(self, reference: str) -> str:
+        """Return the digest that ``reference`` has in its registry now.
+
+        :raises CommandFailed: where the registry does not answer, or does not know it.
+        """
+        argv = ("buildx", "imagetools", "inspect", "--format", "{{json .Manifest}}", reference)
+        return str(json.loads(docker(self._runner, *argv).stdout)["digest"])
+
+    def versions(self) -> dict[str, str]:
+        """Return the versions of what builds: the engine, and buildx."""
+        engine = docker(self._runner, "version", "--format", "{{.Server.Version}}").stdout
+        buildx = docker(self._runner, "buildx", "version").stdout.split()
+        return {"engine": engine.strip(), "buildx": buildx[1] if len(buildx) > 1 else ""}
 
     def build(
         self,
         folder: Path,
         *,
-        tag: str,
+        tags: Sequence[str],
         labels: Mapping[str, str],
         build_args: Mapping[str, str],
-        secrets: Mapping[str, Path],
+        secrets: Sequence[str],
         log: Path,
         on_step: Callable[[str], None],
-    ) -> None:
-        """Build ``folder`` through BuildKit and tag the result.
+        proxies: Mapping[str, str] | None = None,
+        file: Path | None = None,
+        target: str = "",
+        no_cache: bool = False,
+    ) -> str:
+        """Build ``folder`` through BuildKit, tag the result, return its image id.
 
+        :param proxies: build arguments whose values, maybe with passwords, no list of processes
+            and no log shall show.
+        :param secrets: as docker's ``--secret`` takes them: ``id=…,src=…`` or ``id=…,env=…``.
         :raises StepFailed: naming the Dockerfile's step, with the log's last lines.
         """
-        argv = ["buildx", "build", "--progress", "plain", "--tag", tag]
-        for key, value in labels.items():
-            argv += ["--label", f"{key}={value}"]
-        for key, value in build_args.items():
-            argv += ["--build-arg", f"{key}={value}"]
-        for name, path in secrets.items():
-            argv += ["--secret", f"id={name},src={path}"]
+        argv = ["buildx", "build", "--progress", "plain"]
+        for flag, values in (
+            ("--tag", tags),
+            ("--label", [f"{key}={value}" for key, value in labels.items()]),
+            ("--build-arg", [f"{key}={value}" for key, value in build_args.items()]),
+            ("--build-arg", [*(proxies or {})]),
+            ("--secret", secrets),
+            ("--file", [str(file)] if file else []),
+            ("--target", [target] if target else []),
+        ):
+            for value in values:
+                argv += [flag, value]
+        argv += ["--no-cache"] if no_cache else []
 
         def line(text: str) -> None:
             match = _STEP.match(text)
             if match:
                 on_step(_shortened(match[1]))
 
-        log.unlink(missing_ok=True)
-        result = docker(self._runner, *argv, "--", str(folder), check=False, log=log, on_line=line)
-        if not result.ok:
-            raise self._build_error(folder, result, log)
+        with TemporaryDirectory(prefix="sifline-") as scratch:
+            made = Path(scratch) / "id"
+            argv += ["--iidfile", str(made), "--", str(folder)]
+            result = docker(self._runner, *argv, check=False, env=proxies, log=log, on_line=line)
+            if not result.ok:
+                raise self._build_error(folder, result, log)
+            return made.read_text(encoding="utf-8").strip()
 
     def save(self, image: str, archive: Path, *, log: Path | None = None) -> None:
         """Write the image of that tag or id to ``archive``, in the docker-archive format."""
         docker(self._runner, "image", "save", "--output", str(archive), image, log=log)
 
-    def remove_images(self, tags: Sequence[str]) -> None:
-        """Remove ``tags`` from the engine, and what only they held."""
-        if tags:
-            docker(self._runner, "image", "rm", "--force", *tags)
+    def remove(self, names: Sequence[str]) -> bool:
+        """Remove tags or ids, and what only they held; False where a container uses it."""
+        return docker(self._runner, "image", "rm", *names, check=False).ok
+
+    def tagged(self, ids: Sequence[str]) -> dict[str, float]:
+        """Return when each image was last given a tag here, in seconds.
+
+        When it was created tells less: that is the age of its last layer, from a cache maybe.
+        """
+        if not ids:
+            return {}
+        show = "{{.Id}} {{json .Metadata.LastTagTime}}"
+        said = docker(self._runner, "image", "inspect", "--format", show, *ids, check=False)
+        found = {}
+        for line in said.stdout.splitlines():
+            image, _, when = line.partition(" ")
+            found[image] = datetime.fromisoformat(f"{json.loads(when)[:19]}+00:00").timestamp()
+        return found
+
+    def used_images(self) -> set[str]:
+        """Return the ids of the images that containers, running or not, are made of."""
+        ids = docker(self._runner, "container", "ls", "--all", "--quiet").stdout.split()
+        if not ids:
+            return set()
+        found = docker(
+            self._runner, "container", "inspect", "--format", "{{.Image}}", *ids, check=False
+        )
+        return set(found.stdout.split())
+
+    def layers_size(self) -> int:
+        """Return how many bytes the layers of all images take, each counted once."""
+        from docker import DockerClient
+
+        with closing(DockerClient.from_env()) as client:
+            return int(client.api.df()["LayersSize"])
+
+    def root(self) -> str:
+        """Return the folder in which the engine keeps all it holds."""
+        return docker(self._runner, "info", "--format", "{{.DockerRootDir}}").stdout.strip()
 
     def shell_argv(
         self,
@@ -124,6 +211,68 @@ class Docker:
             f"building {folder.name} failed at {step}; {cause}the whole log is {log}",
             details=result.tail(LOG_LINES),
         )
+
+
+def version_tag(name: str, mark: str) -> str:
+    """Return the tag of the image ``name`` that has this fingerprint, in every checkout."""
+    return f"sifline/{name}:{mark[:SHORT]}"
+
+
+def versions(
+    images: Iterable[Image], listed: Sequence[EngineImage]
+) -> dict[str, tuple[BuiltImage, ...]]:
+    """Return our images of that name in the engine: the latest one, then from new to old."""
+    by_name: dict[str, list[EngineImage]] = {}
+    for entry in listed:
+        by_name.setdefault(entry.labels.get(LABEL_IMAGE, ""), []).append(entry)
+    found = {}
+    for image in images:
+        ours = [entry for entry in by_name.get(image.name, ()) if _is_ours(image.name, entry)]
+        ours.sort(key=lambda entry: (image.tag in entry.tags, entry.created), reverse=True)
+        found[image.name] = tuple(_built(image, entry) for entry in ours)
+    return found
+
+
+def standing(
+    images: Sequence[Image], listed: Sequence[EngineImage]
+) -> dict[str, tuple[BuiltImage, ...]]:
+    """Return our images, but none of a name whose common tag is gone: somebody removed it."""
+    tags = {tag for entry in listed for tag in entry.tags}
+    found = versions(images, listed)
+    return {image.name: found[image.name] if image.tag in tags else () for image in images}
+
+
+def base_ids(images: Iterable[Image], listed: Sequence[EngineImage]) -> dict[str, str]:
+    """Return the ids of the foreign images that the engine holds, by reference."""
+    wanted = {base: normalise(base) for image in images for base in image.bases}
+    if not wanted:
+        return {}
+    names = {
+        normalise(name): entry.image_id for entry in listed for name in entry.tags + entry.digests
+    }
+    return {base: names[full] for base, full in wanted.items() if full in names}
+
+
+def _is_ours(name: str, entry: EngineImage) -> bool:
+    # Images built on ours by other means inherit our labels, but not this tag.
+    return version_tag(name, entry.labels.get(LABEL_FINGERPRINT, "")) in entry.tags
+
+
+def _built(image: Image, entry: EngineImage) -> BuiltImage:
+    return BuiltImage(
+        image=image,
+        image_id=entry.image_id,
+        fingerprint=entry.labels[LABEL_FINGERPRINT],
+        size=entry.size,
+        fresh=False,
+        created=entry.created,
+        tags=entry.tags,
+        recipe=parse(entry.labels.get(LABEL_RECIPE, "")),
+    )
+
+
+def _names(found: Sequence[str] | None) -> tuple[str, ...]:
+    return tuple(name for name in found or () if "<none>" not in name)
 
 
 def _shortened(step: str) -> str:

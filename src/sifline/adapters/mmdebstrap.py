@@ -38,6 +38,7 @@ class Mmdebstrap:
             *([f"--include={','.join(prepare.packages)}"] if prepare.packages else []),
             prepare.suite,
             str(temporary),
+            *prepare.sources,
         ]
         log.unlink(missing_ok=True)
         try:

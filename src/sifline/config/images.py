@@ -2,25 +2,244 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sifline.config.table import Table
-from sifline.errors import UsageError
+from sifline.config.keys import Choice, Key, Keys, Most, Named, Several, Text, Whole
+from sifline.config.table import Table, read_toml
 from sifline.model import Prepare
 
 CATEGORIES = ("ml-frameworks", "custom-images", "base-images")
+CATEGORY = "custom-images"
+
+UNITS = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12} | {
+    "KiB": 2**10,
+    "MiB": 2**20,
+    "GiB": 2**30,
+    "TiB": 2**40,
+}
+# https://docs.docker.com/reference/dockerfile/#predefined-args: set them as proxies, for the
+# engine keeps those out of its history and of the cache's keys.
+PROXY_ARGUMENTS = tuple(
+    spelling
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY")
+    for spelling in (name, name.lower())
+)
+
+LINE = Text(what="one line of text", pattern=r"[^\r\n]*")
+WORD = Text(what="a word without spaces", pattern=r"[^\s]+")
+
+BUILD_ARGS = Named(
+    what="a table of strings",
+    entries=((Text(what="letters, digits and _", pattern="[A-Za-z_][A-Za-z0-9_]*"), Text()),),
+    refused="|".join(PROXY_ARGUMENTS),
+    because="the engine knows it by itself; write it under [proxies] of a site profile",
+)
+COMPRESSION = (
+    Key(
+        name="compression",
+        kind=Choice(words=("zstd", "gzip")),
+        help="How the squashfs of the SIF is compressed; very old hosts mount gzip alone.",
+        example="gzip",
+    ),
+    Key(
+        name="level",
+        kind=Whole(least=1, most=22),
+        help="Level of that compression: 1 is quick, the highest (zstd 22, gzip 9) small.",
+        example=6,
+    ),
+)
+LEVELS = Most(key="level", by="compression", most={"zstd": 22, "gzip": 9})
+
+_LABELS = Named(
+    what="a table of strings",
+    entries=(
+        (
+            Text(
+                what="letters, digits, dots, dashes, _ and /",
+                pattern="[A-Za-z0-9](?:[A-Za-z0-9._/-]*[A-Za-z0-9])?",
+            ),
+            Text(),
+        ),
+    ),
+    refused=r"sifline\..*",
+    because="sifline writes the labels that begin so itself",
+)
+_PREPARE = Keys(
+    keys=(
+        Key(
+            name="suite",
+            kind=Text(what='a Debian suite such as "trixie"', pattern="[a-z][a-z0-9.-]*"),
+            help="Debian suite; mmdebstrap makes `rootfs.tar` of it before the build.",
+            example="trixie",
+            required=True,
+        ),
+        Key(
+            name="packages",
+            kind=Several(
+                item=Text(what="the name of a package", pattern=r"[^\s,-][^\s,]*"),
+                what="a list of strings",
+            ),
+            help="Packages in it beyond the essential ones.",
+            example=["ca-certificates"],
+        ),
+    )
+)
+_RUN = Keys(
+    keys=(
+        Key(
+            name="gpus",
+            kind=Text(what='"all" or a number such as "2"', pattern="all|[1-9][0-9]*"),
+            help="GPUs that the container is given.",
+            example="all",
+        ),
+        Key(
+            name="shared-memory",
+            kind=Text(
+                what='a size in bytes, or with b, k, m or g such as "8g"',
+                pattern="[1-9][0-9]*[bkmg]?",
+            ),
+            help="Size of `/dev/shm`, which PyTorch's data loaders share.",
+            example="8g",
+        ),
+        Key(
+            name="binds",
+            kind=Several(
+                item=Text(
+                    what='"/HOST:/CONTAINER", or that with :ro at its end',
+                    pattern=r"(?:/|~/)[^:\r\n]*:/[^:\r\n]*(?::(?:ro|rw))?",
+                ),
+                what="a list of strings",
+            ),
+            help="Folders of the host that the container sees.",
+            example=["/scratch:/scratch", "~/data:/data:ro"],
+        ),
+    )
+)
+_CONVERT = Keys(
+    keys=(
+        *COMPRESSION,
+        Key(
+            name="processors",
+            kind=Whole(least=1, most=1024),
+            help="Processors that compress; without it all of them.",
+            example=4,
+        ),
+    ),
+    most=LEVELS,
+)
+
+IMAGE = Keys(
+    keys=(
+        Key(
+            name="description",
+            kind=LINE,
+            help="One line, shown by `info.<name>`.",
+            example="PyTorch 2.4.0 for CUDA 12.1",
+        ),
+        Key(
+            name="category",
+            kind=Choice(words=CATEGORIES, missing=CATEGORY),
+            help="Folder of the registry on the nodes.",
+            example="ml-frameworks",
+        ),
+        Key(
+            name="target",
+            kind=Text(what="the name of a stage", pattern="[A-Za-z0-9][A-Za-z0-9_.-]*"),
+            help="Stage of the Dockerfile that is built; without it the last.",
+            example="runtime",
+        ),
+        Key(
+            name="build-args",
+            kind=BUILD_ARGS,
+            help="Build arguments; they also decide which images `FROM` lines name.",
+            example={"PYTHON_VERSION": "3.11"},
+        ),
+        Key(
+            name="labels",
+            kind=_LABELS,
+            help="Labels of the image, and of the SIF made of it.",
+            example={"org.opencontainers.image.licenses": "BSD-3-Clause"},
+        ),
+        Key(
+            name="foreign-bases",
+            kind=Several(item=WORD, what="a list of strings"),
+            help="Patterns (`*`, `?`) of references, as the Dockerfile has them, that mean no"
+            " image of this repository although the last part of their name is that of one.",
+            example=["docker.io/library/*"],
+        ),
+        Key(
+            name="prepare",
+            kind=_PREPARE,
+            help="A root file system that is made before the build, for the Dockerfile to add.",
+        ),
+        Key(name="run", kind=_RUN, help="What a container of the image is given by default."),
+        Key(
+            name="size-budget",
+            kind=Text(
+                what='a number and a unit such as "5GB" or "4.5GiB"',
+                pattern=rf"[0-9]+(?:\.[0-9]+)? ?(?:{'|'.join(UNITS)})",
+                missing=None,
+            ),
+            help="Size that the SIF must not exceed.",
+            example="5GB",
+        ),
+        Key(
+            name="smoke",
+            kind=Several(
+                item=Several(
+                    item=Text(what="a word", pattern=r"[\s\S]+"),
+                    what='a list of words such as ["python3", "--version"]',
+                    least=1,
+                ),
+                what="a list of commands, each a list of words",
+            ),
+            help="Commands that must work in the container.",
+            example=[["python3", "-c", "import torch"]],
+        ),
+        Key(name="convert", kind=_CONVERT, help="How the SIF is made."),
+    )
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """What a container of an image is given by default."""
+
+    gpus: str = ""
+    shared_memory: str = ""
+    binds: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conversion:
+    """How a SIF is made; what is not said is left to those who ask."""
+
+    compression: str = ""
+    level: int | None = None
+    processors: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageSettings:
-    """The content of one image.toml; the defaults are those of a folder without one."""
+    """The content of one image.toml; the defaults are those of a folder without one.
+
+    ``size_budget`` is in bytes.
+    """
 
     description: str = ""
-    category: str = "custom-images"
+    category: str = CATEGORY
+    target: str = ""
     build_args: tuple[tuple[str, str], ...] = ()
+    labels: tuple[tuple[str, str], ...] = ()
+    foreign_bases: tuple[str, ...] = ()
     prepare: Prepare | None = None
+    run: Run = Run()
+    size_budget: int | None = None
+    smoke: tuple[tuple[str, ...], ...] = ()
+    convert: Conversion = Conversion()
 
 
 def load_image_settings(path: Path) -> ImageSettings:
@@ -28,38 +247,39 @@ def load_image_settings(path: Path) -> ImageSettings:
 
     :raises UsageError: naming file, key and what is allowed.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return ImageSettings()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: cannot be read: {error}") from None
-    return _settings(Table(path, _parse(path, text)))
+    table = read_toml(path)
+    return ImageSettings() if table is None else _settings(table)
 
 
-def _parse(path: Path, text: str) -> dict[str, Any]:
-    import tomli
+def origin(name: str) -> str:
+    """Return what the settings file of the image ``name`` is called."""
+    return f"images/{name}/image.toml"
 
-    try:
-        return tomli.loads(text)
-    except tomli.TOMLDecodeError as error:
-        raise UsageError(f"{path}: is not TOML: {error}; mend that line") from None
+
+def size_in_bytes(size: str) -> int:
+    """Return how many bytes ``size`` ("4.5 GiB", as the key size-budget takes it) are."""
+    unit = size.lstrip("0123456789. ")
+    return round(float(size.removesuffix(unit)) * UNITS[unit])
 
 
 def _settings(table: Table) -> ImageSettings:
-    table.only("description", "category", "build-args", "prepare")
-    category = table.text("category", "custom-images")
-    if category not in CATEGORIES:
-        raise table.wrong("category", f"one of {', '.join(CATEGORIES)}", category)
-    prepare = None
-    if "prepare" in table.values:
-        sub = table.sub("prepare")
-        sub.only("suite", "packages")
-        prepare = Prepare(suite=sub.text("suite"), packages=sub.texts("packages"))
-    arguments = table.sub("build-args")
+    values = IMAGE.values(table)
+    prepare, run, convert = values["prepare"], values["run"], values["convert"]
+    budget = values["size-budget"]
     return ImageSettings(
-        description=table.text("description", ""),
-        category=category,
-        build_args=tuple(sorted((key, arguments.text(key)) for key in arguments.values)),
-        prepare=prepare,
+        description=values["description"],
+        category=values["category"],
+        target=values["target"],
+        build_args=tuple(values["build-args"].items()),
+        labels=tuple(values["labels"].items()),
+        foreign_bases=values["foreign-bases"],
+        prepare=Prepare(**prepare) if prepare else None,
+        run=_run(run) if run else Run(),
+        size_budget=None if budget is None else size_in_bytes(budget),
+        smoke=values["smoke"],
+        convert=Conversion(**convert) if convert else Conversion(),
     )
+
+
+def _run(values: Mapping[str, Any]) -> Run:
+    return Run(gpus=values["gpus"], shared_memory=values["shared-memory"], binds=values["binds"])

@@ -2,20 +2,63 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from sifline.errors import UsageError, did_you_mean
 
+# What TOML takes without quotes; the number of an item is ours.
+_BARE = re.compile(r"[A-Za-z0-9_-]+(?:\[[0-9]+\])*")
+LONGEST_FOUND = 80
+
+
+def read_toml(path: Path) -> Table | None:
+    """Return the content of the TOML file ``path``; None where there is no such file.
+
+    :raises UsageError: naming the line that is not TOML.
+    """
+    import tomli
+
+    try:
+        return Table(path, tomli.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: cannot be read: {error}") from None
+    except (ValueError, RecursionError) as error:
+        # Beside its own errors: a number with too many digits, lists nested too deep.
+        raise UsageError(f"{path}: is not TOML: {error}; mend that line") from None
+
+
+def quoted(key: str) -> str:
+    """Return ``key`` as TOML wants it: in quotes, unless it is plain."""
+    return key if _BARE.fullmatch(key) else json.dumps(key, ensure_ascii=not key.isprintable())
+
 
 class Table:
-    """The keys and values of one table of ``path``; every reader raises UsageError."""
+    """The keys and values of one table of ``path``; every reader raises UsageError.
 
-    def __init__(self, path: Path, values: Mapping[Any, Any], name: str = "") -> None:
+    What is found in a ``hidden`` one does not show in errors.
+    """
+
+    def __init__(
+        self, path: Path, values: Mapping[Any, Any], name: str = "", *, hidden: bool = False
+    ) -> None:
         self.path = path
         self.values = values
         self.name = name
+        self.hidden = hidden
+
+    def having(self, values: Mapping[Any, Any]) -> Table:
+        """Return the table of the same name with other values."""
+        return Table(self.path, values, self.name, hidden=self.hidden)
+
+    def hiding(self) -> Table:
+        """Return the same table, hidden."""
+        return Table(self.path, self.values, self.name, hidden=True)
 
     def only(self, *known: str) -> None:
         """Refuse keys that are not ``known``."""
@@ -60,7 +103,7 @@ class Table:
         value = self.values.get(key, {})
         if not isinstance(value, dict):
             raise self.wrong(key, "a table", value)
-        return Table(self.path, value, self.full(key))
+        return Table(self.path, value, self.full(key), hidden=self.hidden)
 
     def subs(self, key: str) -> tuple[Table, ...]:
         """Return the list of tables ``key``; empty where it is missing."""
@@ -68,15 +111,20 @@ class Table:
         if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
             raise self.wrong(key, "a list of tables", value)
         return tuple(
-            Table(self.path, item, f"{self.full(key)}[{number}]")
+            Table(self.path, item, f"{self.full(key)}[{number}]", hidden=self.hidden)
             for number, item in enumerate(value)
         )
 
     def wrong(self, key: str, allowed: str, value: object) -> UsageError:
         """Return the error that says what ``key`` must be and what it is."""
         found = "nothing" if value is None else repr(value)
+        if self.hidden and value is not None:
+            found = f"something else ({type(value).__name__}, not shown: it may be a secret)"
+        elif len(found) > LONGEST_FOUND:
+            found = f"{found[:LONGEST_FOUND]}…"
         return UsageError(f"{self.path}: {self.full(key)} must be {allowed}, found {found}")
 
-    def full(self, key: str) -> str:
-        """Return the name of ``key`` from the top of the file."""
-        return f"{self.name}.{key}" if self.name else key
+    def full(self, key: object) -> str:
+        """Return the name of ``key`` from the top of the file, on one line."""
+        name = quoted(str(key))
+        return f"{self.name}.{name}" if self.name else name

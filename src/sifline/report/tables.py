@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, is_dataclass
+from datetime import datetime
 from pathlib import PurePath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sifline.errors import MissingError, StepFailed
 from sifline.model import (
     BuiltImage,
     CheckResult,
+    Cleaned,
     Cluster,
     Deployment,
+    Explanation,
     ImageState,
     NodeState,
     Quickstart,
@@ -21,7 +24,11 @@ from sifline.model import (
     Status,
     Step,
     TestReport,
+    Verb,
 )
+
+if TYPE_CHECKING:
+    from sifline.config.settings import Setting
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -72,10 +79,66 @@ def _plain(value: Any) -> Any:
 def plan(steps: Sequence[Step]) -> str:
     """Return what a build would do, in order, and why."""
     rows = [
-        (step.image.name, "build" if step.needed else "keep", step.reason or "up to date")
+        (
+            step.image.name,
+            step.verb.value if step.needed else "keep",
+            step.reason or f"{step.verb.value}: up to date",
+        )
         for step in steps
     ]
-    return table(("image", "action", "reason"), rows)
+    needed = sum(step.needed for step in steps)
+    return f"{table(('image', 'action', 'reason'), rows)}\n{needed} of {len(steps)} steps to do"
+
+
+def results(verb: Verb, found: Sequence[Any]) -> str:
+    """Return what came of the steps of one verb."""
+    if verb is Verb.BUILD:
+        return built(found)
+    return converted(found) if verb is Verb.CONVERT else tested(found)
+
+
+def explanations(items: Sequence[Explanation]) -> str:
+    """Return why each image would be built or not, and what changed."""
+    return "\n\n".join(_explanation(item) for item in items)
+
+
+def _explanation(item: Explanation) -> str:
+    verdict = f"to be built: {item.reason}" if item.needed else "up to date"
+    lines = [f"{item.name}: {verdict}"]
+    if item.image_id:
+        when = datetime.fromtimestamp(item.built).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+        lines.append(f"  at hand: {short(item.image_id)}, built {when}")
+    lines += [f"  changed: {change}" for change in item.changes]
+    lines += [f"  note: {note}" for note in item.notes]
+    lines += [f"  then {later}" for later in item.later]
+    return "\n".join(lines)
+
+
+def settings(found: Mapping[str, Sequence[Setting]]) -> str:
+    """Return each setting, its value and where that came from, a table for each image."""
+    return "\n\n".join(
+        table(
+            (name or "site", "value", "from"),
+            [(item.key, _setting(item.value), item.origin) for item in items],
+        )
+        for name, items in found.items()
+    )
+
+
+def _setting(value: Any) -> str:
+    return "-" if value in (None, "", [], {}) else json.dumps(value).strip('"')
+
+
+def cleaned(item: Cleaned, *, dry: bool) -> str:
+    """Return what was removed, and what that frees."""
+    verb = "would remove" if dry else "removed"
+    lines = [f"{verb} {what} ({megabytes(size)})" for what, size in item.removed]
+    lines += [f"kept {what}" for what in item.kept]
+    if not item.removed:
+        return "\n".join([*lines, "nothing to remove"])
+    if dry:
+        return "\n".join(lines)
+    return "\n".join([*lines, f"freed {megabytes(item.freed)}; images share layers"])
 
 
 def built(images: Sequence[BuiltImage]) -> str:

@@ -1,92 +1,240 @@
-"""Progress while it runs: one moving line on a terminal, plain lines elsewhere."""
+"""Progress while it runs: one row per running step on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
-import shutil
+import atexit
+import os
+import re
 import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TextIO
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, TextIO
+
+from sifline.model import Progress
+
+if TYPE_CHECKING:
+    from rich.console import Group
+    from rich.live import Live
 
 HEARTBEAT_SECONDS = 20
 TICK_SECONDS = 0.2
+SPINNERS = {True: "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏", False: "|/-\\"}
+# Control sequences (ECMA-48) of the tools' own colours and bars, and single control characters.
+CONTROLS = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b[@-Z\\-_]|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+class _Step:
+    """A step that runs; called, it says what the step is doing now."""
+
+    def __init__(self, owner: Terminal, title: str) -> None:
+        self.owner = owner
+        self.title = title
+        self.text = ""
+        self.started = self.spoken = time.monotonic()
+
+    def __call__(self, text: str) -> None:
+        self.owner.say(self, text)
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self.started
+
+
+_current: ContextVar[_Step | None] = ContextVar("sifline_step", default=None)
 
 
 class Terminal:
-    """Says what is being done now: one moving line on a terminal, plain lines elsewhere.
+    """Says what is being done now: a row per running step on a terminal, plain lines elsewhere.
 
-    Where there is no terminal a line is printed for each new word of progress, and one every
-    ``HEARTBEAT_SECONDS`` while there is none, so that a log never looks dead.
+    Where there is no terminal a line is printed for each new word of progress, and one for
+    each step that said nothing for ``HEARTBEAT_SECONDS``, so that a log never looks dead.
+    Steps may run in several threads at once.
     """
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = stream or sys.stderr
-        self._live = self._stream.isatty()
-        self._lock = threading.Lock()
-        self._title = ""
-        self._text = ""
-        self._started = 0.0
-        self._spoken = 0.0
-        self._done = threading.Event()
+        self._terminal = self._stream.isatty() and os.environ.get("TERM") not in (
+            "dumb",
+            "unknown",
+        )
+        self._lock = threading.RLock()
+        self._steps: list[_Step] = []
+        self._live: Live | None = None
+        self._idle = threading.Event()
+        self._total = self._done = self._failed = 0
+
+    def total(self, steps: int) -> None:
+        """Say how many steps there are to come, for the headline."""
+        with self._lock:
+            self._total, self._done, self._failed = steps, 0, 0
 
     def __call__(self, text: str) -> None:
-        """Say what is being done now."""
+        """Say what is being done now, in the step of the caller."""
+        step = _current.get()
         with self._lock:
-            self._text = text
-            if not self._live:
-                self._print(f"[{self._title}] {text}" if self._title else text)
+            if step not in self._steps:
+                # Threads that a step started itself know of none.
+                step = self._steps[0] if len(self._steps) == 1 else None
+            if step:
+                self.say(step, text)
+            elif not self._terminal:
+                self._print(text)
 
     @contextmanager
-    def step(self, title: str) -> Iterator[None]:
-        """Show ``title`` while the block runs, then how long it took."""
-        with self._lock:
-            self._title, self._text = title, ""
-            self._started = self._spoken = time.monotonic()
-            self._done = threading.Event()
-        ticker = threading.Thread(target=self._tick, args=(self._done,), daemon=True)
-        ticker.start()
+    def step(self, title: str) -> Iterator[Progress]:
+        """Show ``title`` while the block runs, then how long it took.
+
+        The value takes what is being done now, from whatever thread.
+        """
+        step = _Step(self, _one_line(title))
+        self._open(step)
+        token = _current.set(step)
         outcome = "failed"
         try:
-            yield
+            yield step
             outcome = "done"
+        except KeyboardInterrupt:
+            outcome = "interrupted"
+            raise
         finally:
-            self._done.set()
-            ticker.join()
-            with self._lock:
-                seconds = time.monotonic() - self._started
-                self._clear()
-                self._print(f"[{title}] {outcome} in {seconds:.1f} s")
-                self._title = ""
+            _current.reset(token)
+            self._close(step, outcome)
 
     def line(self, text: str) -> None:
         """Print a line that stays."""
         with self._lock:
-            self._clear()
             self._print(text)
 
-    def _tick(self, done: threading.Event) -> None:
-        while not done.wait(TICK_SECONDS):
-            with self._lock:
-                seconds = time.monotonic() - self._started
-                if self._live:
-                    self._clear()
-                    shown = f"[{self._title}] {seconds:4.0f} s  {self._text}"
-                    self._stream.write(shown[: _width() - 1])
-                    self._stream.flush()
-                elif time.monotonic() - self._spoken > HEARTBEAT_SECONDS:
-                    self._print(f"[{self._title}] still at it after {seconds:.0f} s: {self._text}")
+    def say(self, step: _Step, text: str) -> None:
+        """Say what ``step`` is doing now."""
+        text = _one_line(text)
+        with self._lock:
+            new = text != step.text
+            step.text = text
+            if new and not self._terminal:
+                step.spoken = time.monotonic()
+                self._print(f"[{step.title}] {text}")
 
-    def _clear(self) -> None:
-        if self._live:
-            self._stream.write("\r\x1b[2K")
+    def _open(self, step: _Step) -> None:
+        with self._lock:
+            if self._done + self._failed >= self._total:
+                self._total = 0
+            self._steps.append(step)
+            if len(self._steps) == 1:
+                self._idle = threading.Event()
+                ticker = threading.Thread(target=self._tick, args=(self._idle,), daemon=True)
+                ticker.start()
+
+    def _close(self, step: _Step, outcome: str) -> None:
+        with self._lock:
+            self._steps.remove(step)
+            self._done += outcome == "done"
+            self._failed += outcome != "done"
+            self._print(f"[{step.title}] {outcome} in {step.seconds:.1f} s")
+            if not self._steps:
+                self._idle.set()
+                self._restore()
+
+    def _tick(self, idle: threading.Event) -> None:
+        """Keep the rows moving, or the log alive, until no step runs."""
+        while not idle.wait(TICK_SECONDS):
+            with self._lock:
+                if idle.is_set():
+                    return
+                if self._terminal:
+                    self._refresh()
+                else:
+                    self._beat()
+
+    def _beat(self) -> None:
+        for step in self._steps:
+            if time.monotonic() - step.spoken > HEARTBEAT_SECONDS:
+                step.spoken = time.monotonic()
+                doing = f"still at it after {step.seconds:.0f} s: {step.text}"
+                self._print(f"[{step.title}] {doing}")
+
+    def _refresh(self) -> None:
+        """Draw the rows anew. The display starts here: a short step does without it."""
+        with suppress(OSError):
+            if self._live is None:
+                self._live = self._start()
+            self._live.console.size = _size(self._stream)
+            self._live.refresh()
+
+    def _start(self) -> Live:
+        from rich.console import Console
+        from rich.live import Live
+
+        console = Console(
+            file=self._stream, force_terminal=True, force_interactive=True, soft_wrap=True
+        )
+        live = Live(
+            self,
+            console=console,
+            auto_refresh=False,  # rich's own thread would draw between our lines
+            transient=True,
+            redirect_stdout=False,
+            redirect_stderr=False,
+        )
+        atexit.register(self._restore)  # where a thread that had a step was left behind
+        live.start()
+        return live
+
+    def _restore(self) -> None:
+        """Leave the terminal as it was: no rows, a cursor."""
+        with self._lock:
+            live, self._live = self._live, None
+            if live:
+                with suppress(OSError):
+                    live.stop()
+                atexit.unregister(self._restore)
+
+    def __rich__(self) -> Group:
+        """Return the rows as they are now; rich asks whenever it draws."""
+        from rich.console import Group
+        from rich.text import Text
+
+        width, _ = _size(self._stream)
+        wheel = SPINNERS[(self._stream.encoding or "").lower().startswith("utf")]
+        turn = wheel[int(time.monotonic() / TICK_SECONDS) % len(wheel)]
+        shown = [
+            f"{turn} [{step.title}] {step.seconds:.0f} s  {step.text}" for step in self._steps
+        ]
+        rows = [Text(row, no_wrap=True) for row in [*self._headline(), *shown]]
+        for row in rows:
+            row.truncate(max(1, width - 1), overflow="ellipsis")
+        return Group(*rows)
+
+    def _headline(self) -> list[str]:
+        if not self._total:
+            return []
+        failed = f", {self._failed} failed" if self._failed else ""
+        return [f"{self._done} of {self._total} done{failed}"]
 
     def _print(self, text: str) -> None:
-        self._spoken = time.monotonic()
-        self._stream.write(text + "\n")
-        self._stream.flush()
+        text = CONTROLS.sub("", text)
+        # Who looks no longer does not make a build fail.
+        with suppress(OSError):
+            if self._live:
+                from rich.text import Text
+
+                self._live.console.print(Text(text))
+            else:
+                self._stream.write(text + "\n")
+                self._stream.flush()
 
 
-def _width() -> int:
-    return shutil.get_terminal_size().columns
+def _one_line(text: str) -> str:
+    return " ".join(CONTROLS.sub("", text).split())
+
+
+def _size(stream: TextIO) -> tuple[int, int]:
+    """Columns and rows of the stream's own terminal; of a usual one where it does not know."""
+    try:
+        columns, rows = os.get_terminal_size(stream.fileno())
+    except OSError:
+        columns, rows = 0, 0
+    return columns or 80, rows or 24

@@ -1,17 +1,35 @@
-"""From a step of the plan to an image in the engine."""
+"""From a step of the plan to an image in the engine, under a name that no other content has."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from sifline import records
-from sifline.adapters.docker import CA_SECRET, LABEL_FINGERPRINT, LABEL_IMAGE, Docker, EngineImage
+from sifline.adapters.docker import (
+    CA_SECRET,
+    LABEL_FINGERPRINT,
+    LABEL_IMAGE,
+    LABEL_RECIPE,
+    Docker,
+    EngineImage,
+    base_ids,
+    standing,
+    version_tag,
+    versions,
+)
 from sifline.adapters.mmdebstrap import Mmdebstrap
-from sifline.errors import StepFailed
-from sifline.model import PREPARED, BuiltImage, Image, Step
-from sifline.runner import Context
+from sifline.buildcontext import DOCKERFILE, digest, entries
+from sifline.dockerfile import Dockerfile
+from sifline.errors import MissingError, StepFailed
+from sifline.model import PREPARED, BuiltImage, Image, Step, Workspace
+from sifline.recipe import SHORT, fingerprint, recipe, text
+from sifline.references import normalise
+from sifline.runner import CommandFailed, Context
 
 # Where Debian and the Red Hat family keep the bundle of trusted certificates.
 CA_BUNDLES = (
@@ -20,45 +38,274 @@ CA_BUNDLES = (
 )
 
 
-def existing(images: Iterable[Image], context: Context) -> dict[str, BuiltImage]:
-    """Return the images the engine holds, by name, with the fingerprint of their label."""
-    by_tag = {image.tag: image for image in images}
-    found = Docker(context.runner).images(sorted(by_tag))
-    return {by_tag[tag].name: _built(by_tag[tag], entry) for tag, entry in found.items()}
+@dataclass(frozen=True, kw_only=True)
+class Surroundings:
+    """What a build is given beside its recipe, and what does not count as a change.
+
+    ``proxies`` are build arguments that the engine knows by itself; ``secrets`` are options as
+    docker takes them, by id; ``commit`` is the commit of the checkout.
+    """
+
+    proxies: Mapping[str, str] = field(default_factory=dict)
+    secrets: Mapping[str, str] = field(default_factory=dict)
+    offline: bool = False
+    commit: str = ""
 
 
-def build(step: Step, context: Context) -> BuiltImage:
+def moved(images: Iterable[Image], listed: Sequence[EngineImage], context: Context) -> set[str]:
+    """Ask the registries which foreign images are another by now.
+
+    :raises StepFailed: where a registry does not answer.
+    """
+    digests = {
+        normalise(name): {item.rpartition("@")[2] for item in entry.digests}
+        for entry in listed
+        for name in entry.tags
+    }
+    found = set()
+    for base in sorted({base for image in images for base in image.bases if "@" not in base}):
+        context.progress(f"asking for {base}")
+        try:
+            now = Docker(context.runner).remote_digest(base)
+        except CommandFailed as error:
+            raise StepFailed(
+                f"--pull: no registry tells about {base}; leave --pull out, or mend the network",
+                details=error.details,
+            ) from None
+        if now not in digests.get(normalise(base), set()):
+            found.add(base)
+    return found
+
+
+def settle(step: Step, context: Context) -> BuiltImage:
+    """Return the image that is kept; the tag ``latest`` is made to name it."""
+    assert step.held is not None  # noqa: S101 - for the type checker: nothing is kept of nothing
+    if step.image.tag not in step.held.tags:
+        Docker(context.runner).tag(step.held.image_id, step.image.tag)
+    return replace(step.held, fresh=True)
+
+
+def build(
+    step: Step,
+    parents: Mapping[str, BuiltImage],
+    context: Context,
+    around: Surroundings,
+    *,
+    anew: bool = False,
+    pull: bool = False,
+) -> BuiltImage:
     """Build ``step.image``, preparing its root file system first where it asks for one.
 
+    Of two runs that want the same image one builds it, and the other takes what it finds.
+
+    :param anew: without the engine's cache, even where another run has just built it.
     :raises StepFailed: naming the step of the Dockerfile, with the end of its log.
     """
     image, docker = step.image, Docker(context.runner)
-    with records.locked(context.workspace.build / "locks" / f"{image.name}.build.lock"):
-        if image.prepare:
-            _prepare(image, context)
-        context.progress(f"building: {step.reason}" if step.reason else "building")
-        docker.build(
-            image.folder,
-            tag=image.tag,
-            labels={LABEL_IMAGE: image.name, LABEL_FINGERPRINT: step.fingerprint},
-            build_args=dict(image.build_args),
-            secrets=_secrets(os.environ),
-            log=context.workspace.logs / f"{image.name}.build.log",
-            on_step=context.progress,
+    work = _Build(step, parents, context, around)
+    with records.locked(_lock(context.workspace, image.name), context):
+        bases = work.bases(pull=pull)
+        made_of = work.recipe(bases)
+        mark = fingerprint(made_of)
+        if not anew:
+            (existing,) = standing([image], docker.all()).values()
+            for item in existing:
+                if item.fingerprint == mark:
+                    return settle(replace(step, held=item), context)
+        return work.run(made_of, mark, anew=anew)
+
+
+class _Build:
+    """One image on its way; the caller holds the image's lock."""
+
+    def __init__(
+        self,
+        step: Step,
+        parents: Mapping[str, BuiltImage],
+        context: Context,
+        around: Surroundings,
+    ) -> None:
+        self._step, self._image = step, step.image
+        self._parents, self._context, self._around = parents, context, around
+        self._docker = Docker(context.runner)
+        self._log = context.workspace.logs / f"{self._image.name}.build.log"
+        self._log.unlink(missing_ok=True)
+        self._digests: dict[str, str] = {}
+
+    def bases(self, *, pull: bool) -> dict[str, str]:
+        """Return the ids of the foreign images, which are in the engine afterwards."""
+        platforms = {item.reference: item.platform for item in self._image.sources}
+        before = base_ids([self._image], self._docker.all()) if self._image.bases else {}
+        for base in self._image.bases:
+            if base not in before or pull:
+                self._pull(base, platforms[base])
+        listed = self._docker.all() if self._image.bases else ()
+        ids = base_ids([self._image], listed)
+        digests = {entry.image_id: entry.digests for entry in listed}
+        self._digests = {base: next(iter(digests[ids[base]]), "") for base in ids}
+        return ids
+
+    def recipe(self, bases: Mapping[str, str]) -> dict[str, Any]:
+        """Return what the image is made of at this moment."""
+        return recipe(
+            self._image,
+            context=context_digest(self._image, self._context.workspace),
+            parents={name: built.image_id for name, built in self._parents.items()},
+            bases=bases,
         )
-        entry = docker.images([image.tag]).get(image.tag)
-    if entry is None:
-        raise StepFailed(f"{image.tag} was built but is not in the engine; another run removed it")
-    return _built(image, entry)
+
+    def run(self, made_of: Mapping[str, Any], mark: str, *, anew: bool) -> BuiltImage:
+        """Build, make sure that nothing changed meanwhile, and only then give it its names."""
+        started, image = time.monotonic(), self._image
+        if image.prepare:
+            _prepare(image, self._context, anew=anew)
+        reason = self._step.reason
+        self._context.progress(f"building: {reason}" if reason else "building")
+        image_id = self._docker.build(
+            image.folder,
+            tags=(),
+            file=self._resolved(),
+            labels={
+                **dict(image.labels),
+                LABEL_IMAGE: image.name,
+                LABEL_FINGERPRINT: mark,
+                LABEL_RECIPE: text(made_of),
+            },
+            build_args=dict(image.build_args),
+            proxies=self._around.proxies,
+            secrets=self._secrets(),
+            target=image.target,
+            no_cache=anew,
+            log=self._log,
+            on_step=self._context.progress,
+        )
+        files = entries(image.folder, **_context(image, self._context.workspace))
+        if context_digest(image, self._context.workspace) != made_of["context"]:
+            raise StepFailed(
+                f"building {image.name}: its folder changed while it was built; run it again"
+            )
+        self._remember(made_of, mark, image_id, files, time.monotonic() - started)
+        for tag in (version_tag(image.name, mark), image.tag):
+            self._docker.tag(image_id, tag)
+        (found,) = versions([image], self._docker.all()).values()
+        for built in found:
+            if built.image_id == image_id:
+                return built
+        raise StepFailed(
+            f"{image.name} was built and is not in the engine: another run removed it; run again"
+        )
+
+    def _pull(self, base: str, platform: str) -> None:
+        if self._around.offline:
+            raise MissingError(
+                f"{self._image.name} is built on {base}, which is not in the engine, and the site"
+                " is offline; load that image, or name another for it under [bases] of the site"
+            )
+        self._context.progress(f"pulling {base}")
+        try:
+            self._docker.pull(base, platform=platform, log=self._log)
+        except CommandFailed as error:
+            raise StepFailed(
+                f"building {self._image.name}: {base} cannot be pulled; mend its name or the"
+                f" network, or name another under [bases] of a site; the whole log is {self._log}",
+                details=error.details,
+            ) from None
+
+    def _resolved(self) -> Path | None:
+        """A Dockerfile that names what is really used; None where the image's own does."""
+        image, space = self._image, self._context.workspace
+        replacements = {
+            source.written: version_tag(source.image, self._parents[source.image].fingerprint)
+            if source.image
+            else source.reference
+            for source in image.sources
+        }
+        if all(written == used for written, used in replacements.items()):
+            return None
+        own = Dockerfile.read(image.folder / DOCKERFILE)
+        path = space.resolved / f"{image.name}.Dockerfile"
+        content = own.rewritten(replacements, dict(image.build_args))
+        records.write_bytes(path, content.encode("utf-8", "surrogateescape"))
+        # The engine looks for it beside the Dockerfile that it is handed.
+        rules = image.folder / f"{DOCKERFILE}.dockerignore"
+        beside = path.with_name(f"{path.name}.dockerignore")
+        beside.unlink(missing_ok=True)
+        if rules.is_file():
+            records.write_bytes(beside, rules.read_bytes())
+        return path
+
+    def _secrets(self) -> list[str]:
+        """The secrets that the Dockerfile asks for, as far as there are any of that id."""
+        known = {**_ca_secret(os.environ), **self._around.secrets}
+        for name, required in self._image.secrets:
+            if required and name not in known:
+                raise MissingError(
+                    f"{self._image.name} needs the secret {name}; name it under [secrets] of a"
+                    " site profile and use that with --site"
+                )
+        return [known[name] for name, _ in self._image.secrets if name in known]
+
+    def _remember(
+        self,
+        made_of: Mapping[str, Any],
+        mark: str,
+        image_id: str,
+        files: Mapping[str, str],
+        seconds: float,
+    ) -> None:
+        records.write(
+            build_record(self._context.workspace, self._image.name, mark),
+            {
+                "image": self._image.name,
+                "image_id": image_id,
+                "fingerprint": mark,
+                "recipe": made_of,
+                "files": files,
+                "base_digests": self._digests,
+                "commit": self._around.commit,
+                "tools": self._docker.versions(),
+                "reason": self._step.reason,
+                "built": int(time.time()),
+                "seconds": round(seconds, 1),
+            },
+        )
 
 
-def _prepare(image: Image, context: Context) -> None:
+def build_record(workspace: Workspace, name: str, mark: str) -> Path:
+    """Return where the record of the build with this fingerprint is."""
+    return workspace.record(name, f"build-{mark[:SHORT]}")
+
+
+def context_digest(image: Image, workspace: Workspace) -> str:
+    """Return the digest of the build context of ``image``; cheap where nothing changed."""
+    return digest(image.folder, **_context(image, workspace))
+
+
+def context_entries(image: Image, workspace: Workspace) -> dict[str, str]:
+    """Return each entry of the build context of ``image``."""
+    return entries(image.folder, **_context(image, workspace))
+
+
+def _context(image: Image, workspace: Workspace) -> dict[str, Any]:
+    # The prepared root file system is described by what it is made of.
+    without = frozenset({PREPARED}) if image.prepare else frozenset()
+    return {"without": without, "cache": workspace.caches / f"{image.name}.context"}
+
+
+def _lock(workspace: Workspace, name: str) -> Path:
+    """The lock of an image's builds: one for all checkouts of this user, which share an engine."""
+    folder = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111
+    return Path(folder) / "sifline" / "locks" / f"{name}.build.lock"
+
+
+def _prepare(image: Image, context: Context, *, anew: bool) -> None:
     """Make the root file system, unless the one that is there was made from the same words."""
     assert image.prepare is not None  # noqa: S101 - for the type checker: the caller asked
     target = image.folder / PREPARED
-    record = context.workspace.records / f"{image.name}.prepare.json"
-    made_from = {"suite": image.prepare.suite, "packages": list(image.prepare.packages)}
-    if target.is_file() and (records.read(record) or {}).get("prepare") == made_from:
+    record = context.workspace.record(image.name, "prepare")
+    made_from = image.prepare.words
+    known = (records.read(record) or {}).get("prepare") == made_from
+    if target.is_file() and known and not anew:
         return
     context.progress(f"preparing {PREPARED}: mmdebstrap {image.prepare.suite}")
     log = context.workspace.logs / f"{image.name}.prepare.log"
@@ -66,22 +313,10 @@ def _prepare(image: Image, context: Context) -> None:
     records.write(record, {"prepare": made_from})
 
 
-def _secrets(environment: Mapping[str, str]) -> dict[str, Path]:
+def _ca_secret(environment: Mapping[str, str]) -> dict[str, str]:
     """The host's CA bundle, which build steps need behind a mirror or a proxy."""
     named = environment.get("SSL_CERT_FILE")
     for path in (*((Path(named),) if named else ()), *CA_BUNDLES):
         if path.is_file():
-            return {CA_SECRET: path}
+            return {CA_SECRET: f"id={CA_SECRET},src={path}"}
     return {}
-
-
-def _built(image: Image, entry: EngineImage) -> BuiltImage:
-    # A child inherits its parent's labels: only one that names itself was made by us.
-    ours = entry.labels.get(LABEL_IMAGE) == image.name
-    return BuiltImage(
-        image=image,
-        image_id=entry.image_id,
-        fingerprint=entry.labels.get(LABEL_FINGERPRINT, "") if ours else "",
-        size=entry.size,
-        fresh=False,
-    )

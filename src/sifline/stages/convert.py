@@ -24,7 +24,7 @@ from sifline.adapters.apptainer import Apptainer, Compression
 from sifline.adapters.docker import Docker
 from sifline.buildcontext import file_digest
 from sifline.errors import StepFailed
-from sifline.model import BuiltImage, Progress, Sif, Workspace
+from sifline.model import BuiltImage, Image, Progress, Sif, Workspace
 from sifline.runner import CommandFailed, Context, Result
 
 PREFIX = "org.sifline."
@@ -32,6 +32,8 @@ PREFIX = "org.sifline."
 # of them, the file tree, the SIF. 3.5 were measured with an image of 0.3 GB.
 COPIES = 3.7
 RESERVE = 64 << 20
+
+UP_TO_DATE, NO_SIF = "up to date", "there is no SIF"
 
 # Apptainer looks the command up only after the file system is mounted and the namespaces stand.
 _NOT_FOUND = "executable file not found"
@@ -71,8 +73,10 @@ def convert(
 
     :raises StepFailed: where there is too little space, or a tool fails; no SIF is left then.
     """
-    work = _Conversion(built, context, commit, compression or Compression())
-    with records.locked(context.workspace.build / "locks" / f"{built.image.name}.convert.lock"):
+    chosen = compression or _compression(built.image)
+    work = _Conversion(built, context, commit, chosen)
+    lock = context.workspace.build / "locks" / f"{built.image.name}.convert.lock"
+    with records.locked(lock, context):
         known = None if force else work.up_to_date()
         return known or work.convert()
 
@@ -117,17 +121,34 @@ def info(path: Path, context: Context) -> dict[str, Any]:
     }
 
 
+def standing(image: Image, workspace: Workspace) -> Sif:
+    """Return the SIF that stands there as its record tells; ``stale`` found nothing wrong."""
+    path, place = workspace.sif(image.name), workspace.record(image.name, "convert")
+    record = records.read(place) or {}
+    stamp = vars(Stamp.of(path))
+    if record["stamp"] != stamp:  # touched: its content was found to be the same
+        record = {**record, "stamp": stamp}
+        records.write(place, record)
+    return _sif(image, path, record)
+
+
+def stale(name: str, built: BuiltImage | None, workspace: Workspace) -> str:
+    """Say why the SIF of ``name`` has to be made anew; "" where it is up to date."""
+    found = state(name, built, workspace)
+    return "" if found == UP_TO_DATE else NO_SIF if found == "none" else f"the SIF: {found}"
+
+
 def state(name: str, built: BuiltImage | None, workspace: Workspace) -> str:
     """Say in a word or two how the SIF of ``name`` stands to ``built``."""
     path = workspace.sif(name)
-    record = records.read(workspace.records / f"{name}.convert.json")
+    record = records.read(workspace.record(name, "convert"))
     if not path.is_file():
         return "none"
     if record is not None and not untouched(path, record):
         return "altered"
     if built is None:
         return "its image is gone"
-    return changed(record, built, Compression()) or "up to date"
+    return changed(record, built, _compression(built.image)) or UP_TO_DATE
 
 
 def changed(record: Mapping[str, Any] | None, built: BuiltImage, compression: Compression) -> str:
@@ -193,7 +214,7 @@ class _Conversion:
         self._target = space.sif(name)
         self._partial = self._target.with_name(f".{self._target.name}.partial-{os.getpid()}")
         self._scratch = space.build / "tmp" / f"{name}.convert"
-        self._record = space.records / f"{name}.convert.json"
+        self._record = space.record(name, "convert")
         self._log = space.logs / f"{name}.convert.log"
 
     @cached_property
@@ -330,17 +351,26 @@ class _Conversion:
         _remove_tree(self._scratch)
 
     def _sif(self, record: Mapping[str, Any]) -> Sif:
-        return Sif(
-            name=self._name,
-            path=self._target,
-            sha256=record["sha256"],
-            size=record["size"],
-            image_id=self._built.image_id,
-            fingerprint=record["fingerprint"],
-            commit=record["commit"],
-            category=self._built.image.category,
-            fresh=True,
-        )
+        return _sif(self._built.image, self._target, record)
+
+
+def _compression(image: Image) -> Compression:
+    name, level = image.compression
+    return Compression(name=name, level=level)
+
+
+def _sif(image: Image, path: Path, record: Mapping[str, Any]) -> Sif:
+    return Sif(
+        name=image.name,
+        path=path,
+        sha256=record["sha256"],
+        size=record["size"],
+        image_id=record["image_id"],
+        fingerprint=record["fingerprint"],
+        commit=record["commit"],
+        category=image.category,
+        fresh=True,
+    )
 
 
 def _tell(line: str, progress: Progress) -> None:

@@ -89,7 +89,7 @@ def deploy(sif: Sif, cluster: Cluster, context: Context, *, keep: int = KEEP) ->
     started = time.monotonic()
     check(sif)
     lock = context.workspace.build / "locks" / f"deploy-{cluster.name}-{sif.category}-{sif.name}"
-    with records.locked(lock), Ssh(cluster, context.runner) as ssh:
+    with records.locked(lock, context), Ssh(cluster, context.runner) as ssh:
         work = _Work(sif, cluster, context, ssh, keep)
         surveys, failed = ssh.each(cluster.nodes, work.survey)
         refuse(sif, cluster, surveys, failed)

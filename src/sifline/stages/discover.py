@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 
-from sifline.config.images import load_image_settings
-from sifline.dockerfile import references
+from sifline.buildcontext import DOCKERFILE
+from sifline.config.images import PROXY_ARGUMENTS, load_image_settings
+from sifline.config.keys import MAX_NAME, NAME
+from sifline.config.settings import conversion, resolve
+from sifline.config.sites import Site
+from sifline.dockerfile import Dockerfile, Reference
 from sifline.errors import UsageError, did_you_mean
-from sifline.model import Image, Workspace
+from sifline.model import Image, Source, Workspace
+from sifline.references import last_part
 
 PREFIX = "sifline"
-MAX_NAME = 100
 # Taken by Invoke: `build.all` is the default task behind `build --all`.
 RESERVED = frozenset({"all"})
-_NAME = re.compile(r"[a-z0-9]+(?:(?:\.|-+)[a-z0-9]+)*")
+_NAME = re.compile(NAME)
 RULE = (
     "lower-case letters and digits, joined by single dots or dashes,"
     f" at most {MAX_NAME} characters, not {' or '.join(sorted(RESERVED))}"
@@ -57,13 +64,61 @@ def unknown(name: str, workspace: Workspace) -> UsageError:
     )
 
 
-def load(workspace: Workspace) -> dict[str, Image]:
-    """Return every image by name, with its settings and its parents.
+class Catalog(Mapping[str, Image]):
+    """All images by name; each is read when it is asked for.
 
-    :raises UsageError: for a Dockerfile or image.toml that cannot be used.
+    So a broken one stops only what is built on it.
+
+    :param pairs: ``NAME=value`` build arguments from the command line.
     """
-    known = names(workspace)
-    return {name: _image(workspace.images / name, known) for name in known}
+
+    def __init__(self, workspace: Workspace, site: Site, pairs: Sequence[str] = ()) -> None:
+        self._names = names(workspace)
+        self._workspace, self._site = workspace, site
+        self._flags = arguments(pairs)
+        self._read: dict[str, Image] = {}
+        for name in self._flags:
+            self._need_declared(name)
+        for name, _ in site.images:
+            if name not in self._names:
+                raise UsageError(
+                    f"{site.origin}: images.{name}: there is no such image."
+                    f"{did_you_mean(name, self._names)}"
+                )
+
+    def __getitem__(self, name: str) -> Image:
+        """Return the image of that name.
+
+        :raises UsageError: for a Dockerfile or image.toml that cannot be used.
+        """
+        if name not in self._read:
+            if name not in self._names:
+                raise KeyError(name)
+            folder = self._workspace.images / name
+            self._read[name] = _image(folder, self._names, self._site, self._flags)
+        return self._read[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._names
+
+    def _need_declared(self, argument: str) -> None:
+        """Refuse an argument of the command line that no Dockerfile knows."""
+        known = {
+            declared
+            for name in self._names
+            for declared in Dockerfile.read(self._workspace.images / name / DOCKERFILE).arguments
+        }
+        if argument not in known:
+            raise UsageError(
+                f"--build-arg {argument}: no Dockerfile declares it with ARG."
+                f"{did_you_mean(argument, known)}"
+            )
 
 
 def tag_of(name: str) -> str:
@@ -71,32 +126,78 @@ def tag_of(name: str) -> str:
     return f"{PREFIX}/{name}:latest"
 
 
-def _image(folder: Path, known: tuple[str, ...]) -> Image:
+def _image(folder: Path, known: tuple[str, ...], site: Site, flags: Mapping[str, str]) -> Image:
     settings = load_image_settings(folder / "image.toml")
-    used = references(folder / "Dockerfile", dict(settings.build_args))
-    parents = tuple(name for name in (_local(ref) for ref in used) if name)
-    for parent in parents:
-        if parent not in known:
-            raise UsageError(
-                f"{folder / 'Dockerfile'}: is built on {PREFIX}/{parent}, but there is no"
-                f" images/{parent}.{did_you_mean(parent, known)}"
-            )
+    dockerfile = Dockerfile.read(folder / DOCKERFILE)
+    _refuse_proxies(dockerfile, site)
+    declared = resolve(settings, site, flags, dockerfile.arguments, folder.name)
+    given = {item.key: item.value for item in declared}
+    compression, level = conversion(settings, site, folder.name)
+    prepare = settings.prepare
+    sources = [
+        _source(reference, folder, known, settings.foreign_bases, site)
+        for reference in dockerfile.references(given, target=settings.target)
+    ]
     return Image(
         name=folder.name,
         folder=folder,
         tag=tag_of(folder.name),
-        parents=parents,
+        sources=tuple(sources),
         description=settings.description,
-        build_args=settings.build_args,
-        prepare=settings.prepare,
+        build_args=tuple(given.items()),
+        target=settings.target,
+        labels=settings.labels,
+        secrets=dockerfile.secrets,
+        prepare=prepare and replace(prepare, sources=site.sources(prepare.suite)),
         category=settings.category,
+        compression=(compression.value, level.value),
     )
 
 
-def _local(reference: str) -> str:
-    """The name of one of our own images in ``reference``, or ""."""
-    prefix, _, rest = reference.partition("/")
-    return re.split(r"[:@]", rest)[0] if prefix == PREFIX else ""
+def _refuse_proxies(dockerfile: Dockerfile, site: Site) -> None:
+    """Refuse what would write a site's proxies, passwords included, into an image's history."""
+    declared = [name for name in dockerfile.arguments if name in PROXY_ARGUMENTS]
+    if declared and site.proxies:
+        raise UsageError(
+            f"{dockerfile.path}: declares ARG {declared[0]}, by which the site's proxy would stay"
+            " in the image; remove that line: build steps have the proxy without it"
+        )
+
+
+def _source(
+    used: Reference, folder: Path, known: tuple[str, ...], foreign: Sequence[str], site: Site
+) -> Source:
+    """Tell whether a reference means one of our own images, whatever stands before its name.
+
+    The folder's own name never does: ``images/python`` may well be built on ``python:3.12``.
+    """
+    name, text = last_part(used.text), used.text
+    if text.partition("/")[0] == PREFIX and text.count("/") == 1:
+        if name not in known:
+            raise UsageError(
+                f"{folder / DOCKERFILE}: line {used.line}: is built on {PREFIX}/{name}, but there"
+                f" is no images/{name}.{did_you_mean(name, known)}"
+            )
+        return Source(written=text, image=name)
+    if (
+        name in known
+        and name != folder.name
+        and "@" not in text
+        and not any(fnmatchcase(text, pattern) for pattern in foreign)
+    ):
+        return Source(written=text, image=name)
+    return Source(written=text, reference=site.replacement(text), platform=used.platform)
+
+
+def arguments(pairs: Sequence[str]) -> dict[str, str]:
+    """Read ``NAME=value`` pairs of the command line."""
+    found = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals or not name:
+            raise UsageError(f"--build-arg {pair!r}: takes NAME=value")
+        found[name] = value
+    return found
 
 
 def _shown(name: str) -> str:

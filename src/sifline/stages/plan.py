@@ -1,17 +1,29 @@
-"""What has to be built, in which order, and why: pure decisions over fingerprints."""
+"""What has to be built, in which order, and why: pure decisions over what there is."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
-from sifline.buildcontext import digest
 from sifline.errors import UsageError
-from sifline.model import PREPARED, Image, Step
+from sifline.model import BuiltImage, Image, Step, Verb
+from sifline.recipe import differences, fingerprint, recipe
 
-# Changing what goes into a fingerprint makes every image new: raise this then.
-FORMAT = 1
+NAMED_DIFFERENCES = 2
+NOT_THERE = "not in the engine"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Held:
+    """What the engine holds: our images by name, the one at hand first; foreign ones' ids.
+
+    ``moved`` names the foreign images that are another in their registry by now.
+    """
+
+    images: Mapping[str, Sequence[BuiltImage]] = field(default_factory=dict)
+    bases: Mapping[str, str] = field(default_factory=dict)
+    moved: frozenset[str] = frozenset()
 
 
 def order(images: Mapping[str, Image], wanted: Iterable[str]) -> tuple[str, ...]:
@@ -20,66 +32,106 @@ def order(images: Mapping[str, Image], wanted: Iterable[str]) -> tuple[str, ...]
     :raises UsageError: for a circle, showing its path.
     """
     done: dict[str, None] = {}
-
-    def visit(name: str, path: tuple[str, ...]) -> None:
-        if name in path:
-            circle = " → ".join([*path[path.index(name) :], name])
-            raise UsageError(f"images are built on each other in a circle: {circle}")
-        if name not in done:
-            for parent in sorted(images[name].parents):
-                visit(parent, (*path, name))
+    path: dict[str, None] = {}
+    # Not recursive: a chain of images may be longer than Python's stack.
+    left = [(name, False) for name in sorted(set(wanted), reverse=True)]
+    while left:
+        name, after = left.pop()
+        if after:
+            path.pop(name)
             done[name] = None
-
-    for name in sorted(set(wanted)):
-        visit(name, ())
+        elif name in path:
+            names = [*path]
+            circle = " → ".join([*names[names.index(name) :], name])
+            raise UsageError(f"images are built on each other in a circle: {circle}")
+        elif name not in done:
+            path[name] = None
+            left.append((name, True))
+            left += [(parent, False) for parent in sorted(images[name].parents, reverse=True)]
     return tuple(done)
 
 
-def fingerprint(image: Image, parents: Mapping[str, str]) -> str:
-    """Return the SHA-256 over all that decides an image's content.
-
-    :param parents: fingerprints of the images it is built on, by name.
-    """
-    prepared = frozenset({PREPARED}) if image.prepare else frozenset()
-    content = {
-        "format": FORMAT,
-        "context": digest(image.folder, without=prepared),
-        "arguments": image.build_args,
-        "prepare": [image.prepare.suite, *image.prepare.packages] if image.prepare else None,
-        "parents": sorted((name, parents[name]) for name in image.parents),
-    }
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def plan(
-    images: Mapping[str, Image], wanted: Iterable[str], existing: Mapping[str, str]
+def builds(
+    images: Mapping[str, Image],
+    wanted: Iterable[str],
+    held: Held,
+    context_of: Callable[[Image], str],
+    *,
+    forced: Iterable[str] = (),
 ) -> tuple[Step, ...]:
-    """Return one step per image that ``wanted`` needs, in order.
+    """Return one build step per image that ``wanted`` needs, in order.
 
-    :param existing: the fingerprint label of each image the engine holds, by name.
+    :param context_of: gives the digest of an image's build context.
+    :param forced: images to build even where nothing changed.
     """
-    prints: dict[str, str] = {}
-    steps: list[Step] = []
-    rebuilt: set[str] = set()
+    anew, steps = frozenset(forced), dict[str, Step]()
     for name in order(images, wanted):
-        image = images[name]
-        prints[name] = fingerprint(image, prints)
-        reason = _reason(image, prints[name], existing.get(name), rebuilt)
-        if reason:
-            rebuilt.add(name)
-        steps.append(
-            Step(image=image, fingerprint=prints[name], reason=reason, needed=bool(reason))
-        )
-    return tuple(steps)
+        steps[name] = _step(images[name], steps, held, context_of, forced=name in anew)
+    return tuple(steps.values())
 
 
-def _reason(image: Image, now: str, before: str | None, rebuilt: set[str]) -> str:
-    """Why the image has to be built; "" where it is up to date."""
-    if before is None:
-        return "not in the engine"
-    new = sorted(rebuilt.intersection(image.parents))
+def _step(
+    image: Image,
+    before: Mapping[str, Step],
+    held: Held,
+    context_of: Callable[[Image], str],
+    *,
+    forced: bool,
+) -> Step:
+    versions = held.images.get(image.name, ())
+    at_hand = versions[0] if versions else None
+    new = [name for name in image.parents if before[name].needed]
+    made_of = _recipe(image, before, held, at_hand, context_of)
+    # With a parent still to be built the recipe names the one that it replaces.
+    mark = fingerprint(made_of) if made_of and not new else ""
+    same = next((item for item in versions if item.fingerprint == mark), None)
+    reason = "" if same else _reason(at_hand, new, made_of)
+    moved = sorted(held.moved.intersection(image.bases))
+    if not reason and moved:
+        reason = f"{', '.join(moved)} has moved in its registry"
+    if not reason and forced:
+        reason = "--force"
+    return Step(
+        verb=Verb.BUILD,
+        image=image,
+        reason=reason,
+        needed=bool(reason),
+        needs=tuple(before[name].key for name in image.parents),
+        recipe=made_of,
+        fingerprint=mark,
+        held=same or at_hand,
+    )
+
+
+def _recipe(
+    image: Image,
+    before: Mapping[str, Step],
+    held: Held,
+    at_hand: BuiltImage | None,
+    context_of: Callable[[Image], str],
+) -> dict[str, Any] | None:
+    """What it would be made of; None where a base was never seen."""
+    # A base that was pruned from the engine is no change: its layers are still in the image.
+    known = at_hand.recipe.get("bases", {}) if at_hand else {}
+    bases = {name: held.bases.get(name) or known.get(name, "") for name in image.bases}
+    if at_hand is None and not all(bases.values()):
+        return None
+    parents = {}
+    for name in image.parents:
+        parent = before[name].held
+        parents[name] = parent.image_id if parent else ""
+    return recipe(image, context=context_of(image), parents=parents, bases=bases)
+
+
+def _reason(
+    at_hand: BuiltImage | None, new: Sequence[str], made_of: Mapping[str, Any] | None
+) -> str:
+    """Why the image has to be built."""
+    if at_hand is None or made_of is None:
+        return NOT_THERE
     if new:
         return f"built on {', '.join(new)}, which is built anew"
-    if before != now:
-        return "its Dockerfile, context or arguments changed"
-    return ""
+    found = differences(at_hand.recipe, made_of)
+    more = len(found) - NAMED_DIFFERENCES
+    named = "; ".join(found[:NAMED_DIFFERENCES])
+    return f"{named}; and {more} more" if more > 0 else named or "its fingerprint is another"

@@ -2,77 +2,77 @@
 
 from __future__ import annotations
 
-import inspect
 import sys
 from collections.abc import Callable, Sequence
-from functools import wraps
 from pathlib import Path
-from typing import Any
-
-from invoke.collection import Collection
-from invoke.exceptions import Exit
+from typing import TYPE_CHECKING, Any
 
 from sifline.errors import SiflineError, UsageError, did_you_mean
-from sifline.model import Workspace
-from sifline.stages import discover
-from sifline.tasks import cluster, images, project
-from sifline.tasks.naming import OwnTask, VerbCollection
+from sifline.tasks import cluster, flags, images
 from sifline.tasks.support import Run, complain, guarded
+
+# Invoke and all it needs take ten times as long to load as the rest of this: shell
+# completion does without.
+if TYPE_CHECKING:
+    from invoke.collection import Collection
+
+    from sifline.model import Workspace
+    from sifline.tasks.naming import OwnTask, VerbCollection
 
 Body = Callable[..., None]
 
-FLAGS = {
-    "all": "every image in images/",
-    "check": "ansible only says what it would change; or one check of a suite, by name",
-    "cluster": "a cluster of clusters/, a standing virtual one, or a path to its file",
-    "docker": "remove the Docker images",
-    "file": "the cluster file to bring up",
-    "force": "even where nothing changed",
-    "gpus": "GPUs to hand in: all, or a number",
-    "json": "print JSON",
-    "list": "print the suites and their checks, run none",
-    "mount_home": "bind your home folder",
-    "name": "the name of the virtual cluster",
-    "node": "the node to open, such as controller or compute-01",
-    "runtime": "docker or apptainer",
-    "sif": "use the SIF instead of the Docker image; or a SIF file",
-    "sifs": "remove the SIFs",
-    "state": "remove records, logs and prepared root file systems",
-    "suite": "one suite, or several with commas",
-    "user": "who to be inside",
-    "volume": "bind a folder, as SOURCE:TARGET; may be repeated",
-}
-ITERABLE = ("volume",)
+PROGRAMS = frozenset({"invoke", "inv", "__main__.py"})
 
 
 def namespace(root: Path) -> Collection:
     """Return all tasks for the images below ``root``; looks at folder names alone."""
+    from invoke.collection import Collection
+    from invoke.exceptions import Exit
+
+    from sifline.model import Workspace
+    from sifline.stages import discover
+
     workspace = Workspace(root=root.resolve())
     try:
         names = discover.names(workspace)
         _refuse_unknown(sys.argv, names, workspace)
     except SiflineError as error:
         raise Exit(complain(error), error.exit_code) from None
+    spoken = _spoken(sys.argv)
     top = Collection()
     for verb in images.VERBS:
-        top.add_collection(_verb(verb, names, workspace))
+        top.add_collection(_verb(verb, names, workspace, spoken))
     group = Collection("cluster")
     for body in cluster.GROUP:
         group.add_task(_task(body, workspace))
     top.add_collection(group)
-    for single in (*cluster.TOP, *project.TOP):
+    for single in flags.SINGLE:
         top.add_task(_task(single, workspace))
     return top
 
 
+def _spoken(argv: Sequence[str]) -> Callable[[str], bool]:
+    """Return what tells whether the command line may mean a task."""
+    if Path(argv[0]).name not in PROGRAMS:
+        return lambda _: True
+    text = " ".join(argv[1:])
+    if "--complete" not in argv:
+        return lambda task: task in text
+    beginning = text.split()[-1]
+    return lambda task: task in text or task.startswith(beginning)
+
+
 def _refuse_unknown(argv: Sequence[str], names: Sequence[str], workspace: Workspace) -> None:
-    """Refuse ``VERB.<no such image>`` with the nearest names, where Invoke has no idea."""
-    if Path(argv[0]).name not in {"invoke", "inv", "__main__.py"} or "--complete" in argv:
+    """Refuse tasks and flags that are not there with the nearest names; Invoke has no idea."""
+    from sifline.stages import discover
+
+    if Path(argv[0]).name not in PROGRAMS or "--complete" in argv:
         return
     verbs = {verb.__name__ for verb in images.VERBS}
-    for word in argv[1:]:
-        if word == "--":
-            return
+    for here, word in flags.walk(argv[1:]):
+        here.check(word)
+        if not here.names_task(word):
+            continue
         verb, dot, name = word.partition(".")
         if dot and verb in verbs and name not in {*names, *discover.RESERVED}:
             raise discover.unknown(name, workspace)
@@ -80,64 +80,59 @@ def _refuse_unknown(argv: Sequence[str], names: Sequence[str], workspace: Worksp
             raise UsageError(f"no verb {verb!r}.{did_you_mean(verb, verbs)} See invoke --list.")
 
 
-def _verb(verb: Body, names: Sequence[str], workspace: Workspace) -> VerbCollection:
+def _verb(
+    verb: Body, names: Sequence[str], workspace: Workspace, spoken: Callable[[str], bool]
+) -> VerbCollection:
     """The tasks of one verb: one per image, and ``VERB --all``."""
-    collection = VerbCollection(verb.__name__)
+    from sifline.tasks.naming import OwnTask, VerbCollection
+
+    one, what = _task(verb, workspace), _first_line(verb)
+    tasks = {
+        name: one.twin(_call(verb, workspace, [name]), name=name, help=f"Image: {name}.\n\n{what}")
+        for name in names
+    }
+    tasks["all"] = OwnTask(
+        _call(_for_all(verb), workspace, names),
+        name="all",
+        help=f"{what} With --all: every image.",
+        flags=flags.parameters(verb, over_all=True),
+    )
+    collection = VerbCollection(verb.__name__, tasks, default="all", spoken=spoken)
     collection.__doc__ = verb.__doc__
-    for name in names:
-        task = _task(verb, workspace, name=name, images=[name])
-        task.__doc__ = f"{_first_line(verb)} Image: {name}."
-        collection.add_task(task)
-    collection.add_task(_task(_for_all(verb), workspace, name="all", images=names), default=True)
     return collection
 
 
 def _for_all(verb: Body) -> Body:
     """The verb over all images; without --all it is refused, unless it only looks."""
 
-    def every(run: Run, names: Sequence[str], *, all: bool = False, **flags: Any) -> None:
+    def every(run: Run, names: Sequence[str], *, all: bool = False, **given: Any) -> None:
         if not all and verb not in images.LOOKING:
             raise UsageError(f"which image? Say {verb.__name__}.<image>, or {verb.__name__} --all")
-        verb(run, names, **flags)
+        verb(run, names, **given)
 
-    every.__doc__ = f"{_first_line(verb)} With --all: every image."
-    flag = inspect.Parameter("all", inspect.Parameter.KEYWORD_ONLY, default=False)
-    every.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-        [*_parameters(verb)[:2], flag, *_flags(verb)]
-    )
     return every
 
 
-def _task(
-    body: Body, workspace: Workspace, *, name: str = "", images: Sequence[str] = ()
-) -> OwnTask:
+def _task(body: Body, workspace: Workspace) -> OwnTask:
     """Make a task of ``body(run, images, *, flags)``; Invoke sees only the flags."""
+    from sifline.tasks.naming import OwnTask
 
-    @wraps(body)
-    def call(c: Any, **flags: Any) -> None:
-        run = Run(workspace, c)
-        guarded(lambda: body(run, images, **flags), debug=run.debug)
-
-    flags = _flags(body)
-    context = inspect.Parameter("c", inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    call.__signature__ = inspect.Signature([context, *flags])  # type: ignore[attr-defined]
-    names = {flag.name for flag in flags}
     return OwnTask(
-        call,
-        name=name or body.__name__,
-        positional=[],
-        iterable=[item for item in ITERABLE if item in names],
-        help={item: FLAGS[item] for item in names & set(FLAGS)},
+        _call(body, workspace, ()),
+        name=body.__name__,
+        help=body.__doc__ or "",
+        flags=flags.parameters(body),
     )
 
 
-def _parameters(body: Body) -> list[inspect.Parameter]:
-    return list(inspect.signature(body).parameters.values())
+def _call(body: Body, workspace: Workspace, names: Sequence[str]) -> Body:
+    """Give ``body`` its first two arguments, and one place where its errors end."""
 
+    def call(c: Any, **given: Any) -> None:
+        run = Run(workspace, c)
+        guarded(lambda: body(run, names, **given), debug=run.debug)
 
-def _flags(body: Body) -> list[inspect.Parameter]:
-    """All parameters but the first two, the run and its images."""
-    return _parameters(body)[2:]
+    return call
 
 
 def _first_line(function: Body) -> str:

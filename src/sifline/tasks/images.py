@@ -2,46 +2,79 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Callable, Sequence
+from functools import wraps
+from pathlib import Path
+from typing import Any
 
 from sifline.errors import UsageError
-from sifline.tasks.support import Run, one_of
+from sifline.tasks.support import Run, one_of, seconds
+
+Body = Callable[..., None]
 
 RUNTIMES = ("docker", "apptainer")
+GRAPH_FORMATS = ("text", "dot", "mermaid", "svg")
+
+SEEING = ("site", "build_arg")
+DOING = ("force", "pull", "jobs", "keep_going")
+DEFAULTS: dict[str, Any] = {
+    "site": "",
+    "build_arg": (),
+    "force": False,
+    "pull": False,
+    "jobs": 0,
+    "keep_going": False,
+}
 
 
-def build(run: Run, images: Sequence[str], *, force: bool = False) -> None:
+def options(*names: str) -> Callable[[Body], Body]:
+    """Give a verb flags that go to the pipeline as they are; its body does not see them."""
+
+    def decorate(verb: Body) -> Body:
+        @wraps(verb)
+        def call(run: Run, images: Sequence[str], **flags: Any) -> None:
+            run.options = {name: flags.pop(name, DEFAULTS[name]) for name in names}
+            verb(run, images, **flags)
+
+        own = inspect.signature(verb)
+        kind = inspect.Parameter.KEYWORD_ONLY
+        more = [inspect.Parameter(name, kind, default=DEFAULTS[name]) for name in names]
+        call.__signature__ = own.replace(  # type: ignore[attr-defined]
+            parameters=[*own.parameters.values(), *more]
+        )
+        return call
+
+    return decorate
+
+
+@options(*DOING, *SEEING)
+def build(run: Run, images: Sequence[str]) -> None:
     """Build the Docker image and what it is built on, where anything changed."""
-    from sifline.report import tables
-
-    if run.dry:
-        run.print(tables.plan(run.pipeline.plan(images, force=force)))
-        return
-    run.print(tables.built(run.pipeline.build(images, force=force)))
+    _carry_out(run, images, "BUILD", "BUILD")
 
 
+@options("jobs", "keep_going", *SEEING)
 def test(run: Run, images: Sequence[str], *, runtime: str = "docker") -> None:
     """Run the image's tests, and its parents', in Docker or in the SIF."""
-    from sifline.report import tables
-
     one_of("runtime", runtime, RUNTIMES)
-    run.print(tables.tested(run.pipeline.test(images, runtime=runtime)))
+    verb = "TEST" if runtime == "docker" else "TEST_SIF"
+    _carry_out(run, images, verb, verb, only_new=False)
 
 
-def convert(run: Run, images: Sequence[str], *, force: bool = False) -> None:
+@options(*DOING, *SEEING)
+def convert(run: Run, images: Sequence[str]) -> None:
     """Convert the Docker image to a verified SIF, building it first where needed."""
-    from sifline.report import tables
-
-    run.print(tables.converted(run.pipeline.convert(images, force=force)))
+    _carry_out(run, images, "CONVERT", "CONVERT")
 
 
-def make(run: Run, images: Sequence[str], *, force: bool = False) -> None:
+@options(*DOING, *SEEING)
+def make(run: Run, images: Sequence[str]) -> None:
     """Build, test, convert, and test the SIF: all that is not up to date."""
-    from sifline.report import tables
-
-    run.print(tables.converted(run.pipeline.make(images, force=force)))
+    _carry_out(run, images, "MAKE", "CONVERT")
 
 
+@options(*SEEING)
 def deploy(run: Run, images: Sequence[str], *, cluster: str = "virtual") -> None:
     """Copy the SIF to every node of a cluster, verified there, switched atomically."""
     from sifline.report import tables
@@ -49,6 +82,7 @@ def deploy(run: Run, images: Sequence[str], *, cluster: str = "virtual") -> None
     run.print(tables.deployed(run.pipeline.deploy(images, cluster=cluster)))
 
 
+@options(*SEEING)
 def info(run: Run, images: Sequence[str], *, json: bool = False) -> None:
     """Print what is known of an image and of its SIF."""
     from sifline.report import tables
@@ -57,6 +91,7 @@ def info(run: Run, images: Sequence[str], *, json: bool = False) -> None:
     run.print(tables.dump(facts) if json else tables.facts(facts))
 
 
+@options(*SEEING)
 def shell(
     run: Run,
     images: Sequence[str],
@@ -80,6 +115,7 @@ def shell(
     run.end(code)
 
 
+@options(*SEEING)
 def clean(
     run: Run,
     images: Sequence[str],
@@ -87,15 +123,24 @@ def clean(
     docker: bool = False,
     sifs: bool = False,
     state: bool = False,
+    older_than: str = "",
+    unused: bool = False,
 ) -> None:
     """Remove what sifline made of an image: all of it, or the parts that are named."""
-    everything = not (docker or sifs or state)
-    removed = run.pipeline.clean(
-        images, docker=docker or everything, sifs=sifs or everything, state=state or everything
+    from sifline.report import tables
+
+    chosen = {"docker": docker, "sifs": sifs, "state": state}
+    cleaned = run.pipeline.clean(
+        images,
+        parts=[part for part, named in chosen.items() if named or not any(chosen.values())],
+        older_than=seconds("older-than", older_than),
+        unused=unused,
+        dry=run.dry,
     )
-    run.print("\n".join(f"removed {item}" for item in removed) or "nothing to remove")
+    run.print(tables.cleaned(cleaned, dry=run.dry))
 
 
+@options(*SEEING)
 def status(run: Run, images: Sequence[str], *, json: bool = False) -> None:
     """Print the state of an image: built, converted, up to date or why not."""
     from sifline.report import tables
@@ -104,6 +149,56 @@ def status(run: Run, images: Sequence[str], *, json: bool = False) -> None:
     run.print(tables.dump(states) if json else tables.states(states))
 
 
+@options("force", "pull", *SEEING)
+def explain(run: Run, images: Sequence[str], *, json: bool = False) -> None:
+    """Say why an image would be built anew: what changed since the build at hand."""
+    from sifline.report import tables
+
+    found = run.pipeline.explain(images)
+    run.print(tables.dump(found) if json else tables.explanations(found))
+
+
+@options(*SEEING)
+def graph(run: Run, images: Sequence[str], *, format: str = "text", output: str = "") -> None:
+    """Print what is built on what: as text, for dot or mermaid, or as an SVG for a browser."""
+    from sifline.report import graphs
+
+    one_of("format", format, GRAPH_FORMATS)
+    drawn = graphs.render(run.pipeline.graph(images), format)
+    if output:
+        run.write(Path(output), drawn)
+    else:
+        run.print(drawn)
+
+
+@options(*SEEING)
+def config(run: Run, images: Sequence[str], *, show: bool = False, json: bool = False) -> None:
+    """Print each setting of an image and of the site, and where its value came from."""
+    from sifline.report import tables
+
+    del show  # the only thing it does: the flag is for those who expect it
+    found = run.pipeline.settings(images)
+    run.print(tables.dump(found) if json else tables.settings(found))
+
+
+def _carry_out(
+    run: Run, images: Sequence[str], verbs: str, shown: str, *, only_new: bool = True
+) -> None:
+    """Do what the plan of ``verbs`` says and print what came of one; or print the plan."""
+    from sifline.model import Verb
+    from sifline.pipeline import plans
+    from sifline.report import tables
+
+    wanted = getattr(plans, verbs)
+    if run.dry:
+        run.print(tables.plan(run.pipeline.plan(wanted, images, only_new=only_new)))
+        return
+    done = run.pipeline.run(wanted, images, only_new=only_new)
+    verb = Verb[shown]
+    run.print(tables.results(verb, done.of(verb)))
+    done.check()
+
+
 # Over all images even without --all: they change nothing and take no time.
-LOOKING = (status,)
-VERBS = (build, test, convert, make, deploy, info, shell, clean, status)
+LOOKING = (status, explain, graph, config)
+VERBS = (build, test, convert, make, deploy, info, shell, clean, status, explain, graph, config)

@@ -2,18 +2,55 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from inspect import Parameter, Signature
 from typing import Any
 
 from invoke.collection import Collection
 from invoke.tasks import Task
 
+from sifline.tasks import flags as known
+
 
 class OwnTask(Task[Any]):
-    """A task that equals itself alone.
+    """A task that equals itself alone, and has the flags that it is told.
 
     Invoke compares tasks by name and code object, so that of several tasks made by one
     factory it runs only the first, with status 0.
     """
+
+    def __init__(
+        self, call: Callable[..., None], *, name: str, help: str, flags: Sequence[Parameter]
+    ) -> None:
+        names = {flag.name for flag in flags}
+        super().__init__(
+            call,
+            name=name,
+            positional=[],
+            iterable=[flag.name for flag in flags if known.repeatable(flag)],
+            help={name: text for name, text in known.HELP.items() if name in names},
+        )
+        self.__doc__ = help
+        self._flags = flags
+
+    def twin(self, call: Callable[..., None], *, name: str, help: str) -> OwnTask:
+        """Return a task with the same flags: far cheaper than making one anew."""
+        other = copy.copy(self)
+        other.body, other._name, other.__doc__ = call, name, help
+        other.help = dict(self.help)  # Invoke takes texts out as it uses them
+        return other
+
+    def argspec(self, body: Callable[..., None]) -> Signature:
+        """Return the flags as Invoke reads them off a function."""
+        del body
+        # Of a flag with another default, Invoke forgets that it may be repeated.
+        return Signature(
+            [
+                flag.replace(default=None) if known.repeatable(flag) else flag
+                for flag in self._flags
+            ]
+        )
 
     def __eq__(self, other: object) -> bool:
         return self is other
@@ -27,7 +64,32 @@ class VerbCollection(Collection):
 
     Invoke takes every dot for a step into a sub-collection. Here a name is looked up whole
     first. The root collection cannot do this: Invoke copies it into one of its own class.
+
+    Invoke makes a parser for each task and copies all of them several times: a command line
+    would take the longer, the more images there are. So it sees the names of only those
+    tasks that the command line may mean, ``spoken``; lists are made from all.
     """
+
+    def __init__(
+        self,
+        name: str,
+        tasks: Mapping[str, OwnTask],
+        *,
+        default: str,
+        spoken: Callable[[str], bool],
+    ) -> None:
+        super().__init__(name)
+        self.tasks.update(tasks)
+        self.default = default
+        self._spoken = spoken
+
+    @property
+    def task_names(self) -> dict[str, list[str]]:
+        """The names of the tasks that may be called, each with its aliases, of which is none."""
+        return {name: [] for name in self.tasks if self._is_spoken(name)}
+
+    def _is_spoken(self, name: str) -> bool:
+        return name == self.default or self._spoken(f"{self.name}.{name}")
 
     def task_with_config(self, name: str | None) -> tuple[Any, dict[str, Any]]:
         """Return the task called ``name``, dots included, and its configuration."""
@@ -35,3 +97,7 @@ class VerbCollection(Collection):
             return self.tasks[name], self.configuration()
         found: tuple[Any, dict[str, Any]] = super().task_with_config(name)
         return found
+
+    def __deepcopy__(self, _: dict[int, Any]) -> VerbCollection:
+        """Invoke copies the collections of a task file, and then forgets the first ones."""
+        return self

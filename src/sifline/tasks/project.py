@@ -25,4 +25,11 @@ def quickstart(run: Run, _: Sequence[str], *, name: str = "virtual") -> None:
     tables.refuse_failures([done.job], "quickstart")
 
 
-TOP = (doctor, quickstart)
+def completion(run: Run, _: Sequence[str], *, shell: str = "") -> None:
+    """Print what lets bash, zsh or fish complete tasks, images, flags and their values."""
+    from sifline.tasks.completion import script
+
+    run.print(script(shell))
+
+
+TOP = (doctor, quickstart, completion)

@@ -6,17 +6,17 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from invoke.exceptions import Exit
-
-from sifline.errors import SiflineError
-from sifline.model import Workspace
+from sifline.errors import SiflineError, UsageError, did_you_mean
 
 if TYPE_CHECKING:
+    from sifline.model import Workspace
     from sifline.pipeline import Pipeline
 
 INTERRUPTED = 130
+UNITS = {"m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
 
 class Run:
@@ -25,6 +25,7 @@ class Run:
     def __init__(self, workspace: Workspace, c: Any) -> None:
         self.workspace = workspace
         self.dry = bool(c.config.run.dry)
+        self.options: dict[str, Any] = {}
         self._echo = bool(c.config.run.echo)
 
     @property
@@ -43,27 +44,46 @@ class Run:
     def pipeline(self) -> Pipeline:
         """The pipeline of this checkout."""
         from sifline.pipeline import Pipeline
+        from sifline.pipeline.plans import Options
         from sifline.report.terminal import Terminal
         from sifline.runner import Context, ProcessRunner
 
         show = Terminal()
         runner = ProcessRunner(echo=show.line if self._echo else None)
         context = Context(workspace=self.workspace, runner=runner, progress=show)
-        return Pipeline(context, show)
+        chosen = {**self.options, "build_args": tuple(self.options.get("build_arg", ()))}
+        chosen.pop("build_arg", None)
+        if chosen.get("jobs", 0) < 0:
+            raise UsageError("--jobs: takes a number from 1 on; 0 means one step per core")
+        return Pipeline(context, show, Options(**chosen))
 
     def print(self, text: str) -> None:
         """Print a result to standard output; progress goes to standard error."""
         sys.stdout.write(text.rstrip("\n") + "\n")
 
+    def write(self, path: Path, text: str) -> None:
+        """Write a result to a file, whole or not at all."""
+        from sifline import records
+
+        try:
+            records.write_bytes(path, f"{text.rstrip()}\n".encode())
+        except OSError as error:
+            raise UsageError(f"--output {path}: cannot be written: {error.strerror}") from None
+        self.print(f"written to {path}")
+
     @staticmethod
     def end(status: int) -> None:
         """Pass on the exit status of a program that had the terminal."""
+        from invoke.exceptions import Exit
+
         if status:
             raise Exit(code=status)
 
 
 def guarded(body: Callable[[], None], *, debug: bool) -> None:
     """Call ``body``; end the program with one line and an exit code where it fails."""
+    from invoke.exceptions import Exit
+
     # Commands run in groups of their own: they have to be ended, not left behind.
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
@@ -98,10 +118,21 @@ def one_of(flag: str, value: str, allowed: Sequence[str]) -> str:
 
     :raises UsageError: naming the flag and what it takes.
     """
-    from sifline.errors import UsageError, did_you_mean
-
     if value not in allowed:
         raise UsageError(
             f"--{flag} {value!r}: takes {' or '.join(allowed)}.{did_you_mean(value, allowed)}"
         )
     return value
+
+
+def seconds(flag: str, text: str) -> float:
+    """Read an age such as ``12h`` or ``7d``; no text is no age.
+
+    :raises UsageError: naming the flag and what it takes.
+    """
+    if not text:
+        return 0
+    number, unit = text[:-1], text[-1]
+    if unit not in UNITS or not number.isdecimal():
+        raise UsageError(f"--{flag} {text!r}: takes a number and {', '.join(UNITS)}, such as 7d")
+    return int(number) * UNITS[unit]

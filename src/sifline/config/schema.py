@@ -1,0 +1,87 @@
+"""What editors and the reference know of the keys of settings files, written from the keys.
+
+``python -m sifline.config.schema FOLDER`` writes both JSON Schemas into ``FOLDER``, and the table
+of keys into the pages there that have a place for it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from sifline.config.images import IMAGE
+from sifline.config.keys import Key, Keys, Named, Schema
+from sifline.config.sites import SITE
+
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+FILES = {
+    "image": ("images/<name>/image.toml", IMAGE),
+    "site": ("sites/<name>.toml", SITE),
+}
+PAGES = {"image": "image-toml.md", "site": "site-profile.md"}
+
+_BEGIN, _END = "<!-- keys -->", "<!-- end of keys -->"
+_PLACE = re.compile(f"{_BEGIN}.*?{_END}", re.DOTALL)
+
+
+def schema(file: str) -> Schema:
+    """Return the JSON Schema (draft 2020-12) of a file: "image" or "site"."""
+    title, keys = FILES[file]
+    return {"$schema": DIALECT, "title": title, **keys.schema()}
+
+
+def schema_text(file: str) -> str:
+    """Return the schema as the file has it."""
+    return json.dumps(schema(file), indent=2, ensure_ascii=False) + "\n"
+
+
+def table(file: str) -> str:
+    """Return the keys of a file as a table in Markdown."""
+    rows = [
+        "| key | takes | default | meaning |",
+        "|---|---|---|---|",
+        *_rows(FILES[file][1], ""),
+    ]
+    return "".join(f"{row}\n" for row in rows)
+
+
+def page(text: str, file: str) -> str:
+    """Return the page ``text`` with the table of keys in its place, where it has one."""
+    return _PLACE.sub(lambda _: f"{_BEGIN}\n\n{table(file)}\n{_END}", text)
+
+
+def write(folder: Path) -> None:
+    """Write the schemas, and the tables into the pages that are there."""
+    for file, name in PAGES.items():
+        (folder / f"{file}.schema.json").write_text(schema_text(file), encoding="utf-8")
+        found = folder / name
+        if found.is_file():
+            found.write_text(page(found.read_text(encoding="utf-8"), file), encoding="utf-8")
+
+
+def _rows(keys: Keys, prefix: str) -> Iterator[str]:
+    for key in keys.keys:
+        name, inner = f"{prefix}{key.name}", key.kind
+        yield _row(key, name)
+        if isinstance(inner, Named):
+            name, inner = f"{name}.{inner.placeholder}", inner.entries[0][1]
+        if isinstance(inner, Keys):
+            yield from _rows(inner, f"{name}.")
+
+
+def _row(key: Key, name: str) -> str:
+    default = "required" if key.required else _default(key)
+    cells = (f"`{name}`", key.kind.what, default, key.help)
+    return f"| {' | '.join(cell.replace('|', '&#124;') for cell in cells)} |"
+
+
+def _default(key: Key) -> str:
+    default = key.schema().get("default")
+    return "" if default in (None, [], {}) else f"`{json.dumps(default)}`"
+
+
+if __name__ == "__main__":
+    write(Path(sys.argv[1]))

@@ -1,0 +1,155 @@
+"""What counts where several files and flags say something, and which of them said it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sifline.config.images import IMAGE, Conversion, ImageSettings, load_image_settings
+from sifline.config.images import origin as image_origin
+from sifline.config.keys import Keys, flat
+from sifline.config.sites import SITE, Site
+from sifline.config.table import read_toml
+from sifline.errors import UsageError, did_you_mean
+from sifline.model import Workspace
+
+DEFAULT = "default"
+FLAG = "--build-arg"
+# What a SIF is made with where nobody says anything: quick, and small enough.
+COMPRESSION, LEVEL = "zstd", 3
+
+_CREDENTIALS = re.compile(r"(?<=://)[^/\s]*@")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """A value and where it came from: a file, a flag, a variable, or ``default``."""
+
+    key: str
+    value: Any
+    origin: str
+
+
+def resolve(
+    settings: ImageSettings,
+    site: Site,
+    flags: Mapping[str, str],
+    declared: Sequence[str],
+    name: str,
+) -> tuple[Setting, ...]:
+    """Return the build arguments of the image ``name``; what nobody sets is not among them.
+
+    A flag wins over the site's value for this image, that over the site's for all images, and
+    that over image.toml. What is for this image alone its Dockerfile has to declare; what is
+    for all is taken where it does.
+
+    :param declared: the arguments that the Dockerfile declares.
+    :raises UsageError: naming file and argument, with the nearest that is declared.
+    """
+    own, mine = dict(settings.build_args), site.image_args(name)
+    _need_declared(own, "build-args", image_origin(name), declared, name)
+    _need_declared(mine, f"images.{name}.build-args", site.origin, declared, name)
+    layers = (
+        (image_origin(name), own),
+        (site.origin, dict(site.build_args)),
+        (site.origin, mine),
+        (FLAG, flags),
+    )
+    found = {
+        key: Setting(key=key, value=value, origin=origin)
+        for origin, values in layers
+        for key, value in values.items()
+        if key in declared
+    }
+    return tuple(found[key] for key in sorted(found))
+
+
+def _need_declared(
+    arguments: Iterable[str], table: str, origin: str, declared: Sequence[str], name: str
+) -> None:
+    for argument in arguments:
+        if argument not in declared:
+            raise UsageError(
+                f"{origin}: {table}.{argument}: images/{name}/Dockerfile declares no such"
+                f" argument; add ARG {argument} there.{did_you_mean(argument, declared)}"
+            )
+
+
+def conversion(settings: ImageSettings, site: Site, name: str) -> tuple[Setting, Setting]:
+    """Return compression and level of a SIF: image.toml's, else the site's, else the default.
+
+    Whoever names the compression decides on its level as well; None is the tool's own.
+    """
+    default = Conversion(compression=COMPRESSION, level=LEVEL)
+    said = ((settings.convert, image_origin(name)), (site.apptainer, site.origin))
+    chosen, origin = next((item for item in said if item[0].compression), (default, DEFAULT))
+    level = Setting(key="convert.level", value=chosen.level, origin=origin)
+    if chosen.level is None:
+        usual = LEVEL if chosen.compression == COMPRESSION else None
+        level = Setting(key="convert.level", value=usual, origin=DEFAULT)
+    return Setting(key="convert.compression", value=chosen.compression, origin=origin), level
+
+
+def everything(
+    workspace: Workspace,
+    site: Site,
+    *,
+    name: str = "",
+    flags: Mapping[str, str] | None = None,
+    declared: Sequence[str] = (),
+) -> tuple[Setting, ...]:
+    """Return each setting of the image ``name``, or without a name those of the site.
+
+    Credentials in URLs are left out, wherever they stand; secrets come with their place alone.
+
+    :param flags: build arguments of the command line.
+    :param declared: the arguments that the image's Dockerfile declares.
+    """
+    which = Setting(key="site", value=site.name, origin=site.chosen)
+    if name:
+        found = _of_image(workspace, site, name, flags or {}, declared)
+    else:
+        found = list(_of_file(SITE, site.path, site.origin))
+    return tuple(
+        Setting(key=item.key, value=_shown(item.value), origin=item.origin)
+        for item in (which, *found)
+    )
+
+
+def _of_image(
+    workspace: Workspace,
+    site: Site,
+    name: str,
+    flags: Mapping[str, str],
+    declared: Sequence[str],
+) -> list[Setting]:
+    """The file's own settings, but for those that the site and flags have a say in."""
+    path = workspace.images / name / "image.toml"
+    settings = load_image_settings(path)
+    arguments = [
+        Setting(key=f"build-args.{item.key}", value=item.value, origin=item.origin)
+        for item in resolve(settings, site, flags, declared, name)
+    ]
+    decided = {item.key: item for item in conversion(settings, site, name)}
+    own = [
+        decided.get(item.key, item)
+        for item in _of_file(IMAGE, path, image_origin(name))
+        if not item.key.startswith("build-args.")
+    ]
+    return [*own, *arguments]
+
+
+def _of_file(kind: Keys, path: Path | None, origin: str) -> Iterator[Setting]:
+    """Every key that the file can have: what it says, or what its silence means."""
+    table = read_toml(path) if path else None
+    for key, value, there in flat(kind, table.values if table else {}):
+        yield Setting(key=key, value=value, origin=origin if there else DEFAULT)
+
+
+def _shown(value: Any) -> Any:
+    if isinstance(value, str):
+        return _CREDENTIALS.sub("", value)
+    return [_shown(item) for item in value] if isinstance(value, list) else value

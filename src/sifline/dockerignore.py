@@ -1,0 +1,202 @@
+"""Which files of a build context are left out: the rules of .dockerignore.
+
+They are applied as BuildKit's client does when it sends the context: its patterns
+(moby/patternmatcher) folder by folder, what a folder matched going on for all below it.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from sifline.errors import UsageError
+
+# The first that exists counts, even an empty one.
+FILES = ("Dockerfile.dockerignore", ".dockerignore")
+_WELL_FORMED = re.compile(
+    r"(?:\\.|\[\^?(?:(?:\\.|[^\]\\-])(?:-(?:\\.|[^\]\\-]))?)+\]|[^\\\[])*", re.DOTALL
+)
+_WILD = re.compile(r"[*?\[\]\\]")
+# What makes the engine look into every folder.
+_ANYWHERE = re.compile(r"[*?\[\]\\^]")
+# Go's letters after a backslash that mean the same to Python; all others it refuses.
+_ESCAPES = {letter: f"\\{letter}" for letter in "afnrtvdDsSwWbBA"} | {"z": r"\Z"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Pattern:
+    text: str
+    matches: Callable[[str], bool]
+    brings_back: bool
+
+    @property
+    def root(self) -> str:
+        """The text without the ``/**`` or ``/*`` that says "all below"."""
+        return self.text.removesuffix("/**").removesuffix("/*")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Folder:
+    """What is known of a folder: which patterns match it, whether all below is left out."""
+
+    matched: tuple[bool, ...]
+    pruned: bool
+
+
+class IgnoreRules:
+    """The rules of one context; call it with a file's relative POSIX name."""
+
+    def __init__(self, text: str, path: Path = Path(FILES[1])) -> None:
+        self._patterns = tuple(_patterns(text, path))
+        self._folders: dict[str, _Folder] = {}
+        back = [pattern.root for pattern in self._patterns if pattern.brings_back]
+        # A wildcard may bring back something in any folder.
+        self._anywhere = any(_ANYWHERE.search(root) for root in back)
+        self._back = tuple(f"{root}/" for root in back)
+
+    @classmethod
+    def read(cls, folder: Path) -> IgnoreRules:
+        """Read the rules that hold for the context in ``folder``.
+
+        :raises UsageError: naming the line of a rule that the engine refuses.
+        """
+        for path in (folder / name for name in FILES):
+            try:
+                text = path.read_text(encoding="utf-8-sig", errors="surrogateescape")
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                raise UsageError(f"{path}: cannot be read: {error.strerror}") from None
+            return cls(text, path)
+        return cls("")
+
+    def __bool__(self) -> bool:
+        return bool(self._patterns)
+
+    def __call__(self, name: str) -> bool:
+        """Tell whether the file ``name`` is left out."""
+        if not self._patterns:
+            return False
+        parent = self._above(name)
+        return (parent is not None and parent.pruned) or self._judge(name, parent)[0]
+
+    def prunes(self, name: str) -> bool:
+        """Tell whether the folder ``name`` and everything below it is left out for sure."""
+        return bool(self._patterns) and self._folder(name).pruned
+
+    def _above(self, name: str) -> _Folder | None:
+        parent = name.rpartition("/")[0]
+        return self._folder(parent) if parent else None
+
+    def _folder(self, name: str) -> _Folder:
+        known = self._folders.get(name)
+        if known is None:
+            parent = self._above(name)
+            out, matched = self._judge(name, parent)
+            pruned = out and not self._anywhere and not self._comes_back_below(name)
+            pruned = pruned or (parent is not None and parent.pruned)
+            known = self._folders[name] = _Folder(matched=matched, pruned=pruned)
+        return known
+
+    def _comes_back_below(self, name: str) -> bool:
+        return any(back.startswith(f"{name}/") for back in self._back)
+
+    def _judge(self, name: str, parent: _Folder | None) -> tuple[bool, tuple[bool, ...]]:
+        """Tell whether ``name`` is left out, and which patterns match it or a folder above."""
+        out, found = False, []
+        for index, pattern in enumerate(self._patterns):
+            match = parent.matched[index] if parent else False
+            # The engine does not look where it would change nothing, and what it did not look
+            # at does not match what is below either.
+            if not match and pattern.brings_back is out:
+                match = pattern.matches(name)
+            found.append(match)
+            if match:
+                out = not pattern.brings_back
+        return out, tuple(found)
+
+
+def _patterns(text: str, path: Path) -> Iterator[_Pattern]:
+    for number, line in enumerate(text.removeprefix("\ufeff").split("\n"), 1):
+        rule = line.strip()
+        if line.startswith("#") or not rule:
+            continue
+        try:
+            yield _pattern(rule)
+        except ValueError as error:
+            raise UsageError(f"{path}: line {number}: {rule!r} {error}; correct it") from None
+
+
+def _pattern(rule: str) -> _Pattern:
+    brings_back = rule.startswith("!")
+    text = _cleaned(rule.removeprefix("!").strip())
+    if not text or (brings_back and text == "/"):
+        raise ValueError("brings back nothing")
+    if not _WELL_FORMED.fullmatch(text):
+        raise ValueError("has a [ without its ] or ends in a backslash")
+    return _Pattern(text=text, matches=_matcher(text), brings_back=brings_back)
+
+
+def _cleaned(text: str) -> str:
+    """The name without ``.``, ``..``, doubled and outer slashes."""
+    if not text:
+        return ""
+    # Two leading slashes are special to POSIX alone.
+    clean = posixpath.normpath(re.sub("^/+", "/", text))
+    return clean[1:] if len(clean) > 1 and clean.startswith("/") else clean
+
+
+def _matcher(text: str) -> Callable[[str], bool]:
+    if not _WILD.search(text):
+        return text.__eq__
+    if text.endswith("**") and not _WILD.search(text[:-2]):
+        return lambda name: name.startswith(text[:-2])
+    if text.startswith("**") and not _WILD.search(text[2:]):
+        return lambda name: name.endswith(text[2:]) or f"/{name}" == text[2:]
+    try:
+        expression = re.compile(_nested(_expression(text)), re.ASCII)
+    except re.error as error:
+        raise ValueError(f"cannot be matched: {error}") from None
+    return lambda name: expression.fullmatch(name) is not None
+
+
+def _expression(text: str) -> str:
+    """A pattern as a regular expression; wildcards are wildcards even in ``[…]``."""
+
+    def piece(match: re.Match[str]) -> str:
+        found = match.group()
+        if found.startswith("**"):
+            return "(?:.*/)?" if match.end() < len(text) else ".*"
+        if found.startswith("\\"):
+            return _escaped(found[1])
+        return {"*": "[^/]*", "?": "[^/]"}.get(found) or re.escape(found)
+
+    # Not escaped by the engine either: [, ] and ^, which outside of […] matches nothing.
+    return re.sub(r"\*\*/?|\\.|[^\[\]^\-]", piece, text, flags=re.DOTALL)
+
+
+def _escaped(char: str) -> str:
+    if char.isascii() and not char.isalnum():
+        return re.escape(char)
+    if char in _ESCAPES:
+        return _ESCAPES[char]
+    raise ValueError(f"has \\{char}, which the engine refuses; folders are separated by /")
+
+
+def _nested(expression: str) -> str:
+    """The expression with what Python, but not Go, takes for special in ``[…]`` escaped."""
+    classes = re.compile(r"\\.|(\[\^?\]?)((?:\\.|[^\]\\])*)", re.DOTALL)
+
+    def escaped(match: re.Match[str]) -> str:
+        if match.group(1) is None:
+            return match.group()
+        return match.group(1) + re.sub(r"(\\.)|([\[&|~])", _inside, match.group(2))
+
+    return classes.sub(escaped, expression)
+
+
+def _inside(match: re.Match[str]) -> str:
+    return match.group(1) or f"\\{match.group(2)}"

@@ -1,0 +1,380 @@
+"""A Dockerfile's text taken apart: instructions, flags, and where in it images are named.
+
+Lines are continued, comments and here-documents left out as BuildKit does it. What is found
+knows its place in the text, so that it can be replaced there and all else stays as it is.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sifline import dockerwords
+from sifline.errors import UsageError, did_you_mean
+
+_KNOWN = frozenset(
+    {"ADD", "ARG", "CMD", "COPY", "ENTRYPOINT", "ENV", "EXPOSE", "FROM", "HEALTHCHECK", "LABEL"}
+    | {"MAINTAINER", "ONBUILD", "RUN", "SHELL", "STOPSIGNAL", "USER", "VOLUME", "WORKDIR"}
+)
+_DIRECTIVE = re.compile(r"#\s*([A-Za-z][A-Za-z0-9]*)\s*=\s*(.+?)\s*")
+_VERB = re.compile(r"\s*(\S+)\s*")
+_BLANK = re.compile(r"\s*")
+_PLAIN = re.compile(r"[^\s'\"\\]+(?!\S)")
+_STAGE_NAME = re.compile(r"[a-z][a-z0-9-_.]*")
+_HERE_DOCUMENT = re.compile(r"\d*<<(-?)\s*([^<]*)")
+_TRUE = frozenset({"", "1", "t", "true"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Use:
+    """A place that names an image or a stage; ``start`` to ``end`` is what to replace there."""
+
+    text: str
+    line: int
+    start: int
+    end: int
+    before: str = ""
+    after: str = ""
+    kind: str = "FROM"
+    platform: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """What follows one FROM; ``triggers`` are what ONBUILD leaves to those built on it."""
+
+    base: Use
+    name: str
+    uses: tuple[Use, ...]
+    triggers: tuple[Use, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Syntax:
+    """All that was found; ``defaults`` are the words of ARG before the first FROM."""
+
+    escape: str
+    declared: tuple[str, ...]
+    defaults: tuple[tuple[int, str], ...]
+    secrets: tuple[tuple[str, bool], ...]
+    stages: tuple[Stage, ...]
+
+
+def refusal(path: Path, line: int, message: str) -> UsageError:
+    """Return the error that says what is wrong in which line."""
+    return UsageError(f"{path}: line {line}: {message}")
+
+
+class _Line:
+    """One instruction on one line, that knows where each character of it is in the file."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.text = ""
+        self._starts: list[int] = []
+        self._places: list[int] = []
+
+    def append(self, text: str, place: int) -> None:
+        self._starts.append(len(self.text))
+        self._places.append(place)
+        self.text += text
+
+    def place(self, index: int) -> int:
+        """Where the character ``index`` of the text is in the file."""
+        piece = bisect_right(self._starts, index) - 1
+        # Empty pieces share their start with the next one, which bisect_right finds.
+        return self._places[piece] + index - self._starts[piece]
+
+    def use(self, text: str, start: int, end: int, **more: str) -> Use:
+        place = self.place(start)
+        return Use(text=text, line=self.number, start=place, end=self.place(end - 1) + 1, **more)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Flag:
+    """``--name=value`` before an instruction's words, quotes taken away.
+
+    ``places`` are those of the value's characters in the line, ``start`` and ``end`` the flag's.
+    """
+
+    name: str
+    value: str
+    places: Sequence[int]
+    start: int
+    end: int
+
+
+class Parser:
+    """Reads one Dockerfile from its first line to its last."""
+
+    def __init__(self, path: Path, text: str) -> None:
+        self.path, self.text = path, text
+        self.escape = "\\"
+        self.declared: dict[str, None] = {}
+        self.defaults: list[tuple[int, str]] = []
+        self.secrets: dict[str, bool] = {}
+        self.bases: list[tuple[Use, str]] = []
+        self.uses: list[list[Use]] = []
+        self.triggers: list[list[Use]] = []
+
+    def syntax(self) -> Syntax:
+        """Read it all.
+
+        :raises UsageError: naming the line that the engine would refuse.
+        """
+        self._directives()
+        for line in self._lines():
+            self._instruction(line)
+        if not self.bases:
+            raise UsageError(
+                f"{self.path}: has no FROM; begin it with FROM and the image to build on"
+            )
+        return Syntax(
+            escape=self.escape,
+            declared=tuple(self.declared),
+            defaults=tuple(self.defaults),
+            secrets=tuple(self.secrets.items()),
+            stages=tuple(
+                Stage(base=base, name=name, uses=tuple(uses), triggers=tuple(triggers))
+                for (base, name), uses, triggers in zip(
+                    self.bases, self.uses, self.triggers, strict=True
+                )
+            ),
+        )
+
+    def _directives(self) -> None:
+        """Find the escape character; directives end at the first line that is none."""
+        seen: set[str] = set()
+        for number, _, line in self._physical():
+            match = _DIRECTIVE.fullmatch(line.lstrip())
+            name = match[1].lower() if match else ""
+            if not match or name not in {"syntax", "escape", "check"}:
+                return
+            if name in seen:
+                raise refusal(self.path, number, f"a second {name} directive; remove one")
+            seen.add(name)
+            if name == "escape":
+                if match[2] not in {"\\", "`"}:
+                    raise refusal(self.path, number, f"escape is \\ or `, not {match[2]}")
+                self.escape = match[2]
+
+    def _physical(self) -> Iterator[tuple[int, int, str]]:
+        """Yield number, place in the file and content of each line."""
+        place = len(self.text) - len(self.text.removeprefix("\ufeff"))
+        for number, line in enumerate(self.text[place:].split("\n"), 1):
+            yield number, place, line.rstrip("\r")
+            place += len(line) + 1
+
+    def _lines(self) -> Iterator[_Line]:
+        """Yield the instructions, continued lines joined, here-documents and comments out."""
+        current: _Line | None = None
+        physical = list(self._physical())
+        index = 0
+        while index < len(physical):
+            number, place, line = physical[index]
+            index += 1
+            stripped = line.lstrip()
+            if not stripped or stripped.startswith("#"):
+                continue
+            if current is None:
+                current = _Line(number)
+                place += len(line) - len(stripped)
+                line = stripped
+            content = self._continued(line)
+            current.append(line if content is None else content, place)
+            if content is None:
+                yield current
+                index = self._after_here_documents(current.text, physical, index)
+                current = None
+        if current:
+            yield current
+
+    def _continued(self, line: str) -> str | None:
+        """The line without the escape that continues it; None where there is none."""
+        content = line.rstrip(" \t")
+        if not content.endswith(self.escape) or content.endswith(self.escape * 2):
+            return None
+        return content[:-1]
+
+    def _after_here_documents(
+        self, text: str, physical: list[tuple[int, int, str]], index: int
+    ) -> int:
+        """The number of the first line behind the here-documents that ``text`` begins."""
+        for name, tabs in _here_documents(text) if "<<" in text else ():
+            end = index
+            while end < len(physical):
+                content = physical[end][2]
+                end += 1
+                if (content.lstrip("\t") if tabs else content) == name:
+                    index = end
+                    break
+        return index
+
+    def _instruction(self, line: _Line) -> None:
+        verb, at = _verb(line.text, 0)
+        self._check(verb, line.number)
+        if verb == "FROM":
+            self._from(line, at)
+        elif verb == "ARG":
+            self._arg(line, at)
+        elif verb == "ONBUILD":
+            verb, at = _verb(line.text, at)
+            if verb == "ARG":
+                self._arg(line, at)
+            elif verb in {"COPY", "RUN"}:
+                self.triggers[-1] += _sources(line, verb, _flags(line.text, at)[0])
+        elif verb in {"COPY", "RUN"}:
+            flags, _ = _flags(line.text, at)
+            self.uses[-1] += _sources(line, verb, flags)
+            self._secrets(verb, flags)
+
+    def _check(self, verb: str, line: int) -> None:
+        if verb not in _KNOWN:
+            hint = did_you_mean(verb, _KNOWN) or " Is a continued line or here-document broken?"
+            raise refusal(self.path, line, f"{verb[:40]!r} is no Dockerfile instruction.{hint}")
+        if not self.bases and verb not in {"FROM", "ARG"}:
+            raise refusal(self.path, line, f"{verb} comes before the first FROM")
+
+    def _from(self, line: _Line, at: int) -> None:
+        flags, at = _flags(line.text, at)
+        words = list(re.finditer(r"[^\t\v\f\r ]+", line.text[at:].rstrip()))
+        named = len(words) == 3  # noqa: PLR2004
+        if len(words) != 1 and not (named and words[1].group().upper() == "AS"):
+            raise refusal(
+                self.path, line.number, "FROM takes an image, or image AS stage: correct it"
+            )
+        name = words[2].group().lower() if named else ""
+        if named and not _STAGE_NAME.fullmatch(name):
+            raise refusal(
+                self.path,
+                line.number,
+                f"{name!r} is no name for a stage: a letter, then letters, digits and -_.",
+            )
+        platform = next((flag.value for flag in flags if flag.name == "platform"), "")
+        start, end = at + words[0].start(), at + words[0].end()
+        base = line.use(words[0].group(), start, end, platform=platform)
+        self.bases.append((base, name))
+        self.uses.append([])
+        self.triggers.append([])
+
+    def _arg(self, line: _Line, at: int) -> None:
+        for word in _quoted_words(line.text[at:], self.escape):
+            self.declared[word.partition("=")[0]] = None
+            if not self.bases:
+                self.defaults.append((line.number, word))
+
+    def _secrets(self, verb: str, flags: list[_Flag]) -> None:
+        mounts = [flag for flag in flags if verb == "RUN" and flag.name == "mount"]
+        for fields in (_fields(flag.value) for flag in mounts):
+            value = {key: text for key, (text, _) in fields.items()}
+            if value.get("type", "").lower() != "secret":
+                continue
+            target = value.get("target") or value.get("dst") or value.get("destination") or ""
+            name = value.get("id") or value.get("source") or value.get("src")
+            name = name or target.rpartition("/")[2]
+            if name:
+                required = value.get("required", "no").lower() in _TRUE
+                self.secrets[name] = self.secrets.get(name, False) or required
+
+
+def _sources(line: _Line, verb: str, flags: list[_Flag]) -> Iterator[Use]:
+    """Yield the uses in ``COPY --from`` and ``RUN --mount=…,from=…``."""
+    for flag in flags:
+        if verb == "COPY" and flag.name == "from" and flag.value:
+            yield _flag_use(line, flag, 0, len(flag.value), verb)
+        elif verb == "RUN" and flag.name == "mount":
+            fields = _fields(flag.value)
+            name, start = fields.get("from", ("", 0))
+            if name and fields.get("type", ("", 0))[0].lower() != "tmpfs":
+                yield _flag_use(line, flag, start, start + len(name), verb)
+
+
+def _verb(text: str, at: int) -> tuple[str, int]:
+    match = _VERB.match(text, at)
+    return (match[1].upper(), match.end()) if match else ("", at)
+
+
+def _here_documents(text: str) -> Iterator[tuple[str, bool]]:
+    """Yield the word that ends each here-document of an instruction, and whether after tabs."""
+    verb, at = _verb(text, 0)
+    if verb == "ONBUILD":
+        verb, at = _verb(text, at)
+    if verb not in {"ADD", "COPY", "RUN"}:
+        return
+    try:
+        for word in dockerwords.split(text):
+            match = _HERE_DOCUMENT.fullmatch(word)
+            names = dockerwords.bare(match[2]) if match else []
+            if match and len(names) == 1:
+                yield names[0], bool(match[1])
+    except ValueError:
+        return
+
+
+def _quoted_words(text: str, escape: str) -> list[str]:
+    """The words of ARG as they are written; white space in quotes does not end them."""
+    one = re.escape(escape)
+    word = rf"(?:{one}.|'[^']*(?:'|$)|\"(?:{one}.|[^\"{one}])*(?:\"|$)|[^\s'\"{one}])+"
+    return re.findall(word, text, re.DOTALL)
+
+
+def _flags(text: str, at: int) -> tuple[list[_Flag], int]:
+    """The flags that follow at ``at``, and where the other words begin."""
+    found: list[_Flag] = []
+    while True:
+        start = _BLANK.match(text, at).end()  # type: ignore[union-attr]  # may be empty
+        if not text.startswith("--", start):
+            return found, start
+        word, places, at = _flag_word(text, start)
+        if word == "--":
+            return found, at
+        name, _, value = word.partition("=")
+        found.append(
+            _Flag(name=name[2:], value=value, places=places[len(name) + 1 :], start=start, end=at)
+        )
+
+
+def _flag_word(text: str, at: int) -> tuple[str, Sequence[int], int]:
+    """The word at ``at`` without its quotes, the places of its characters, and its end."""
+    if plain := _PLAIN.match(text, at):
+        return plain.group(), range(at, plain.end()), plain.end()
+    word, places, quote = "", [], ""
+    while at < len(text) and (quote or not text[at].isspace()):
+        char = text[at]
+        if char == quote:
+            quote = ""
+        elif not quote and char in "'\"":
+            quote = char
+        else:
+            at += char == "\\" and at + 1 < len(text)
+            word += text[at]
+            places.append(at)
+        at += 1
+    return word, places, at
+
+
+def _fields(value: str) -> dict[str, tuple[str, int]]:
+    """The settings of a mount and where each value begins in ``value``."""
+    found: dict[str, tuple[str, int]] = {}
+    at = 0
+    for part in value.split(","):
+        key, _, text = part.partition("=")
+        found[key.lower()] = (text, at + len(key) + 1)
+        at += len(part) + 1
+    return found
+
+
+def _flag_use(line: _Line, flag: _Flag, start: int, end: int, kind: str) -> Use:
+    """The use in ``flag.value[start:end]``."""
+    text, places = flag.value[start:end], flag.places
+    first, last = places[start], places[end - 1] + 1
+    if line.text[first:last] == text and line.text[first - 1] != "\\":
+        return line.use(text, first, last, kind=kind)
+    # Quotes or escapes inside of the name: write the whole flag anew.
+    before, after = f"--{flag.name}={flag.value[:start]}", flag.value[end:]
+    quoted = {"before": re.sub(r"([\\'\"\s])", r"\\\1", before)}
+    quoted["after"] = re.sub(r"([\\'\"\s])", r"\\\1", after)
+    return line.use(text, flag.start, flag.end, kind=kind, **quoted)

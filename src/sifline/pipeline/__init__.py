@@ -1,0 +1,140 @@
+"""The only place that knows the order: from Dockerfile to a job on the cluster."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from sifline.model import (
+    CheckResult,
+    Cluster,
+    Deployment,
+    NodeState,
+    Provisioned,
+    Quickstart,
+)
+from sifline.pipeline.images import ImagePipeline
+from sifline.pipeline.plans import TEST, TEST_SIF, TOOLBOX
+
+NODE_IMAGE = "slurm-node"
+QUICKSTART_IMAGE = "hello-mpi"
+QUICKSTART_SUITE = "mpi-job"
+
+
+class Pipeline(ImagePipeline):
+    """The stages of one checkout, in order; a later one calls for what it needs of an earlier."""
+
+    # Clusters
+
+    def cluster_up(self, name: str, file: Path | None = None) -> Cluster:
+        """Bring up the virtual cluster ``name`` from ``file``."""
+        from sifline import virtual
+
+        described = file or self._workspace.root / "clusters" / "virtual.yaml"
+        image = virtual.image_of(described, name)
+        if image in self.images:
+            self.build([image])
+        with self._show.step(f"cluster.up {name}"):
+            return virtual.up(described, name, self._context)
+
+    def cluster_down(self, name: str) -> tuple[str, ...]:
+        """Take the virtual cluster ``name`` down."""
+        from sifline import virtual
+
+        with self._show.step(f"cluster.down {name}"):
+            return tuple(virtual.down(name, self._context))
+
+    def cluster_status(self, name: str) -> tuple[NodeState, ...]:
+        """Return the nodes of the virtual cluster ``name``."""
+        from sifline import virtual
+
+        return virtual.status(name, self._context)
+
+    def cluster_shell(
+        self, name: str, node: str, command: Sequence[str], *, user: str = ""
+    ) -> int:
+        """Open a node of a virtual cluster on the user's terminal."""
+        from sifline import virtual
+
+        return self._context.runner.attach(
+            virtual.shell_argv(name, node, self._context, command=command, user=user)
+        )
+
+    def cluster(self, name: str) -> Cluster:
+        """Return the cluster of that name or file."""
+        from sifline.config.clusters import find_cluster, load_cluster
+
+        return load_cluster(find_cluster(name, self._workspace))
+
+    def provision(self, name: str, *, check: bool = False) -> Provisioned:
+        """Configure the cluster ``name`` with Ansible."""
+        from sifline.stages import provision
+
+        cluster = self.cluster(name)
+        with self._show.step(f"provision {name}"):
+            return provision.provision(cluster, self._context, check=check)
+
+    def deploy(self, names: Sequence[str], *, cluster: str) -> tuple[Deployment, ...]:
+        """Deploy the SIFs of ``names``, converting them first where needed."""
+        from sifline.stages import deploy
+
+        target = self.cluster(cluster)
+        done = []
+        for sif in self.convert(names):
+            with self._show.step(f"deploy {sif.name}"):
+                done.append(deploy.deploy(sif, target, self._context))
+        return tuple(done)
+
+    def checks(self) -> Any:
+        """Return the suites and their checks."""
+        from sifline.stages import validate
+
+        return validate.listing()
+
+    def validate(
+        self, name: str, *, suites: Sequence[str] = (), checks: Sequence[str] = ()
+    ) -> tuple[CheckResult, ...]:
+        """Judge the cluster ``name``."""
+        from sifline.stages import validate
+
+        cluster = self.cluster(name)
+        with self._show.step(f"validate {name}"):
+            return validate.validate(cluster, self._context, suites=suites, checks=checks)
+
+    # The whole
+
+    def doctor(self) -> tuple[CheckResult, ...]:
+        """Check this machine."""
+        from sifline.stages import doctor
+
+        return doctor.doctor(self._context)
+
+    def quickstart(self, cluster: str) -> Quickstart:
+        """Go the whole way with the smallest image; a second run does what is not up to date."""
+        image, seconds = QUICKSTART_IMAGE, dict[str, float]()
+
+        def timed(stage: str, call: Any) -> Any:
+            started = time.monotonic()
+            result = call()
+            seconds[stage] = time.monotonic() - started
+            return result
+
+        tools = [NODE_IMAGE, *([TOOLBOX] if self._need_toolbox() else [])]
+        built = timed("build", lambda: self.build([image, *tools]))
+        timed("test in Docker", lambda: self.run(TEST, [image]).check())
+        (sif,) = timed("convert", lambda: self.convert([image]))
+        timed("test the SIF", lambda: self.run(TEST_SIF, [image]).check())
+        stands = timed("cluster up", lambda: self.cluster_up(cluster))
+        timed("provision", lambda: self.provision(cluster))
+        (deployment,) = timed("deploy", lambda: self.deploy([image], cluster=cluster))
+        (job,) = timed("MPI job", lambda: self.validate(cluster, suites=[QUICKSTART_SUITE]))
+        return Quickstart(
+            built=next(item for item in built if item.image.name == image),
+            sif=sif,
+            cluster=stands,
+            deployment=deployment,
+            job=job,
+            seconds=tuple(seconds.items()),
+        )

@@ -1,0 +1,328 @@
+"""What is done with images, in which order, side by side where nothing forbids it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sifline import records
+from sifline.adapters.docker import Docker
+from sifline.buildcontext import DOCKERFILE
+from sifline.dockerfile import Dockerfile
+from sifline.errors import SiflineError, UsageError
+from sifline.model import (
+    BuiltImage,
+    Cleaned,
+    Explanation,
+    GraphNode,
+    Image,
+    ImageState,
+    Sif,
+    Step,
+    TestReport,
+    Verb,
+)
+from sifline.pipeline.plans import BUILD, CONVERT, KINDS, MAKE, TOOLBOX, ImagePlans
+from sifline.stages import build, discover
+from sifline.stages.build import Surroundings
+
+if TYPE_CHECKING:
+    from sifline.config.settings import Setting
+
+# What one more step may take while others run: it is not started into less.
+STEP_MEMORY = 1 << 30
+STEP_DISK = 1 << 30
+
+
+@dataclass(frozen=True, kw_only=True)
+class Done:
+    """What came of a plan: results by the key of their step, and what went wrong."""
+
+    steps: tuple[Step, ...]
+    results: Mapping[str, Any]
+    failure: SiflineError | None = None
+
+    def of(self, verb: Verb, names: Sequence[str] | None = None) -> tuple[Any, ...]:
+        """Return the results of ``verb`` in the order of the plan, or of ``names``."""
+        steps = [step for step in self.steps if step.verb is verb and step.key in self.results]
+        if names is None:
+            return tuple(self.results[step.key] for step in steps)
+        by_name = {step.image.name: self.results[step.key] for step in steps}
+        return tuple(by_name[name] for name in names)
+
+    def check(self) -> Done:
+        """Raise what went wrong."""
+        if self.failure:
+            raise self.failure
+        return self
+
+
+class ImagePipeline(ImagePlans):
+    """The stages that make images and SIFs of one checkout."""
+
+    def run(self, verbs: Sequence[Verb], names: Sequence[str], *, only_new: bool = True) -> Done:
+        """Do what the plan says."""
+        return self._carry_out(self.plan(verbs, names, only_new=only_new), names)
+
+    def build(self, names: Sequence[str]) -> tuple[BuiltImage, ...]:
+        """Build ``names`` where anything changed, and return them."""
+        done: tuple[BuiltImage, ...] = self.run(BUILD, names).check().of(Verb.BUILD, names)
+        return done
+
+    def convert(self, names: Sequence[str]) -> tuple[Sif, ...]:
+        """Build and convert ``names`` where anything changed, and return the SIFs."""
+        done: tuple[Sif, ...] = self.run(CONVERT, names).check().of(Verb.CONVERT, names)
+        return done
+
+    def _carry_out(self, steps: tuple[Step, ...], names: Sequence[str]) -> Done:
+        """Do the steps that are needed, side by side where they do not need each other."""
+        results = {step.key: self._kept(step) for step in steps if not step.needed}
+        needed = [step for step in steps if step.needed]
+        if not needed:
+            return Done(steps=steps, results=results)
+        from sifline import schedule
+
+        pending = {step.key for step in needed}
+        jobs = [
+            schedule.Job(
+                key=step.key,
+                needs=tuple(key for key in step.needs if key in pending),
+                action=partial(self._do, step, results, names),
+                memory=STEP_MEMORY,
+                disk=STEP_DISK,
+            )
+            for step in needed
+        ]
+        self._show.total(len(jobs))
+        outcomes = schedule.run(
+            jobs,
+            workers=self._options.jobs or len(os.sched_getaffinity(0)),
+            keep_going=self._options.keep_going,
+            resources=schedule.Machine(self._disks(len(jobs))),
+            on_wait=self._show.line,
+            stop=self._context.runner.stop,
+        )
+        done = schedule.State.DONE
+        results.update({key: out.value for key, out in outcomes.items() if out.state is done})
+        return Done(steps=steps, results=results, failure=schedule.failure(outcomes))
+
+    def _do(
+        self,
+        step: Step,
+        kept: Mapping[str, Any],
+        names: Sequence[str],
+        results: Mapping[str, Any],
+    ) -> Any:
+        """Carry out one step; other steps may run beside it."""
+        from sifline.stages import convert
+
+        got = {**kept, **results}
+        name, force = step.image.name, self._options.force
+        with self._show.step(step.key):
+            if step.verb is Verb.BUILD:
+                return build.build(
+                    step,
+                    {item: got[f"{Verb.BUILD.value} {item}"] for item in step.image.parents},
+                    self._context,
+                    self._around(step.image),
+                    anew=force and name in names,
+                    pull=self._options.pull,
+                )
+            before = got[step.needs[0]]
+            if step.verb is Verb.CONVERT:
+                return convert.convert(before, self._context, force=force, commit=self._commit)
+            return self._test(name, before, step.verb)
+
+    def _test(self, name: str, subject: BuiltImage | Sif, verb: Verb) -> TestReport:
+        """Run the tests and remember that they passed; one run of them at a time."""
+        from sifline.stages import imagetest
+
+        runtime = "docker" if verb is Verb.TEST else "apptainer"
+        lock = self._workspace.build / "locks" / f"{name}.{KINDS[verb]}.lock"
+        with records.locked(lock, self._context):
+            report = imagetest.imagetest(
+                subject, self._test_folders(name), self._context, runtime=runtime
+            )
+            record = {"key": self._test_key(name, subject), "report": vars(report)}
+            records.write(self._workspace.record(name, KINDS[verb]), record)
+        return report
+
+    def _around(self, image: Image) -> Surroundings:
+        """What the site gives a build beside its recipe."""
+        return Surroundings(
+            proxies=self.site.proxy_arguments(),
+            secrets=self.site.secret_arguments([name for name, _ in image.secrets]),
+            offline=self.site.offline,
+            commit=self._commit,
+        )
+
+    def _disks(self, jobs: int) -> list[Path]:
+        """The folders that fill up; the engine's is asked for where two steps may compete."""
+        folders = [self._workspace.build]
+        if jobs > 1:
+            folders.append(Path(Docker(self._context.runner).root()))
+        return folders
+
+    def explain(self, names: Sequence[str]) -> tuple[Explanation, ...]:
+        """Say why each of ``names`` would be built, converted or tested, or not."""
+        from sifline.stages import explain
+
+        steps = self.plan(MAKE, names)
+        tools = Docker(self._context.runner).versions()
+        found: dict[str, Explanation] = {}
+        for step in steps:
+            name = step.image.name
+            if step.verb is not Verb.BUILD:
+                later = f"{step.verb.value}: {step.reason or 'up to date'}"
+                found[name] = replace(found[name], later=(*found[name].later, later))
+                continue
+            mark = step.held.fingerprint if step.held else ""
+            found[name] = explain.explain(
+                step,
+                records.read(build.build_record(self._workspace, name, mark)),
+                [found[parent] for parent in step.image.parents if found[parent].needed],
+                files=build.context_entries(step.image, self._workspace),
+                tools=tools,
+                commit=self._commit,
+            )
+        return tuple(found[name] for name in names)
+
+    def settings(self, names: Sequence[str]) -> dict[str, tuple[Setting, ...]]:
+        """Return each setting with its origin: of each image, and under "" of the site."""
+        from sifline.config.settings import everything
+
+        flags = discover.arguments(self._options.build_args)
+        found = {"": everything(self._workspace, self.site)}
+        for name in self._known(names):
+            declared = Dockerfile.read(self.images[name].folder / DOCKERFILE).arguments
+            found[name] = everything(
+                self._workspace, self.site, name=name, flags=flags, declared=declared
+            )
+        return found
+
+    def graph(self, names: Sequence[str]) -> tuple[GraphNode, ...]:
+        """Return ``names`` and all that they are built on, with the state of each."""
+        return tuple(
+            GraphNode(
+                name=step.image.name,
+                parents=step.image.parents,
+                bases=step.image.bases,
+                state="build" if step.needed else "up to date",
+                reason=step.reason,
+            )
+            for step in self.plan(BUILD, names)
+        )
+
+    def info(self, names: Sequence[str]) -> list[dict[str, Any]]:
+        """Return what is known of each image and of its SIF, read from the SIF itself."""
+        from sifline.stages import convert
+
+        facts = []
+        held_images = self._held(self._known(names), Docker(self._context.runner).all()).images
+        for name in names:
+            image = self.images[name]
+            held = next(iter(held_images[name]), None)
+            fact: dict[str, Any] = {
+                "name": name,
+                "description": image.description,
+                "built on": [*image.parents, *image.bases],
+                "tag": image.tag,
+                "image id": held.image_id if held else "",
+                "size": held.size if held else 0,
+                "fingerprint": held.fingerprint if held else "",
+            }
+            path = self._workspace.sif(name)
+            if path.is_file():
+                fact["sif"] = convert.info(path, self._context)
+            facts.append(fact)
+        return facts
+
+    def status(self, names: Sequence[str]) -> tuple[ImageState, ...]:
+        """Return the state of each image."""
+        by_name = {step.image.name: step for step in self.plan(BUILD, names)}
+        return tuple(self._state(by_name[name]) for name in names)
+
+    def shell(
+        self,
+        name: str,
+        *,
+        sif: bool,
+        mount_home: bool,
+        volumes: Sequence[str],
+        gpus: str,
+        command: Sequence[str],
+    ) -> int:
+        """Open ``name`` on the user's terminal; return the exit status."""
+        for volume in volumes:
+            if ":" not in volume:
+                raise UsageError(f"--volume {volume!r}: takes SOURCE:TARGET")
+        binds = [*volumes, *([f"{Path.home()}:{Path.home()}"] if mount_home else [])]
+        wanted = list(command) or ["/bin/sh", "-l"]
+        if sif:
+            if self._need_toolbox():
+                self.build([TOOLBOX])
+            (made,) = self.convert([name])
+            argv = self._apptainer.shell_argv(
+                made.path, wanted, binds=binds, gpus=bool(gpus), terminal=sys.stdin.isatty()
+            )
+        else:
+            (built,) = self.build([name])
+            argv = Docker(self._context.runner).shell_argv(
+                built.image_id, wanted, volumes=binds, gpus=gpus, terminal=sys.stdin.isatty()
+            )
+        return self._context.runner.attach(argv)
+
+    def clean(
+        self,
+        names: Sequence[str],
+        *,
+        parts: Sequence[str],
+        older_than: float,
+        unused: bool,
+        dry: bool,
+    ) -> Cleaned:
+        """Remove ``parts`` (docker, sifs, state) of what sifline made of ``names``."""
+        from sifline.stages import clean
+
+        steps = self.plan(BUILD, names) if unused else ()
+        return clean.clean(
+            [self.images[name] for name in self._known(names)],
+            clean.Parts(
+                **{part: part in parts for part in ("docker", "sifs", "state")},
+                older_than=older_than,
+                unused=unused,
+            ),
+            self._context,
+            current={item.held.image_id for item in steps if item.held and not item.needed},
+            dry=dry,
+        )
+
+    def _state(self, step: Step) -> ImageState:
+        from sifline.stages import convert
+
+        held, path = step.held, self._workspace.sif(step.image.name)
+        return ImageState(
+            name=step.image.name,
+            image_id=held.image_id if held else "",
+            size=held.size if held else 0,
+            stale=step.reason,
+            sif=convert.state(step.image.name, held, self._workspace),
+            sif_size=path.stat().st_size if path.is_file() else 0,
+        )
+
+    @cached_property
+    def _commit(self) -> str:
+        """The commit of the checkout, ``-dirty`` behind it where files differ; "" outside git."""
+        if not shutil.which("git"):
+            return ""
+        describe = ("describe", "--always", "--abbrev=40", "--dirty", "--exclude=*")
+        result = self._context.runner.run(
+            ["git", "-C", str(self._workspace.root), *describe], check=False
+        )
+        return result.stdout.strip() if result.ok else ""

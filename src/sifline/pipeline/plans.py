@@ -1,0 +1,220 @@
+"""What has to be done with images, in which order, and why: decided before any of it is done."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sifline import records
+from sifline.adapters.docker import Docker, base_ids, standing
+from sifline.buildcontext import digest
+from sifline.errors import MissingError
+from sifline.model import (
+    BuiltImage,
+    Image,
+    Sif,
+    Step,
+    TestReport,
+    Verb,
+)
+from sifline.runner import Context
+from sifline.stages import build, discover, plan
+from sifline.stages.plan import Held
+
+if TYPE_CHECKING:
+    from sifline.adapters.apptainer import Apptainer
+    from sifline.adapters.docker import EngineImage
+    from sifline.config.sites import Site
+    from sifline.report.terminal import Terminal
+
+TOOLBOX = "toolbox"
+
+BUILD = (Verb.BUILD,)
+TEST = (Verb.BUILD, Verb.TEST)
+CONVERT = (Verb.BUILD, Verb.CONVERT)
+TEST_SIF = (Verb.BUILD, Verb.CONVERT, Verb.TEST_SIF)
+WITH_APPTAINER = (Verb.CONVERT, Verb.TEST_SIF)
+KINDS = {Verb.TEST: "test-docker", Verb.TEST_SIF: "test-apptainer"}
+MAKE = (Verb.BUILD, Verb.TEST, Verb.CONVERT, Verb.TEST_SIF)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What the flags say: ``build_args`` as ``NAME=value``, ``jobs`` 0 for one per core."""
+
+    site: str = ""
+    build_args: tuple[str, ...] = ()
+    jobs: int = 0
+    keep_going: bool = False
+    pull: bool = False
+    force: bool = False
+
+
+class ImagePlans:
+    """The plans of one checkout."""
+
+    def __init__(self, context: Context, show: Terminal, options: Options | None = None) -> None:
+        self._context = context
+        self._show = show
+        self._options = options or Options()
+        self._workspace = context.workspace
+        self._digests: dict[str, str] = {}
+
+    @cached_property
+    def images(self) -> Mapping[str, Image]:
+        """All images by name, each read when it is asked for."""
+        return discover.Catalog(self._workspace, self.site, self._options.build_args)
+
+    @cached_property
+    def site(self) -> Site:
+        """The site profile in use."""
+        from sifline.config.sites import load_site
+
+        return load_site(self._workspace, self._options.site)
+
+    def plan(
+        self, verbs: Sequence[Verb], names: Sequence[str], *, only_new: bool = True
+    ) -> tuple[Step, ...]:
+        """Return what doing ``verbs`` with ``names`` takes, in order, and why.
+
+        :param only_new: leave out tests that passed on the very same image.
+        """
+        self._known(names)
+        listed = Docker(self._context.runner).all()
+        steps = self._plan(verbs, names, names, listed, only_new=only_new)
+        on_sifs = any(item.needed and item.verb in WITH_APPTAINER for item in steps)
+        if on_sifs and self._need_toolbox():
+            steps = self._plan(verbs, names, [*names, TOOLBOX], listed, only_new=only_new)
+        return steps
+
+    def _plan(
+        self,
+        verbs: Sequence[Verb],
+        names: Sequence[str],
+        built: Sequence[str],
+        listed: Sequence[EngineImage],
+        *,
+        only_new: bool,
+    ) -> tuple[Step, ...]:
+        """Plan from one look at the engine; ``built`` are ``names`` and what works on them."""
+        forced = names if self._options.force else ()
+        held = self._held(built, listed)
+        steps = list(plan.builds(self.images, built, held, self._digest, forced=forced))
+        builds = {step.image.name: step for step in steps}
+        toolbox = (builds[TOOLBOX].key,) if TOOLBOX in builds else ()
+        sifs: dict[str, Step] = {}
+        for verb in verbs[1:]:
+            for name in names:
+                before = sifs[name] if verb is Verb.TEST_SIF else builds[name]
+                step = self._later(verb, before, only_new=only_new)
+                if verb in WITH_APPTAINER:
+                    step = replace(step, needs=(*step.needs, *toolbox))
+                if verb is Verb.CONVERT and Verb.TEST in verbs:
+                    # What does not pass its tests is not converted.
+                    step = replace(step, needs=(*step.needs, f"{Verb.TEST.value} {name}"))
+                if verb is Verb.CONVERT:
+                    sifs[name] = step
+                steps.append(step)
+        return tuple(steps)
+
+    def _held(self, names: Sequence[str], listed: Sequence[EngineImage]) -> Held:
+        """What the engine holds of all that ``names`` are built on."""
+        needed = [self.images[name] for name in plan.order(self.images, names)]
+        moved = build.moved(needed, listed, self._context) if self._options.pull else ()
+        return Held(
+            images=standing(needed, listed),
+            bases=base_ids(needed, listed),
+            moved=frozenset(moved),
+        )
+
+    def _digest(self, image: Image) -> str:
+        if image.name not in self._digests:
+            self._digests[image.name] = build.context_digest(image, self._workspace)
+        return self._digests[image.name]
+
+    def _later(self, verb: Verb, before: Step, *, only_new: bool) -> Step:
+        """The step that comes after ``before`` for the same image, and why it is needed."""
+        image = before.image
+        if before.needed:
+            reason = f"after {before.key}"
+        elif self._options.force:
+            reason = "--force"
+        elif verb is Verb.CONVERT:
+            from sifline.stages import convert
+
+            reason = convert.stale(image.name, before.held, self._workspace)
+        else:
+            reason = self._untested(verb, before) if only_new else "asked for"
+        return Step(
+            verb=verb,
+            image=image,
+            reason=reason,
+            needed=bool(reason),
+            needs=(before.key,),
+            held=before.held,
+        )
+
+    def _untested(self, verb: Verb, before: Step) -> str:
+        """Why the tests have to be run again; "" where they passed on the same as stands now."""
+        name = before.image.name
+        known = records.read(self._workspace.record(name, KINDS[verb])) or {}
+        if not known:
+            return "not tested yet"
+        now = self._test_key(name, self._kept(before))
+        if known["key"]["tests"] != now["tests"]:
+            return "its tests changed"
+        return "" if known["key"] == now else "what was tested is another"
+
+    def _test_key(self, name: str, subject: BuiltImage | Sif) -> dict[str, Any]:
+        return {
+            "subject": subject.sha256 if isinstance(subject, Sif) else subject.image_id,
+            "tests": [digest(folder) for folder in self._test_folders(name)],
+        }
+
+    def _test_folders(self, name: str) -> list[Path]:
+        """The tests of the image and of all that it is built on, parents first."""
+        folders = (self.images[item].folder / "tests" for item in plan.order(self.images, [name]))
+        return [folder for folder in folders if folder.is_dir()]
+
+    def _kept(self, step: Step) -> Any:
+        """What a step that is not needed would give: what is there."""
+        if step.verb is Verb.BUILD:
+            return build.settle(step, self._context)
+        if step.verb is Verb.CONVERT:
+            from sifline.stages import convert
+
+            return convert.standing(step.image, self._workspace)
+        known = records.read(self._workspace.record(step.image.name, KINDS[step.verb])) or {}
+        report = known["report"]
+        return TestReport(**{**report, "skip_reasons": tuple(report["skip_reasons"])})
+
+    def _known(self, names: Iterable[str]) -> tuple[str, ...]:
+        for name in names:
+            if name not in self.images:
+                raise discover.unknown(name, self._workspace)
+        return tuple(names)
+
+    @cached_property
+    def _apptainer(self) -> Apptainer:
+        from sifline.adapters.apptainer import Apptainer
+
+        return Apptainer(self._context.runner)
+
+    def _need_toolbox(self) -> bool:
+        """Whether Apptainer is to come out of images/toolbox: the machine has none of its own.
+
+        :raises MissingError: where there is no Apptainer at all.
+        """
+        if self._apptainer.native:
+            return False
+        if TOOLBOX in self.images:
+            return True
+        if not Docker(self._context.runner).images([discover.tag_of(TOOLBOX)]):
+            raise MissingError(
+                "neither apptainer nor singularity is installed, and there is no images/toolbox;"
+                " install Apptainer, or add that image"
+            )
+        return False

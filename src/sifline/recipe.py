@@ -1,0 +1,121 @@
+"""What an image is made of, the fingerprint of that, and in words how two recipes differ."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from sifline.model import Image
+
+Recipe = Mapping[str, Any]
+
+# Changing what goes into a recipe makes every image new: raise this then.
+FORMAT = 2
+# A fingerprint's beginning names a version of an image in the engine and in the records.
+SHORT = 12
+
+
+def recipe(
+    image: Image, *, context: str, parents: Mapping[str, str], bases: Mapping[str, str]
+) -> dict[str, Any]:
+    """Return all that decides the content of ``image``; secrets and proxies do not.
+
+    :param context: the digest of its build context.
+    :param parents: the image ids of the images it is built on, by name.
+    :param bases: the image ids of the foreign images it is built on, by reference.
+    """
+    prepare = image.prepare
+    return {
+        "format": FORMAT,
+        "context": context,
+        "arguments": dict(image.build_args),
+        "target": image.target,
+        "labels": dict(image.labels),
+        "prepare": prepare.words if prepare else [],
+        "parents": {name: parents[name] for name in image.parents},
+        "bases": {reference: bases[reference] for reference in image.bases},
+    }
+
+
+def fingerprint(made_of: Recipe) -> str:
+    """Return the SHA-256 of a recipe; the order of its entries does not count."""
+    return hashlib.sha256(text(made_of).encode()).hexdigest()
+
+
+def text(made_of: Recipe) -> str:
+    """Return a recipe as one line of JSON, the same for equal recipes."""
+    return json.dumps(made_of, sort_keys=True, separators=(",", ":"))
+
+
+def parse(line: str) -> dict[str, Any]:
+    """Read what ``text`` wrote; empty where it is something else."""
+    try:
+        found = json.loads(line)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def differences(before: Recipe, now: Recipe) -> list[str]:
+    """Say what changed from one recipe to the other, a phrase each."""
+    if before.get("format") != now.get("format"):
+        return ["it was built by another version of sifline"]
+    return [
+        *(["its Dockerfile or context changed"] if before["context"] != now["context"] else []),
+        *_changes("argument", before["arguments"], now["arguments"]),
+        *_changes("target", _named(before["target"]), _named(now["target"])),
+        *_changes("label", before["labels"], now["labels"]),
+        *_changes("root file system", _listed(before["prepare"]), _listed(now["prepare"])),
+        *_changes("parent", _short(before["parents"]), _short(now["parents"])),
+        *_changes("base", _short(before["bases"]), _short(now["bases"])),
+    ]
+
+
+def file_differences(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """Say which entries of a build context changed, and what of them."""
+    return [
+        f"{name} {_file_change(before.get(name), now.get(name))}"
+        for name in sorted({*before, *now})
+        if before.get(name) != now.get(name)
+    ]
+
+
+def _changes(what: str, before: Mapping[str, str], now: Mapping[str, str]) -> Iterator[str]:
+    for key in sorted({*before, *now}):
+        old, new = before.get(key), now.get(key)
+        name = f"{what} {key}".rstrip()
+        if old is None:
+            yield f"{name} is new: {new}"
+        elif new is None:
+            yield f"{name} is gone, it was {old}"
+        elif old != new:
+            yield f"{name}: {old} → {new}"
+
+
+def _file_change(before: str | None, now: str | None) -> str:
+    if before is None:
+        return "is new"
+    if now is None:
+        return "is gone"
+    (old_kind, *old), (new_kind, *new) = before.split(" "), now.split(" ")
+    if old_kind != new_kind:
+        return f"was a {old_kind} and is a {new_kind}"
+    if old_kind == "link":
+        return f"points elsewhere: {before[5:]} → {now[5:]}"
+    mode = f"mode {old[0]} → {new[0]}" if old[0] != new[0] else ""
+    content = "content changed" if old[1:] != new[1:] else ""
+    return ", ".join(filter(None, [content, mode]))
+
+
+def _named(target: str) -> dict[str, str]:
+    return {"": target or "the last stage"}
+
+
+def _listed(prepare: list[str]) -> dict[str, str]:
+    return {"": " ".join(prepare)} if prepare else {}
+
+
+def _short(ids: Mapping[str, str]) -> dict[str, str]:
+    return {name: found.removeprefix("sha256:")[:SHORT] for name, found in ids.items()}

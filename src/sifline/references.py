@@ -1,0 +1,36 @@
+"""References to images as Docker reads them: ``[registry/][owner/]name[:tag][@digest]``.
+
+The rules are those of distribution/reference: https://github.com/distribution/reference
+"""
+
+from __future__ import annotations
+
+HUB = "docker.io"
+
+
+def normalise(reference: str) -> str:
+    """Return ``reference`` in full: registry, owner and tag spelled out.
+
+    ``ubuntu`` becomes ``docker.io/library/ubuntu:latest``; a digest makes the tag not count.
+    """
+    name, _, digest = reference.partition("@")
+    path, tag = split_tag(name)
+    first, slash, rest = path.partition("/")
+    if not slash or not ("." in first or ":" in first or first == "localhost"):
+        first, rest = HUB, path
+    if first in {"index.docker.io", "registry-1.docker.io"}:
+        first = HUB
+    if first == HUB and "/" not in rest:
+        rest = f"library/{rest}"
+    return f"{first}/{rest}@{digest}" if digest else f"{first}/{rest}:{tag or 'latest'}"
+
+
+def split_tag(name: str) -> tuple[str, str]:
+    """Return what stands before the tag, and the tag; a registry's port is none."""
+    head, colon, tag = name.rpartition(":")
+    return (head, tag) if colon and "/" not in tag else (name, "")
+
+
+def last_part(reference: str) -> str:
+    """Return the last part of the name: ``base`` of ``ghcr.io/owner/base:1.0@sha256:…``."""
+    return split_tag(reference.partition("@")[0])[0].rpartition("/")[2]

@@ -1,0 +1,353 @@
+"""Jobs that need each other, run side by side as far as workers, memory and disk allow."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from graphlib import TopologicalSorter
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import Any, Protocol
+
+from sifline.errors import MissingError, SiflineError, StepFailed, UsageError
+
+# How often a job that waits for memory or disk is looked at again: others use the machine, too.
+# A Ctrl-C just before Python waits is heard only after the wait: it must be short in any case.
+LOOK_SECONDS = 0.5
+# How long what was interrupted may clean up. A thread that hears nothing must not hang us.
+GRACE_SECONDS = 15.0
+# How much of each log's end is told where several steps failed.
+TAIL_LINES = 5
+KINDS = {kind.exit_code: kind for kind in (StepFailed, UsageError, MissingError)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One thing to do, with the keys of what it needs and the bytes it claims meanwhile."""
+
+    key: str
+    # Gets the results of what the job needs, by their keys.
+    action: Callable[[Mapping[str, Any]], Any]
+    needs: tuple[str, ...] = ()
+    memory: int = 0
+    disk: int = 0
+
+
+class State(str, Enum):
+    """What became of a job."""
+
+    DONE = "done"
+    FAILED = "failed"
+    BLOCKED = "blocked"  # something it needs failed
+    CANCELLED = "cancelled"  # not started, because something else failed
+
+
+NOT_STARTED = (State.BLOCKED, State.CANCELLED)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What became of a job: its value or its error; ``because`` names what blocked it."""
+
+    key: str
+    state: State
+    value: Any = None
+    error: SiflineError | None = None
+    because: str = ""
+    seconds: float = 0.0
+
+
+class Resources(Protocol):
+    """What the machine has left, in bytes."""
+
+    def free_memory(self) -> int:
+        """Return the memory that a new process may take."""
+
+    def free_disk(self) -> int:
+        """Return the room on the fullest disk in use."""
+
+
+def run(
+    jobs: Sequence[Job],
+    *,
+    workers: int,
+    keep_going: bool,
+    resources: Resources,
+    on_wait: Callable[[str], None],
+    stop: Callable[[], None],
+) -> dict[str, Outcome]:
+    """Run ``jobs``, at most ``workers`` at a time; return what became of each, in their order.
+
+    Of the jobs that may start, the first in the given order does. A failure blocks what
+    needs it; without ``keep_going`` nothing else starts either, and what runs ends in peace.
+
+    :param on_wait: is told why a job waits for memory or disk, once.
+    :param stop: ends what the jobs wait for; called when Ctrl-C interrupts.
+    :raises ValueError: where jobs need what is no job, or each other in a circle, and where
+        there is no worker.
+    :raises BaseException: what a job raised beside a SiflineError, after the others ended.
+    """
+    return _Run(jobs, workers, keep_going, resources, on_wait).run(stop)
+
+
+def failure(outcomes: Mapping[str, Outcome]) -> SiflineError | None:
+    """Return one error for all that failed, and what was not done for it; None without one."""
+    failed = {key: item.error for key, item in outcomes.items() if item.error}
+    undone = [_undone(item) for item in outcomes.values() if item.state in NOT_STARTED]
+    if len(failed) <= 1:
+        for error in failed.values():
+            error.details = "\n".join([*error.details.splitlines(), *undone])
+        return next(iter(failed.values()), None)
+    details = [
+        f"{key}: {line}"
+        for key, error in failed.items()
+        for line in (*error.details.splitlines()[-TAIL_LINES:], error.message)
+    ]
+    codes = {error.exit_code for error in failed.values()}
+    kind = KINDS[codes.pop()] if len(codes) == 1 else StepFailed
+    return kind(
+        f"{len(failed)} of {len(outcomes)} steps failed: {', '.join(failed)}; each is told above,"
+        " with its log; mend them and run the same again",
+        details="\n".join([*details, *undone]),
+    )
+
+
+def _undone(item: Outcome) -> str:
+    why = f"not done, since {item.because} failed" if item.because else "not begun"
+    return f"{why}: {item.key}"
+
+
+class _Run:
+    """The state of one run; only the thread that called ``run`` touches it."""
+
+    def __init__(
+        self,
+        jobs: Sequence[Job],
+        workers: int,
+        keep_going: bool,
+        resources: Resources,
+        on_wait: Callable[[str], None],
+    ) -> None:
+        if workers < 1:
+            raise ValueError(f"{workers} workers do nothing")
+        self._order = _order(jobs)
+        self._pending = {job.key: job for job in jobs}
+        self._keys = tuple(self._pending)
+        self._workers = workers
+        self._keep_going = keep_going
+        self._resources = resources
+        self._on_wait = on_wait
+        self._running: dict[str, Job] = {}
+        self._threads: list[threading.Thread] = []
+        self._outcomes: dict[str, Outcome] = {}
+        self._ended: SimpleQueue[tuple[Outcome, BaseException | None]] = SimpleQueue()
+        self._failed = False
+        self._fault: BaseException | None = None
+        self._waiting: set[str] = set()
+
+    def run(self, stop: Callable[[], None]) -> dict[str, Outcome]:
+        try:
+            while self._start() or self._running:
+                self._take(LOOK_SECONDS)
+        except KeyboardInterrupt:
+            self._wind_up(stop)
+            raise
+        if self._fault:
+            raise self._fault
+        for key in self._order:
+            if key in self._pending:
+                self._outcomes[key] = self._unstarted(self._pending[key])
+        return {key: self._outcomes[key] for key in self._keys}
+
+    def _start(self) -> bool:
+        """Start what may start; say whether anything did."""
+        before = len(self._running)
+        for job in tuple(self._pending.values()):
+            if len(self._running) >= self._workers or self._halted:
+                break
+            if not all(self._done(key) for key in job.needs):
+                continue
+            if self._running and not self._fits(job):
+                break  # the next may be smaller, but then this one might wait to the end
+            self._launch(job)
+        return len(self._running) > before
+
+    @property
+    def _halted(self) -> bool:
+        return self._fault is not None or (self._failed and not self._keep_going)
+
+    def _done(self, key: str) -> bool:
+        return key in self._outcomes and self._outcomes[key].state is State.DONE
+
+    def _fits(self, job: Job) -> bool:
+        """Whether the job finds what it claims even if all that runs is yet to take its claims.
+
+        How much of its claim a running job has taken already is not known, so it counts
+        twice: rather one job less at a time than one too many.
+        """
+        for what, free in (
+            ("memory", self._resources.free_memory),
+            ("disk", self._resources.free_disk),
+        ):
+            claim = getattr(job, what)
+            claimed = sum(getattr(item, what) for item in self._running.values())
+            if claim and claim + claimed > (left := free()):
+                self._tell(job, what, claim, claimed, left)
+                return False
+        self._waiting.discard(job.key)
+        return True
+
+    def _tell(self, job: Job, what: str, claim: int, claimed: int, free: int) -> None:
+        if job.key not in self._waiting:
+            self._waiting.add(job.key)
+            self._on_wait(
+                f"{job.key} waits for {what}: it may take {_gib(claim)}, what runs"
+                f" ({', '.join(self._running)}) {_gib(claimed)}; {_gib(free)} free"
+            )
+
+    def _launch(self, job: Job) -> None:
+        results = {key: self._outcomes[key].value for key in job.needs}
+        self._running[job.key] = self._pending.pop(job.key)
+        # A daemon: a thread that hears no interruption must not keep the program from ending.
+        thread = threading.Thread(
+            target=self._work, args=(job, results), name=job.key, daemon=True
+        )
+        self._threads.append(thread)
+        thread.start()
+
+    def _work(self, job: Job, results: Mapping[str, Any]) -> None:
+        """Do the job, in a thread of its own."""
+        started = time.monotonic()
+        value, error, fault, state = None, None, None, State.DONE
+        try:
+            value = job.action(results)
+        except SiflineError as raised:
+            error, state = raised, State.FAILED
+        except BaseException as raised:
+            fault, state = raised, State.CANCELLED
+        seconds = time.monotonic() - started
+        outcome = Outcome(key=job.key, state=state, value=value, error=error, seconds=seconds)
+        self._ended.put((outcome, fault))
+
+    def _take(self, seconds: float) -> None:
+        """Wait for a job to end, for so long."""
+        try:
+            outcome, fault = self._ended.get(timeout=seconds)
+        except Empty:
+            return
+        del self._running[outcome.key]
+        self._outcomes[outcome.key] = outcome
+        self._failed = self._failed or outcome.state is State.FAILED
+        self._fault = self._fault or fault
+
+    def _wind_up(self, stop: Callable[[], None]) -> None:
+        """End what runs and let it clean up; a second Ctrl-C ends the cleaning, too."""
+        try:
+            stop()
+            last = time.monotonic() + GRACE_SECONDS
+            for thread in self._threads:
+                if thread.is_alive():
+                    thread.join(max(0, last - time.monotonic()))
+        except KeyboardInterrupt:
+            stop()
+
+    def _unstarted(self, job: Job) -> Outcome:
+        for key in job.needs:
+            need = self._outcomes[key]
+            if need.state in (State.FAILED, State.BLOCKED):
+                because = need.because or key
+                return Outcome(key=job.key, state=State.BLOCKED, because=because)
+        return Outcome(key=job.key, state=State.CANCELLED)
+
+
+def _order(jobs: Sequence[Job]) -> tuple[str, ...]:
+    """Return the keys, what is needed first.
+
+    :raises ValueError: where that is not possible.
+    """
+    needs = {job.key: job.needs for job in jobs}
+    if len(needs) < len(jobs):
+        raise ValueError("two jobs have the same key")
+    for job in jobs:
+        for key in job.needs:
+            if key not in needs:
+                raise ValueError(f"{job.key} needs {key}, which is no job")
+    return tuple(TopologicalSorter(needs).static_order())
+
+
+class Machine:
+    """The machine this runs on: its memory, and the disks that hold ``folders``.
+
+    Memory is what the kernel says is available (proc_meminfo(5)), or what is left of the
+    limits of the control groups this process is in, whichever is less.
+    """
+
+    def __init__(self, folders: Iterable[Path], root: Path = Path("/")) -> None:
+        self._folders = tuple(folders)
+        self._root = root
+
+    def free_memory(self) -> int:
+        """Return the memory that a new process may take, in bytes."""
+        lines = _text(self._root / "proc/meminfo").splitlines()
+        available = (
+            int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable:")
+        )
+        return min((*available, *self._left_in_groups()), default=sys.maxsize)
+
+    def free_disk(self) -> int:
+        """Return the room on the fullest of the disks, in bytes."""
+        return min(map(_room, self._folders), default=sys.maxsize)
+
+    def _left_in_groups(self) -> Iterable[int]:
+        for line in _text(self._root / "proc/self/cgroup").splitlines():
+            _, controllers, path = line.split(":", 2)
+            if not controllers:
+                tree, names = "sys/fs/cgroup", ("memory.max", "memory.current", "inactive_file")
+            elif "memory" in controllers.split(","):
+                tree, names = (
+                    "sys/fs/cgroup/memory",
+                    ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+                )
+            else:
+                continue
+            top = self._root / tree
+            # In a container the path may be the host's: then the top is the container's group.
+            group = top / path.lstrip("/")
+            for folder in (group, *group.parents):
+                yield from _left(folder, *names)
+                if folder == top:
+                    break
+
+
+def _left(group: Path, limit: str, usage: str, cache: str) -> Iterable[int]:
+    """What is left of the group's limit, if it has one; page cache gives way."""
+    most, used = _text(group / limit).strip(), _text(group / usage).strip()
+    if most.isdecimal() and used.isdecimal():
+        facts = dict(line.split() for line in _text(group / "memory.stat").splitlines())
+        yield max(0, int(most) - int(used) + int(facts.get(cache, 0)))
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+
+
+def _room(folder: Path) -> int:
+    """The free bytes of the disk that the folder lies on, or will."""
+    for place in (folder, *folder.parents):
+        try:
+            return shutil.disk_usage(place).free
+        except OSError:  # not made yet, or not for us to see
+            continue
+    return sys.maxsize
+
+
+def _gib(size: int) -> str:
+    return f"{size / 2**30:.1f} GiB"

@@ -1,0 +1,72 @@
+"""Why an image would be built: what changed since the build at hand, down to the file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sifline.model import Explanation, Step
+from sifline.recipe import differences, file_differences
+
+CONTEXT_CHANGED = "its Dockerfile or context changed"
+UNTOLD = "which file is not known: this checkout has no record of that build"
+NAMED_FILES = 20
+
+
+def explain(
+    step: Step,
+    record: Mapping[str, Any] | None,
+    parents: Sequence[Explanation],
+    *,
+    files: Mapping[str, str],
+    tools: Mapping[str, str],
+    commit: str,
+) -> Explanation:
+    """Say what changed since the build of the image at hand.
+
+    :param parents: those that are explained already, of what it is built on.
+    :param record: the record of that build; None where this checkout has none.
+    :param files: the entries of the build context as they are now.
+    :param tools: the versions of what builds, now.
+    """
+    held = step.held
+    changes = list[str]()
+    if held is not None and step.recipe is not None:
+        found = differences(held.recipe, step.recipe)
+        changes = [item for item in found if item != CONTEXT_CHANGED]
+        if CONTEXT_CHANGED in found:
+            changes = [*_files(record, files), *changes]
+    for parent in parents:
+        changes += [f"parent {parent.name}: {change}" for change in parent.changes]
+    if not changes and step.reason:
+        changes = [step.reason]
+    before = record or {}
+    notes = [
+        f"{tool} was {old} then and is {tools[tool]} now; that alone is no reason to build"
+        for tool, old in before.get("tools", {}).items()
+        if tool in tools and tools[tool] != old
+    ]
+    if before.get("commit") and commit and before["commit"] != commit:
+        notes.append(f"the commit was {_short(before['commit'])} then, now {_short(commit)}")
+    return Explanation(
+        name=step.image.name,
+        needed=step.needed,
+        reason=step.reason,
+        image_id=held.image_id if held else "",
+        built=before.get("built", held.created) if held else 0,
+        changes=tuple(changes),
+        notes=tuple(notes),
+    )
+
+
+def _short(commit: str) -> str:
+    number, dash, dirty = commit.partition("-")
+    return f"{number[:12]}{dash}{dirty}"
+
+
+def _files(record: Mapping[str, Any] | None, now: Mapping[str, str]) -> list[str]:
+    if record is None:
+        return [f"{CONTEXT_CHANGED}; {UNTOLD}"]
+    found = [f"file {line}" for line in file_differences(record["files"], now)]
+    more = len(found) - NAMED_FILES
+    return [*found[:NAMED_FILES], *([f"and {more} more files"] if more > 0 else [])]

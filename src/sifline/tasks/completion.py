@@ -1,0 +1,239 @@
+"""What may stand next on the command line of invoke, for bash, zsh and fish."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sifline.errors import UsageError, did_you_mean
+from sifline.tasks import cluster, flags, images
+from sifline.tasks.flags import Flag, Place, Takes
+
+SHELLS = ("bash", "zsh", "fish")
+
+# How main ends; the scripts know them. Where it ends in any other way, they ask Invoke.
+DONE, FILES, ASK_INVOKE = 0, 10, 11
+
+# A task file that uses Invoke itself has tasks besides ours: only Invoke knows them all.
+USES_INVOKE = re.compile(r"^\s*(?:from|import)\s+invoke\b", re.MULTILINE)
+USES_US = re.compile(r"^\s*(?:from|import)\s+sifline\.tasks\b", re.MULTILINE)
+
+# By flag: the value is the path of a file or folder; it is several words with commas.
+PATHS = frozenset({"file", "output", "volume", "invoke config", "invoke search-root"})
+LISTS = frozenset({"suite", "check"})
+
+# Invoke's flags that are offered behind a task, too.
+EVERYWHERE = ("--dry", "--help")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """One word that may stand here, and what it means."""
+
+    word: str
+    help: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """The candidates; or, by ``code``, who else knows them."""
+
+    found: tuple[Candidate, ...] = ()
+    code: int = DONE
+
+
+def script(shell: str) -> str:
+    """Return what that shell has to read; without a name, the one in use.
+
+    :raises UsageError: for another shell.
+    """
+    from shlex import quote
+
+    name = shell or Path(os.environ.get("SHELL", "")).name
+    if name not in SHELLS:
+        raise UsageError(
+            f"--shell {name!r}: takes {' or '.join(SHELLS)}.{did_you_mean(name, SHELLS)}"
+        )
+    text = Path(__file__).with_suffix(f".{name}").read_text(encoding="utf-8")
+    return text.replace("@PYTHON@", quote(sys.executable))
+
+
+def main() -> None:
+    """Print the candidates for ``SHELL WORD...``, of which the last is half typed.
+
+    bash hands in what it takes for the last word, and the line: it splits at ``=`` and ``:``.
+    """
+    shell, *words = sys.argv[1:]
+    known = 0
+    if shell == "bash":
+        half, line = words
+        words = _split(line)
+        known = max(0, len(words[-1]) - len(half))
+    said = answer(words[1:], Path.cwd())
+    for candidate in said.found:
+        sys.stdout.write(f"{_written(candidate, shell)[known:]}\n")
+    sys.exit(said.code)
+
+
+def _split(line: str) -> list[str]:
+    """The words of a line; the last may be empty, or lack its closing quote."""
+    from shlex import split
+
+    mark = "\x00"  # stands for the cursor: a space before it begins a word
+    try:
+        words = split(line + mark)
+    except ValueError:
+        words = (line + mark).split(" ")
+    return [word.replace(mark, "") for word in words]
+
+
+def _written(candidate: Candidate, shell: str) -> str:
+    """A candidate as its shell wants it: zsh and fish show the help beside it."""
+    if shell == "zsh":
+        word = candidate.word.replace(":", "\\:")
+        return f"{word}:{candidate.help}" if candidate.help else word
+    return f"{candidate.word}\t{candidate.help}" if shell == "fish" else candidate.word
+
+
+def answer(words: Sequence[str], folder: Path) -> Answer:
+    """Return what the last of ``words`` may become, typed in ``folder``."""
+    *before, half = words
+    here = flags.place(before)
+    root = _root(here, folder)
+    if not root:
+        return Answer(code=ASK_INVOKE)
+    if here.ended:
+        return Answer(code=FILES)
+    written, equals, value = half.partition("=")
+    flag = here.flag(written) if equals else None
+    if flag:
+        return _values(flag, value, here, root, before=f"{written}=")
+    if here.waiting and (here.waiting.takes is Takes.VALUE or not half.startswith("-")):
+        return _values(here.waiting, half, here, root)
+    return _beginning(half, _flags(here) if half.startswith("-") else _tasks(half, root))
+
+
+def _beginning(half: str, candidates: Iterable[Candidate], *, before: str = "") -> Answer:
+    return Answer(
+        found=tuple(
+            Candidate(word=before + candidate.word, help=candidate.help)
+            for candidate in candidates
+            if candidate.word.startswith(half)
+        )
+    )
+
+
+def _root(here: Place, folder: Path) -> Path | None:
+    """The folder of the task file that Invoke would load; None where it is not ours alone."""
+    name = here.given.get("invoke collection", "tasks")
+    start = (folder / here.given.get("invoke search-root", "")).resolve()
+    for parent in (start, *start.parents):
+        for path in (parent / f"{name}.py", parent / name / "__init__.py"):
+            if path.is_file():
+                text = path.read_text(encoding="utf-8", errors="replace")
+                return parent if USES_US.search(text) and not USES_INVOKE.search(text) else None
+    return None
+
+
+def _flags(here: Place) -> list[Candidate]:
+    """The flags of the task at hand, else Invoke's."""
+    ours = here.flags or {}
+    offered = {**ours, **{name: flags.CORE[name] for name in EVERYWHERE}}
+    return [
+        Candidate(word=name, help=flag.help if name in flag.written[:1] else f"not: {flag.help}")
+        for name, flag in (offered if here.task else flags.CORE).items()
+        if name.startswith("--")
+    ]
+
+
+def _tasks(half: str, root: Path) -> list[Candidate]:
+    """The tasks; those of single images only once the verb is clear."""
+    verbs = {verb.__name__: _summary(verb) for verb in images.VERBS}
+    group = {f"cluster.{body.__name__}": _summary(body) for body in cluster.GROUP}
+    single = {body.__name__: _summary(body) for body in flags.SINGLE}
+    plain = {**verbs, **group, **single}
+    head, dot, _ = half.partition(".")
+    close = [head] if dot else [name for name in plain if name.startswith(half)]
+    found = [Candidate(word=name, help=text) for name, text in plain.items()]
+    if len(close) == 1 and close[0] in verbs:
+        found += [Candidate(word=f"{close[0]}.{name}") for name in _images(root)]
+    return found
+
+
+def _summary(body: Callable[..., None]) -> str:
+    return (body.__doc__ or "").partition("\n")[0]
+
+
+def _values(flag: Flag, half: str, here: Place, root: Path, *, before: str = "") -> Answer:
+    """What a flag takes, as far as that is known; ``before`` is the flag, where it is glued."""
+    if flag.name in PATHS:
+        return Answer(code=FILES)
+    known, comma, last = half.rpartition(",") if flag.name in LISTS else ("", "", half)
+    find = VALUES.get(flag.name)
+    values = find(root, here, last) if find else ()
+    return _beginning(last, values, before=before + known + comma)
+
+
+def _images(root: Path) -> list[str]:
+    return sorted(path.parent.name for path in root.glob("images/*/Dockerfile"))
+
+
+def _clusters(root: Path) -> list[Candidate]:
+    """The files of clusters/, and the virtual clusters that stand."""
+    files = {path.stem for path in root.glob("clusters/*.y*ml")}
+    return _words(sorted({*files, *(name.word for name in _standing(root))}))
+
+
+def _standing(root: Path) -> list[Candidate]:
+    return _words(sorted(path.parent.name for path in root.glob("build/clusters/*/cluster.yaml")))
+
+
+def _sites(root: Path) -> list[Candidate]:
+    return _words(sorted(path.stem for path in root.glob("sites/*.toml")))
+
+
+def _suites() -> list[Candidate]:
+    from sifline.stages import validate
+
+    return _words(validate.listing())
+
+
+def _checks(suites: str) -> list[Candidate]:
+    """The checks of the suites that were asked for, else of all."""
+    from sifline.stages import validate
+
+    return [
+        Candidate(word=name, help=summary)
+        for suite, checks in validate.listing().items()
+        if not suites or suite in suites.split(",")
+        for name, summary in checks
+    ]
+
+
+def _words(words: Iterable[str]) -> list[Candidate]:
+    return [Candidate(word=word) for word in words]
+
+
+Find = Callable[[Path, Place, str], Iterable[Candidate]]
+
+# By flag: its values, for the folder of the task file, the place and what is typed of it.
+VALUES: Mapping[str, Find] = {
+    "check": lambda root, here, half: _checks(here.given.get("suite", "")),
+    "cluster": lambda root, here, half: _clusters(root),
+    "format": lambda root, here, half: _words(images.GRAPH_FORMATS),
+    "gpus": lambda root, here, half: _words(["all"]),
+    "invoke help": lambda root, here, half: _tasks(half, root),
+    "invoke list": lambda root, here, half: _words(
+        [*(verb.__name__ for verb in images.VERBS), "cluster"]
+    ),
+    "invoke list-format": lambda root, here, half: _words(["flat", "nested", "json"]),
+    "name": lambda root, here, half: _standing(root),
+    "runtime": lambda root, here, half: _words(images.RUNTIMES),
+    "shell": lambda root, here, half: _words(SHELLS),
+    "site": lambda root, here, half: _sites(root),
+    "suite": lambda root, here, half: _suites(),
+}

@@ -1,0 +1,229 @@
+"""The flags of all tasks, and what the words of a command line mean, told without Invoke."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from enum import Enum
+
+from sifline.errors import UsageError, did_you_mean
+from sifline.tasks import cluster, images, project
+
+Body = Callable[..., None]
+
+HELP = {
+    "all": "every image in images/",
+    "build_arg": "a build argument, as NAME=VALUE; may be repeated",
+    "check": "ansible only says what it would change; or one check of a suite, by name",
+    "cluster": "a cluster of clusters/, a standing virtual one, or a path to its file",
+    "docker": "remove the Docker images",
+    "file": "the cluster file to bring up",
+    "force": "even where nothing changed",
+    "format": "text, dot, mermaid or svg",
+    "gpus": "GPUs to hand in: all, or a number",
+    "jobs": "how many steps run at once; default: one per core",
+    "json": "print JSON",
+    "keep_going": "after a failed step, go on with what does not depend on it",
+    "list": "print the suites and their checks, run none",
+    "mount_home": "bind your home folder",
+    "name": "the name of the virtual cluster",
+    "node": "the node to open, such as controller or compute-01",
+    "older_than": "only what is older, such as 12h or 7d",
+    "output": "the file to write to, instead of the terminal",
+    "pull": "ask the registries whether the images from there have changed",
+    "runtime": "docker or apptainer",
+    "shell": "bash, zsh or fish; default: the one you use",
+    "show": "print them: what this does in any case",
+    "sif": "use the SIF instead of the Docker image; or a SIF file",
+    "sifs": "remove the SIFs",
+    "site": "a site profile of sites/",
+    "state": "remove records, logs and prepared root file systems",
+    "suite": "one suite, or several with commas",
+    "unused": "only what no image in images/ uses any more",
+    "user": "who to be inside",
+    "volume": "bind a folder, as SOURCE:TARGET; may be repeated",
+}
+SINGLE = (*cluster.TOP, *project.TOP)
+ALL = inspect.Parameter("all", inspect.Parameter.KEYWORD_ONLY, default=False)
+
+
+class Takes(Enum):
+    """What follows a flag."""
+
+    NOTHING = "nothing"
+    VALUE = "a value"
+    PERHAPS = "a value or none"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flag:
+    """One flag, as it is written and as the task's function calls it."""
+
+    name: str
+    written: tuple[str, ...]
+    takes: Takes = Takes.NOTHING
+    help: str = ""
+
+
+def parameters(body: Body, *, over_all: bool = False) -> tuple[inspect.Parameter, ...]:
+    """Return those of ``body(run, images, *, flags)`` that are flags."""
+    own = tuple(inspect.signature(body).parameters.values())[2:]
+    if not over_all:
+        return own
+    # One broken image does not hold up the others, unless that is asked for.
+    return (
+        ALL,
+        *(item.replace(default=True) if item.name == "keep_going" else item for item in own),
+    )
+
+
+def repeatable(parameter: inspect.Parameter) -> bool:
+    """Tell whether a flag may be given more than once."""
+    return isinstance(parameter.default, tuple)
+
+
+def of(flags: Sequence[inspect.Parameter]) -> dict[str, Flag]:
+    """Return flags by all the ways they are written, as Invoke derives them from parameters."""
+    taken = {flag.name for flag in flags}
+    found: dict[str, Flag] = {}
+    for parameter in flags:
+        flag = _flag(parameter, taken)
+        taken |= {name.lstrip("-") for name in flag.written}
+        found |= dict.fromkeys(flag.written, flag)
+    return found
+
+
+def _flag(parameter: inspect.Parameter, taken: set[str]) -> Flag:
+    long = parameter.name.replace("_", "-")
+    short = next((f"-{char}" for char in long if char not in taken), None)
+    written = [f"--{long}", *([short] if short else [])]
+    if parameter.default is True:
+        written.append(f"--no-{long}")
+    return Flag(
+        name=parameter.name,
+        written=tuple(written),
+        takes=Takes.NOTHING if isinstance(parameter.default, bool) else Takes.VALUE,
+        help=HELP.get(parameter.name, ""),
+    )
+
+
+def _core(long: str, short: str = "", takes: Takes = Takes.NOTHING, text: str = "") -> Flag:
+    written = (f"--{long}", *([f"-{short}"] if short else []))
+    return Flag(name=f"invoke {long}", written=written, takes=takes, help=text)
+
+
+# Invoke's own, which it knows only after it has been loaded.
+_CORE = (
+    _core("collection", "c", Takes.VALUE, "another task file"),
+    _core("command-timeout", "T", Takes.VALUE),
+    _core("complete"),
+    _core("config", "f", Takes.VALUE, "Invoke's configuration file"),
+    _core("debug", "d", text="say all that happens, with the stack of an error"),
+    _core("dry", "R", text="print what would be done, do nothing"),
+    _core("echo", "e", text="print each command as it is run"),
+    _core("help", "h", Takes.PERHAPS, "what a task does and which flags it takes"),
+    _core("hide", "", Takes.VALUE),
+    _core("list", "l", Takes.PERHAPS, "all tasks, or those of one verb"),
+    _core("list-depth", "D", Takes.VALUE),
+    _core("list-format", "F", Takes.VALUE, "flat, nested or json"),
+    _core("no-dedupe"),
+    _core("print-completion-script", "", Takes.VALUE),
+    _core("prompt-for-sudo-password"),
+    _core("pty", "p"),
+    _core("search-root", "r", Takes.VALUE, "the folder to look for tasks.py in"),
+    _core("version", "V", text="Invoke's version"),
+    _core("warn-only", "w"),
+    _core("write-pyc"),
+)
+CORE = {written: flag for flag in _CORE for written in flag.written}
+
+
+def of_task(task: str) -> Mapping[str, Flag] | None:
+    """Return the flags of a task by its name, whatever the image; None for none of ours."""
+    head, dot, name = task.partition(".")
+    for verb in images.VERBS:
+        if verb.__name__ == head:
+            return of(parameters(verb, over_all=not dot or name == "all"))
+    in_group = head == "cluster" and dot
+    for body in cluster.GROUP if in_group else SINGLE:
+        if body.__name__ == (name if in_group else task):
+            return of(parameters(body))
+    return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where on a command line the next word will stand."""
+
+    task: str = ""
+    flags: Mapping[str, Flag] | None = field(default_factory=dict)
+    waiting: Flag | None = None
+    given: Mapping[str, str] = field(default_factory=dict)
+    ended: bool = False
+
+    def after(self, word: str) -> Place:
+        """Return the place behind ``word``."""
+        if self.ended or word == "--":
+            return replace(self, ended=True, waiting=None)
+        if self.waiting and self._is_value(word):
+            return replace(self, waiting=None, given={**self.given, self.waiting.name: word})
+        if not word.startswith("-"):
+            return replace(self, task=word, flags=of_task(word), waiting=None)
+        written, equals, value = word.partition("=")
+        flag = self.flag(written)
+        if not flag:
+            return replace(self, waiting=None)
+        waits = not equals and flag.takes is not Takes.NOTHING
+        # Behind a task, --help is about that task.
+        waits = waits and not (self.task and flag is CORE["--help"])
+        given = {**self.given, flag.name: value}
+        return replace(self, waiting=flag if waits else None, given=given)
+
+    def _is_value(self, word: str) -> bool:
+        if not self.waiting:
+            return False
+        return self.waiting.takes is Takes.VALUE or not word.startswith("-")
+
+    def names_task(self, word: str) -> bool:
+        """Tell whether ``word`` would be the name of a task: to run, or to be helped with."""
+        if self.ended or word.startswith("-"):
+            return False
+        return not self._is_value(word) or self.waiting is CORE["--help"]
+
+    def flag(self, written: str) -> Flag | None:
+        """Return the flag that ``written`` is here."""
+        return (self.flags or {}).get(written) or CORE.get(written)
+
+    def check(self, word: str) -> None:
+        """Refuse ``word`` where it is a flag that nothing here takes.
+
+        :raises UsageError: naming the nearest flags.
+        """
+        written = word.partition("=")[0]
+        if self.ended or self.flags is None or self._is_value(word) or self.flag(written):
+            return
+        name = written.removeprefix("--")
+        if name in ("", written):  # the end of the flags, and what is no long flag
+            return
+        known = [flag[2:] for flag in (*self.flags, *CORE) if flag.startswith("--")]
+        # Without the dashes, which all have in common.
+        near = did_you_mean(name, known).replace(" mean ", " mean --").replace(", ", ", --")
+        whose, where = (self.task, f" {self.task}") if self.task else ("invoke", "")
+        raise UsageError(f"{whose} has no flag {written}.{near} See invoke --help{where}.")
+
+
+def walk(words: Sequence[str]) -> Iterator[tuple[Place, str]]:
+    """Yield each word behind the program's name, with the place where it stands."""
+    here = Place()
+    for word in words:
+        yield here, word
+        here = here.after(word)
+
+
+def place(words: Sequence[str]) -> Place:
+    """Return the place behind ``words``, the program's name left out."""
+    here = Place()
+    for word in words:
+        here = here.after(word)
+    return here

@@ -1,0 +1,130 @@
+"""Measure, print, write docs/reference/benchmarks.md; `python -m tests.bench NAME…` selects."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+
+from sifline.errors import did_you_mean
+from tests.bench.figures import FIGURES
+from tests.bench.measure import Measured, measure
+from tests.bench.projects import succeed
+
+ROOT = Path(__file__).resolve().parents[2]
+REPORT = ROOT / "docs" / "reference" / "benchmarks.md"
+USAGE = 2
+INTRODUCTION = """# Benchmarks
+
+Written by `nox -s bench`. Each line compares two commands in one run on one machine: both are
+timed in turn, several times, and the medians are compared. Seconds differ from machine to
+machine; the ratios are what is promised.
+"""
+
+
+def main(words: Sequence[str]) -> int:
+    """Measure the named figures, or all; 1 where one of them misses its limit."""
+    for word in words:
+        if word not in FIGURES:
+            known = ", ".join(FIGURES)
+            say(f"error: no figure {word!r}.{did_you_mean(word, FIGURES)} There are {known}.")
+            return USAGE
+    measured = [figure(name) for name in words or FIGURES]
+    text = report(measured, machine())
+    sys.stdout.write(f"\n{text}")
+    if words:
+        say(f"Not written to {REPORT.relative_to(ROOT)}: that takes all figures of one run.")
+    else:
+        REPORT.write_text(text, encoding="utf-8")
+    return int(not all(item.reached for item in measured))
+
+
+def figure(name: str) -> Measured:
+    """Set up one figure, measure it, take it away again."""
+    say(f"{name}: {FIGURES[name].__doc__}")
+    with FIGURES[name]() as comparison:
+        done = measure(comparison)
+    say(f"{name}: {shown(done.ours)} against {shown(done.peer)}, {done.ratio:.2f} times")
+    return done
+
+
+def say(text: str) -> None:
+    """Tell how far it is; the result alone goes to standard output."""
+    sys.stderr.write(f"{text}\n")
+
+
+def shown(seconds: float) -> str:
+    """A duration with three digits that count."""
+    return f"{seconds:.1f} s" if seconds >= 10 else f"{seconds * 1000:,.0f} ms"
+
+
+def report(measured: Sequence[Measured], facts: Mapping[str, str]) -> str:
+    """Return the page: what was found, and on what."""
+    lines = [
+        INTRODUCTION,
+        "| what | ours | peer | ratio | at most | |",
+        "|---|---|---|---|---|---|",
+    ]
+    for item in measured:
+        told = item.comparison
+        cells = [
+            f"{told.what} ({told.rounds} rounds)",
+            f"{told.ours.what} {shown(item.ours)}",
+            f"{told.peer.what} {shown(item.peer)}",
+            f"{item.ratio:.2f}",
+            f"{told.limit:g}",
+            "reached" if item.reached else "**missed**",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    told_facts = "; ".join(f"{key} {value}" for key, value in facts.items())
+    return "\n".join([*lines, "", f"{told_facts}.", ""])
+
+
+def machine() -> dict[str, str]:
+    """What the figures depend on; nothing that names the machine."""
+    day = datetime.now(timezone.utc).date().isoformat()
+    engine = json.loads(succeed(["docker", "version", "--format", "{{json .Server}}"], ROOT))
+    builder = succeed(["docker", "buildx", "version"], ROOT)
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
+    return {
+        "Measured on": day,
+        "commit": commit(),
+        "processor": f"{processor()}, {len(os.sched_getaffinity(0))} cores",
+        "memory": f"{memory:.0f} GB",
+        "Python": platform.python_version(),
+        "Docker": str(engine["Version"]),
+        "buildx": match(r"v?(\d[\d.]+)", builder),
+        "git": match(r"(\d[\d.]+)", succeed(["git", "--version"], ROOT)),
+    }
+
+
+def commit() -> str:
+    """The commit that was measured, and whether there was more."""
+    changed = succeed(["git", "status", "--porcelain"], ROOT)
+    more = [line for line in changed.splitlines() if not line.endswith(REPORT.name)]
+    name = succeed(["git", "rev-parse", "--short", "HEAD"], ROOT).strip()
+    return f"{name} with changes" if more else name
+
+
+def processor() -> str:
+    """The processor's model, where the system tells."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return platform.machine()
+    return match(r"model name\s*:\s*(.+)", text) or platform.machine()
+
+
+def match(pattern: str, text: str) -> str:
+    """The first group of the first match, or nothing."""
+    found = re.search(pattern, text)
+    return found[1].strip() if found else ""
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

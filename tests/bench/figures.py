@@ -1,0 +1,199 @@
+"""The figures: each sets up what it compares, and takes it away again."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from uuid import uuid4
+
+from tests.bench.measure import Comparison, Side
+from tests.bench.projects import Project, project
+
+MANY, FEW = 100, 3
+FILES, FOLDERS = 20_000, 200
+# What changed within two seconds before a look is read again at the next.
+SETTLED = 2.5
+INDEPENDENT = 8
+SYSTEM = "sifline/debian-bookworm:latest"
+# Half work, half waiting, as installing packages is; `unique` keeps the engine's cache out.
+WORK = """FROM {system}
+COPY unique /unique
+RUN i=0; while [ "$i" -lt 1500000 ]; do i=$((i + 1)); done; sleep 1.5
+"""
+# Large enough that the engine has something to look up, small enough to be built in seconds.
+LAYERS = """FROM {system}
+COPY file /file
+RUN cp /file /copy
+RUN echo done > /done
+"""
+
+Figure = Callable[[], AbstractContextManager[Comparison]]
+
+
+def invoked(made: Project, *words: str, about: str = "") -> Side:
+    """One call of invoke."""
+    return Side(what=f"`invoke {' '.join(words)}`{about}", run=lambda: made.invoke(*words))
+
+
+@contextmanager
+def make() -> Iterator[Comparison]:
+    """Nothing to do with 100 images, against Invoke's own start."""
+    with project(built=True) as made:
+        made.family(MANY)
+        made.commit()
+        made.invoke("make", "--all")
+        yield Comparison(
+            what=f"Nothing to do with {MANY} images",
+            ours=invoked(made, "make", "--all"),
+            peer=invoked(made, "--version"),
+            limit=3,
+        )
+
+
+@contextmanager
+def context() -> Iterator[Comparison]:
+    """The second look at 20,000 files, against git's."""
+    from sifline import buildcontext
+
+    with project() as made:
+        folder = made.root / "images" / made.image("large", "FROM scratch\nCOPY . /\n")
+        for number in range(FILES):
+            file = folder / f"folder{number % FOLDERS}" / f"file{number}"
+            file.parent.mkdir(exist_ok=True)
+            file.write_text(f"{number}\n" * 50, encoding="utf-8")
+        made.commit()
+        time.sleep(SETTLED)
+        cache = made.root / "build" / "cache"
+        yield Comparison(
+            what=f"The second look at a context of {FILES:,} files, in the running process",
+            ours=Side(
+                what="`sifline.buildcontext.digest`",
+                run=lambda: buildcontext.digest(folder, cache=cache),
+            ),
+            peer=Side(what="`git status`", run=lambda: made.run("git", "status")),
+            limit=2,
+        )
+
+
+@contextmanager
+def listing() -> Iterator[Comparison]:
+    """The list of tasks of 100 images, against that of 3."""
+    with many_and_few() as (many, few):
+        yield Comparison(
+            what=f"The list of tasks with {MANY} images and with {FEW}",
+            ours=invoked(many, "--list", about=f", {MANY} images"),
+            peer=invoked(few, "--list", about=f", {FEW} images"),
+            limit=1.5,
+        )
+
+
+@contextmanager
+def completion() -> Iterator[Comparison]:
+    """One completion with 100 images, against 3."""
+    with many_and_few() as (many, few):
+        yield Comparison(
+            what=f"One completion in bash with {MANY} images and with {FEW}",
+            ours=completed(many, f"{MANY} images"),
+            peer=completed(few, f"{FEW} images"),
+            limit=1.5,
+        )
+
+
+def completed(made: Project, about: str) -> Side:
+    """Ask for what may follow `build.`."""
+    words = ("--complete", "--", "invoke", "build.")
+    return Side(what=f"`invoke build.<TAB>`, {about}", run=lambda: made.invoke(*words))
+
+
+@contextmanager
+def many_and_few() -> Iterator[tuple[Project, Project]]:
+    """Two projects, one with many images and one with few."""
+    with project() as many, project() as few:
+        many.family(MANY)
+        few.family(FEW)
+        yield many, few
+
+
+@contextmanager
+def build() -> Iterator[Comparison]:
+    """One image that the engine has in its cache, built by us and by the engine's client."""
+    with project(built=True) as made:
+        yield one_build(made, "build.{}", what="One image, up to date")
+
+
+@contextmanager
+def rebuild() -> Iterator[Comparison]:
+    """The same, where we have to ask the engine to build."""
+    with project(built=True) as made:
+        yield one_build(made, "build.{}", "--force", what="One image, built anew from the cache")
+
+
+def one_build(made: Project, *words: str, what: str) -> Comparison:
+    """One image, built once before."""
+    name = made.image("one", LAYERS.format(system=system_of(made)), file="content\n")
+    made.commit()
+    made.invoke(f"build.{name}")
+    tag, folder = f"{made.prefix}/peer:latest", f"images/{name}"
+    client = ("docker", "buildx", "build", "--load", "--tag", tag, folder)
+    return Comparison(
+        what=what,
+        ours=Side(
+            what=f"`invoke {' '.join(words).format('x')}`",
+            run=lambda: made.invoke(*(word.format(name) for word in words)),
+        ),
+        peer=Side(what="`docker buildx build`", run=lambda: made.run(*client)),
+        limit=1.2,
+    )
+
+
+@contextmanager
+def parallel() -> Iterator[Comparison]:
+    """Independent images, two at a time and one after another."""
+    with project(built=True) as made:
+        dockerfile = WORK.format(system=system_of(made))
+        names = [
+            made.image(f"work{number}", dockerfile, unique="") for number in range(INDEPENDENT)
+        ]
+
+        def renew() -> None:
+            # Before they become images without a name, which nobody would remove.
+            made.forget(made.images)
+            for name in names:
+                unique = made.root / "images" / name / "unique"
+                unique.write_text(uuid4().hex, encoding="utf-8")
+
+        def jobs(count: int) -> Side:
+            words = ("build", "--all", "--jobs", str(count))
+            return Side(
+                what=f"`invoke {' '.join(words)}`",
+                run=lambda: made.invoke(*words),
+                prepare=renew,
+            )
+
+        yield Comparison(
+            what=f"{INDEPENDENT} independent images, each half work and half waiting",
+            ours=jobs(2),
+            peer=jobs(1),
+            limit=0.65,
+            rounds=3,
+            warm=False,
+        )
+
+
+def system_of(made: Project) -> str:
+    """A system to build on, under a name that this project alone uses."""
+    tag = f"{made.prefix}/system:latest"
+    made.run("docker", "image", "tag", SYSTEM, tag)
+    return tag
+
+
+FIGURES: dict[str, Figure] = {
+    "make": make,
+    "context": context,
+    "list": listing,
+    "completion": completion,
+    "build": build,
+    "rebuild": rebuild,
+    "parallel": parallel,
+}

@@ -1,0 +1,117 @@
+"""What the engine gets of a context is what the rules of .dockerignore say here."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from sifline.dockerignore import IgnoreRules
+from sifline.errors import UsageError
+
+from .conftest import docker
+
+FILES = """
+a.o  b.txt  keep  a b  [x]  a^b  b]c  x-y  #c  !e  é.txt  ab/x
+a/a.o  a/bb  a/b/c  a/b/keep  foo/bar.o  foo/bar/baz/qux
+sub/a.o  sub/.hidden  sub/deep/a  sub/deep/b.txt  sub/deep/er/keep
+"""
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("context")
+    for name in (name for line in FILES.splitlines() for name in line.split("  ") if name):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(name)
+    (folder / "sub" / "link").symlink_to("a.o")
+    (folder / "empty" / "inside").mkdir(parents=True)
+    (folder / "Dockerfile").write_text("FROM scratch\nCOPY . /\n")
+    return folder
+
+
+def entries(folder: Path) -> tuple[set[str], set[str]]:
+    """The files (and links) and the folders below ``folder``."""
+    files: set[str] = set()
+    folders: set[str] = set()
+    for top, below, names in os.walk(folder):
+        relative = Path(top).relative_to(folder)
+        files.update(str(relative / name) for name in names)
+        for name in below:
+            (files if (Path(top) / name).is_symlink() else folders).add(str(relative / name))
+    return files, folders
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [
+        "",
+        "*",
+        "**",
+        "*.o",
+        "**/*.o\n/sub/\nab/../a b",
+        "*\n!keep\n!sub/deep/a",
+        "*\n!sub/*",
+        "*\n!foo/**",
+        "**\n!**/keep",
+        "*\n!a/*/**",
+        "sub\n!sub/deep/a\nsub/deep",
+        "sub/deep\n!sub",
+        "sub/deep/**\n!sub/deep/er/keep",
+        "foo\n!foo/bar/baz",
+        "!keep\n*",
+        "a?b\n?.txt",
+        "[^a-b]*",
+        "[[]x]\nb]c\nx\\-y",
+        "a^b",
+        "a^*",
+        "#c",
+        "\\#c\n\\!e\n # none",
+        "\ufeff*.o\r\n\tkeep \r\n",
+        "*/*/c\n**/b*\nfoo/**/qux",
+        "**r\nfoo**",
+        ".\n/\n..\n//sub/../empty",
+        "sub\\deep\nfoo\\bar",
+        "Dockerfile\n.dockerignore\nsub/link",
+        "empty/inside",
+        "[*]",
+        "[",
+        "!",
+        "!/",
+        "[z-a]",
+    ],
+)
+def test_the_engine_gets_what_the_rules_leave(tree: Path, tmp_path: Path, rules: str) -> None:
+    (tree / ".dockerignore").write_text(rules)
+    output = ["--output", f"type=local,dest={tmp_path}"]
+    done = docker("buildx", "build", *output, str(tree), check=False)
+    try:
+        ignored = IgnoreRules.read(tree)
+    except UsageError:
+        assert done.returncode != 0
+        return
+    assert done.returncode == 0, done.stderr
+    files, folders = entries(tree)
+    left = {name for name in files if not ignored(name)}
+    # A folder comes with what is in it, even where a rule leaves it out itself.
+    around = {str(parent) for name in left for parent in Path(name).parents} - {"."}
+
+    assert entries(tmp_path) == (left, {name for name in folders if not ignored(name)} | around)
+
+
+@pytest.mark.parametrize("own", ["b.txt\n", ""])
+def test_the_dockerfiles_own_rules_replace_the_others(tmp_path: Path, own: str) -> None:
+    context = tmp_path / "context"
+    context.mkdir()
+    for name in ("a.o", "b.txt"):
+        (context / name).write_text(name)
+    (context / "Dockerfile").write_text("FROM scratch\nCOPY . /\n")
+    (context / ".dockerignore").write_text("a.o\n")
+    (context / "Dockerfile.dockerignore").write_text(own)
+    docker("buildx", "build", "--output", f"type=local,dest={tmp_path / 'out'}", str(context))
+    ignored = IgnoreRules.read(context)
+
+    assert entries(tmp_path / "out")[0] == {
+        name for name in entries(context)[0] if not ignored(name)
+    }

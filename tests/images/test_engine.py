@@ -1,0 +1,440 @@
+"""The build engine on the command line: plans that are followed, reasons, failures, cleaning."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from pathlib import Path
+from uuid import uuid4
+from xml.etree import ElementTree
+
+import pytest
+
+from .conftest import Project, docker
+
+BASE = "docker.io/sifline/debian-trixie"
+SMALL = "FROM scratch\nCOPY file /file\n"
+
+
+def actions(plan: str) -> list[tuple[str, str]]:
+    """The (image, action) rows of a printed plan that are more than `keep`."""
+    rows = [re.split(r"  +", line) for line in plan.splitlines()[1:-1]]
+    return [(row[0], row[1]) for row in rows if row[1] != "keep"]
+
+
+def steps(progress: str) -> list[tuple[str, str]]:
+    """The (image, action) pairs of the steps that a run carried out, in the order they ended."""
+    found = re.findall(r"^\[(build|test|convert|test the SIF) (\S+)\] done in", progress, re.M)
+    return [(name, action) for action, name in found]
+
+
+def explained(project: Project, name: str, *flags: str) -> list[str]:
+    (found,) = json.loads(project.invoke(f"explain.{name}", "--json", *flags).stdout)
+    assert isinstance(found["changes"], list)
+    return found["changes"]
+
+
+# The plan
+
+
+def test_a_run_does_what_the_dry_plan_says_in_its_order(project: Project) -> None:
+    one = project.image("one", SMALL, file="x")
+    two = project.image("two", f"FROM sifline/{one}\nCOPY own /own\n", own="y")
+    project.image("three", SMALL, file="z")
+    project.build(one)
+
+    for change in ["first", "second"]:
+        (project.root / "images" / two / "own").write_text(change)
+        plan = actions(project.invoke("--dry", "convert", "--all").stdout)
+        done = project.invoke("convert", "--all", "--jobs", "1")
+
+        assert done.returncode == 0, done.stderr
+        assert [step for step in steps(done.stderr) if "toolbox" not in step[0]] == plan
+    assert (two, "build") in plan
+    assert (one, "build") not in plan
+    plan = actions(project.invoke("--dry", "convert", "--all").stdout)
+    assert plan == []
+
+
+def test_dry_changes_nothing(project: Project) -> None:
+    name = project.image("a", SMALL, file="x")
+
+    done = project.invoke("--dry", f"make.{name}")
+
+    assert actions(done.stdout) == [
+        (name, action) for action in ("build", "test", "convert", "test the SIF")
+    ]
+    assert project.inspect(name) is None
+    assert [*project.root.joinpath("build").rglob("*.sif")] == []
+
+
+# Reasons
+
+
+def test_explain_names_files_modes_links_and_arguments(project: Project) -> None:
+    name = project.image(
+        "a", "FROM scratch\nARG V=1\nCOPY . /\n", same="s", content="old", mode="m", gone="g"
+    )
+    folder = project.root / "images" / name
+    (folder / "link").symlink_to("same")
+    project.build(name)
+
+    (folder / "content").write_text("new")
+    (folder / "mode").chmod(0o755)
+    (folder / "gone").unlink()
+    (folder / "fresh").write_text("")
+    (folder / "link").unlink()
+    (folder / "link").symlink_to("mode")
+    (folder / "same").touch()
+
+    assert explained(project, name, "--build-arg", "V=2") == [
+        "file content content changed",
+        "file fresh is new",
+        "file gone is gone",
+        "file link points elsewhere: same → mode",
+        "file mode mode 0644 → 0755",
+        "argument V is new: 2",
+    ]
+
+
+def test_explain_follows_a_change_down_from_a_parent(project: Project) -> None:
+    parent = project.image("parent", SMALL, file="x")
+    child = project.image("child", f"FROM registry.example.org/acme/{parent}:1.2\n")
+    project.build(child)
+    (project.root / "images" / parent / "file").write_text("y")
+
+    assert explained(project, child) == [f"parent {parent}: file file content changed"]
+
+
+def test_a_parent_rebuilt_by_force_is_noticed_by_its_child(project: Project) -> None:
+    parent = project.image("parent", f"FROM {BASE}\nRUN cat /proc/uptime > /made\n")
+    child = project.image("child", f"FROM sifline/{parent}\n")
+    project.build(child)
+
+    assert project.build(parent, "--force") == {parent: "built"}
+    (change,) = explained(project, child)
+
+    assert change.startswith(f"parent {parent}: ")
+    assert project.build(child) == {parent: "up to date", child: "built"}
+    assert project.read(child, "made") == project.read(parent, "made")
+
+
+def test_without_its_record_the_change_is_told_and_that_the_file_is_not_known(
+    project: Project,
+) -> None:
+    name = project.image("a", SMALL, file="x")
+    project.build(name)
+    for record in (project.root / "build" / "records" / name).iterdir():
+        record.unlink()
+    (project.root / "images" / name / "file").write_text("y")
+
+    (change,) = explained(project, name)
+
+    assert "this checkout has no record of that build" in change
+
+
+def test_taking_a_change_back_finds_the_image_of_before(project: Project) -> None:
+    name = project.image("a", SMALL, file="first")
+    file = project.root / "images" / name / "file"
+    project.build(name)
+    file.write_text("second")
+    project.build(name)
+    file.write_text("first")
+
+    assert project.build(name) == {name: "up to date"}
+    assert project.read(name, "file") == "first"
+
+
+def test_a_fresh_clone_is_no_change(project: Project, tmp_path: Path) -> None:
+    name = project.image("a", SMALL, file="x")
+    project.build(name)
+    (tmp_path / "clone").mkdir()
+    clone = Project(tmp_path / "clone", prefix=project.prefix)
+    clone.image("a", SMALL, file="x")
+
+    assert clone.build(name) == {name: "up to date"}
+
+
+def test_an_altered_or_removed_sif_is_noticed_and_a_touched_one_is_not(
+    project: Project,
+) -> None:
+    name = project.image("a", SMALL, file="x")
+    assert project.invoke(f"convert.{name}").returncode == 0
+    sif = project.root / "build" / "sif" / f"{name}.sif"
+
+    def planned() -> list[tuple[str, str]]:
+        return actions(project.invoke("--dry", f"convert.{name}").stdout)
+
+    sif.touch()
+    assert planned() == []
+    with sif.open("r+b") as file:
+        file.seek(-1, 2)
+        file.write(b"!")
+    assert planned() == [(name, "convert")]
+    sif.unlink()
+    assert planned() == [(name, "convert")]
+    (project.root / "images" / name / "image.toml").write_text("[convert]\ncompression='gzip'\n")
+
+
+def test_a_changed_conversion_option_is_a_reason_to_convert_alone(project: Project) -> None:
+    name = project.image("a", f"{SMALL}", file="x")
+    (project.root / "images" / name / ".dockerignore").write_text("image.toml\n")
+    assert project.invoke(f"convert.{name}").returncode == 0
+    (project.root / "images" / name / "image.toml").write_text("[convert]\ncompression='gzip'\n")
+
+    plan = project.invoke("--dry", f"convert.{name}").stdout
+
+    assert actions(plan) == [(name, "convert")]
+    assert "the compression is another" in plan
+
+
+# Arguments, targets, labels, secrets
+
+
+def test_arguments_targets_and_labels_of_image_toml_and_flags_reach_the_image(
+    project: Project,
+) -> None:
+    name = project.image(
+        "a",
+        f"FROM {BASE} AS first\nARG V=none\nRUN echo $V > /v\nFROM first AS last\nRUN rm /v\n",
+    )
+    (project.root / "images" / name / "image.toml").write_text(
+        'target = "first"\n[build-args]\nV = "toml"\n[labels]\n"org.example.a" = "b c"\n'
+    )
+
+    project.build(name)
+    assert project.read(name, "v") == "toml\n"
+    held = project.inspect(name) or {}
+    assert held["Config"]["Labels"]["org.example.a"] == "b c"  # type: ignore[index]
+    assert project.build(name, "--build-arg", "V=flag") == {name: "built"}
+    assert project.read(name, "v") == "flag\n"
+
+
+def test_an_argument_can_change_the_graph(project: Project) -> None:
+    one, two = (project.image(word, SMALL, file=word) for word in ("one", "two"))
+    name = project.image("a", f"ARG PARENT={one}\nFROM sifline/${{PARENT}}\n")
+
+    assert project.build(name).keys() == {one, name}
+    assert project.build(name, "--build-arg", f"PARENT={two}").keys() == {two, name}
+    assert project.read(name, "file") == "two"
+
+
+def test_a_secret_reaches_its_step_and_stays_nowhere(project: Project) -> None:
+    word = f"secret-{uuid4().hex}"
+    name = project.image(
+        "a",
+        f"FROM {BASE}\n"
+        "RUN --mount=type=secret,id=token,required=true sha256sum /run/secrets/token > /digest\n",
+    )
+    missing = project.invoke(f"build.{name}")
+    project.site("lab", '[secrets]\ntoken = {file = "token"}\n')
+    (project.root / "sites" / "token").write_text(word)
+
+    project.build(name, "--site", "lab")
+
+    assert (missing.returncode, "needs the secret token" in missing.stderr) == (3, True)
+    history = docker("history", "--no-trunc", f"sifline/{name}").stdout
+    files = [path for path in (project.root / "build").rglob("*") if path.is_file()]
+    assert word not in history + "".join(path.read_text() for path in files)
+    assert len(project.read(name, "digest").split()[0]) == 64
+
+
+def test_a_proxy_reaches_the_steps_and_is_no_change(project: Project) -> None:
+    name = project.image("a", f"FROM {BASE}\nRUN env > /environment\n")
+    project.site("lab", '[proxies]\nhttp = "http://user:word@proxy.example.org:1"\n')
+
+    project.build(name, "--site", "lab")
+
+    assert "http_proxy=http://user:word@proxy.example.org:1" in project.read(name, "environment")
+    assert project.build(name) == {name: "up to date"}
+    log = project.root / "build" / "logs" / f"{name}.build.log"
+    assert "word" not in log.read_text()
+    assert "word" not in docker("history", "--no-trunc", f"sifline/{name}").stdout
+
+
+# Failures
+
+
+def test_a_failure_stops_what_needs_it_and_the_rest_goes_on(project: Project) -> None:
+    bad = project.image("bad", f"FROM {BASE}\nRUN echo cause >&2; false\n")
+    worse = project.image("worse", f"FROM {BASE}\nRUN exit 3\n")
+    child = project.image("child", f"FROM sifline/{bad}\n")
+    good = project.image("good", SMALL, file="x")
+
+    done = project.invoke("build", "--all")
+
+    assert done.returncode == 1
+    assert project.inspect(good) is not None
+    assert project.inspect(child) is None
+    lines = done.stderr.splitlines()
+    assert lines[-1].startswith(f"error: 2 of 4 steps failed: build {bad}, build {worse}")
+    for name in (bad, worse):
+        log = project.root / "build" / "logs" / f"{name}.build.log"
+        assert any(f"build {name}: " in line and str(log) in line for line in lines)
+    assert any(f"not done, since build {bad} failed: build {child}" in line for line in lines)
+    assert re.search(rf"^{good} +built", done.stdout, re.M)
+
+
+def test_without_keep_going_nothing_more_is_begun(project: Project) -> None:
+    project.image("a-bad", f"FROM {BASE}\nRUN false\n")
+    good = project.image("b-good", SMALL, file="x")
+
+    done = project.invoke("build", "--all", "--no-keep-going", "--jobs", "1")
+
+    assert done.returncode == 1
+    assert project.inspect(good) is None
+    assert f"not begun: build {good}" in done.stderr
+
+
+def test_independent_images_are_built_side_by_side(project: Project) -> None:
+    for name in ("a", "b"):
+        project.image(name, f"FROM {BASE}\nCOPY x /x\nRUN sleep 3\n", x=uuid4().hex)
+
+    started = time.monotonic()
+    done = project.invoke("build", "--all", "--jobs", "2")
+
+    assert done.returncode == 0
+    assert time.monotonic() - started < 6
+
+
+def test_a_folder_that_changes_while_it_is_built_gives_no_image(project: Project) -> None:
+    name = project.image("a", f"FROM {BASE}\nCOPY x /x\nRUN sleep 4\n", x=uuid4().hex)
+
+    def change() -> None:
+        (project.root / "images" / name / "x").write_text("changed meanwhile")
+
+    done = project.disturb(f"build.{name}", when="[3/3] RUN", act=change)
+
+    assert done.returncode == 1
+    assert "its folder changed while it was built" in done.stderr
+    assert project.inspect(name) is None
+
+
+# Looking
+
+
+def test_graph_draws_every_edge_in_each_format(project: Project, tmp_path: Path) -> None:
+    parent = project.image("parent", f"FROM {BASE}\n")
+    child = project.image("child", f"FROM sifline/{parent}\n")
+
+    text = project.invoke("graph").stdout
+    dot = project.invoke("graph", "--format", "dot").stdout
+    mermaid = project.invoke("graph", "--format", "mermaid").stdout
+    svg = project.invoke("graph", "--format", "svg", "--output", str(tmp_path / "g.svg"))
+
+    assert text.index(BASE) < text.index(parent) < text.index(child)
+    assert f'"{parent}" -> "{child}"' in dot
+    assert mermaid.startswith("flowchart")
+    assert svg.returncode == 0
+    root = ElementTree.parse(tmp_path / "g.svg").getroot()  # noqa: S314 - our own
+    shown = "".join(root.itertext())
+    assert parent in shown
+    assert child in shown
+
+
+def test_status_tells_each_image_for_people_and_for_scripts(project: Project) -> None:
+    built, new = project.image("a", SMALL, file="x"), project.image("b", SMALL, file="y")
+    project.build(built)
+
+    table = project.invoke("status").stdout.splitlines()
+    found = {item["name"]: item for item in json.loads(project.invoke("status", "--json").stdout)}
+
+    assert [line.split()[0] for line in table] == ["image", built, new]
+    assert (found[built]["stale"], found[new]["stale"]) == ("", "not in the engine")
+    assert found[built]["image_id"] == (project.inspect(built) or {})["Id"]
+
+
+def test_config_names_the_origin_of_each_value(project: Project) -> None:
+    name = project.image("a", "FROM scratch\nARG A=0\nARG B=0\nARG C=0\nCOPY file /\n", file="x")
+    (project.root / "images" / name / "image.toml").write_text(
+        '[build-args]\nA = "1"\nB = "1"\nC = "1"\n'
+    )
+    project.site("lab", '[build-args]\nB = "2"\nC = "2"\n')
+
+    flags = ("--site", "lab", "--build-arg", "C=3")
+    shown = project.invoke(f"config.{name}", "--show", "--json", *flags).stdout
+
+    rows = {item["key"]: item for item in json.loads(shown)[name]}
+    said = {
+        key: (rows[f"build-args.{key}"]["value"], rows[f"build-args.{key}"]["origin"])
+        for key in "ABC"
+    }
+    assert said == {
+        "A": ("1", f"images/{name}/image.toml"),
+        "B": ("2", "sites/lab.toml"),
+        "C": ("3", "--build-arg"),
+    }
+
+
+# Cleaning
+
+
+def test_clean_unused_spares_what_is_up_to_date(project: Project) -> None:
+    name = project.image("a", SMALL, file="first")
+    project.build(name)
+    old = (project.inspect(name) or {})["Id"]
+    (project.root / "images" / name / "file").write_text("second")
+    project.build(name)
+    new = (project.inspect(name) or {})["Id"]
+
+    done = project.invoke(f"clean.{name}", "--unused")
+
+    assert done.stdout.count("removed image") == 1
+    assert docker("image", "inspect", str(old), check=False).returncode != 0
+    assert (project.inspect(name) or {})["Id"] == new
+    assert project.build(name) == {name: "up to date"}
+
+
+def test_clean_older_than_spares_the_young(project: Project) -> None:
+    name = project.image("a", SMALL, file="x")
+    project.build(name)
+
+    done = project.invoke(f"clean.{name}", "--older-than", "1h")
+
+    assert done.stdout == "nothing to remove\n"
+    assert project.inspect(name) is not None
+
+
+def test_clean_keeps_an_image_that_a_container_uses(project: Project) -> None:
+    name = project.image("a", SMALL, file="x")
+    project.build(name)
+    container = docker("create", f"sifline/{name}", "none").stdout.strip()
+
+    done = project.invoke(f"clean.{name}", "--docker")
+    docker("rm", container)
+
+    assert "a container uses it" in done.stdout
+    assert project.inspect(name) is not None
+
+
+def test_clean_in_dry_mode_removes_nothing(project: Project) -> None:
+    name = project.image("a", SMALL, file="x")
+    project.build(name)
+
+    done = project.invoke("--dry", f"clean.{name}")
+
+    assert "would remove image" in done.stdout
+    assert project.inspect(name) is not None
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--build-arg", "NONE=1"), "no Dockerfile declares it with ARG"),
+        (("--build-arg", "NONE"), "takes NAME=value"),
+        (("--site", "nowhere"), "no site profile 'nowhere'"),
+        (("--jobs", "-1"), "--jobs"),
+    ],
+)
+def test_a_wrong_flag_is_told_on_one_line(
+    project: Project, words: tuple[str, ...], message: str
+) -> None:
+    name = project.image("a", SMALL, file="x")
+
+    done = project.invoke(f"build.{name}", *words)
+
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert project.inspect(name) is None

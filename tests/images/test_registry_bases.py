@@ -1,0 +1,136 @@
+"""Foreign bases from a real registry: pulled, recorded, noticed when they move, replaced."""
+
+from __future__ import annotations
+
+import json
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from .conftest import CA_BUNDLE, Project, docker
+
+DOCKERFILE = r"""
+FROM docker.io/sifline/debian-bookworm
+RUN --mount=type=secret,id=ca-certificates,target=/run/secrets/ca-certificates \
+    --mount=type=tmpfs,target=/var/lib/apt/lists \
+    cd /etc/apt/apt.conf.d \
+    && echo 'Acquire::Check-Valid-Until "false";' > 90build \
+    && echo 'Acquire::https::CAInfo "/run/secrets/ca-certificates";' >> 90build \
+    && apt-get update && apt-get install --yes --no-install-recommends docker-registry
+COPY config.yml /
+CMD ["docker-registry", "serve", "/config.yml"]
+"""
+CONFIG = """
+version: 0.1
+storage: {filesystem: {rootdirectory: /var/lib/registry}}
+http: {addr: ":5000"}
+"""
+
+
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Debian's docker-registry in a container; localhost needs no TLS."""
+    folder, name = tmp_path_factory.mktemp("registry"), f"t{uuid4().hex[:8]}-registry"
+    (folder / "Dockerfile").write_text(DOCKERFILE)
+    (folder / "config.yml").write_text(CONFIG)
+    secret = f"id=ca-certificates,src={CA_BUNDLE}"
+    docker("buildx", "build", "--secret", secret, "--tag", name, str(folder))
+    docker("run", "--detach", "--name", name, "--publish", "127.0.0.1::5000", name)
+    port = docker("port", name, "5000").stdout.strip().rpartition(":")[2]
+    address = f"localhost:{port}"
+    for _ in range(50):
+        try:
+            urllib.request.urlopen(f"http://{address}/v2/", timeout=1).close()
+            break
+        except OSError:
+            time.sleep(0.2)
+    yield address
+    docker("rm", "--force", "--volumes", name)
+    docker("image", "rm", name)
+
+
+class Base:
+    """A foreign image in the registry, whose tag can be moved."""
+
+    def __init__(self, registry: str, folder: Path) -> None:
+        self.name = f"{registry}/acme/base-{uuid4().hex[:8]}:1"
+        self._folder = folder / "base"
+        self._folder.mkdir()
+
+    def push(self, content: str) -> None:
+        """Put an image with that content there; the engine forgets it."""
+        (self._folder / "Dockerfile").write_text("FROM scratch\nCOPY content /\n")
+        (self._folder / "content").write_text(content)
+        docker("buildx", "build", "--tag", self.name, str(self._folder))
+        docker("push", self.name)
+        docker("image", "rm", self.name)
+
+
+@pytest.fixture
+def base(registry: str, tmp_path: Path) -> Iterator[Base]:
+    made = Base(registry, tmp_path)
+    made.push("first")
+    yield made
+    docker("image", "rm", "--force", made.name, check=False)
+
+
+def test_a_missing_base_is_pulled_and_its_digest_recorded(project: Project, base: Base) -> None:
+    name = project.image("a", f"FROM {base.name}\nCOPY own /\n", own="x")
+
+    project.build(name)
+
+    (record,) = (project.root / "build" / "records" / name).glob("build-*.json")
+    said = json.loads(record.read_text())
+    held = json.loads(docker("image", "inspect", base.name).stdout)[0]
+    assert said["base_digests"] == {base.name: held["RepoDigests"][0]}
+    assert said["recipe"]["bases"] == {base.name: held["Id"]}
+
+
+def test_a_moved_tag_is_noticed_with_pull_alone(project: Project, base: Base) -> None:
+    name = project.image("a", f"FROM {base.name}\nCOPY own /\n", own="x")
+    project.build(name)
+    docker("image", "tag", base.name, f"{base.name}-kept")
+    base.push("second")
+    docker("image", "tag", f"{base.name}-kept", base.name)
+    docker("image", "rm", f"{base.name}-kept")
+
+    assert project.build(name) == {name: "up to date"}
+    plan = project.invoke("--dry", f"build.{name}", "--pull").stdout
+    assert f"{base.name} has moved in its registry" in plan
+    assert project.build(name, "--pull") == {name: "built"}
+    assert project.build(name, "--pull") == {name: "up to date"}
+    assert project.read(name, "content") == "second"
+
+
+def test_an_unknown_base_is_an_error_that_names_it(project: Project, registry: str) -> None:
+    name = project.image("a", f"FROM {registry}/acme/nothing:1\n")
+
+    done = project.invoke(f"build.{name}")
+
+    assert done.returncode == 1
+    assert f"{registry}/acme/nothing:1 cannot be pulled" in done.stderr.splitlines()[-1]
+
+
+def test_an_offline_site_pulls_nothing(project: Project, base: Base) -> None:
+    name = project.image("a", f"FROM {base.name}\nCOPY own /\n", own="x")
+    project.site("away", "offline = true\n")
+
+    done = project.invoke(f"build.{name}", "--site", "away")
+
+    assert done.returncode == 3
+    assert f"{name} is built on {base.name}, which is not in the engine" in done.stderr
+
+
+def test_a_site_replaces_a_base_without_touching_the_dockerfile(
+    project: Project, base: Base
+) -> None:
+    name = project.image("a", "ARG V=22.04\nFROM ubuntu:${V} AS x\nCOPY own /\n", own="x")
+    project.site("lab", f'[bases]\n"ubuntu:22.04" = "{base.name}"\n')
+
+    assert project.build(name, "--site", "lab") == {name: "built"}
+    assert project.read(name, "content") == "first"
+    assert project.read(name, "own") == "x"

@@ -1,0 +1,484 @@
+"""Progress: rows on a real (pseudo) terminal, whole plain lines elsewhere."""
+
+from __future__ import annotations
+
+import fcntl
+import io
+import os
+import pty
+import re
+import signal
+import struct
+import sys
+import termios
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
+from subprocess import Popen
+
+import pytest
+
+from sifline.report import terminal
+from sifline.report.terminal import Terminal
+from sifline.runner import ProcessRunner
+
+HIDE, SHOW = "\x1b[?25l", "\x1b[?25h"
+SEQUENCE = re.compile(r"\x1b\[([?\d;]*)([A-Za-z])|(.)", re.DOTALL)
+
+
+class Screen:
+    """A pseudo terminal; what is written to it is read as a terminal would show it.
+
+    It knows what is needed here: line ends, cursor up, erased lines, lines that are too long.
+    """
+
+    def __init__(self, columns: int = 80, rows: int = 24) -> None:
+        self._master, self.slave = pty.openpty()
+        self.raw = ""
+        self.resize(columns, rows)
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def resize(self, columns: int, rows: int) -> None:
+        self.columns = columns
+        fcntl.ioctl(self.slave, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+
+    def _read(self) -> None:
+        with suppress(OSError):  # the other end is closed
+            while data := os.read(self._master, 65536):
+                self.raw += data.decode()
+
+    def end(self) -> None:
+        os.close(self.slave)
+        self._reader.join(5)
+        os.close(self._master)
+
+    @property
+    def lines(self) -> list[str]:
+        lines, row, column = [""], 0, 0
+        for parameters, command, char in SEQUENCE.findall(self.raw):
+            if command == "A":
+                row = max(0, row - int(parameters or 1))
+            elif command == "K":
+                lines[row] = ""
+            elif char == "\r":
+                column = 0
+            elif char:
+                if char == "\n" or column == self.columns:
+                    row, column = row + 1, 0
+                    lines.extend([""] * (row + 1 - len(lines)))
+                if char != "\n":
+                    lines[row] = lines[row][:column].ljust(column) + char
+                    column += 1
+        return [line for line in lines if line]
+
+
+@pytest.fixture
+def screen(monkeypatch: pytest.MonkeyPatch) -> Iterator[Screen]:
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setattr(terminal, "TICK_SECONDS", 0.02)
+    made = Screen()
+    yield made
+    made.end()
+
+
+def on(screen: Screen) -> Terminal:
+    return Terminal(open(screen.slave, "w", encoding="utf-8", closefd=False))
+
+
+def soon(true: Callable[[], bool], *, seconds: float = 10) -> None:
+    """Wait until it is true; fail where that never comes."""
+    last = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < last, "it never came true"
+        time.sleep(0.01)
+
+
+def rows(screen: Screen) -> list[str]:
+    """The lines without the spinner and the seconds."""
+    return [re.sub(r"^[⠀-⣿] (\[.*?\]+) \d+ s", r"\1", line).strip() for line in screen.lines]
+
+
+def side_by_side(*works: Callable[[], object]) -> None:
+    threads = [threading.Thread(target=work) for work in works]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def plain() -> tuple[Terminal, Callable[[], list[str]]]:
+    """A terminal that is none, and the lines it got, with seconds as N."""
+    stream = io.StringIO()
+    return Terminal(stream), lambda: re.sub(r"\d+\.\d s", "N s", stream.getvalue()).splitlines()
+
+
+# On a terminal
+
+
+def test_each_running_step_has_a_row_below_the_headline(screen: Screen) -> None:
+    show = on(screen)
+    show.total(3)
+    with show.step("build a") as a, show.step("build b") as b:
+        a("apt-get update")
+        b("pip install")
+        soon(lambda: "[build b]  pip install" in rows(screen))
+
+        assert rows(screen) == [
+            "0 of 3 done",
+            "[build a]  apt-get update",
+            "[build b]  pip install",
+        ]
+
+
+def test_a_finished_step_leaves_one_line_above_the_others(screen: Screen) -> None:
+    show = on(screen)
+    show.total(3)
+    with show.step("build a"):
+        soon(lambda: "[build a]" in rows(screen))
+        with suppress(ZeroDivisionError), show.step("build b"):
+            raise ZeroDivisionError
+        with show.step("build c"):
+            pass
+        soon(lambda: "1 of 3 done, 1 failed" in rows(screen))
+
+        assert [re.sub(r"\d\.\d s", "N s", line) for line in rows(screen)] == [
+            "[build b] failed in N s",
+            "[build c] done in N s",
+            "1 of 3 done, 1 failed",
+            "[build a]",
+        ]
+
+
+def test_without_a_total_there_is_no_headline(screen: Screen) -> None:
+    with on(screen).step("deploy"):
+        soon(lambda: "[deploy]" in rows(screen))
+
+        assert rows(screen) == ["[deploy]"]
+
+
+def test_a_total_that_is_reached_is_not_counted_beyond(screen: Screen) -> None:
+    show = on(screen)
+    show.total(1)
+    with show.step("build a"):
+        pass
+    with show.step("cluster.up"):
+        soon(lambda: "[cluster.up]" in rows(screen))
+
+        assert "of 1 done" not in screen.raw
+
+
+def test_when_all_is_done_only_lines_that_stay_are_left(screen: Screen) -> None:
+    show = on(screen)
+    show.line("before")
+    with show.step("a"):
+        soon(lambda: "[a]" in rows(screen))
+        show.line("meanwhile")
+    show.line("after")
+
+    soon(lambda: "after" in screen.lines)
+    assert screen.lines == ["before", "meanwhile", screen.lines[2], "after"]
+    assert screen.lines[2].startswith("[a] done in ")
+
+
+def test_text_from_outside_is_shown_as_it_is(screen: Screen) -> None:
+    show = on(screen)
+    with show.step("build [red]x[/red]") as progress:
+        progress("\x1b[31mCOPY\x1b[0m [bold]:smile: 'a' 12\r\n done\x07")
+        soon(lambda: "COPY" in screen.raw)
+        show.line("[bold]line \x1b[31mred[/bold]")
+
+        soon(lambda: "line" in screen.raw)
+        assert rows(screen) == [
+            "[bold]line red[/bold]",
+            "[build [red]x[/red]]  COPY [bold]:smile: 'a' 12 done",
+        ]
+        assert "\x1b[3" not in screen.raw
+
+
+@pytest.mark.parametrize(("columns", "height"), [(1, 1), (7, 2), (20, 3), (33, 24), (400, 100)])
+def test_rows_are_cut_to_the_width(screen: Screen, columns: int, height: int) -> None:
+    screen.resize(columns, height)
+    show = on(screen)
+    with show.step("one") as one, show.step("two") as two:
+        one("long " * 99)
+        two("漢字" * 99)
+        soon(lambda: screen.raw.count("\x1b[2K") > 9)
+        live = screen.raw
+    soon(lambda: SHOW in screen.raw)
+
+    shown = re.split(r"\r\n|\r|\x1b\[[?\d;]*[A-Za-z]", live)
+    assert max(len(row) + len(re.findall("[漢字]", row)) for row in shown) <= max(1, columns - 1)
+    assert "".join(screen.lines).startswith("[two] done in ")
+    assert "".join(screen.lines).count("[") == 2
+
+
+def test_there_are_never_more_rows_than_the_terminal_has(screen: Screen) -> None:
+    screen.resize(40, 4)
+    show = on(screen)
+    with ExitStack() as steps:
+        for number in range(9):
+            steps.enter_context(show.step(f"build {number}"))
+        soon(lambda: screen.raw.count("[build 0]") > 2)
+        drawn = screen.raw.split("\x1b[2K")
+
+    assert {part.count("\r\n") + 1 for part in drawn if "[build 0]" in part} == {4}
+
+
+def test_a_long_line_that_stays_is_not_cut(screen: Screen) -> None:
+    screen.resize(30, 10)
+    show = on(screen)
+    with show.step("a"):
+        soon(lambda: "[a]" in screen.raw)
+        show.line("x" * 70)
+    soon(lambda: SHOW in screen.raw)
+
+    assert "".join(screen.lines).startswith("x" * 70 + "[a] done in ")
+
+
+def test_after_a_resize_rows_are_cut_to_the_new_width(screen: Screen) -> None:
+    with on(screen).step("a") as progress:
+        progress("long " * 99)
+        soon(lambda: "long" in screen.raw)
+        screen.resize(40, 10)
+        time.sleep(0.1)
+        before = len(screen.raw)
+        soon(lambda: screen.raw.count("[a]", before) > 2)
+
+        last = re.split(r"\r|\x1b\[[?\d;]*[A-Za-z]", screen.raw)
+        assert len([row for row in last if row][-1]) == 39
+
+
+@pytest.mark.parametrize("force", ["NO_COLOR", "FORCE_COLOR"])
+def test_there_are_no_colours(screen: Screen, monkeypatch: pytest.MonkeyPatch, force: str) -> None:
+    monkeypatch.setenv(force, "1")
+    show = on(screen)
+    show.total(2)
+    with show.step("a") as progress:
+        progress("12 of '34' in https://x")
+        soon(lambda: "34" in screen.raw)
+
+    assert re.findall(r"\x1b\[[\d;]*m", screen.raw) == []
+
+
+def test_the_cursor_comes_back_after_an_error(screen: Screen) -> None:
+    with suppress(ZeroDivisionError), on(screen).step("a"):
+        soon(lambda: HIDE in screen.raw)
+        raise ZeroDivisionError
+
+    soon(lambda: SHOW in screen.raw)
+    assert screen.raw.rindex(SHOW) > screen.raw.rindex(HIDE)
+
+
+CTRL_C = """
+import sys, threading, time
+from sifline.report.terminal import Terminal
+
+def work():
+    with Terminal().step("a") as progress:
+        progress("working")
+        time.sleep(100)
+
+try:
+    threading.Thread(target=work, daemon=True).start() if sys.argv[1] == "thread" else work()
+    time.sleep(100)
+except KeyboardInterrupt:
+    sys.exit(130)
+"""
+
+
+@pytest.mark.parametrize("where", ["main", "thread"])
+def test_the_cursor_comes_back_after_ctrl_c(screen: Screen, where: str) -> None:
+    command = [sys.executable, "-c", CTRL_C, where]
+    with Popen(command, stdin=screen.slave, stdout=screen.slave, stderr=screen.slave) as program:
+        soon(lambda: "working" in screen.raw)
+        program.send_signal(signal.SIGINT)
+
+    soon(lambda: SHOW in screen.raw)
+    assert screen.raw.rindex(SHOW) > screen.raw.rindex(HIDE)
+    assert "working" not in "".join(screen.lines)
+
+
+IMPORTED = """
+import sys, time
+from sifline.report.terminal import Terminal
+
+with Terminal().step("a"):
+    time.sleep(float(sys.argv[1]))
+sys.exit(int("rich" in sys.modules))
+"""
+
+
+@pytest.mark.parametrize(
+    ("seconds", "imported"), [("0", 0), ("1", 1)], ids=["short step", "long step"]
+)
+def test_rich_is_imported_only_for_a_display(screen: Screen, seconds: str, imported: int) -> None:
+    with Popen([sys.executable, "-c", IMPORTED, seconds], stderr=screen.slave) as program:
+        pass
+
+    assert program.returncode == imported
+
+
+def test_a_dumb_terminal_gets_plain_lines(screen: Screen, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "dumb")
+    with on(screen).step("a") as progress:
+        progress("one")
+        time.sleep(0.1)
+
+    soon(lambda: "done" in screen.raw)
+    assert re.sub(r"\d\.\d", "N", screen.raw) == "[a] one\r\n[a] done in N s\r\n"
+
+
+# Elsewhere
+
+
+def test_each_new_text_is_one_line_with_its_step() -> None:
+    show, lines = plain()
+
+    with show.step("build a") as progress:
+        progress("one")
+        progress("one")
+        progress("two\nlines")
+
+    assert lines() == ["[build a] one", "[build a] two lines", "[build a] done in N s"]
+
+
+def test_text_outside_any_step_stands_alone() -> None:
+    show, lines = plain()
+
+    show("asking")
+    show.line("  a table\n  of two lines")
+
+    assert lines() == ["asking", "  a table", "  of two lines"]
+
+
+@pytest.mark.parametrize(
+    ("error", "word"), [(ZeroDivisionError, "failed"), (KeyboardInterrupt, "interrupted")]
+)
+def test_the_last_line_says_how_a_step_ended(error: type[BaseException], word: str) -> None:
+    show, lines = plain()
+
+    with suppress(error), show.step("a"):
+        raise error
+
+    assert lines() == [f"[a] {word} in N s"]
+
+
+def test_what_is_said_through_the_terminal_belongs_to_the_step_of_the_thread() -> None:
+    show, lines = plain()
+    both = threading.Barrier(2, timeout=10)
+
+    def work(name: str) -> None:
+        with show.step(name):
+            both.wait()
+            show(f"this is {name}")
+            both.wait()
+
+    side_by_side(lambda: work("a"), lambda: work("b"))
+
+    assert {"[a] this is a", "[b] this is b"} <= set(lines())
+
+
+def test_the_output_of_a_command_belongs_to_the_step_that_runs_it() -> None:
+    show, lines = plain()
+    both = threading.Barrier(2, timeout=10)
+
+    def work(name: str) -> None:
+        with show.step(name):
+            both.wait()
+            ProcessRunner().run(["echo", f"this is {name}"], on_line=show)
+            both.wait()
+
+    side_by_side(lambda: work("a"), lambda: work("b"))
+
+    assert {"[a] this is a", "[b] this is b"} <= set(lines())
+
+
+def test_a_thread_without_a_step_speaks_for_the_only_one() -> None:
+    show, lines = plain()
+
+    with show.step("a"):
+        side_by_side(lambda: show("from a pool"))
+
+    assert lines()[0] == "[a] from a pool"
+
+
+def test_a_thread_without_a_step_speaks_for_itself_beside_two() -> None:
+    show, lines = plain()
+
+    with show.step("a"), show.step("b"):
+        side_by_side(lambda: show("from a pool"))
+
+    assert lines()[0] == "from a pool"
+
+
+def test_after_an_inner_step_the_outer_goes_on() -> None:
+    show, lines = plain()
+
+    with show.step("other"), show.step("outer"):
+        with show.step("inner"):
+            show("one")
+        show("two")
+
+    assert lines()[:3] == ["[inner] one", "[inner] done in N s", "[outer] two"]
+
+
+def test_only_a_step_that_says_nothing_gets_a_heartbeat(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(terminal, "HEARTBEAT_SECONDS", 0.3)
+    monkeypatch.setattr(terminal, "TICK_SECONDS", 0.02)
+    show, lines = plain()
+
+    with show.step("silent") as silent, show.step("talking") as talking:
+        silent("compiling")
+        for number in range(10):
+            talking(str(number))
+            time.sleep(0.1)
+
+    beats = [line for line in lines() if "still at it" in line]
+    assert set(beats) <= {f"[silent] still at it after {n} s: compiling" for n in (0, 1)}
+    assert 2 <= len(beats) <= 3
+
+
+def test_a_reader_that_went_away_does_not_fail_the_step() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    stream = os.fdopen(writing, "w", encoding="utf-8")
+
+    with Terminal(stream).step("a") as progress:
+        progress("one")
+
+    with suppress(BrokenPipeError):
+        stream.close()
+
+
+class Torn(io.StringIO):
+    """Lets others write between any two characters."""
+
+    def write(self, text: str) -> int:
+        for char in text:
+            super().write(char)
+            time.sleep(0)
+        return len(text)
+
+
+def test_lines_of_several_threads_stay_whole() -> None:
+    stream = Torn()
+    show = Terminal(stream)
+
+    def work(name: str) -> None:
+        with show.step(name) as progress:
+            for number in range(30):
+                progress(f"{name} {number}")
+                show.line(f"line {name} {number}")
+
+    side_by_side(*(lambda name=name: work(name) for name in "abcd"))
+
+    expected = [
+        f"{said} {name} {number}"
+        for name in "abcd"
+        for said in (f"[{name}]", "line")
+        for number in range(30)
+    ]
+    found = [line for line in stream.getvalue().splitlines() if " done in " not in line]
+    assert sorted(found) == sorted(expected)
