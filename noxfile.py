@@ -37,10 +37,14 @@ def environment(session: nox.Session) -> None:
     project = (ROOT / LOCK).read_bytes() + (ROOT / "pyproject.toml").read_bytes()
     made_from = hashlib.sha256(project).hexdigest()
     stamp = Path(session.virtualenv.location) / "sifline-stamp"
+    compile_ = ("python", "-m", "compileall", "-q")
     if not stamp.exists() or stamp.read_text(encoding="utf-8") != made_from:
         session.install("--require-hashes", "--requirement", LOCK)
         session.install("--no-deps", "--no-build-isolation", "--editable", ".")
+        # Some installers and settings leave byte code out; every start would compile anew.
+        session.run(*compile_, "-j", "0", session.virtualenv.location)
         stamp.write_text(made_from, encoding="utf-8")
+    session.run(*compile_, "src")
 
 
 judges = functools.partial(nox.session, venv_backend="none", requires=["environment"])

@@ -77,10 +77,13 @@ def report(measured: Sequence[Measured], facts: Mapping[str, str]) -> str:
             f"{told.ours.what} {shown(item.ours)}",
             f"{told.peer.what} {shown(item.peer)}",
             f"{item.ratio:.2f}",
-            f"{told.limit:g}",
-            "reached" if item.reached else "**missed**",
+            "-" if told.limit is None else f"{told.limit:g}",
+            "told" if told.limit is None else "reached" if item.reached else "**missed**",
         ]
         lines.append(f"| {' | '.join(cells)} |")
+    for item in measured:
+        if item.comparison.note:
+            lines += ["", f"{item.comparison.what}: {item.comparison.note}"]
     told_facts = "; ".join(f"{key} {value}" for key, value in facts.items())
     return "\n".join([*lines, "", f"{told_facts}.", ""])
 

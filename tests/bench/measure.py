@@ -23,12 +23,16 @@ class Side:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """Ours against its peer: at most ``limit`` times as long, medians of ``rounds``."""
+    """Ours against its peer: at most ``limit`` times as long, medians of ``rounds``.
+
+    Without a limit it is only told, and ``note`` says why.
+    """
 
     what: str
     ours: Side
     peer: Side
-    limit: float
+    limit: float | None
+    note: str = ""
     rounds: int = 15
     warm: bool = True
 
@@ -49,7 +53,8 @@ class Measured:
     @property
     def reached(self) -> bool:
         """Whether the limit was kept."""
-        return self.ratio <= self.comparison.limit
+        limit = self.comparison.limit
+        return limit is None or self.ratio <= limit
 
 
 def measure(comparison: Comparison) -> Measured:

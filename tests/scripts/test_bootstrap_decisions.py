@@ -55,6 +55,11 @@ def test_a_complete_machine_needs_nothing() -> None:
     assert packages() == []
 
 
+def test_what_only_tests_need_is_needed_for_tests_alone() -> None:
+    assert packages(tests=True) == ["zsh", "fish"]
+    assert packages(tests=True, tools=ALL_TOOLS | {"zsh", "fish"}) == []
+
+
 @pytest.mark.parametrize(
     ("distribution", "codename", "engine"),
     [

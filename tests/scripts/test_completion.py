@@ -181,6 +181,11 @@ def test_a_line_is_completed(complete: Complete, line: str, words: list[str]) ->
     assert complete(line) == words
 
 
+def test_for_a_file_no_task_is_offered(complete: Complete) -> None:
+    # Not all shells put a slash behind a folder.
+    assert [word.rstrip("/") for word in complete("invoke cluster.up --file buil")] == ["build"]
+
+
 @pytest.mark.parametrize(
     ("line", "words"), [("invoke mi", ["mine"]), ("inv mine --col", ["--colour"])]
 )
@@ -201,13 +206,25 @@ def test_with_tasks_of_its_own_besides_all_are_completed(
     assert complete("invoke build.h") == ["build.hello-mpi"]
 
 
+@pytest.fixture
+def unchanged(shell: str) -> Callable[[str], list[str]]:
+    """What is seen where nothing fits: fish tells candidates, the others leave the word."""
+    return lambda word: [] if shell == "fish" else [word]
+
+
 def test_outside_every_project_nothing_is_said(
-    complete: Complete, shell: str, project: Path
+    complete: Complete, unchanged: Complete, project: Path
 ) -> None:
     (project / "tasks.py").unlink()
 
-    # What bash and zsh leave as it is; fish tells candidates alone.
-    assert complete("invoke zz") == ([] if shell == "fish" else ["zz"])
+    assert complete("invoke zz") == unchanged("zz")
+
+
+@pytest.mark.parametrize("line", ["invoke tas", "invoke build --jobs tas", "invoke build --tas"])
+def test_files_are_not_offered_where_none_belongs(
+    complete: Complete, unchanged: Complete, line: str
+) -> None:
+    assert complete(line) == unchanged(line.rsplit(maxsplit=1)[-1])
 
 
 def test_with_its_python_gone_invoke_still_knows(complete: Complete, tmp_path: Path) -> None:

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from invoke.main import program
 
+from sifline import imagenames
 from sifline.config.clusters import find_cluster
 from sifline.config.sites import load_site
 from sifline.errors import UsageError
 from sifline.model import Workspace
-from sifline.stages import discover
 from sifline.tasks import flags, namespace
 from sifline.tasks.completion import ASK_INVOKE, FILES, answer, script
 
@@ -125,7 +125,7 @@ def test_the_sites_that_are_offered_are_there(project: Path) -> None:
 def test_the_images_that_are_offered_are_there(project: Path) -> None:
     offered = [word.partition(".")[2] for word in words(project, "test.")]
 
-    assert tuple(offered) == discover.names(Workspace(root=project))
+    assert tuple(offered) == imagenames.names(Workspace(root=project))
 
 
 def test_suites_are_a_list_with_commas(project: Path) -> None:
@@ -162,12 +162,13 @@ def test_a_folder_below_the_project_is_in_it(project: Path) -> None:
     assert "build" in words(project / "images" / "hello-mpi", "buil")
 
 
-def test_the_search_root_says_which_project(project: Path, tmp_path: Path) -> None:
-    (tmp_path / "elsewhere").mkdir()
+def test_the_search_root_says_which_project(
+    project: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
 
-    typed = ("--search-root", str(project), "build.h")
-
-    assert words(tmp_path / "elsewhere", *typed) == ["build.hello-mpi"]
+    assert answer(("build.h",), elsewhere).code == ASK_INVOKE
+    assert words(elsewhere, "--search-root", str(project), "build.h") == ["build.hello-mpi"]
 
 
 @pytest.mark.parametrize(
@@ -220,6 +221,7 @@ def test_invoke_is_not_loaded_for_a_candidate(project: Path) -> None:
         ("build.h", "inv build.h", "build.hello-mpi"),
         ("", "inv completion --shell=", "bash zsh fish"),
         ("z", "inv completion --shell=z", "zsh"),
+        ("'build.h'", "inv 'build.h'", "build.hello-mpi"),
         ("build.h", "inv 'never closed build.h", "build.hello-mpi"),
         ("", "inv test.hello-mpi --runtime ", "docker apptainer"),
     ],

@@ -54,11 +54,11 @@ def test_a_foreign_version_reads_as_none(tmp_path: Path) -> None:
 def test_who_waits_for_a_lock_is_told_and_may_be_interrupted(tmp_path: Path) -> None:
     said, lock = list[str](), tmp_path / "locks" / "a.build.lock"
     runner = ProcessRunner()
-    context = Context(
-        workspace=Workspace(root=tmp_path),
-        runner=runner,
-        progress=lambda text: said.append(text),
-    )
+
+    def progress(text: str) -> None:
+        said.append(text)
+
+    context = Context(workspace=Workspace(root=tmp_path), runner=runner, progress=progress)
     ended = list[BaseException]()
 
     def wait() -> None:

@@ -116,6 +116,15 @@ def test_a_flag_that_may_be_repeated_keeps_every_value(
     assert parsed.args[flag].value == ["a=b", "c:d"]
 
 
+def test_each_image_has_the_help_of_every_flag(project: Path) -> None:
+    contexts = [
+        context for context in namespace(project).to_contexts() if str(context.name)[:5] == "build"
+    ]
+
+    assert len(contexts) == 3
+    assert [flag for context in contexts for flag, text in context.help_tuples() if not text] == []
+
+
 def test_completion_offers_names_with_dots(project: Path) -> None:
     done = invoke(project, "--complete", "--", "inv build.py")
 

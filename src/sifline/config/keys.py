@@ -10,9 +10,6 @@ from typing import Any, Protocol
 from sifline.config.table import Table, quoted
 from sifline.errors import UsageError
 
-MAX_NAME = 100
-# Names of images and of site profiles: a task, a tag and a file at once.
-NAME = r"[a-z0-9]+(?:(?:\.|-+)[a-z0-9]+)*"
 Schema = dict[str, Any]
 
 

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from sifline.config.images import BUILD_ARGS, COMPRESSION, LEVELS, LINE, Conversion
-from sifline.config.keys import MAX_NAME, NAME, Flag, Key, Keys, Named, Several, Text
+from sifline.config.keys import Flag, Key, Keys, Named, Several, Text
 from sifline.config.table import Table, read_toml
 from sifline.errors import MissingError, UsageError, did_you_mean
+from sifline.imagenames import MAX_NAME, NAME
 from sifline.model import Workspace
 from sifline.references import normalise
 

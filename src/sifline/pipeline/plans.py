@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sifline import records
+from sifline import imagenames, records
 from sifline.adapters.docker import Docker, base_ids, standing
 from sifline.buildcontext import digest
 from sifline.errors import MissingError
@@ -194,7 +194,7 @@ class ImagePlans:
     def _known(self, names: Iterable[str]) -> tuple[str, ...]:
         for name in names:
             if name not in self.images:
-                raise discover.unknown(name, self._workspace)
+                raise imagenames.unknown(name, self._workspace)
         return tuple(names)
 
     @cached_property

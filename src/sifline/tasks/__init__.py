@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sifline import imagenames
 from sifline.errors import SiflineError, UsageError, did_you_mean
 from sifline.tasks import cluster, flags, images
 from sifline.tasks.support import Run, complain, guarded
@@ -26,15 +28,17 @@ PROGRAMS = frozenset({"invoke", "inv", "__main__.py"})
 
 def namespace(root: Path) -> Collection:
     """Return all tasks for the images below ``root``; looks at folder names alone."""
+    # Invoke keeps Python from writing byte code, for the sake of tasks.py; without it the package
+    # of a checkout would be compiled again at every call.
+    sys.dont_write_bytecode = bool(os.environ.get("PYTHONDONTWRITEBYTECODE"))
     from invoke.collection import Collection
     from invoke.exceptions import Exit
 
     from sifline.model import Workspace
-    from sifline.stages import discover
 
     workspace = Workspace(root=root.resolve())
     try:
-        names = discover.names(workspace)
+        names = imagenames.names(workspace)
         _refuse_unknown(sys.argv, names, workspace)
     except SiflineError as error:
         raise Exit(complain(error), error.exit_code) from None
@@ -64,8 +68,6 @@ def _spoken(argv: Sequence[str]) -> Callable[[str], bool]:
 
 def _refuse_unknown(argv: Sequence[str], names: Sequence[str], workspace: Workspace) -> None:
     """Refuse tasks and flags that are not there with the nearest names; Invoke has no idea."""
-    from sifline.stages import discover
-
     if Path(argv[0]).name not in PROGRAMS or "--complete" in argv:
         return
     verbs = {verb.__name__ for verb in images.VERBS}
@@ -74,8 +76,8 @@ def _refuse_unknown(argv: Sequence[str], names: Sequence[str], workspace: Worksp
         if not here.names_task(word):
             continue
         verb, dot, name = word.partition(".")
-        if dot and verb in verbs and name not in {*names, *discover.RESERVED}:
-            raise discover.unknown(name, workspace)
+        if dot and verb in verbs and name not in {*names, *imagenames.RESERVED}:
+            raise imagenames.unknown(name, workspace)
         if dot and name in names and verb.isalpha() and verb not in verbs:
             raise UsageError(f"no verb {verb!r}.{did_you_mean(verb, verbs)} See invoke --list.")
 
