@@ -79,6 +79,17 @@ class Project:
 
     def interrupt(self, *words: str, when: str, number: int = signal.SIGINT) -> tuple[int, str]:
         """Run invoke, signal its whole group when it prints ``when``; return status and output."""
+
+        def signal_group(process: subprocess.Popen[str]) -> None:
+            time.sleep(0.5)
+            os.killpg(process.pid, number)
+
+        return self.disturb(*words, when=when, act=signal_group)
+
+    def disturb(
+        self, *words: str, when: str, act: Callable[[subprocess.Popen[str]], None]
+    ) -> tuple[int, str]:
+        """Run invoke to its end, and ``act`` when it prints ``when``; return status and output."""
         process = subprocess.Popen(
             [sys.executable, "-m", "invoke", *words],
             cwd=self.root,
@@ -92,34 +103,13 @@ class Project:
         for line in process.stderr:
             printed += line
             if when in line:
+                act(process)
                 break
         else:
             pytest.fail(f"{when!r} was never printed:\n{printed}")
-        time.sleep(0.5)
-        os.killpg(process.pid, number)
         printed += process.stderr.read()
         process.stderr.close()
         return process.wait(60), printed
-
-    def disturb(
-        self, *words: str, when: str, act: Callable[[], None]
-    ) -> subprocess.CompletedProcess[str]:
-        """Run invoke to its end, and ``act`` when it prints ``when``."""
-        process = subprocess.Popen(
-            [sys.executable, "-m", "invoke", *words],
-            cwd=self.root,
-            stderr=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            text=True,
-        )
-        assert process.stderr is not None
-        printed = ""
-        for line in process.stderr:
-            printed += line
-            if when in line:
-                act()
-        process.stderr.close()
-        return subprocess.CompletedProcess(process.args, process.wait(60), "", printed)
 
     def inspect(self, name: str) -> dict[str, object] | None:
         """What the engine holds under the image's tag."""
@@ -129,6 +119,18 @@ class Project:
 
 def docker(*words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
     return subprocess.run(["docker", *words], capture_output=True, text=True, check=check)
+
+
+def litter(project: Project) -> list[str]:
+    """Temporary files below build/, and untagged images of these names."""
+    files = [str(path) for path in (project.root / "build").rglob("*.tmp")]
+    listed = docker("image", "ls", "--filter", "dangling=true", "--quiet", "--no-trunc").stdout
+    found = []
+    for image in set(listed.split()):
+        label = '{{index .Config.Labels "sifline.image"}}'
+        said = docker("image", "inspect", "--format", label, image, check=False).stdout.strip()
+        found += [image] if said.startswith(project.prefix) else []
+    return files + found
 
 
 @pytest.fixture

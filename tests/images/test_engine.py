@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from .conftest import Project, docker
+from .conftest import Project, docker, litter
 
 BASE = "docker.io/sifline/debian-trixie"
 SMALL = "FROM scratch\nCOPY file /file\n"
@@ -116,6 +116,7 @@ def test_a_parent_rebuilt_by_force_is_noticed_by_its_child(project: Project) -> 
     (change,) = explained(project, child)
 
     assert change.startswith(f"parent {parent}: ")
+    assert litter(project) == []
     assert project.build(child) == {parent: "up to date", child: "built"}
     assert project.read(child, "made") == project.read(parent, "made")
 
@@ -301,13 +302,13 @@ def test_independent_images_are_built_side_by_side(project: Project) -> None:
 def test_a_folder_that_changes_while_it_is_built_gives_no_image(project: Project) -> None:
     name = project.image("a", f"FROM {BASE}\nCOPY x /x\nRUN sleep 4\n", x=uuid4().hex)
 
-    def change() -> None:
+    def change(_: object) -> None:
         (project.root / "images" / name / "x").write_text("changed meanwhile")
 
-    done = project.disturb(f"build.{name}", when="[3/3] RUN", act=change)
+    status, printed = project.disturb(f"build.{name}", when="[3/3] RUN", act=change)
 
-    assert done.returncode == 1
-    assert "its folder changed while it was built" in done.stderr
+    assert status == 1
+    assert "its folder changed while it was built" in printed
     assert project.inspect(name) is None
 
 

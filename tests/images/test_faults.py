@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from uuid import uuid4
 
-from .conftest import Project, docker
+from .conftest import Project, docker, litter
 
 BASE = "docker.io/sifline/debian-trixie"
 MOMENTS = 20
@@ -43,18 +43,6 @@ def state(project: Project) -> dict[str, dict[str, str]]:
 
 def undisturbed(word: str) -> dict[str, dict[str, str]]:
     return {name: dict.fromkeys(files, word) for name, files in FILES.items()}
-
-
-def litter(project: Project) -> list[str]:
-    """Temporary files below build/, and untagged images of these names."""
-    files = [str(path) for path in (project.root / "build").rglob("*.tmp")]
-    listed = docker("image", "ls", "--filter", "dangling=true", "--quiet", "--no-trunc").stdout
-    found = []
-    for image in set(listed.split()):
-        label = '{{index .Config.Labels "sifline.image"}}'
-        said = docker("image", "inspect", "--format", label, image, check=False).stdout.strip()
-        found += [image] if said.startswith(project.prefix) else []
-    return files + found
 
 
 def test_killed_at_twenty_moments_the_next_run_ends_as_an_undisturbed_one(

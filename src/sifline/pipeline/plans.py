@@ -163,7 +163,9 @@ class ImagePlans:
         known = records.read(self._workspace.record(name, KINDS[verb])) or {}
         if not known:
             return "not tested yet"
-        now = self._test_key(name, self._kept(before))
+        # Looking only: what is kept is given its common tag when a run says so.
+        subject: Any = before.held if verb is Verb.TEST else self._kept(before)
+        now = self._test_key(name, subject)
         if known["key"]["tests"] != now["tests"]:
             return "its tests changed"
         return "" if known["key"] == now else "what was tested is another"

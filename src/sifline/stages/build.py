@@ -129,11 +129,11 @@ class _Build:
         self._parents, self._context, self._around = parents, context, around
         self._docker = Docker(context.runner)
         self._log = context.workspace.logs / f"{self._image.name}.build.log"
-        self._log.unlink(missing_ok=True)
         self._digests: dict[str, str] = {}
 
     def bases(self, *, pull: bool) -> dict[str, str]:
         """Return the ids of the foreign images, which are in the engine afterwards."""
+        self._log.unlink(missing_ok=True)
         platforms = {item.reference: item.platform for item in self._image.sources}
         before = base_ids([self._image], self._docker.all()) if self._image.bases else {}
         for base in self._image.bases:
@@ -187,6 +187,10 @@ class _Build:
         self._remember(made_of, mark, image_id, files, time.monotonic() - started)
         for tag in (version_tag(image.name, mark), image.tag):
             self._docker.tag(image_id, tag)
+        before = self._step.held
+        if before and before.fingerprint == mark and before.image_id != image_id:
+            # Its tags went to the new one; without a name nobody would ever remove it.
+            self._docker.remove([before.image_id])
         (found,) = versions([image], self._docker.all()).values()
         for built in found:
             if built.image_id == image_id:
@@ -294,8 +298,15 @@ def _context(image: Image, workspace: Workspace) -> dict[str, Any]:
 
 def _lock(workspace: Workspace, name: str) -> Path:
     """The lock of an image's builds: one for all checkouts of this user, which share an engine."""
-    folder = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111
-    return Path(folder) / "sifline" / "locks" / f"{name}.build.lock"
+    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111
+    folder = Path(home) / "sifline" / "locks"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        usable = folder.is_absolute() and os.access(folder, os.W_OK)
+    except OSError:
+        usable = False
+    # Without a home to write to, at least the runs of this checkout take turns.
+    return (folder if usable else workspace.build / "locks") / f"{name}.build.lock"
 
 
 def _prepare(image: Image, context: Context, *, anew: bool) -> None:
