@@ -15,7 +15,7 @@ import os
 import stat
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -32,7 +32,7 @@ DOCKERFILE = "Dockerfile"
 DOUBT_NS = 2_000_000_000
 
 State = list[int]
-Known = Mapping[str, tuple[State, str]]
+Known = Mapping[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +44,13 @@ class Memory:
     newest: int
     digest: str
     files: Known | None = None
+
+    @property
+    def sound(self) -> bool:
+        """Whether it has the shape that was written; a file may hold anything."""
+        numbers = isinstance(self.looked, int) and isinstance(self.newest, int)
+        texts = isinstance(self.listing, str) and isinstance(self.digest, str)
+        return numbers and texts and isinstance(self.files, (dict, type(None)))
 
     @property
     def certain(self) -> bool:
@@ -61,7 +68,7 @@ def digest(
     remembers, for a folder that is looked at often.
     """
     with _readable(folder):
-        known = _recall(cache) if cache else None
+        known = _recall(cache) if cache and not (folder / DOCKERFILE).is_symlink() else None
         if known and known.certain and known.listing == _listing(folder, without).hexdigest():
             return known.digest
         return _look(folder, without, cache).digest
@@ -106,7 +113,7 @@ def _look(folder: Path, without: frozenset[str], cache: Path | None) -> Memory:
     for name in sorted(_context(folder, found, without)):
         status = found[name]
         state = _state(status)
-        entry = _remembered(before, name, state) or _entry(folder / name, status)
+        entry = _remembered(before, name, state) or _entry(folder, name, status)
         files[name] = (state, entry)
     total = hashlib.sha256()
     for name, (_, entry) in files.items():
@@ -186,15 +193,19 @@ def _state(status: os.stat_result) -> State:
 def _remembered(before: Memory | None, name: str, state: State) -> str:
     """What was read of this file before, "" where that is not certain to hold."""
     known = before.files.get(name) if before and before.files else None
-    if before is None or known is None or known[0] != state:
+    if before is None or not isinstance(known, list) or known[:1] != [state]:
         return ""
+    if name == DOCKERFILE and stat.S_ISLNK(state[0]):
+        return ""  # what it leads to may have changed
     return known[1] if state[3] < before.looked - DOUBT_NS else ""
 
 
-def _entry(path: Path, status: os.stat_result) -> str:
+def _entry(folder: Path, name: str, status: os.stat_result) -> str:
     """All that counts of one file, as a line."""
-    mode = status.st_mode
+    path, mode = folder / name, status.st_mode
     permissions = f"{stat.S_IMODE(mode):04o}"
+    if stat.S_ISLNK(mode) and name == DOCKERFILE:
+        return f"link {path.readlink()} {file_digest(path)}"
     if stat.S_ISLNK(mode):
         return f"link {path.readlink()}"
     if stat.S_ISDIR(mode):
@@ -210,7 +221,8 @@ def _recall(cache: Path, *, whole: bool = False) -> Memory | None:
         with cache.open(encoding="utf-8", errors="surrogateescape") as file:
             head = json.loads(file.readline())
             files = json.loads(file.readline()) if whole else None
-        return Memory(**head, files=files)
+        memory = Memory(**head, files=files)
+        return memory if memory.sound else None
     except (OSError, ValueError, TypeError):
         return None
 
@@ -218,4 +230,5 @@ def _recall(cache: Path, *, whole: bool = False) -> Memory | None:
 def _remember(cache: Path, found: Memory) -> None:
     head = {key: value for key, value in vars(found).items() if key != "files"}
     text = f"{json.dumps(head)}\n{json.dumps(found.files)}\n"
-    records.write_bytes(cache, text.encode("utf-8", "surrogateescape"))
+    with suppress(OSError):  # without a memory it only takes longer
+        records.write_bytes(cache, text.encode("utf-8", "surrogateescape"))

@@ -64,6 +64,10 @@ class IgnoreRules:
         :raises UsageError: naming the line of a rule that the engine refuses.
         """
         for path in (folder / name for name in FILES):
+            if path.is_symlink():
+                raise UsageError(
+                    f"{path}: is a link, which the engine does not follow here; make it a file"
+                )
             try:
                 text = path.read_text(encoding="utf-8-sig", errors="surrogateescape")
             except FileNotFoundError:

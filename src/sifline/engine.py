@@ -6,7 +6,7 @@ import json
 import os
 import re
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ _SILENT = re.compile("Cannot connect to the Docker daemon|error during connect")
 
 SOCKET = Path("/var/run/docker.sock")
 ANSWER_SECONDS = 60
+DEFAULT_CONTEXT = "default"
 
 
 def docker(
@@ -30,6 +31,7 @@ def docker(
     env: Mapping[str, str] | None = None,
     log: Path | None = None,
     on_line: OnLine | None = None,
+    hide: Sequence[str] = (),
 ) -> Result:
     """Run the docker command with ``argv``.
 
@@ -38,7 +40,13 @@ def docker(
     """
     try:
         result = runner.run(
-            ["docker", *argv], check=check, timeout=timeout, env=env, log=log, on_line=on_line
+            ["docker", *argv],
+            check=check,
+            timeout=timeout,
+            env=env,
+            log=log,
+            on_line=on_line,
+            hide=hide,
         )
     except CommandFailed as error:
         need_answer(error.result)
@@ -83,6 +91,22 @@ def all_images(runner: Runner) -> list[dict[str, Any]]:
     return [_as_listed(entry) for entry in json.loads(result.stdout)]
 
 
+def layers_size() -> int | None:
+    """Return how many bytes the layers of all images of a local engine take; else None."""
+    local = _socket()
+    try:
+        return int(_ask(local, "/system/df")["LayersSize"]) if local else None
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def builder() -> str:
+    """Return the name of the builder that is the engine itself: that of docker's context."""
+    if os.environ.get("DOCKER_HOST"):
+        return DEFAULT_CONTEXT
+    return os.environ.get("DOCKER_CONTEXT") or _context_of_settings() or DEFAULT_CONTEXT
+
+
 def _as_listed(entry: Mapping[str, Any]) -> dict[str, Any]:
     """What ``image inspect`` says, as the list of images says it."""
     created = datetime.fromisoformat(f"{entry['Created'][:19]}+00:00")
@@ -95,14 +119,18 @@ def _socket() -> Path | None:
     host = os.environ.get("DOCKER_HOST", "")
     if host:
         return Path(host.removeprefix("unix://")) if host.startswith("unix://") else None
-    settings = Path(os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker") / "config.json"
-    if os.environ.get("DOCKER_CONTEXT") or (settings.is_file() and _names_context(settings)):
-        return None
-    return SOCKET
+    context = os.environ.get("DOCKER_CONTEXT") or _context_of_settings()
+    return SOCKET if context in ("", DEFAULT_CONTEXT) else None
 
 
-def _names_context(settings: Path) -> bool:
-    return '"currentContext"' in settings.read_text(encoding="utf-8", errors="replace")
+def _context_of_settings() -> str:
+    """The context that docker's settings name; "" where they name none, or cannot be read."""
+    try:
+        folder = Path(os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker")
+        settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        return str(settings.get("currentContext") or "")
+    except (OSError, RuntimeError, ValueError, AttributeError):
+        return ""  # no file, no home; docker itself warns of what it cannot read, and goes on
 
 
 def _ask(local: Path, path: str) -> Any:

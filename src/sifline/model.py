@@ -78,6 +78,8 @@ class Progress(Protocol):
 
 # The name of a prepared root file system in the image's folder.
 PREPARED = "rootfs.tar"
+# The settings in the image's folder; the engine does not get to see them.
+SETTINGS = "image.toml"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,6 +154,8 @@ class Verb(str, Enum):
 class Step:
     """One entry of a plan: what would be done with an image, and why.
 
+    ``pull`` names the foreign images that have moved in their registry. ``retag`` means that the
+    image is there and has only lost its common tag.
     ``recipe`` is what a build would be made of, as far as is known before its parents are
     built; without a ``fingerprint`` that is not all. ``held`` is the image that is kept, or that
     would be replaced.
@@ -162,9 +166,16 @@ class Step:
     reason: str
     needed: bool
     needs: tuple[str, ...] = ()
+    pull: tuple[str, ...] = ()
+    retag: bool = False
     recipe: Mapping[str, Any] | None = None
     fingerprint: str = ""
     held: BuiltImage | None = None
+
+    @property
+    def changes(self) -> bool:
+        """Whether what depends on it has to be done as well."""
+        return self.needed and not self.retag
 
     @property
     def key(self) -> str:

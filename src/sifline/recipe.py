@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -11,8 +12,21 @@ from sifline.model import Image
 
 Recipe = Mapping[str, Any]
 
+_CREDENTIALS = re.compile(r"(?<=://)[^/\s]*@")
+
 # Changing what goes into a recipe makes every image new: raise this then.
 FORMAT = 2
+CONTEXT_CHANGED = "its Dockerfile or context changed"
+SHAPE = {
+    "format": int,
+    "context": str,
+    "arguments": dict,
+    "target": str,
+    "labels": dict,
+    "prepare": list,
+    "parents": dict,
+    "bases": dict,
+}
 # A fingerprint's beginning names a version of an image in the engine and in the records.
 SHORT = 12
 
@@ -30,10 +44,10 @@ def recipe(
     return {
         "format": FORMAT,
         "context": context,
-        "arguments": dict(image.build_args),
+        "arguments": {key: _covered(value) for key, value in image.build_args},
         "target": image.target,
-        "labels": dict(image.labels),
-        "prepare": prepare.words if prepare else [],
+        "labels": {key: _covered(value) for key, value in image.labels},
+        "prepare": [_covered(word) for word in prepare.words] if prepare else [],
         "parents": {name: parents[name] for name in image.parents},
         "bases": {reference: bases[reference] for reference in image.bases},
     }
@@ -50,12 +64,17 @@ def text(made_of: Recipe) -> str:
 
 
 def parse(line: str) -> dict[str, Any]:
-    """Read what ``text`` wrote; empty where it is something else."""
+    """Read what ``text`` wrote; empty where it is something else: anybody may write labels."""
     try:
         found = json.loads(line)
     except ValueError:
         return {}
-    return found if isinstance(found, dict) else {}
+    sound = isinstance(found, dict) and all(
+        isinstance(found.get(key), kind) for key, kind in SHAPE.items()
+    )
+    tables = [found[key].values() for key, kind in SHAPE.items() if kind is dict] if sound else []
+    sound = sound and all(isinstance(value, str) for table in tables for value in table)
+    return found if sound else {}
 
 
 def differences(before: Recipe, now: Recipe) -> list[str]:
@@ -63,7 +82,7 @@ def differences(before: Recipe, now: Recipe) -> list[str]:
     if before.get("format") != now.get("format"):
         return ["it was built by another version of sifline"]
     return [
-        *(["its Dockerfile or context changed"] if before["context"] != now["context"] else []),
+        *([CONTEXT_CHANGED] if before["context"] != now["context"] else []),
         *_changes("argument", before["arguments"], now["arguments"]),
         *_changes("target", _named(before["target"]), _named(now["target"])),
         *_changes("label", before["labels"], now["labels"]),
@@ -82,12 +101,24 @@ def file_differences(before: Mapping[str, str], now: Mapping[str, str]) -> list[
     ]
 
 
+def masked(text: str) -> str:
+    """Return ``text`` without the credentials in its URLs."""
+    return _CREDENTIALS.sub("", text)
+
+
+def _covered(text: str) -> str:
+    """The same, and a digest where there were any, so that a change of them still counts."""
+    shown = masked(text)
+    mark = hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:SHORT]
+    return shown if shown == text else f"{shown} (with credentials {mark})"
+
+
 def _changes(what: str, before: Mapping[str, str], now: Mapping[str, str]) -> Iterator[str]:
     for key in sorted({*before, *now}):
         old, new = before.get(key), now.get(key)
         name = f"{what} {key}".rstrip()
         if old is None:
-            yield f"{name} is new: {new}"
+            yield f"{name} is new: {new}" if new else f"{name} is new"
         elif new is None:
             yield f"{name} is gone, it was {old}"
         elif old != new:

@@ -26,6 +26,7 @@ from sifline.model import Progress, Workspace
 
 TAIL_LINES = 20
 GRACE_SECONDS = 10
+HIDDEN = "***"
 
 Argv = Sequence[str]
 OnLine = Callable[[str], None]
@@ -78,6 +79,7 @@ class Runner(Protocol):
         timeout: float | None = None,
         log: Path | None = None,
         on_line: OnLine | None = None,
+        hide: Sequence[str] = (),
     ) -> Result:
         """Run ``argv`` to its end and return what it did."""
 
@@ -148,41 +150,29 @@ class ProcessRunner:
         timeout: float | None = None,
         log: Path | None = None,
         on_line: OnLine | None = None,
+        hide: Sequence[str] = (),
     ) -> Result:
         """Run ``argv`` to its end and return what it did.
 
         ``on_line`` gets each line as it is printed, from either stream. ``log`` gets all of
-        them, after the command itself. ``env`` is added to this process's environment.
+        them, after the command itself. ``env`` is added to this process's environment. What is
+        to ``hide`` stands nowhere in what it printed.
 
         :raises CommandFailed: with ``check``, for a status other than 0; always when
             ``timeout`` seconds pass, after the process group was ended.
         :raises MissingError: where the program does not exist.
+        :raises StepFailed: where the log cannot be written.
         :raises Interrupted: where another thread called ``stop``.
         """
         self._running.check()
         self._say(argv)
         started = time.monotonic()
-        try:
-            process = subprocess.Popen(
-                list(argv),
-                stdin=subprocess.PIPE if input is not None else subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                cwd=cwd,
-                env=_environment(env),
-                text=True,
-                errors="replace",
-                # A group of its own: mmdebstrap hangs up its whole group when it fails, and
-                # what a command started has to end with it.
-                start_new_session=True,
-            )
-        except FileNotFoundError:
-            raise _missing(argv) from None
-        except PermissionError as error:
-            raise MissingError(f"cannot run {argv[0]}: {error.strerror}") from None
         with _Log(log, argv) as sink:
-            streams = _Streams(process, sink, on_line)
+            process = _started(argv, cwd, env, feed=input is not None)
+            streams = _Streams(process, sink, on_line, hide)
             returncode = self._wait(process, streams, input, timeout)
+        if streams.fault:
+            raise _no_log(log, streams.fault)
         result = Result(
             argv=tuple(argv),
             returncode=returncode if returncode is not None else -signal.SIGKILL,
@@ -264,22 +254,53 @@ class _Running:
         self.check()
 
 
+def _started(
+    argv: Argv, cwd: Path | None, env: Mapping[str, str] | None, *, feed: bool
+) -> subprocess.Popen[str]:
+    try:
+        return subprocess.Popen(
+            list(argv),
+            stdin=subprocess.PIPE if feed else subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            cwd=cwd,
+            env=_environment(env),
+            text=True,
+            errors="replace",
+            # A group of its own: mmdebstrap hangs up its whole group when it fails, and
+            # what a command started has to end with it.
+            start_new_session=True,
+        )
+    except FileNotFoundError:
+        raise _missing(argv) from None
+    except PermissionError as error:
+        raise MissingError(f"cannot run {argv[0]}: {error.strerror}") from None
+    except (OSError, ValueError) as error:  # too long, or a NUL in it
+        raise StepFailed(
+            f"cannot run {argv[0]}: {error}; look for a very long or odd value of a setting"
+        ) from None
+
+
 class _Log:
     """A log file that holds the command and then every line; nothing where path is None."""
 
     def __init__(self, path: Path | None, argv: Argv) -> None:
         self._file: IO[str] | None = None
         if path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = path.open("a", encoding="utf-8")
-            self._file.write(f"+ {shlex.join(argv)}\n")
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                self._file = path.open("a", encoding="utf-8", errors="backslashreplace")
+                self._write(f"+ {shlex.join(argv)}")
+            except OSError as error:
+                raise _no_log(path, error) from None
 
     def __enter__(self) -> Callable[[str], None]:
         return self._write
 
     def __exit__(self, *_: object) -> None:
         if self._file:
-            self._file.close()
+            with suppress(OSError):  # told already, by the line that could not be written
+                self._file.close()
 
     def _write(self, line: str) -> None:
         if self._file:
@@ -291,11 +312,17 @@ class _Streams:
     """Reads both streams of a process at once, so that neither can block the other."""
 
     def __init__(
-        self, process: subprocess.Popen[str], sink: OnLine, on_line: OnLine | None
+        self,
+        process: subprocess.Popen[str],
+        sink: OnLine,
+        on_line: OnLine | None,
+        hide: Sequence[str],
     ) -> None:
         self._lock = threading.Lock()
         self._sinks = [sink, *([on_line] if on_line else [])]
         self._lines: dict[str, deque[str]] = {"out": deque(), "err": deque()}
+        self._hide = sorted(hide, key=len, reverse=True)
+        self.fault: OSError | None = None
         assert process.stdout is not None
         assert process.stderr is not None
         self._threads = [
@@ -312,10 +339,16 @@ class _Streams:
 
     def _read(self, name: str, stream: IO[str]) -> None:
         for line in stream:
+            for secret in self._hide:
+                line = line.replace(secret, HIDDEN)  # noqa: PLW2901 - the same line, safe now
             with self._lock:
                 self._lines[name].append(line)
-                for sink in self._sinks:
-                    sink(line.rstrip("\n"))
+                try:
+                    for sink in self._sinks:
+                        sink(line.rstrip("\n"))
+                except OSError as error:
+                    # Read on: a command whose output nobody reads would never end.
+                    self.fault, self._sinks = error, []
 
     def join(self) -> None:
         for thread, stream in self._threads:
@@ -352,6 +385,10 @@ def _signal(process: subprocess.Popen[str], number: signal.Signals) -> None:
 
 def _environment(extra: Mapping[str, str] | None) -> dict[str, str] | None:
     return {**os.environ, **extra} if extra else None
+
+
+def _no_log(path: Path | None, error: OSError) -> StepFailed:
+    return StepFailed(f"the log {path} cannot be written: {error.strerror}; make room, or mend it")
 
 
 def _missing(argv: Argv) -> MissingError:

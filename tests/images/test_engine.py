@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import time
 from pathlib import Path
+from subprocess import CalledProcessError
 from uuid import uuid4
 from xml.etree import ElementTree
 
@@ -175,19 +177,44 @@ def test_an_altered_or_removed_sif_is_noticed_and_a_touched_one_is_not(
     assert planned() == [(name, "convert")]
     sif.unlink()
     assert planned() == [(name, "convert")]
-    (project.root / "images" / name / "image.toml").write_text("[convert]\ncompression='gzip'\n")
 
 
 def test_a_changed_conversion_option_is_a_reason_to_convert_alone(project: Project) -> None:
     name = project.image("a", f"{SMALL}", file="x")
-    (project.root / "images" / name / ".dockerignore").write_text("image.toml\n")
     assert project.invoke(f"convert.{name}").returncode == 0
     (project.root / "images" / name / "image.toml").write_text("[convert]\ncompression='gzip'\n")
 
     plan = project.invoke("--dry", f"convert.{name}").stdout
 
     assert actions(plan) == [(name, "convert")]
-    assert "the compression is another" in plan
+    assert "its compression: -comp zstd -Xcompression-level 3 → -comp gzip" in plan
+
+
+def test_a_lost_tag_is_given_back_and_nothing_else_is_done(project: Project) -> None:
+    parent = project.image("parent", SMALL, file="x")
+    child = project.image("child", f"FROM sifline/{parent}\n")
+    project.build(child)
+    docker("image", "rm", f"sifline/{parent}:latest")
+
+    plan = project.invoke("--dry", f"build.{child}").stdout
+    done = project.invoke(f"build.{child}")
+
+    assert actions(plan) == steps(done.stderr) == [(parent, "build")]
+    assert project.inspect(parent) is not None
+    assert project.build(child) == {parent: "up to date", child: "up to date"}
+
+
+def test_settings_are_not_part_of_what_the_engine_sees(project: Project) -> None:
+    name = project.image("a", "FROM scratch\nCOPY . /\n", file="x")
+    settings = project.root / "images" / name / "image.toml"
+    settings.write_text('description = "one"\n')
+    project.build(name)
+    settings.write_text('description = "two"\n')
+
+    assert project.build(name) == {name: "up to date"}
+    with pytest.raises(CalledProcessError):
+        project.read(name, "image.toml")
+    assert project.read(name, "file") == "x"
 
 
 # Arguments, targets, labels, secrets
@@ -226,9 +253,11 @@ def test_a_secret_reaches_its_step_and_stays_nowhere(project: Project) -> None:
     name = project.image(
         "a",
         f"FROM {BASE}\n"
-        "RUN --mount=type=secret,id=token,required=true sha256sum /run/secrets/token > /digest\n",
+        "RUN --mount=type=secret,id=token,required=true"
+        " cat /run/secrets/token; sha256sum /run/secrets/token > /digest\n",
     )
-    missing = project.invoke(f"build.{name}")
+    missing = project.invoke("--dry", f"build.{name}")
+    assert project.invoke(f"build.{name}").stderr.splitlines()[-1] == missing.stderr.strip()
     project.site("lab", '[secrets]\ntoken = {file = "token"}\n')
     (project.root / "sites" / "token").write_text(word)
 
@@ -238,6 +267,8 @@ def test_a_secret_reaches_its_step_and_stays_nowhere(project: Project) -> None:
     history = docker("history", "--no-trunc", f"sifline/{name}").stdout
     files = [path for path in (project.root / "build").rglob("*") if path.is_file()]
     assert word not in history + "".join(path.read_text() for path in files)
+    log = project.root / "build" / "logs" / f"{name}.build.log"
+    assert "***" in log.read_text()
     assert len(project.read(name, "digest").split()[0]) == 64
 
 
@@ -252,6 +283,22 @@ def test_a_proxy_reaches_the_steps_and_is_no_change(project: Project) -> None:
     log = project.root / "build" / "logs" / f"{name}.build.log"
     assert "word" not in log.read_text()
     assert "word" not in docker("history", "--no-trunc", f"sifline/{name}").stdout
+
+
+def test_credentials_in_a_url_are_neither_shown_nor_written(project: Project) -> None:
+    name = project.image("a", "FROM scratch\nARG B=0\nCOPY file /\n", file="x")
+    project.build(name)
+
+    flag = ("--build-arg", "B=https://user:hushhush@example.org/")
+    status = project.invoke("status", *flag).stdout
+    project.build(name, *flag)
+
+    assert "https://example.org/" in status
+    labels = json.dumps((project.inspect(name) or {})["Config"]["Labels"])  # type: ignore[index]
+    records = (project.root / "build" / "records").rglob("*.json")
+    assert "hushhush" not in status + labels + "".join(path.read_text() for path in records)
+    other = ("--build-arg", "B=https://user:another@example.org/")
+    assert project.build(name, *other) == {name: "built"}
 
 
 # Failures
@@ -310,6 +357,86 @@ def test_a_folder_that_changes_while_it_is_built_gives_no_image(project: Project
     assert status == 1
     assert "its folder changed while it was built" in printed
     assert project.inspect(name) is None
+    assert litter(project) == []
+
+
+def test_an_image_that_cannot_be_read_holds_up_what_is_built_on_it_alone(
+    project: Project,
+) -> None:
+    bad = project.image("bad", "FROM\n")
+    child = project.image("child", f"FROM sifline/{bad}\n")
+    good = project.image("good", SMALL, file="x")
+
+    done = project.invoke("build", "--all")
+    status = project.invoke("status").stdout
+
+    assert done.returncode == 2
+    assert re.search(rf"^{good} +built", done.stdout, re.M)
+    assert f"2 of 3 steps failed: build {bad}, build {child}" in done.stderr.splitlines()[-1]
+    assert re.search(rf"^{good} .* up to date", status, re.M)
+    assert re.search(rf"^{bad} .* FROM takes an image", status, re.M)
+    assert project.invoke("clean", "--all").returncode == 0
+
+
+def test_tests_that_fail_are_not_up_to_date_though_they_passed_before(project: Project) -> None:
+    name = project.image("a", f"FROM {BASE}\n")
+    switch = project.root / "switch"
+    tests = project.root / "images" / name / "tests"
+    tests.mkdir()
+    (tests / "test_it.py").write_text(
+        f"from pathlib import Path\ndef test_it(): assert not Path({str(switch)!r}).exists()\n"
+    )
+    assert project.invoke(f"test.{name}").returncode == 0
+    switch.touch()
+
+    assert project.invoke(f"test.{name}").returncode == 1
+    assert (name, "test") in actions(project.invoke("--dry", f"make.{name}").stdout)
+
+
+def test_dry_refuses_what_cannot_be_tried_without_doing_it(project: Project) -> None:
+    name = project.image("a", SMALL, file="x")
+
+    done = project.invoke("--dry", f"shell.{name}", "--", "true")
+
+    assert (done.returncode, done.stdout) == (2, "")
+    assert project.inspect(name) is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "content"),
+    [
+        ("test-docker", '{"version": 2}'),
+        ("convert", '{"version": 2, "image_id": 1}'),
+        ("build-*", '{"version": 2, "tools": 3}'),
+        ("cache", '{"listing": 1}\n[1]\n'),
+    ],
+)
+def test_a_record_of_another_shape_is_no_record(project: Project, kind: str, content: str) -> None:
+    name = project.image("a", SMALL, file="x")
+    assert project.invoke(f"make.{name}").returncode == 0
+    folder = project.root / "build" / "records" / name
+    cache = project.root / "build" / "cache" / f"{name}.context"
+    (path,) = [cache] if kind == "cache" else folder.glob(f"{kind}.json")
+    path.write_text(content)
+    (project.root / "images" / name / "file").write_text("y")
+
+    for word in (f"explain.{name}", "status"):
+        assert project.invoke(word).returncode == 0
+    assert project.invoke("--dry", f"make.{name}").returncode == 0
+
+
+def test_a_label_of_another_shape_is_no_recipe(project: Project) -> None:
+    name = project.image("a", SMALL, file="x")
+    project.build(name)
+    mark = f"{uuid4().hex}{uuid4().hex}"
+    labels = ["--label", f"sifline.fingerprint={mark}", "--label", 'sifline.recipe={"format":2}']
+    tags = [f"--tag=sifline/{name}:{tag}" for tag in ("latest", mark[:12])]
+    folder = str(project.root / "images" / name)
+    docker("image", "rm", "--force", str((project.inspect(name) or {})["Id"]))
+    docker("build", "--label", f"sifline.image={name}", *labels, *tags, folder)
+
+    assert explained(project, name) == ["it was built by another version of sifline"]
+    assert project.build(name) == {name: "built"}
 
 
 # Looking
@@ -371,6 +498,48 @@ def test_config_names_the_origin_of_each_value(project: Project) -> None:
 # Cleaning
 
 
+def test_clean_leaves_a_name_that_somebody_gave_an_image_of_ours(project: Project) -> None:
+    name = project.image("a", f"FROM {BASE}\nCOPY x /x\n", x=uuid4().hex)
+    project.build(name)
+    own = f"sifline/{name}:release-1.0"
+    docker("tag", f"sifline/{name}", own)
+
+    project.build(name, "--force")
+    assert docker("image", "inspect", own, check=False).returncode == 0
+    project.invoke(f"clean.{name}")
+
+    assert docker("image", "inspect", own, check=False).returncode == 0
+    assert project.inspect(name) is None
+
+
+def test_clean_all_unused_takes_what_has_no_folder_now_and_was_built_here(
+    project: Project, tmp_path: Path
+) -> None:
+    kept, gone = project.image("kept", SMALL, file="x"), project.image("gone", SMALL, file="y")
+    project.invoke("build", "--all")
+    (tmp_path / "other").mkdir()
+    other = Project(tmp_path / "other", prefix=project.prefix)
+    elsewhere = other.image("elsewhere", SMALL, file="z")
+    other.build(elsewhere)
+    shutil.rmtree(project.root / "images" / gone)
+
+    project.invoke("clean", "--all", "--unused")
+
+    assert project.inspect(gone) is None
+    assert project.inspect(kept) is not None
+    assert other.inspect(elsewhere) is not None
+
+
+def test_clean_unused_spares_a_stale_image_that_is_at_hand(project: Project) -> None:
+    name = project.image("a", SMALL, file="x")
+    project.build(name)
+    (project.root / "images" / name / "file").write_text("y")
+
+    project.invoke(f"clean.{name}", "--unused")
+
+    assert project.inspect(name) is not None
+
+
 def test_clean_unused_spares_what_is_up_to_date(project: Project) -> None:
     name = project.image("a", SMALL, file="first")
     project.build(name)
@@ -426,6 +595,10 @@ def test_clean_in_dry_mode_removes_nothing(project: Project) -> None:
         (("--build-arg", "NONE"), "takes NAME=value"),
         (("--site", "nowhere"), "no site profile 'nowhere'"),
         (("--jobs", "-1"), "--jobs"),
+        (("--jobs", "many"), "--jobs 'many': takes a whole number"),
+        (("--build-arg",), "--build-arg: takes a value"),
+        (("--build-arg", "HTTP_PROXY=http://p"), "name it under [proxies] of a site"),
+        (("--nosuch",), "has no flag --nosuch"),
     ],
 )
 def test_a_wrong_flag_is_told_on_one_line(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,6 +80,7 @@ class RecordingRunner:
         timeout: float | None = None,
         log: Path | None = None,
         on_line: OnLine | None = None,
+        hide: Sequence[str] = (),
     ) -> Result:
         """Record the command and answer it; lines go to ``on_line``, output to ``log``."""
         asked = tuple(argv)

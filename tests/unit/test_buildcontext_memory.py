@@ -225,3 +225,23 @@ def test_any_single_change_is_another_digest_and_is_told_by_name(
         assert digest(folder, cache=cache) != before
         assert digest(folder, cache=cache) == digest(folder)
         assert entries(folder, cache=cache) != listed
+
+
+@pytest.mark.usefixtures("aged")
+def test_what_a_linked_dockerfile_leads_to_counts(folder: Path, cache: Path) -> None:
+    shared = folder.parent / "shared"
+    shared.write_text("FROM a")
+    (folder / "Dockerfile").unlink()
+    (folder / "Dockerfile").symlink_to("../shared")
+    before = digest(folder, cache=cache)
+
+    shared.write_text("FROM b")
+
+    assert digest(folder, cache=cache) != before
+
+
+def test_a_linked_dockerignore_is_refused(folder: Path) -> None:
+    (folder / ".dockerignore").symlink_to("file")
+
+    with pytest.raises(UsageError, match=r"\.dockerignore: is a link"):
+        digest(folder)

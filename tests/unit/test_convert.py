@@ -100,17 +100,28 @@ def test_other_compression_means_work(made: Context) -> None:
     assert needs_work(made, Compression(name="gzip", level=None))
 
 
+XZ = "its compression: -comp xz → -comp zstd -Xcompression-level 3"
+
+
 @pytest.mark.parametrize(
     ("record", "reason"),
     [
         (None, "no record of its conversion"),
         ({"image_id": "sha256:2"}, "the image is another"),
-        ({"image_id": "sha256:1", "compression": "-comp xz"}, "the compression is another"),
+        ({"image_id": "sha256:1", "compression": "-comp xz"}, XZ),
         ({"image_id": "sha256:1", "compression": "-comp zstd -Xcompression-level 3"}, ""),
     ],
 )
 def test_reason_to_convert_is_given(record: dict[str, str] | None, reason: str) -> None:
-    assert convert.changed(record, image(), Compression()) == reason
+    whole = dict.fromkeys(convert.KEPT, "")
+
+    assert convert.changed(record and {**whole, **record}, image(), Compression()) == reason
+
+
+def test_a_record_that_says_too_little_is_none() -> None:
+    record = {"image_id": "sha256:1", "compression": Compression().mksquashfs}
+
+    assert convert.changed(record, image(), Compression()) == "no record of its conversion"
 
 
 def test_space_that_suffices_is_no_shortage() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -14,7 +15,7 @@ from subprocess import PIPE, Popen
 import pytest
 
 from sifline import runner as module
-from sifline.errors import MissingError
+from sifline.errors import MissingError, StepFailed
 from sifline.runner import CommandFailed, Interrupted, ProcessRunner
 
 
@@ -244,3 +245,40 @@ def groups() -> set[str]:
             if state != "Z":  # dead, if not yet buried
                 found.add(group)
     return found
+
+
+def test_a_log_that_cannot_be_opened_starts_nothing(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+
+    with pytest.raises(StepFailed, match=r"the log .* cannot be written: "):
+        ProcessRunner().run(["touch", str(tmp_path / "ran")], log=tmp_path / "file" / "log")
+
+    assert not (tmp_path / "ran").exists()
+
+
+# A limit of the size of files stands for a full disk.
+FULL = """
+import resource, sys
+from pathlib import Path
+from sifline.errors import StepFailed
+from sifline.runner import ProcessRunner
+resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
+try:
+    ProcessRunner().run(["seq", "1000000"], log=Path(sys.argv[1]), timeout=30)
+except StepFailed as error:
+    print(error.message)
+"""
+
+
+def test_a_log_on_a_full_disk_does_not_hang_and_is_told(tmp_path: Path) -> None:
+    argv = [sys.executable, "-c", FULL, str(tmp_path / "log")]
+    done = subprocess.run(argv, capture_output=True, text=True, check=True)
+
+    assert done.stdout.startswith(f"the log {tmp_path / 'log'} cannot be written: File too large")
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize("word", ["x" * 200_000, "a\0b"])
+def test_a_word_that_no_command_takes_is_no_traceback(word: str) -> None:
+    with pytest.raises(StepFailed, match="cannot run true: "):
+        ProcessRunner().run(["true", word])

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from sifline.engine import all_images, docker
+from sifline.engine import all_images, builder, docker, layers_size
 from sifline.errors import StepFailed
 from sifline.model import BuiltImage, Image
 from sifline.recipe import SHORT, parse
@@ -104,6 +103,7 @@ class Docker:
         log: Path,
         on_step: Callable[[str], None],
         proxies: Mapping[str, str] | None = None,
+        hide: Sequence[str] = (),
         file: Path | None = None,
         target: str = "",
         no_cache: bool = False,
@@ -112,10 +112,12 @@ class Docker:
 
         :param proxies: build arguments whose values, maybe with passwords, no list of processes
             and no log shall show.
+        :param hide: what steps may print and no log shall show: the content of secrets.
         :param secrets: as docker's ``--secret`` takes them: ``id=…,src=…`` or ``id=…,env=…``.
         :raises StepFailed: naming the Dockerfile's step, with the log's last lines.
         """
-        argv = ["buildx", "build", "--progress", "plain"]
+        # Another builder keeps what it builds to itself.
+        argv = ["buildx", "build", "--builder", builder(), "--progress", "plain"]
         for flag, values in (
             ("--tag", tags),
             ("--label", [f"{key}={value}" for key, value in labels.items()]),
@@ -137,7 +139,9 @@ class Docker:
         with TemporaryDirectory(prefix="sifline-") as scratch:
             made = Path(scratch) / "id"
             argv += ["--iidfile", str(made), "--", str(folder)]
-            result = docker(self._runner, *argv, check=False, env=proxies, log=log, on_line=line)
+            result = docker(
+                self._runner, *argv, check=False, env=proxies, log=log, on_line=line, hide=hide
+            )
             if not result.ok:
                 raise self._build_error(folder, result, log)
             return made.read_text(encoding="utf-8").strip()
@@ -175,12 +179,12 @@ class Docker:
         )
         return set(found.stdout.split())
 
-    def layers_size(self) -> int:
-        """Return how many bytes the layers of all images take, each counted once."""
-        from docker import DockerClient
+    def layers_size(self) -> int | None:
+        """Return how many bytes the layers of all images take, each counted once.
 
-        with closing(DockerClient.from_env()) as client:
-            return int(client.api.df()["LayersSize"])
+        None for an engine elsewhere: its command gives only a rounded text.
+        """
+        return layers_size()
 
     def root(self) -> str:
         """Return the folder in which the engine keeps all it holds."""
@@ -205,10 +209,10 @@ class Docker:
     @staticmethod
     def _build_error(folder: Path, result: Result, log: Path) -> StepFailed:
         match = _FAILED_STEP.search(result.stderr)
-        step = _shortened(match[1]) if match else "before the first step"
+        step = f"at {_shortened(match[1])}" if match else "before the first step"
         cause = "the disk is full; " if "no space left on device" in result.stderr else ""
         return StepFailed(
-            f"building {folder.name} failed at {step}; {cause}the whole log is {log}",
+            f"building {folder.name} failed {step}; {cause}the whole log is {log}",
             details=result.tail(LOG_LINES),
         )
 
@@ -233,13 +237,13 @@ def versions(
     return found
 
 
-def standing(
-    images: Sequence[Image], listed: Sequence[EngineImage]
-) -> dict[str, tuple[BuiltImage, ...]]:
-    """Return our images, but none of a name whose common tag is gone: somebody removed it."""
-    tags = {tag for entry in listed for tag in entry.tags}
-    found = versions(images, listed)
-    return {image.name: found[image.name] if image.tag in tags else () for image in images}
+def unnamed(images: Sequence[Image], listed: Sequence[EngineImage]) -> Iterator[BuiltImage]:
+    """Yield the images without a name that builds of ours left: a run was killed at its end."""
+    by_name = {image.name: image for image in images}
+    for entry in listed:
+        image = by_name.get(entry.labels.get(LABEL_IMAGE, ""))
+        if image and not entry.tags and entry.labels.get(LABEL_FINGERPRINT):
+            yield _built(image, entry)
 
 
 def base_ids(images: Iterable[Image], listed: Sequence[EngineImage]) -> dict[str, str]:

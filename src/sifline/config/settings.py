@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,13 +14,12 @@ from sifline.config.sites import SITE, Site
 from sifline.config.table import read_toml
 from sifline.errors import UsageError, did_you_mean
 from sifline.model import Workspace
+from sifline.recipe import masked
 
 DEFAULT = "default"
 FLAG = "--build-arg"
 # What a SIF is made with where nobody says anything: quick, and small enough.
 COMPRESSION, LEVEL = "zstd", 3
-
-_CREDENTIALS = re.compile(r"(?<=://)[^/\s]*@")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,5 +149,5 @@ def _of_file(kind: Keys, path: Path | None, origin: str) -> Iterator[Setting]:
 
 def _shown(value: Any) -> Any:
     if isinstance(value, str):
-        return _CREDENTIALS.sub("", value)
+        return masked(value)
     return [_shown(item) for item in value] if isinstance(value, list) else value

@@ -22,6 +22,7 @@ VARIABLE = "SIFLINE_SITE"
 DEFAULT = "default"
 # The secret by which build steps get the certificates they need behind a mirror or a proxy.
 CERTIFICATES = "ca-certificates"
+LEAST_HIDDEN = 4
 
 _REGISTRY = "[A-Za-z0-9][A-Za-z0-9.-]*(?::[0-9]+)?"
 _PART = "[a-z0-9]+(?:(?:[.]|__?|-+)[a-z0-9]+)*"
@@ -209,6 +210,14 @@ class Secret:
     file: Path | None = None
     env: str = ""
 
+    def content(self) -> str:
+        """Return what it holds; nothing where that is not there or no text."""
+        try:
+            path = self.file
+            return path.read_text(encoding="utf-8") if path else os.environ.get(self.env, "")
+        except (OSError, UnicodeDecodeError):
+            return ""
+
     def argument(self) -> str:
         """Return it as docker's ``--secret`` takes it.
 
@@ -290,6 +299,16 @@ class Site:
         """Return the proxies as build arguments that the engine knows, in both spellings."""
         named = {f"{name}_proxy": value for name, value in self.proxies}
         return {**{name.upper(): value for name, value in named.items()}, **named}
+
+    def hidden(self, ids: Iterable[str]) -> tuple[str, ...]:
+        """Return what no log shall show: the lines of these secrets, the credentials of proxies.
+
+        Very short ones would blot out half of what is printed.
+        """
+        held = [secret.content() for secret in self.secrets if secret.id in set(ids)]
+        held += [url.rpartition("@")[0].rpartition("//")[2] for _, url in self.proxies]
+        lines = {line.strip() for text in held for line in text.splitlines()}
+        return tuple(sorted(line for line in lines if len(line) >= LEAST_HIDDEN))
 
     def secret_arguments(self, ids: Iterable[str]) -> dict[str, str]:
         """Return those of the secrets ``ids`` that are known, as docker's ``--secret`` takes them.

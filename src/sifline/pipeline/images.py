@@ -15,7 +15,7 @@ from sifline import records
 from sifline.adapters.docker import Docker
 from sifline.buildcontext import DOCKERFILE
 from sifline.dockerfile import Dockerfile
-from sifline.errors import SiflineError, UsageError
+from sifline.errors import MissingError, SiflineError, UsageError
 from sifline.model import (
     BuiltImage,
     Cleaned,
@@ -31,9 +31,11 @@ from sifline.model import (
 from sifline.pipeline.plans import BUILD, CONVERT, KINDS, MAKE, TOOLBOX, ImagePlans
 from sifline.stages import build, discover
 from sifline.stages.build import Surroundings
+from sifline.stages.discover import tag_of
 
 if TYPE_CHECKING:
     from sifline.config.settings import Setting
+    from sifline.schedule import Outcome
 
 # What one more step may take while others run: it is not started into less.
 STEP_MEMORY = 1 << 30
@@ -63,12 +65,47 @@ class Done:
         return self
 
 
+def _failure(
+    outcomes: Mapping[str, Outcome], broken: Mapping[str, SiflineError]
+) -> SiflineError | None:
+    """One error for the steps that failed and the images that could not be read."""
+    if not outcomes and not broken:
+        return None
+    from sifline import schedule
+
+    state, verb = schedule.State.FAILED, Verb.BUILD.value
+    unread = {
+        f"{verb} {name}": schedule.Outcome(key=f"{verb} {name}", state=state, error=error)
+        for name, error in broken.items()
+    }
+    return schedule.failure({**unread, **outcomes})
+
+
 class ImagePipeline(ImagePlans):
     """The stages that make images and SIFs of one checkout."""
 
     def run(self, verbs: Sequence[Verb], names: Sequence[str], *, only_new: bool = True) -> Done:
         """Do what the plan says."""
-        return self._carry_out(self.plan(verbs, names, only_new=only_new), names)
+        names, broken = self._apart(names)
+        return self._carry_out(self.plan(verbs, names, only_new=only_new), names, broken)
+
+    def dry(self, verbs: Sequence[Verb], names: Sequence[str], *, only_new: bool = True) -> Done:
+        """Return the plan that ``run`` would follow, and what would fail at once."""
+        names, broken = self._apart(names)
+        steps = self.plan(verbs, names, only_new=only_new)
+        listed = Docker(self._context.runner).all()
+        failing: dict[str, SiflineError] = {**broken}
+        for step in steps:
+            if step.verb is Verb.BUILD and step.changes:
+                try:
+                    build.need(step.image, self._around(step.image), listed)
+                except MissingError as error:
+                    failing[step.image.name] = error
+        return Done(steps=steps, results={}, failure=_failure({}, failing))
+
+    def _apart(self, names: Sequence[str]) -> tuple[Sequence[str], dict[str, UsageError]]:
+        """Take what is broken out where the rest shall go on."""
+        return self._sound(names) if self._options.keep_going else (names, {})
 
     def build(self, names: Sequence[str]) -> tuple[BuiltImage, ...]:
         """Build ``names`` where anything changed, and return them."""
@@ -80,12 +117,14 @@ class ImagePipeline(ImagePlans):
         done: tuple[Sif, ...] = self.run(CONVERT, names).check().of(Verb.CONVERT, names)
         return done
 
-    def _carry_out(self, steps: tuple[Step, ...], names: Sequence[str]) -> Done:
+    def _carry_out(
+        self, steps: tuple[Step, ...], names: Sequence[str], broken: Mapping[str, UsageError]
+    ) -> Done:
         """Do the steps that are needed, side by side where they do not need each other."""
         results = {step.key: self._kept(step) for step in steps if not step.needed}
         needed = [step for step in steps if step.needed]
         if not needed:
-            return Done(steps=steps, results=results)
+            return Done(steps=steps, results=results, failure=_failure({}, broken))
         from sifline import schedule
 
         pending = {step.key for step in needed}
@@ -110,7 +149,7 @@ class ImagePipeline(ImagePlans):
         )
         done = schedule.State.DONE
         results.update({key: out.value for key, out in outcomes.items() if out.state is done})
-        return Done(steps=steps, results=results, failure=schedule.failure(outcomes))
+        return Done(steps=steps, results=results, failure=_failure(outcomes, broken))
 
     def _do(
         self,
@@ -132,7 +171,6 @@ class ImagePipeline(ImagePlans):
                     self._context,
                     self._around(step.image),
                     anew=force and name in names,
-                    pull=self._options.pull,
                 )
             before = got[step.needs[0]]
             if step.verb is Verb.CONVERT:
@@ -146,18 +184,23 @@ class ImagePipeline(ImagePlans):
         runtime = "docker" if verb is Verb.TEST else "apptainer"
         lock = self._workspace.build / "locks" / f"{name}.{KINDS[verb]}.lock"
         with records.locked(lock, self._context):
+            place, key = self._workspace.record(name, KINDS[verb]), self._test_key(name, subject)
+            # Whatever passed before: what counts is how it ends now.
+            place.unlink(missing_ok=True)
             report = imagetest.imagetest(
                 subject, self._test_folders(name), self._context, runtime=runtime
             )
-            record = {"key": self._test_key(name, subject), "report": vars(report)}
-            records.write(self._workspace.record(name, KINDS[verb]), record)
+            if key == self._test_key(name, subject):  # else the tests changed while they ran
+                records.write(place, {"key": key, "report": vars(report)})
         return report
 
     def _around(self, image: Image) -> Surroundings:
         """What the site gives a build beside its recipe."""
+        asked = [name for name, _ in image.secrets]
         return Surroundings(
             proxies=self.site.proxy_arguments(),
-            secrets=self.site.secret_arguments([name for name, _ in image.secrets]),
+            secrets=self.site.secret_arguments(asked),
+            hide=self.site.hidden(asked),
             offline=self.site.offline,
             commit=self._commit,
         )
@@ -245,8 +288,17 @@ class ImagePipeline(ImagePlans):
 
     def status(self, names: Sequence[str]) -> tuple[ImageState, ...]:
         """Return the state of each image."""
-        by_name = {step.image.name: step for step in self.plan(BUILD, names)}
-        return tuple(self._state(by_name[name]) for name in names)
+        sound, broken = self._sound(names)
+        found = {
+            step.image.name: self._state(step)
+            for step in self.plan(BUILD, sound)
+            if step.image.name in sound
+        }
+        for name, error in broken.items():
+            found[name] = ImageState(
+                name=name, image_id="", size=0, stale=error.message, sif="-", sif_size=0
+            )
+        return tuple(found[name] for name in names)
 
     def shell(
         self,
@@ -291,15 +343,19 @@ class ImagePipeline(ImagePlans):
         from sifline.stages import clean
 
         steps = self.plan(BUILD, names) if unused else ()
+        space, known = self._workspace, [*self._known(names)]
+        if unused and set(known) == set(self.images):
+            known += clean.gone(known, space)
         return clean.clean(
-            [self.images[name] for name in self._known(names)],
+            # Their Dockerfiles are not asked: they may be broken, or gone.
+            [Image(name=name, folder=space.images / name, tag=tag_of(name)) for name in known],
             clean.Parts(
                 **{part: part in parts for part in ("docker", "sifs", "state")},
                 older_than=older_than,
                 unused=unused,
             ),
             self._context,
-            current={item.held.image_id for item in steps if item.held and not item.needed},
+            at_hand={step.held.image_id for step in steps if step.held},
             dry=dry,
         )
 

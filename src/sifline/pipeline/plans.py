@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sifline import imagenames, records
-from sifline.adapters.docker import Docker, base_ids, standing
+from sifline.adapters.docker import Docker, base_ids, versions
 from sifline.buildcontext import digest
-from sifline.errors import MissingError
+from sifline.errors import MissingError, UsageError
 from sifline.model import (
     BuiltImage,
     Image,
@@ -38,6 +38,7 @@ CONVERT = (Verb.BUILD, Verb.CONVERT)
 TEST_SIF = (Verb.BUILD, Verb.CONVERT, Verb.TEST_SIF)
 WITH_APPTAINER = (Verb.CONVERT, Verb.TEST_SIF)
 KINDS = {Verb.TEST: "test-docker", Verb.TEST_SIF: "test-apptainer"}
+REPORT = {field.name for field in fields(TestReport)}
 MAKE = (Verb.BUILD, Verb.TEST, Verb.CONVERT, Verb.TEST_SIF)
 
 
@@ -90,6 +91,20 @@ class ImagePlans:
             steps = self._plan(verbs, names, [*names, TOOLBOX], listed, only_new=only_new)
         return steps
 
+    def _sound(self, names: Sequence[str]) -> tuple[list[str], dict[str, UsageError]]:
+        """Tell the images that can be planned from those whose files, or parents', are broken."""
+        try:
+            plan.order(self.images, self._known(names))
+            return [*names], {}
+        except UsageError:
+            broken = dict[str, UsageError]()
+        for name in names:
+            try:
+                plan.order(self.images, [name])
+            except UsageError as error:
+                broken[name] = error
+        return [name for name in names if name not in broken], broken
+
     def _plan(
         self,
         verbs: Sequence[Verb],
@@ -123,11 +138,14 @@ class ImagePlans:
     def _held(self, names: Sequence[str], listed: Sequence[EngineImage]) -> Held:
         """What the engine holds of all that ``names`` are built on."""
         needed = [self.images[name] for name in plan.order(self.images, names)]
+        if self._options.pull and self.site.offline:
+            raise UsageError(f"--pull: {self.site.origin} says offline; leave one of them out")
         moved = build.moved(needed, listed, self._context) if self._options.pull else ()
         return Held(
-            images=standing(needed, listed),
+            images=versions(needed, listed),
             bases=base_ids(needed, listed),
             moved=frozenset(moved),
+            tags=frozenset(tag for entry in listed for tag in entry.tags),
         )
 
     def _digest(self, image: Image) -> str:
@@ -138,7 +156,7 @@ class ImagePlans:
     def _later(self, verb: Verb, before: Step, *, only_new: bool) -> Step:
         """The step that comes after ``before`` for the same image, and why it is needed."""
         image = before.image
-        if before.needed:
+        if before.changes:
             reason = f"after {before.key}"
         elif self._options.force:
             reason = "--force"
@@ -160,15 +178,22 @@ class ImagePlans:
     def _untested(self, verb: Verb, before: Step) -> str:
         """Why the tests have to be run again; "" where they passed on the same as stands now."""
         name = before.image.name
-        known = records.read(self._workspace.record(name, KINDS[verb])) or {}
+        known = self._tested(name, verb)
         if not known:
             return "not tested yet"
         # Looking only: what is kept is given its common tag when a run says so.
         subject: Any = before.held if verb is Verb.TEST else self._kept(before)
         now = self._test_key(name, subject)
-        if known["key"]["tests"] != now["tests"]:
+        if known["key"].get("tests") != now["tests"]:
             return "its tests changed"
         return "" if known["key"] == now else "what was tested is another"
+
+    def _tested(self, name: str, verb: Verb) -> dict[str, Any]:
+        """The record of tests that passed; empty where there is none of the right shape."""
+        known = records.read(self._workspace.record(name, KINDS[verb])) or {}
+        key, report = known.get("key"), known.get("report")
+        sound = isinstance(key, dict) and isinstance(report, dict) and set(report) == REPORT
+        return known if sound else {}
 
     def _test_key(self, name: str, subject: BuiltImage | Sif) -> dict[str, Any]:
         return {
@@ -189,8 +214,7 @@ class ImagePlans:
             from sifline.stages import convert
 
             return convert.standing(step.image, self._workspace)
-        known = records.read(self._workspace.record(step.image.name, KINDS[step.verb])) or {}
-        report = known["report"]
+        report = self._tested(step.image.name, step.verb)["report"]
         return TestReport(**{**report, "skip_reasons": tuple(report["skip_reasons"])})
 
     def _known(self, names: Iterable[str]) -> tuple[str, ...]:

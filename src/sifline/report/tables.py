@@ -33,12 +33,19 @@ if TYPE_CHECKING:
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Return ``rows`` under ``head``, columns aligned, the last one left ragged."""
-    lines = [list(head), *(list(row) for row in rows)]
+    lines = [list(head), *([_on_one_line(cell) for cell in row] for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
         for line in lines
     )
+
+
+def _on_one_line(cell: str) -> str:
+    """A text from outside, such as the value of an argument, in a cell."""
+    if cell.isprintable():
+        return cell
+    return "".join(char if char.isprintable() else "?" for char in cell)
 
 
 def checks(results: Sequence[CheckResult]) -> str:
@@ -108,7 +115,7 @@ def _explanation(item: Explanation) -> str:
     if item.image_id:
         when = datetime.fromtimestamp(item.built).astimezone().strftime("%Y-%m-%d %H:%M:%S")
         lines.append(f"  at hand: {short(item.image_id)}, built {when}")
-    lines += [f"  changed: {change}" for change in item.changes]
+    lines += [f"  changed: {change}" for change in item.changes if change != item.reason]
     lines += [f"  note: {note}" for note in item.notes]
     lines += [f"  then {later}" for later in item.later]
     return "\n".join(lines)

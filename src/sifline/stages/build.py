@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,15 +19,15 @@ from sifline.adapters.docker import (
     Docker,
     EngineImage,
     base_ids,
-    standing,
     version_tag,
     versions,
 )
 from sifline.adapters.mmdebstrap import Mmdebstrap
 from sifline.buildcontext import DOCKERFILE, digest, entries
 from sifline.dockerfile import Dockerfile
+from sifline.dockerignore import FILES
 from sifline.errors import MissingError, StepFailed
-from sifline.model import PREPARED, BuiltImage, Image, Step, Workspace
+from sifline.model import PREPARED, SETTINGS, BuiltImage, Image, Step, Workspace
 from sifline.recipe import SHORT, fingerprint, recipe, text
 from sifline.references import normalise
 from sifline.runner import CommandFailed, Context
@@ -43,11 +44,12 @@ class Surroundings:
     """What a build is given beside its recipe, and what does not count as a change.
 
     ``proxies`` are build arguments that the engine knows by itself; ``secrets`` are options as
-    docker takes them, by id; ``commit`` is the commit of the checkout.
+    docker takes them, by id; ``hide`` is what they hold; ``commit`` is the commit of the checkout.
     """
 
     proxies: Mapping[str, str] = field(default_factory=dict)
     secrets: Mapping[str, str] = field(default_factory=dict)
+    hide: tuple[str, ...] = ()
     offline: bool = False
     commit: str = ""
 
@@ -64,6 +66,9 @@ def moved(images: Iterable[Image], listed: Sequence[EngineImage], context: Conte
     }
     found = set()
     for base in sorted({base for image in images for base in image.bases if "@" not in base}):
+        if digests.get(normalise(base)) == set():
+            context.progress(f"{base} came from no registry: left as it is")
+            continue
         context.progress(f"asking for {base}")
         try:
             now = Docker(context.runner).remote_digest(base)
@@ -75,6 +80,27 @@ def moved(images: Iterable[Image], listed: Sequence[EngineImage], context: Conte
         if now not in digests.get(normalise(base), set()):
             found.add(base)
     return found
+
+
+def need(image: Image, around: Surroundings, listed: Sequence[EngineImage]) -> None:
+    """Make sure that what the image needs is to be had, before anything is begun.
+
+    :raises MissingError: naming the secret, or the foreign image at an offline site.
+    """
+    known = _known_secrets(around)
+    for name, required in image.secrets:
+        if required and name not in known:
+            raise MissingError(
+                f"{image.name} needs the secret {name}; name it under [secrets] of a site profile"
+                " and use that with --site"
+            )
+    held = base_ids([image], listed)
+    for base in image.bases:
+        if around.offline and base not in held:
+            raise MissingError(
+                f"{image.name} is built on {base}, which is not in the engine, and the site is"
+                " offline; load that image, or name another for it under [bases] of the site"
+            )
 
 
 def settle(step: Step, context: Context) -> BuiltImage:
@@ -92,7 +118,6 @@ def build(
     around: Surroundings,
     *,
     anew: bool = False,
-    pull: bool = False,
 ) -> BuiltImage:
     """Build ``step.image``, preparing its root file system first where it asks for one.
 
@@ -101,14 +126,17 @@ def build(
     :param anew: without the engine's cache, even where another run has just built it.
     :raises StepFailed: naming the step of the Dockerfile, with the end of its log.
     """
+    if step.retag:
+        return replace(settle(step, context), fresh=False)
     image, docker = step.image, Docker(context.runner)
     work = _Build(step, parents, context, around)
     with records.locked(_lock(context.workspace, image.name), context):
-        bases = work.bases(pull=pull)
+        need(image, around, docker.all())
+        bases = work.bases()
         made_of = work.recipe(bases)
         mark = fingerprint(made_of)
         if not anew:
-            (existing,) = standing([image], docker.all()).values()
+            (existing,) = versions([image], docker.all()).values()
             for item in existing:
                 if item.fingerprint == mark:
                     return settle(replace(step, held=item), context)
@@ -130,17 +158,23 @@ class _Build:
         self._docker = Docker(context.runner)
         self._log = context.workspace.logs / f"{self._image.name}.build.log"
         self._digests: dict[str, str] = {}
+        self._pulled = False
 
-    def bases(self, *, pull: bool) -> dict[str, str]:
+    def bases(self) -> dict[str, str]:
         """Return the ids of the foreign images, which are in the engine afterwards."""
-        self._log.unlink(missing_ok=True)
         platforms = {item.reference: item.platform for item in self._image.sources}
         before = base_ids([self._image], self._docker.all()) if self._image.bases else {}
         for base in self._image.bases:
-            if base not in before or pull:
+            if base not in before or base in self._step.pull:
                 self._pull(base, platforms[base])
         listed = self._docker.all() if self._image.bases else ()
         ids = base_ids([self._image], listed)
+        gone = [base for base in self._image.bases if base not in ids]
+        if gone:
+            raise StepFailed(
+                f"building {self._image.name}: {', '.join(gone)} was pulled and is not in the"
+                " engine: somebody removed it; run it again"
+            )
         digests = {entry.image_id: entry.digests for entry in listed}
         self._digests = {base: next(iter(digests[ids[base]]), "") for base in ids}
         return ids
@@ -157,6 +191,8 @@ class _Build:
     def run(self, made_of: Mapping[str, Any], mark: str, *, anew: bool) -> BuiltImage:
         """Build, make sure that nothing changed meanwhile, and only then give it its names."""
         started, image = time.monotonic(), self._image
+        if not self._pulled:  # the log of a build that is kept stays
+            self._log.unlink(missing_ok=True)
         if image.prepare:
             _prepare(image, self._context, anew=anew)
         reason = self._step.reason
@@ -174,6 +210,7 @@ class _Build:
             build_args=dict(image.build_args),
             proxies=self._around.proxies,
             secrets=self._secrets(),
+            hide=self._around.hide,
             target=image.target,
             no_cache=anew,
             log=self._log,
@@ -181,16 +218,16 @@ class _Build:
         )
         files = entries(image.folder, **_context(image, self._context.workspace))
         if context_digest(image, self._context.workspace) != made_of["context"]:
+            self._drop(image_id)
             raise StepFailed(
                 f"building {image.name}: its folder changed while it was built; run it again"
             )
-        self._remember(made_of, mark, image_id, files, time.monotonic() - started)
         for tag in (version_tag(image.name, mark), image.tag):
             self._docker.tag(image_id, tag)
+        self._remember(made_of, mark, image_id, files, time.monotonic() - started)
         before = self._step.held
         if before and before.fingerprint == mark and before.image_id != image_id:
-            # Its tags went to the new one; without a name nobody would ever remove it.
-            self._docker.remove([before.image_id])
+            self._drop(before.image_id)
         (found,) = versions([image], self._docker.all()).values()
         for built in found:
             if built.image_id == image_id:
@@ -199,13 +236,16 @@ class _Build:
             f"{image.name} was built and is not in the engine: another run removed it; run again"
         )
 
+    def _drop(self, image_id: str) -> None:
+        """Remove an image that has no name: nobody else could ask for it, or remove it."""
+        if any(not entry.tags for entry in self._docker.all() if entry.image_id == image_id):
+            self._docker.remove([image_id])
+
     def _pull(self, base: str, platform: str) -> None:
-        if self._around.offline:
-            raise MissingError(
-                f"{self._image.name} is built on {base}, which is not in the engine, and the site"
-                " is offline; load that image, or name another for it under [bases] of the site"
-            )
         self._context.progress(f"pulling {base}")
+        if not self._pulled:
+            self._log.unlink(missing_ok=True)
+        self._pulled = True
         try:
             self._docker.pull(base, platform=platform, log=self._log)
         except CommandFailed as error:
@@ -224,29 +264,25 @@ class _Build:
             else source.reference
             for source in image.sources
         }
-        if all(written == used for written, used in replacements.items()):
+        path = image.folder / DOCKERFILE
+        same = all(key == used for key, used in replacements.items())
+        # The engine follows no link out of the context, and gets no image.toml.
+        if same and not path.is_symlink() and not (image.folder / SETTINGS).is_file():
             return None
-        own = Dockerfile.read(image.folder / DOCKERFILE)
+        own = Dockerfile.read(path)
         path = space.resolved / f"{image.name}.Dockerfile"
         content = own.rewritten(replacements, dict(image.build_args))
         records.write_bytes(path, content.encode("utf-8", "surrogateescape"))
         # The engine looks for it beside the Dockerfile that it is handed.
-        rules = image.folder / f"{DOCKERFILE}.dockerignore"
+        files = [file for name in FILES if (file := image.folder / name).is_file()]
+        rules = files[0].read_bytes() if files else b""
         beside = path.with_name(f"{path.name}.dockerignore")
-        beside.unlink(missing_ok=True)
-        if rules.is_file():
-            records.write_bytes(beside, rules.read_bytes())
+        records.write_bytes(beside, rules + f"\n{SETTINGS}\n".encode())
         return path
 
     def _secrets(self) -> list[str]:
         """The secrets that the Dockerfile asks for, as far as there are any of that id."""
-        known = {**_ca_secret(os.environ), **self._around.secrets}
-        for name, required in self._image.secrets:
-            if required and name not in known:
-                raise MissingError(
-                    f"{self._image.name} needs the secret {name}; name it under [secrets] of a"
-                    " site profile and use that with --site"
-                )
+        known = _known_secrets(self._around)
         return [known[name] for name, _ in self._image.secrets if name in known]
 
     def _remember(
@@ -275,6 +311,10 @@ class _Build:
         )
 
 
+def _known_secrets(around: Surroundings) -> dict[str, str]:
+    return {**_ca_secret(os.environ), **around.secrets}
+
+
 def build_record(workspace: Workspace, name: str, mark: str) -> Path:
     """Return where the record of the build with this fingerprint is."""
     return workspace.record(name, f"build-{mark[:SHORT]}")
@@ -291,22 +331,23 @@ def context_entries(image: Image, workspace: Workspace) -> dict[str, str]:
 
 
 def _context(image: Image, workspace: Workspace) -> dict[str, Any]:
-    # The prepared root file system is described by what it is made of.
-    without = frozenset({PREPARED}) if image.prepare else frozenset()
+    # The prepared root file system is described by what it is made of; of the settings those
+    # that concern the image are in its recipe.
+    without = frozenset({SETTINGS, PREPARED} if image.prepare else {SETTINGS})
     return {"without": without, "cache": workspace.caches / f"{image.name}.context"}
 
 
 def _lock(workspace: Workspace, name: str) -> Path:
     """The lock of an image's builds: one for all checkouts of this user, which share an engine."""
     home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111
-    folder = Path(home) / "sifline" / "locks"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        usable = folder.is_absolute() and os.access(folder, os.W_OK)
-    except OSError:
-        usable = False
+    lock = Path(home) / "sifline" / "locks" / f"{name}.build.lock"
+    if lock.is_absolute():
+        with suppress(OSError):
+            lock.parent.mkdir(parents=True, exist_ok=True)
+            if os.access(lock if lock.exists() else lock.parent, os.W_OK):
+                return lock
     # Without a home to write to, at least the runs of this checkout take turns.
-    return (folder if usable else workspace.build / "locks") / f"{name}.build.lock"
+    return workspace.build / "locks" / lock.name
 
 
 def _prepare(image: Image, context: Context, *, anew: bool) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from sifline import records
-from sifline.adapters.docker import Docker, EngineImage, versions
-from sifline.model import PREPARED, Cleaned, Image, Workspace
+from sifline.adapters.docker import Docker, EngineImage, unnamed, version_tag, versions
+from sifline.imagenames import is_name
+from sifline.model import PREPARED, BuiltImage, Cleaned, Image, Workspace
 from sifline.recipe import SHORT
 from sifline.runner import Context
 
@@ -18,7 +19,7 @@ LOGS = ("build", "prepare", "convert", "test-docker", "test-apptainer")
 
 @dataclass(frozen=True, kw_only=True)
 class Parts:
-    """What to remove. ``older_than`` in seconds; ``unused`` spares what is up to date."""
+    """What to remove. ``older_than`` in seconds; ``unused`` spares what is at hand."""
 
     docker: bool = True
     sifs: bool = True
@@ -27,84 +28,119 @@ class Parts:
     unused: bool = False
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Doomed:
+    """An image of ours, and the names by which it is removed; its id where it has none."""
+
+    built: BuiltImage
+    names: tuple[str, ...]
+
+
+def gone(known: Collection[str], workspace: Workspace) -> list[str]:
+    """Return the names of images that were built here and are in images/ no more."""
+    folders = workspace.records.glob("*/build-*.json")
+    return sorted({path.parent.name for path in folders if is_name(path.parent.name)} - {*known})
+
+
 def clean(
     images: Sequence[Image],
     parts: Parts,
     context: Context,
     *,
-    current: Collection[str],
+    at_hand: Collection[str] = (),
     dry: bool = False,
 ) -> Cleaned:
     """Remove ``parts`` of ``images``; what a container uses is kept, and named.
 
-    :param current: the ids of the images that are up to date.
+    :param at_hand: the ids of images to spare: they are up to date, or the last ones built.
     :param dry: remove nothing, only say what would go.
     """
     engine, before = Docker(context.runner), time.time() - parts.older_than
     listed = engine.all() if parts.docker or parts.unused else ()
-    cleaned = Cleaned(removed=(), kept=(), freed=0)
+    removed, kept, freed = list[tuple[str, int]](), list[str](), 0
     if parts.docker:
-        cleaned = _clean_images(images, listed, engine, before, current if parts.unused else ())
-        if cleaned.removed and not dry:
-            size = engine.layers_size()
-            engine.remove([tag for names, _ in cleaned.removed for tag in names.split(", ")])
-            cleaned = replace(cleaned, freed=size - engine.layers_size())
-    removed, freed = [(f"image {names}", size) for names, size in cleaned.removed], cleaned.freed
-    for path in _files(images, parts, context.workspace, current, listed):
-        status = path.lstat()
+        doomed = _doomed(images, parts, listed, at_hand, context.workspace)
+        used = engine.used_images()
+        tagged = engine.tagged([item.built.image_id for item in doomed])
+        doomed = [item for item in doomed if tagged.get(item.built.image_id, 0) <= before]
+        for item in doomed:
+            if item.built.image_id in used:
+                kept.append(f"image {', '.join(item.names)}: a container uses it")
+        doomed = [item for item in doomed if item.built.image_id not in used]
+        removed += [(f"image {', '.join(item.names)}", item.built.size) for item in doomed]
+        freed = 0 if dry else _remove(engine, [name for item in doomed for name in item.names])
+    files = [*_files(images, parts, context.workspace, at_hand, listed)]
+    for path, status in [(path, path.lstat()) for path in files]:
         if status.st_mtime <= before:
             freed += status.st_size
             removed.append((str(path.relative_to(context.workspace.root)), status.st_size))
             if not dry:
                 path.unlink()
-    return Cleaned(removed=tuple(removed), kept=cleaned.kept, freed=freed)
+    return Cleaned(removed=tuple(removed), kept=tuple(kept), freed=freed)
 
 
-def _clean_images(
+def _doomed(
     images: Sequence[Image],
+    parts: Parts,
     listed: Sequence[EngineImage],
-    engine: Docker,
-    before: float,
-    spared: Collection[str],
-) -> Cleaned:
-    """Say which images go, by their tags, and which stay since containers use them."""
-    removed, kept, used = list[tuple[str, int]](), list[str](), engine.used_images()
-    found = [built for item in versions(images, listed).values() for built in item]
-    tagged = engine.tagged([built.image_id for built in found])
-    for built in found:
-        if built.image_id in spared or tagged.get(built.image_id, 0) > before:
-            continue
-        prefix = f"sifline/{built.image.name}:"
-        names = ", ".join(tag for tag in built.tags if tag.startswith(prefix))
-        if built.image_id in used:
-            kept.append(f"image {names}: a container uses it")
-        else:
-            removed.append((names, built.size))
-    return Cleaned(removed=tuple(removed), kept=tuple(kept), freed=0)
+    at_hand: Collection[str],
+    space: Workspace,
+) -> list[_Doomed]:
+    """Return the images to remove, by our own tags: others may have given them more."""
+    found = []
+    for name, items in versions(images, listed).items():
+        for built in items:
+            mark = built.fingerprint
+            # What other checkouts use, and what has no folder here, goes only if built here.
+            anyhow = (space.images / name).is_dir() and not parts.unused
+            ours = anyhow or _record(space, name, mark).is_file()
+            if ours and not (parts.unused and built.image_id in at_hand):
+                tags = {version_tag(name, mark), built.image.tag}.intersection(built.tags)
+                found.append(_Doomed(built=built, names=tuple(sorted(tags))))
+    if parts.unused:
+        for built in unnamed(images, listed):
+            found.append(_Doomed(built=built, names=(built.image_id,)))
+    return found
+
+
+def _remove(engine: Docker, names: Sequence[str]) -> int:
+    """Remove ``names``; return the bytes that are free then, as far as the engine tells."""
+    if not names:
+        return 0
+    before = engine.layers_size()
+    engine.remove(names)
+    after = engine.layers_size()
+    return max(0, before - after) if before is not None and after is not None else 0
+
+
+def _record(space: Workspace, name: str, mark: str) -> Path:
+    return space.record(name, f"build-{mark[:SHORT]}")
 
 
 def _files(
     images: Sequence[Image],
     parts: Parts,
     space: Workspace,
-    current: Collection[str],
+    at_hand: Collection[str],
     listed: Sequence[EngineImage],
 ) -> Iterator[Path]:
     """Yield the files to remove, as far as they exist."""
-    held = {
-        built.fingerprint[:SHORT] for found in versions(images, listed).values() for built in found
-    }
+    by_name = versions(images, listed)
     for image in images:
         name, found = image.name, list[Path]()
         record = records.read(space.record(name, "convert")) or {}
-        if parts.sifs and not (parts.unused and record.get("image_id") in current):
+        if parts.sifs and not (parts.unused and record.get("image_id") in at_hand):
             found.append(space.sif(name))
-        if parts.state and parts.unused:
-            builds = space.records.joinpath(name).glob("build-*.json")
-            found += [path for path in builds if path.stem.removeprefix("build-") not in held]
+        if parts.state and parts.unused and image.folder.is_dir():
+            held = {_record(space, name, built.fingerprint) for built in by_name[name]}
+            found += sorted({*space.records.joinpath(name).glob("build-*.json")} - held)
         elif parts.state:
-            found += space.records.joinpath(name).glob("*.json")
+            # Only what was made here is known by a record.
+            made = space.record(name, "prepare").is_file()
+            found += [image.folder / PREPARED] if made else []
+            found += sorted(space.records.joinpath(name).glob("*.json"))
             found += [space.logs / f"{name}.{kind}.log" for kind in LOGS]
-            found += [space.caches / f"{name}.context", space.resolved / f"{name}.Dockerfile"]
-            found += [image.folder / PREPARED] if image.prepare else []
+            resolved = space.resolved / f"{name}.Dockerfile"
+            found += [resolved, resolved.with_name(f"{resolved.name}.dockerignore")]
+            found.append(space.caches / f"{name}.context")
         yield from (path for path in found if path.is_file())

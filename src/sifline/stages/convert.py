@@ -33,6 +33,8 @@ PREFIX = "org.sifline."
 COPIES = 3.7
 RESERVE = 64 << 20
 
+# What is told of a SIF without reading it.
+KEPT = {"image_id", "fingerprint", "commit", "sha256", "size", "stamp", "compression"}
 UP_TO_DATE, NO_SIF = "up to date", "there is no SIF"
 
 # Apptainer looks the command up only after the file system is mounted and the namespaces stand.
@@ -128,7 +130,8 @@ def standing(image: Image, workspace: Workspace) -> Sif:
     stamp = vars(Stamp.of(path))
     if record["stamp"] != stamp:  # touched: its content was found to be the same
         record = {**record, "stamp": stamp}
-        records.write(place, record)
+        with suppress(OSError):  # it is looked at again next time
+            records.write(place, record)
     return _sif(image, path, record)
 
 
@@ -153,12 +156,12 @@ def state(name: str, built: BuiltImage | None, workspace: Workspace) -> str:
 
 def changed(record: Mapping[str, Any] | None, built: BuiltImage, compression: Compression) -> str:
     """Say why a SIF made as ``record`` says is not the one wanted; "" where it is."""
-    if record is None:
+    if record is None or not record.keys() >= KEPT:  # a file may hold anything
         return "no record of its conversion"
     if record.get("image_id") != built.image_id:
         return "the image is another"
     if record.get("compression") != compression.mksquashfs:
-        return "the compression is another"
+        return f"its compression: {record['compression']} → {compression.mksquashfs}"
     return ""
 
 

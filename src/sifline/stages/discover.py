@@ -129,6 +129,11 @@ def _source(
     """
     name, text = last_part(used.text), used.text
     if text.partition("/")[0] == PREFIX and text.count("/") == 1:
+        if "@" in text:
+            raise UsageError(
+                f"{folder / DOCKERFILE}: line {used.line}: {text}: images of this repository are"
+                " named without a digest; remove it"
+            )
         if name not in known:
             raise UsageError(
                 f"{folder / DOCKERFILE}: line {used.line}: is built on {PREFIX}/{name}, but there"
@@ -152,5 +157,9 @@ def arguments(pairs: Sequence[str]) -> dict[str, str]:
         name, equals, value = pair.partition("=")
         if not equals or not name:
             raise UsageError(f"--build-arg {pair!r}: takes NAME=value")
+        if name in PROXY_ARGUMENTS:
+            raise UsageError(
+                f"--build-arg {name}: would stay in the image; name it under [proxies] of a site"
+            )
         found[name] = value
     return found

@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sifline.model import Explanation, Step
-from sifline.recipe import differences, file_differences
+from sifline.recipe import CONTEXT_CHANGED, differences, file_differences
 
-CONTEXT_CHANGED = "its Dockerfile or context changed"
 UNTOLD = "which file is not known: this checkout has no record of that build"
 NAMED_FILES = 20
 
@@ -43,11 +42,12 @@ def explain(
     before = record or {}
     notes = [
         f"{tool} was {old} then and is {tools[tool]} now; that alone is no reason to build"
-        for tool, old in before.get("tools", {}).items()
+        for tool, old in _table(before.get("tools")).items()
         if tool in tools and tools[tool] != old
     ]
-    if before.get("commit") and commit and before["commit"] != commit:
-        notes.append(f"the commit was {_short(before['commit'])} then, now {_short(commit)}")
+    old = str(before.get("commit", ""))
+    if old and commit and old != commit:
+        notes.append(f"the commit was {_short(old)} then, now {_short(commit)}")
     return Explanation(
         name=step.image.name,
         needed=step.needed,
@@ -59,14 +59,20 @@ def explain(
     )
 
 
+def _table(value: object) -> Mapping[str, str]:
+    """A table of a record; a file may hold anything."""
+    return value if isinstance(value, dict) else {}
+
+
 def _short(commit: str) -> str:
     number, dash, dirty = commit.partition("-")
     return f"{number[:12]}{dash}{dirty}"
 
 
 def _files(record: Mapping[str, Any] | None, now: Mapping[str, str]) -> list[str]:
-    if record is None:
+    before = record.get("files") if record else None
+    if not isinstance(before, dict):
         return [f"{CONTEXT_CHANGED}; {UNTOLD}"]
-    found = [f"file {line}" for line in file_differences(record["files"], now)]
+    found = [f"file {line}" for line in file_differences(before, now)]
     more = len(found) - NAMED_FILES
     return [*found[:NAMED_FILES], *([f"and {more} more files"] if more > 0 else [])]

@@ -18,12 +18,14 @@ NOT_THERE = "not in the engine"
 class Held:
     """What the engine holds: our images by name, the one at hand first; foreign ones' ids.
 
-    ``moved`` names the foreign images that are another in their registry by now.
+    ``moved`` names the foreign images that are another in their registry by now, ``tags`` all
+    tags there are; None where they do not matter.
     """
 
     images: Mapping[str, Sequence[BuiltImage]] = field(default_factory=dict)
     bases: Mapping[str, str] = field(default_factory=dict)
     moved: frozenset[str] = frozenset()
+    tags: frozenset[str] | None = None
 
 
 def order(images: Mapping[str, Image], wanted: Iterable[str]) -> tuple[str, ...]:
@@ -80,7 +82,7 @@ def _step(
 ) -> Step:
     versions = held.images.get(image.name, ())
     at_hand = versions[0] if versions else None
-    new = [name for name in image.parents if before[name].needed]
+    new = [name for name in image.parents if before[name].changes]
     made_of = _recipe(image, before, held, at_hand, context_of)
     # With a parent still to be built the recipe names the one that it replaces.
     mark = fingerprint(made_of) if made_of and not new else ""
@@ -91,12 +93,17 @@ def _step(
         reason = f"{', '.join(moved)} has moved in its registry"
     if not reason and forced:
         reason = "--force"
+    retag = not reason and held.tags is not None and image.tag not in held.tags
+    if retag:
+        reason = f"its tag {image.tag} is gone"
     return Step(
         verb=Verb.BUILD,
         image=image,
         reason=reason,
         needed=bool(reason),
         needs=tuple(before[name].key for name in image.parents),
+        pull=tuple(moved),
+        retag=retag,
         recipe=made_of,
         fingerprint=mark,
         held=same or at_hand,

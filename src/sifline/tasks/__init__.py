@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from sifline import imagenames
 from sifline.errors import SiflineError, UsageError, did_you_mean
-from sifline.tasks import cluster, flags, images
+from sifline.tasks import cluster, flags, images, project
 from sifline.tasks.support import Run, complain, guarded
 
 # Invoke and all it needs take ten times as long to load as the rest of this: shell
@@ -23,6 +23,14 @@ if TYPE_CHECKING:
 
 Body = Callable[..., None]
 
+# What only looks, and what can tell what it would do.
+DRY = frozenset(
+    {
+        *images.LOOKING,
+        *(images.build, images.test, images.convert, images.make, images.clean, images.info),
+        *(cluster.status, project.doctor, project.completion),
+    }
+)
 PROGRAMS = frozenset({"invoke", "inv", "__main__.py"})
 
 
@@ -80,6 +88,9 @@ def _refuse_unknown(argv: Sequence[str], names: Sequence[str], workspace: Worksp
             raise imagenames.unknown(name, workspace)
         if dot and name in names and verb.isalpha() and verb not in verbs:
             raise UsageError(f"no verb {verb!r}.{did_you_mean(verb, verbs)} See invoke --list.")
+    left = flags.place(argv[1:]).waiting
+    if left and left.takes is flags.Takes.VALUE:
+        raise UsageError(f"{left.written[0]}: takes a value, and there is none")
 
 
 def _verb(
@@ -94,7 +105,7 @@ def _verb(
         for name in names
     }
     tasks["all"] = OwnTask(
-        _call(_for_all(verb), workspace, names),
+        _call(_for_all(verb), workspace, names, verb=verb),
         name="all",
         help=f"{what} With --all: every image.",
         flags=flags.parameters(verb, over_all=True),
@@ -127,12 +138,26 @@ def _task(body: Body, workspace: Workspace) -> OwnTask:
     )
 
 
-def _call(body: Body, workspace: Workspace, names: Sequence[str]) -> Body:
-    """Give ``body`` its first two arguments, and one place where its errors end."""
+def _call(
+    body: Body, workspace: Workspace, names: Sequence[str], *, verb: Body | None = None
+) -> Body:
+    """Give ``body`` its first two arguments, and one place where its errors end.
+
+    :param verb: the function that people know, where ``body`` is one around it.
+    """
 
     def call(c: Any, **given: Any) -> None:
         run = Run(workspace, c)
-        guarded(lambda: body(run, names, **given), debug=run.debug)
+
+        def checked() -> None:
+            known = verb or body
+            if run.dry and known not in DRY:
+                raise UsageError(
+                    f"--dry: {known.__name__} cannot tell what it would do; leave --dry out"
+                )
+            body(run, names, **given)
+
+        guarded(checked, debug=run.debug)
 
     return call
 

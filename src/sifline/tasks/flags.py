@@ -20,7 +20,7 @@ HELP = {
     "docker": "remove the Docker images",
     "file": "the cluster file to bring up",
     "force": "even where nothing changed",
-    "format": "text, dot, mermaid or svg",
+    "format": "text, dot, mermaid or svg; default: by the ending of --output",
     "gpus": "GPUs to hand in: all, or a number",
     "jobs": "how many steps run at once; default: one per core",
     "json": "print JSON",
@@ -40,7 +40,7 @@ HELP = {
     "site": "a site profile of sites/",
     "state": "remove records, logs and prepared root file systems",
     "suite": "one suite, or several with commas",
-    "unused": "only what no image in images/ uses any more",
+    "unused": "only what is not at hand: older versions and, with --all, what has no folder now",
     "user": "who to be inside",
     "volume": "bind a folder, as SOURCE:TARGET; may be repeated",
 }
@@ -63,6 +63,7 @@ class Flag:
     name: str
     written: tuple[str, ...]
     takes: Takes = Takes.NOTHING
+    number: bool = False
     help: str = ""
 
 
@@ -104,6 +105,7 @@ def _flag(parameter: inspect.Parameter, taken: set[str]) -> Flag:
         name=parameter.name,
         written=tuple(written),
         takes=Takes.NOTHING if isinstance(parameter.default, bool) else Takes.VALUE,
+        number=type(parameter.default) is int,
         help=HELP.get(parameter.name, ""),
     )
 
@@ -200,7 +202,12 @@ class Place:
 
         :raises UsageError: naming the nearest flags.
         """
-        written = word.partition("=")[0]
+        written, equals, value = word.partition("=")
+        waited, told = (self.waiting, word) if self._is_value(word) else (None, "")
+        if equals and not waited:
+            waited, told = self.flag(written), value
+        if not self.ended and waited and waited.number and not told.isdecimal():
+            raise UsageError(f"--{waited.name} {told!r}: takes a whole number")
         if self.ended or self.flags is None or self._is_value(word) or self.flag(written):
             return
         name = written.removeprefix("--")

@@ -14,6 +14,7 @@ from sifline.tasks.support import Run, one_of, seconds
 Body = Callable[..., None]
 
 RUNTIMES = ("docker", "apptainer")
+ENDINGS = {".svg": "svg", ".dot": "dot", ".gv": "dot", ".mmd": "mermaid"}
 GRAPH_FORMATS = ("text", "dot", "mermaid", "svg")
 
 SEEING = ("site", "build_arg")
@@ -159,12 +160,13 @@ def explain(run: Run, images: Sequence[str], *, json: bool = False) -> None:
 
 
 @options(*SEEING)
-def graph(run: Run, images: Sequence[str], *, format: str = "text", output: str = "") -> None:
+def graph(run: Run, images: Sequence[str], *, format: str = "", output: str = "") -> None:
     """Print what is built on what: as text, for dot or mermaid, or as an SVG for a browser."""
     from sifline.report import graphs
 
-    one_of("format", format, GRAPH_FORMATS)
-    drawn = graphs.render(run.pipeline.graph(images), format)
+    chosen = format or ENDINGS.get(Path(output).suffix, "text")
+    one_of("format", chosen, GRAPH_FORMATS)
+    drawn = graphs.render(run.pipeline.graph(images), chosen)
     if output:
         run.write(Path(output), drawn)
     else:
@@ -191,7 +193,9 @@ def _carry_out(
 
     wanted = getattr(plans, verbs)
     if run.dry:
-        run.print(tables.plan(run.pipeline.plan(wanted, images, only_new=only_new)))
+        planned = run.pipeline.dry(wanted, images, only_new=only_new)
+        run.print(tables.plan(planned.steps))
+        planned.check()
         return
     done = run.pipeline.run(wanted, images, only_new=only_new)
     verb = Verb[shown]

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from sifline.pipeline import Pipeline
 
 INTERRUPTED = 130
+MAX_DIGITS = 6
 UNITS = {"m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
 
@@ -59,14 +60,23 @@ class Run:
 
     def print(self, text: str) -> None:
         """Print a result to standard output; progress goes to standard error."""
-        sys.stdout.write(text.rstrip("\n") + "\n")
+        # Names of files may be no text at all.
+        encoding = sys.stdout.encoding or "utf-8"
+        shown = text.rstrip("\n").encode(encoding, "backslashreplace").decode(encoding)
+        sys.stdout.write(shown + "\n")
 
     def write(self, path: Path, text: str) -> None:
-        """Write a result to a file, whole or not at all."""
+        """Write a result to a file, whole or not at all; a pipe or device as it comes."""
         from sifline import records
 
+        content = f"{text.rstrip()}\n".encode()
+        if not path.absolute().parent.is_dir():
+            raise UsageError(f"--output {path}: there is no folder {path.parent}; make it first")
         try:
-            records.write_bytes(path, f"{text.rstrip()}\n".encode())
+            if path.exists() and not path.is_file():
+                path.write_bytes(content)
+            else:
+                records.write_bytes(path, content)
         except OSError as error:
             raise UsageError(f"--output {path}: cannot be written: {error.strerror}") from None
         self.print(f"written to {path}")
@@ -90,17 +100,25 @@ def guarded(body: Callable[[], None], *, debug: bool) -> None:
             signal.signal(number, _terminate)
     try:
         body()
-    except SiflineError as error:
-        if debug:
+    except (SiflineError, KeyboardInterrupt, OSError) as error:
+        if debug and not isinstance(error, KeyboardInterrupt):
             raise
-        raise Exit(complain(error), error.exit_code) from None
-    except KeyboardInterrupt:
-        raise Exit(
-            "\nerror: interrupted; nothing half-made is left, the same command goes on from here",
-            INTERRUPTED,
-        ) from None
-    except BrokenPipeError:
-        raise Exit("", 0) from None
+        raise Exit(*_told(error)) from None
+
+
+def _told(error: SiflineError | KeyboardInterrupt | OSError) -> tuple[str, int]:
+    """What the user reads, and the exit code."""
+    if isinstance(error, SiflineError):
+        return complain(error), error.exit_code
+    if isinstance(error, BrokenPipeError):
+        return "", 0
+    if isinstance(error, OSError):
+        where = f"{error.filename}: " if error.filename else ""
+        return f"error: {where}{error.strerror}; mend that and run it again", 1
+    return (
+        "\nerror: interrupted; nothing half-made is left, the same command goes on from here",
+        INTERRUPTED,
+    )
 
 
 def complain(error: SiflineError) -> str:
@@ -133,6 +151,6 @@ def seconds(flag: str, text: str) -> float:
     if not text:
         return 0
     number, unit = text[:-1], text[-1]
-    if unit not in UNITS or not number.isdecimal():
+    if unit not in UNITS or not number.isdecimal() or len(number) > MAX_DIGITS:
         raise UsageError(f"--{flag} {text!r}: takes a number and {', '.join(UNITS)}, such as 7d")
     return int(number) * UNITS[unit]
