@@ -200,6 +200,29 @@ def test_an_unknown_verb_gets_the_nearest_names(project: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (("biuld", "--all"), "no task 'biuld'. Did you mean build?"),
+        (("--help", "biuld"), "no task 'biuld'. Did you mean build?"),
+        (("build", "hello-mpi"), "say build.hello-mpi"),
+        (("cluster.stat",), "Did you mean cluster.status"),
+    ],
+)
+def test_a_word_that_is_no_task_is_refused_with_what_to_say(
+    project: Path, words: tuple[str, ...], message: str
+) -> None:
+    assert message in refused(project, *words)
+
+
+def test_tasks_of_other_makes_are_left_to_invoke(project: Path) -> None:
+    tasks = project / "tasks.py"
+    own = "from invoke import task\n@task\ndef own(c): print('ran')\nns.add_task(own)\n"
+    tasks.write_text(f"{tasks.read_text()}\n{own}")
+
+    assert invoke(project, "own").stdout == "ran\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
         (("--lst",), "invoke has no flag --lst. Did you mean --list"),
         (("build", "--al"), "build has no flag --al. Did you mean --all"),
         (("build.hello-mpi", "--all"), "build.hello-mpi has no flag --all."),

@@ -79,6 +79,7 @@ def _refuse_unknown(argv: Sequence[str], names: Sequence[str], workspace: Worksp
     if Path(argv[0]).name not in PROGRAMS or "--complete" in argv:
         return
     verbs = {verb.__name__ for verb in images.VERBS}
+    alone = _ours_alone(workspace.root / "tasks.py")
     for here, word in flags.walk(argv[1:]):
         here.check(word)
         if not here.names_task(word):
@@ -88,9 +89,28 @@ def _refuse_unknown(argv: Sequence[str], names: Sequence[str], workspace: Worksp
             raise imagenames.unknown(name, workspace)
         if dot and name in names and verb.isalpha() and verb not in verbs:
             raise UsageError(f"no verb {verb!r}.{did_you_mean(verb, verbs)} See invoke --list.")
+        if alone and flags.of_task(word) is None:
+            raise _no_task(word, here.task, names)
     left = flags.place(argv[1:]).waiting
     if left and left.takes is flags.Takes.VALUE:
         raise UsageError(f"{left.written[0]}: takes a value, and there is none")
+
+
+def _ours_alone(path: Path) -> bool:
+    try:
+        return flags.ours_alone(path.read_text(encoding="utf-8", errors="replace"))
+    except OSError:
+        return False
+
+
+def _no_task(word: str, before: str, names: Sequence[str]) -> UsageError:
+    """Return the error for a word that is no task, behind the task ``before``."""
+    verb = before.partition(".")[0]
+    if word in names and verb in {item.__name__ for item in images.VERBS}:
+        return UsageError(f"an image belongs to the name of the task: say {verb}.{word}")
+    tasks = [body.__name__ for body in (*images.VERBS, *flags.SINGLE)]
+    tasks += [f"cluster.{body.__name__}" for body in cluster.GROUP]
+    return UsageError(f"no task {word!r}.{did_you_mean(word, tasks)} See invoke --list.")
 
 
 def _verb(

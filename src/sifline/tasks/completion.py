@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,10 +16,6 @@ SHELLS = ("bash", "zsh", "fish")
 
 # How main ends; the scripts know them. Where it ends in any other way, they ask Invoke.
 DONE, FILES, ASK_INVOKE = 0, 10, 11
-
-# A task file that uses Invoke itself has tasks besides ours: only Invoke knows them all.
-USES_INVOKE = re.compile(r"^\s*(?:from|import)\s+invoke\b", re.MULTILINE)
-USES_US = re.compile(r"^\s*(?:from|import)\s+sifline\.tasks\b", re.MULTILINE)
 
 # By flag: the value is the path of a file or folder; it is several words with commas.
 PATHS = frozenset({"file", "output", "volume", "invoke config", "invoke search-root"})
@@ -135,7 +130,7 @@ def _root(here: Place, folder: Path) -> Path | None:
         for path in (parent / f"{name}.py", parent / name / "__init__.py"):
             if path.is_file():
                 text = path.read_text(encoding="utf-8", errors="replace")
-                return parent if USES_US.search(text) and not USES_INVOKE.search(text) else None
+                return parent if flags.ours_alone(text) else None
     return None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
@@ -46,6 +47,16 @@ HELP = {
 }
 SINGLE = (*cluster.TOP, *project.TOP)
 ALL = inspect.Parameter("all", inspect.Parameter.KEYWORD_ONLY, default=False)
+
+
+# A task file that uses Invoke itself has tasks besides ours: only Invoke knows them all.
+_USES_INVOKE = re.compile(r"^\s*(?:from|import)\s+invoke\b", re.MULTILINE)
+_USES_US = re.compile(r"^\s*(?:from|import)\s+sifline\.tasks\b", re.MULTILINE)
+
+
+def ours_alone(text: str) -> bool:
+    """Tell whether the task file of that content has no tasks but ours."""
+    return bool(_USES_US.search(text)) and not _USES_INVOKE.search(text)
 
 
 class Takes(Enum):

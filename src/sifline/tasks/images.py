@@ -199,7 +199,8 @@ def _carry_out(
         return
     done = run.pipeline.run(wanted, images, only_new=only_new)
     verb = Verb[shown]
-    run.print(tables.results(verb, done.of(verb)))
+    if found := done.of(verb):
+        run.print(tables.results(verb, found))
     done.check()
 
 
