@@ -61,7 +61,8 @@ class Dockerfile:
 
     ``text`` is the file's, its line ends kept, bytes that are no UTF-8 as ``surrogateescape``.
     ``arguments`` are the names that ARG declares anywhere, ``stages`` those of the named stages,
-    ``secrets`` the ids that RUN mounts and whether it fails without.
+    ``secrets`` the ids that RUN mounts and whether it fails without, ``frontend`` the image that
+    is to read the file itself, "" for the engine's own reader.
     """
 
     path: Path
@@ -69,6 +70,7 @@ class Dockerfile:
     arguments: tuple[str, ...]
     stages: tuple[str, ...]
     secrets: tuple[tuple[str, bool], ...]
+    frontend: str
     _syntax: Syntax = field(repr=False)
 
     @classmethod
@@ -88,6 +90,7 @@ class Dockerfile:
             arguments=syntax.declared,
             stages=tuple(dict.fromkeys(stage.name for stage in syntax.stages if stage.name)),
             secrets=syntax.secrets,
+            frontend=syntax.frontend,
             _syntax=syntax,
         )
 

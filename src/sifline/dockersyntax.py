@@ -54,9 +54,13 @@ class Stage:
 
 @dataclass(frozen=True, kw_only=True)
 class Syntax:
-    """All that was found; ``defaults`` are the words of ARG before the first FROM."""
+    """All that was found; ``defaults`` are the words of ARG before the first FROM.
+
+    ``frontend`` is the image of the ``syntax`` directive that is to read the file; "" for none.
+    """
 
     escape: str
+    frontend: str
     declared: tuple[str, ...]
     defaults: tuple[tuple[int, str], ...]
     secrets: tuple[tuple[str, bool], ...]
@@ -113,6 +117,7 @@ class Parser:
     def __init__(self, path: Path, text: str) -> None:
         self.path, self.text = path, text
         self.escape = "\\"
+        self.frontend = ""
         self.declared: dict[str, None] = {}
         self.defaults: list[tuple[int, str]] = []
         self.secrets: dict[str, bool] = {}
@@ -134,6 +139,7 @@ class Parser:
             )
         return Syntax(
             escape=self.escape,
+            frontend=self.frontend,
             declared=tuple(self.declared),
             defaults=tuple(self.defaults),
             secrets=tuple(self.secrets.items()),
@@ -146,7 +152,7 @@ class Parser:
         )
 
     def _directives(self) -> None:
-        """Find the escape character; directives end at the first line that is none."""
+        """Find what the directives say; they end at the first line that is none."""
         seen: set[str] = set()
         for number, _, line in self._physical():
             match = _DIRECTIVE.fullmatch(line.lstrip())
@@ -156,6 +162,8 @@ class Parser:
             if name in seen:
                 raise refusal(self.path, number, f"a second {name} directive; remove one")
             seen.add(name)
+            if name == "syntax":
+                self.frontend = match[2]
             if name == "escape":
                 if match[2] not in {"\\", "`"}:
                     raise refusal(self.path, number, f"escape is \\ or `, not {match[2]}")

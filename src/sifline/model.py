@@ -126,6 +126,7 @@ class Image:
     target: str = ""
     labels: tuple[tuple[str, str], ...] = ()
     secrets: tuple[tuple[str, bool], ...] = ()
+    frontend: str = ""
     prepare: Prepare | None = None
     category: str = "custom-images"
     compression: tuple[str, int | None] = ("zstd", 3)

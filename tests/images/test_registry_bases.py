@@ -125,6 +125,16 @@ def test_an_offline_site_pulls_nothing(project: Project, base: Base) -> None:
     assert f"{name} is built on {base.name}, which is not in the engine" in done.stderr
 
 
+def test_an_offline_site_has_no_foreign_reader_of_dockerfiles(project: Project) -> None:
+    name = project.image("a", "# syntax=docker/dockerfile:1\nFROM scratch\nCOPY x /\n", x="x")
+    project.site("away", "offline = true\n")
+
+    for words in (("--dry", f"build.{name}"), (f"build.{name}",)):
+        done = project.invoke(*words, "--site", "away")
+        assert done.returncode == 3
+        assert "its line # syntax=docker/dockerfile:1 takes the network" in done.stderr
+
+
 def test_a_site_replaces_a_base_without_touching_the_dockerfile(
     project: Project, base: Base
 ) -> None:

@@ -94,6 +94,11 @@ def need(image: Image, around: Surroundings, listed: Sequence[EngineImage]) -> N
                 f"{image.name} needs the secret {name}; name it under [secrets] of a site profile"
                 " and use that with --site"
             )
+    if around.offline and image.frontend:
+        raise MissingError(
+            f"{image.name}: its line # syntax={image.frontend} takes the network at every build,"
+            " and the site is offline; remove that line"
+        )
     held = base_ids([image], listed)
     for base in image.bases:
         if around.offline and base not in held:
