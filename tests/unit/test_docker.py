@@ -26,7 +26,6 @@ FAILED_BUILD = """\
 def build(runner: RecordingRunner, folder: Path) -> str:
     return Docker(runner).build(
         folder,
-        tags=["sifline/a:latest"],
         labels={"sifline.image": "a"},
         build_args={"V": "1 2"},
         secrets=["id=ca,src=/etc/ca"],
@@ -53,7 +52,6 @@ def test_a_build_is_handed_labels_arguments_and_secrets(tmp_path: Path) -> None:
         ("--label", "sifline.image=a"),
         ("--build-arg", "V=1 2"),
         ("--secret", "id=ca,src=/etc/ca"),
-        ("--tag", "sifline/a:latest"),
         ("--", str(tmp_path)),
     ]:
         assert pair in pairwise(argv)

@@ -43,11 +43,16 @@ class World:
         self.held: dict[str, tuple[BuiltImage, ...]] = {}
         self.builds = 0
 
+    @property
+    def tags(self) -> frozenset[str]:
+        """The common tag of whatever is there."""
+        return frozenset(self.images[name].tag for name, found in self.held.items() if found)
+
     def plan(self, *wanted: str, forced: Sequence[str] = ()) -> tuple[Step, ...]:
         return plan.builds(
             self.images,
             wanted or self.images,
-            Held(images=self.held, bases=self.bases),
+            Held(images=self.held, bases=self.bases, tags=self.tags),
             lambda item: self.content[item.name],
             forced=forced,
         )
@@ -147,11 +152,24 @@ def test_a_base_pruned_from_the_engine_is_no_change() -> None:
 def test_a_base_that_moved_in_its_registry_is_a_reason() -> None:
     world = World(catalog(image("a", bases=["ubuntu"])))
     world.build()
-    held = Held(images=world.held, bases=world.bases, moved=frozenset({"ubuntu"}))
+    moved = frozenset({"ubuntu"})
+    held = Held(images=world.held, bases=world.bases, moved=moved, tags=world.tags)
 
     (step,) = plan.builds(world.images, ["a"], held, lambda _: "first")
 
     assert step.reason == "ubuntu has moved in its registry"
+
+
+def test_an_image_that_lost_its_tag_alone_takes_nothing_along() -> None:
+    world = World(CHAIN)
+    world.build()
+    held = Held(images=world.held, tags=world.tags - {"sifline/a:latest"})
+
+    steps = plan.builds(world.images, world.images, held, lambda _: "first")
+
+    assert [(step.image.name, step.reason, step.changes) for step in steps if step.needed] == [
+        ("a", "its tag sifline/a:latest is gone", False)
+    ]
 
 
 def test_a_forced_image_takes_its_children_along_but_not_its_parents() -> None:

@@ -445,10 +445,14 @@ def test_a_reader_that_went_away_does_not_fail_the_step() -> None:
     os.close(reading)
     stream = os.fdopen(writing, "w", encoding="utf-8")
 
+    came_through = list[str]()
     with Terminal(stream).step("a") as progress:
         progress("one")
+        came_through.append("behind the progress")
+    came_through.append("behind the step")
 
-    with suppress(BrokenPipeError):
+    assert came_through == ["behind the progress", "behind the step"]
+    with pytest.raises(BrokenPipeError):  # so there was something that nobody could read
         stream.close()
 
 

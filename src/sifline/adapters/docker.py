@@ -96,7 +96,6 @@ class Docker:
         self,
         folder: Path,
         *,
-        tags: Sequence[str],
         labels: Mapping[str, str],
         build_args: Mapping[str, str],
         secrets: Sequence[str],
@@ -108,7 +107,7 @@ class Docker:
         target: str = "",
         no_cache: bool = False,
     ) -> str:
-        """Build ``folder`` through BuildKit, tag the result, return its image id.
+        """Build ``folder`` through BuildKit; return the id of the image, which has no name yet.
 
         :param proxies: build arguments whose values, maybe with passwords, no list of processes
             and no log shall show.
@@ -119,7 +118,6 @@ class Docker:
         # Another builder keeps what it builds to itself.
         argv = ["buildx", "build", "--builder", builder(), "--progress", "plain"]
         for flag, values in (
-            ("--tag", tags),
             ("--label", [f"{key}={value}" for key, value in labels.items()]),
             ("--build-arg", [f"{key}={value}" for key, value in build_args.items()]),
             ("--build-arg", [*(proxies or {})]),

@@ -219,6 +219,7 @@ class ImagePipeline(ImagePlans):
         steps = self.plan(MAKE, names)
         tools = Docker(self._context.runner).versions()
         found: dict[str, Explanation] = {}
+        changing = {item.image.name for item in steps if item.verb is Verb.BUILD and item.changes}
         for step in steps:
             name = step.image.name
             if step.verb is not Verb.BUILD:
@@ -229,7 +230,7 @@ class ImagePipeline(ImagePlans):
             found[name] = explain.explain(
                 step,
                 records.read(build.build_record(self._workspace, name, mark)),
-                [found[parent] for parent in step.image.parents if found[parent].needed],
+                [found[parent] for parent in step.image.parents if parent in changing],
                 files=build.context_entries(step.image, self._workspace),
                 tools=tools,
                 commit=self._commit,

@@ -63,6 +63,8 @@ class ImagePlans:
         self._options = options or Options()
         self._workspace = context.workspace
         self._digests: dict[str, str] = {}
+        self._asked: set[str] = set()
+        self._moved: set[str] = set()
 
     @cached_property
     def images(self) -> Mapping[str, Image]:
@@ -140,11 +142,15 @@ class ImagePlans:
         needed = [self.images[name] for name in plan.order(self.images, names)]
         if self._options.pull and self.site.offline:
             raise UsageError(f"--pull: {self.site.origin} says offline; leave one of them out")
-        moved = build.moved(needed, listed, self._context) if self._options.pull else ()
+        if self._options.pull:
+            # A plan that takes the toolbox in asks for its bases alone.
+            new = [image for image in needed if image.name not in self._asked]
+            self._moved |= build.moved(new, listed, self._context)
+            self._asked |= {image.name for image in new}
         return Held(
             images=versions(needed, listed),
             bases=base_ids(needed, listed),
-            moved=frozenset(moved),
+            moved=frozenset(self._moved),
             tags=frozenset(tag for entry in listed for tag in entry.tags),
         )
 

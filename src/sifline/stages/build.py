@@ -204,7 +204,6 @@ class _Build:
         self._context.progress(f"building: {reason}" if reason else "building")
         image_id = self._docker.build(
             image.folder,
-            tags=(),
             file=self._resolved(),
             labels={
                 **dict(image.labels),

@@ -19,13 +19,13 @@ class Held:
     """What the engine holds: our images by name, the one at hand first; foreign ones' ids.
 
     ``moved`` names the foreign images that are another in their registry by now, ``tags`` all
-    tags there are; None where they do not matter.
+    tags there are.
     """
 
     images: Mapping[str, Sequence[BuiltImage]] = field(default_factory=dict)
     bases: Mapping[str, str] = field(default_factory=dict)
     moved: frozenset[str] = frozenset()
-    tags: frozenset[str] | None = None
+    tags: frozenset[str] = frozenset()
 
 
 def order(images: Mapping[str, Image], wanted: Iterable[str]) -> tuple[str, ...]:
@@ -93,7 +93,7 @@ def _step(
         reason = f"{', '.join(moved)} has moved in its registry"
     if not reason and forced:
         reason = "--force"
-    retag = not reason and held.tags is not None and image.tag not in held.tags
+    retag = not reason and image.tag not in held.tags
     if retag:
         reason = f"its tag {image.tag} is gone"
     return Step(
