@@ -6,12 +6,13 @@ import json
 import os
 import re
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from sifline.errors import MissingError
+from sifline.errors import MissingError, StepFailed
 from sifline.runner import CommandFailed, OnLine, Result, Runner
 
 # The whole phrase: the log of a build may speak of permissions, too.
@@ -19,6 +20,8 @@ _DENIED = re.compile("permission denied while trying to connect to the docker", 
 _SILENT = re.compile("Cannot connect to the Docker daemon|error during connect")
 
 SOCKET = Path("/var/run/docker.sock")
+# On what a run starts in the engine: for what work, so that the next one finds what was left.
+LABEL_PURPOSE = "sifline.apptainer"
 ANSWER_SECONDS = 60
 DEFAULT_CONTEXT = "default"
 
@@ -100,6 +103,43 @@ def layers_size() -> int | None:
         return None
 
 
+def is_local() -> bool:
+    """Tell whether the engine is asked through a socket of this machine."""
+    return _socket() is not None
+
+
+@contextmanager
+def exported(container: str) -> Iterator[socket.socket]:
+    """Yield a connection on which the file system of ``container`` comes as a tar.
+
+    The engine's own command copies each byte once more. The connection ends with the stream,
+    whole or not: only the end of the tar itself tells that it is whole.
+
+    :raises MissingError: where the engine is not on this machine, or does not answer.
+    """
+    local = _socket()
+    if local is None:
+        raise MissingError("the Docker engine is on another machine; run this there")
+    try:
+        connection = _asked(local, f"/containers/{container}/export")
+    except OSError as error:
+        raise MissingError(
+            f"the Docker engine does not answer: {error.strerror or error}; run scripts/bootstrap,"
+            " which starts one"
+        ) from None
+    with connection:
+        head = b""
+        while not head.endswith(b"\r\n\r\n") and (byte := connection.recv(1)):
+            head += byte
+        if head.split()[1:2] != [b"200"]:
+            raise StepFailed(
+                "the Docker engine does not hand out the file system:"
+                f" {head.decode(errors='replace').splitlines()[:1]}"
+            )
+        connection.settimeout(None)
+        yield connection
+
+
 def builder() -> str:
     """Return the name of the builder that is the engine itself: that of docker's context."""
     if os.environ.get("DOCKER_HOST"):
@@ -135,12 +175,22 @@ def _context_of_settings() -> str:
 
 def _ask(local: Path, path: str) -> Any:
     """Ask for ``path`` in the oldest dialect of HTTP, in which the answer ends the connection."""
-    with socket.socket(socket.AF_UNIX) as connection:
-        connection.settimeout(ANSWER_SECONDS)
-        connection.connect(str(local))
-        connection.sendall(f"GET {path} HTTP/1.0\r\nHost: docker\r\n\r\n".encode())
+    with _asked(local, path) as connection:
         answer = b"".join(iter(lambda: connection.recv(1 << 16), b""))
     head, _, body = answer.partition(b"\r\n\r\n")
     if head.split()[1:2] != [b"200"]:
         raise ValueError(head.decode(errors="replace"))
     return json.loads(body)
+
+
+def _asked(local: Path, path: str) -> socket.socket:
+    """Return a connection on which the answer comes."""
+    connection = socket.socket(socket.AF_UNIX)
+    try:
+        connection.settimeout(ANSWER_SECONDS)
+        connection.connect(str(local))
+        connection.sendall(f"GET {path} HTTP/1.0\r\nHost: docker\r\n\r\n".encode())
+    except BaseException:
+        connection.close()
+        raise
+    return connection

@@ -114,6 +114,22 @@ class Source:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SifOptions:
+    """How a SIF is made of an image.
+
+    ``level`` None is the tool's own, ``processors`` 0 all that there are, ``budget`` in bytes.
+    ``method`` is ``stream``, ``apptainer``, or "" for the first that can be.
+    """
+
+    compression: str = "zstd"
+    level: int | None = 3
+    processors: int = 0
+    budget: int | None = None
+    over_budget: str = "error"
+    method: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Image:
     """A folder with a Dockerfile, and what is known of it without building it."""
 
@@ -129,7 +145,7 @@ class Image:
     frontend: str = ""
     prepare: Prepare | None = None
     category: str = "custom-images"
-    compression: tuple[str, int | None] = ("zstd", 3)
+    sif: SifOptions = SifOptions()
 
     @property
     def parents(self) -> tuple[str, ...]:
@@ -195,6 +211,7 @@ class BuiltImage:
     fresh: bool
     created: int = 0
     tags: tuple[str, ...] = ()
+    commit: str = ""
     recipe: Mapping[str, Any] = field(default_factory=dict)
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tarfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -38,8 +39,24 @@ def from_archive(archive: Path, layout: Path) -> None:
         raise StepFailed(
             f"the image the engine saved as {archive} is damaged: {error}; convert it again"
         ) from None
-    _write(layout / "index.json", {"schemaVersion": 2, "manifests": [manifest]})
-    _write(layout / "oci-layout", {"imageLayoutVersion": "1.0.0"})
+    _finish(layout, manifest)
+
+
+def without_files(layout: Path, image: Mapping[str, Any]) -> None:
+    """Make the folder ``layout`` of an image that has the settings of ``image``, and no files.
+
+    :param image: what the engine says of the image: its ``Architecture``, ``Os`` and ``Config``.
+    """
+    blobs = layout / "blobs" / "sha256"
+    blobs.mkdir(parents=True)
+    layer = _blob(blobs, bytes(2 * tarfile.BLOCKSIZE), f"{_OCI}layer.v1.tar")
+    config = {
+        "architecture": image.get("Architecture", ""),
+        "os": image.get("Os", ""),
+        "config": image.get("Config") or {},
+        "rootfs": {"type": "layers", "diff_ids": [layer["digest"]]},
+    }
+    _finish(layout, _image(blobs, json.dumps(config).encode(), [layer]))
 
 
 def _manifest(tar: tarfile.TarFile, blobs: Path) -> dict[str, Any]:
@@ -50,17 +67,29 @@ def _manifest(tar: tarfile.TarFile, blobs: Path) -> dict[str, Any]:
     names, expected = image["Layers"] or [], config["rootfs"].get("diff_ids") or []
     if len(names) != len(expected):
         raise ValueError(f"it has {len(names)} layers instead of {len(expected)}")
+    layers = [
+        _layer(_member(tar, name), digest, blobs)
+        for name, digest in zip(names, expected, strict=True)
+    ]
+    return _image(blobs, text, layers)
+
+
+def _image(blobs: Path, config: bytes, layers: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Write an image's configuration and manifest; return the descriptor of the manifest."""
     kind = f"{_OCI}manifest.v1+json"
     manifest = {
         "schemaVersion": 2,
         "mediaType": kind,
-        "config": _blob(blobs, text, f"{_OCI}config.v1+json"),
-        "layers": [
-            _layer(_member(tar, name), digest, blobs)
-            for name, digest in zip(names, expected, strict=True)
-        ],
+        "config": _blob(blobs, config, f"{_OCI}config.v1+json"),
+        "layers": layers,
     }
     return _blob(blobs, json.dumps(manifest).encode(), kind)
+
+
+def _finish(layout: Path, manifest: dict[str, Any]) -> None:
+    """Write what names the manifest, after all that it names."""
+    _write(layout / "index.json", {"schemaVersion": 2, "manifests": [manifest]})
+    _write(layout / "oci-layout", {"imageLayoutVersion": "1.0.0"})
 
 
 def _member(tar: tarfile.TarFile, name: str) -> IO[bytes]:

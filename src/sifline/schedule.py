@@ -28,7 +28,10 @@ KINDS = {kind.exit_code: kind for kind in (StepFailed, UsageError, MissingError)
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One thing to do, with the keys of what it needs and the bytes it claims meanwhile."""
+    """One thing to do, with the keys of what it needs and what it claims meanwhile: bytes, cores.
+
+    One that claims no cores mostly waits for others, or is as parallel as it likes.
+    """
 
     key: str
     # Gets the results of what the job needs, by their keys.
@@ -36,6 +39,7 @@ class Job:
     needs: tuple[str, ...] = ()
     memory: int = 0
     disk: int = 0
+    cores: int = 0
 
 
 class State(str, Enum):
@@ -76,6 +80,7 @@ def run(
     jobs: Sequence[Job],
     *,
     workers: int,
+    cores: int = 0,
     keep_going: bool,
     resources: Resources,
     on_wait: Callable[[str], None],
@@ -86,13 +91,15 @@ def run(
     Of the jobs that may start, the first in the given order does. A failure blocks what
     needs it; without ``keep_going`` nothing else starts either, and what runs ends in peace.
 
+    :param cores: how many there are to be claimed; 0 for as many as anybody claims.
     :param on_wait: is told why a job waits for memory or disk, once.
     :param stop: ends what the jobs wait for; called when Ctrl-C interrupts.
     :raises ValueError: where jobs need what is no job, or each other in a circle, and where
         there is no worker.
     :raises BaseException: what a job raised beside a SiflineError, after the others ended.
     """
-    return _Run(jobs, workers, keep_going, resources, on_wait).run(stop)
+    limits = _Limits(workers=workers, cores=cores or sys.maxsize, keep_going=keep_going)
+    return _Run(jobs, limits, resources, on_wait).run(stop)
 
 
 def failure(outcomes: Mapping[str, Outcome]) -> SiflineError | None:
@@ -122,24 +129,29 @@ def _undone(item: Outcome) -> str:
     return f"{why}: {item.key}"
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Limits:
+    workers: int
+    cores: int
+    keep_going: bool
+
+
 class _Run:
     """The state of one run; only the thread that called ``run`` touches it."""
 
     def __init__(
         self,
         jobs: Sequence[Job],
-        workers: int,
-        keep_going: bool,
+        limits: _Limits,
         resources: Resources,
         on_wait: Callable[[str], None],
     ) -> None:
-        if workers < 1:
-            raise ValueError(f"{workers} workers do nothing")
+        if limits.workers < 1:
+            raise ValueError(f"{limits.workers} workers do nothing")
         self._order = _order(jobs)
         self._pending = {job.key: job for job in jobs}
         self._keys = tuple(self._pending)
-        self._workers = workers
-        self._keep_going = keep_going
+        self._limits = limits
         self._resources = resources
         self._on_wait = on_wait
         self._running: dict[str, Job] = {}
@@ -168,9 +180,9 @@ class _Run:
         """Start what may start; say whether anything did."""
         before = len(self._running)
         for job in tuple(self._pending.values()):
-            if len(self._running) >= self._workers or self._halted:
+            if len(self._running) >= self._limits.workers or self._halted:
                 break
-            if not all(self._done(key) for key in job.needs):
+            if not all(self._done(key) for key in job.needs) or self._lacks_cores(job):
                 continue
             if self._running and not self._fits(job):
                 break  # the next may be smaller, but then this one might wait to the end
@@ -179,10 +191,15 @@ class _Run:
 
     @property
     def _halted(self) -> bool:
-        return self._fault is not None or (self._failed and not self._keep_going)
+        return self._fault is not None or (self._failed and not self._limits.keep_going)
 
     def _done(self, key: str) -> bool:
         return key in self._outcomes and self._outcomes[key].state is State.DONE
+
+    def _lacks_cores(self, job: Job) -> bool:
+        """Whether those that run leave too few cores; what claims none may pass it by."""
+        claimed = sum(item.cores for item in self._running.values())
+        return bool(job.cores and claimed and job.cores + claimed > self._limits.cores)
 
     def _fits(self, job: Job) -> bool:
         """Whether the job finds what it claims even if all that runs is yet to take its claims.

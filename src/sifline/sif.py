@@ -1,4 +1,4 @@
-"""SIF files read without Apptainer: whether one is whole, what it holds, its labels.
+"""SIF files without Apptainer: whether one is whole, what it holds, its labels, one put together.
 
 The layout is that of the reference implementation, ``pkg/sif/sif.go`` in apptainer/sif and
 sylabs/sif: a global header, a table of descriptors, the data objects. All numbers are little
@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
@@ -33,7 +34,14 @@ _PARTITION = struct.Struct("<ii3s")
 # A table larger than this is damage, not data: files are made with 48 descriptors.
 _MOST_DESCRIPTORS = 4096
 _SQUASHFS = 1
-_ARCHITECTURES = {"01": "386", "02": "amd64", "03": "arm", "04": "arm64", "06": "ppc64le"}
+_ARCHITECTURES = {"01": "386", "02": "amd64", "03": "arm", "04": "arm64", "06": "ppc64le"} | {
+    "11": "s390x",
+    "12": "riscv64",
+}
+# Where Apptainer puts things, and how it fills in the rest.
+_TABLE, _DATA, _DESCRIPTORS, _PAGE = 4096, 32176, 48, 4096
+_LAUNCH, _VERSION, _GROUP, _SYSTEM = b"#!/usr/bin/env run-singularity\n", b"01", 0xF0000001, 2
+MODE = 0o755
 
 
 class Kind(IntEnum):
@@ -96,6 +104,94 @@ def labels(sif: SifFile) -> dict[str, str]:
                 file.seek(item.offset)
                 return _labels(sif.path, file.read(item.size))
     return {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """A data object that is small enough to be held: all but the file system."""
+
+    kind: int
+    name: str = ""
+    content: bytes
+
+
+def parts(sif: SifFile) -> tuple[Part, ...]:
+    """Return the objects of ``sif`` but its file systems, in their order."""
+    with sif.path.open("rb") as file:
+        found = []
+        for item in sif.objects:
+            if item.kind != Kind.PARTITION:
+                file.seek(item.offset)
+                content = file.read(item.size)
+                found.append(Part(kind=item.kind, name=item.name, content=content))
+        return tuple(found)
+
+
+def system(sif: SifFile) -> SifObject:
+    """Return the object that holds the file system.
+
+    :raises UsageError: where it is no squashfs: encrypted, or of an old kind.
+    """
+    for item in sif.objects:
+        if item.kind == Kind.PARTITION and _PARTITION.unpack_from(item.extra)[0] == _SQUASHFS:
+            return item
+    raise UsageError(f"{sif.path}: its file system is no plain squashfs; it cannot be read")
+
+
+def room(held: Sequence[Part]) -> int:
+    """Return where the squashfs begins in a SIF that holds these parts, in bytes."""
+    end = _DATA + sum(len(part.content) for part in held)
+    return -(-end // _PAGE) * _PAGE
+
+
+def complete(
+    path: Path, held: Sequence[Part], *, identity: UUID, created: int, architecture: str
+) -> None:
+    """Make a SIF of the file ``path``, which has its squashfs at ``room(held)`` already.
+
+    All that is put in front of the squashfs is decided by the arguments, byte for byte.
+
+    :param created: seconds since 1970.
+    :raises UsageError: for an architecture that SIF has no number for.
+    """
+    numbers = {name: number for number, name in _ARCHITECTURES.items()}
+    if architecture not in numbers:
+        raise UsageError(f"a SIF cannot be made for {architecture}; use --method apptainer")
+    code = numbers[architecture].encode()
+    start, size, at = room(held), path.stat().st_size, _DATA
+    table, data = b"", b""
+    for number, part in enumerate(held, start=1):
+        length = len(part.content)
+        place = (at, length, length)
+        table += _descriptor(number, part.kind, place, created, name=part.name)
+        data += part.content
+        at += length
+    extra = _PARTITION.pack(_SQUASHFS, _SYSTEM, code)
+    place = (start, size - start, size - at)
+    table += _descriptor(len(held) + 1, Kind.PARTITION, place, created, extra=extra)
+    free = _DESCRIPTORS - len(held) - 1
+    length = _DESCRIPTORS * _DESCRIPTOR.size
+    sizes = (created, created, free, _DESCRIPTORS, _TABLE, length, _DATA, size - _DATA)
+    header = _HEADER.pack(_LAUNCH, MAGIC, _VERSION, code, identity.bytes, *sizes)
+    front = header.ljust(_TABLE, b"\0") + table.ljust(length, b"\0") + data
+    with path.open("r+b") as file:
+        file.write(front.ljust(start, b"\0"))
+    path.chmod(MODE)
+
+
+def _descriptor(
+    number: int,
+    kind: int,
+    place: tuple[int, int, int],
+    created: int,
+    *,
+    name: str = "",
+    extra: bytes = b"",
+) -> bytes:
+    """Return one entry of the table; ``place`` is offset, size, and size with what is before."""
+    owner, linked = (0, 0), 0
+    numbers = (kind, True, number, _GROUP, linked, *place, created, created, *owner)
+    return _DESCRIPTOR.pack(*numbers, name.encode(), extra)
 
 
 def _labels(path: Path, text: bytes) -> dict[str, str]:

@@ -3,25 +3,33 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 from collections import namedtuple
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from sifline import ocilayout, records, sif
-from sifline.adapters.apptainer import LABEL_PURPOSE, Apptainer, Compression
+from sifline.adapters.apptainer import Apptainer, Compression
 from sifline.adapters.docker import Docker
-from sifline.errors import StepFailed, UsageError
-from sifline.model import BuiltImage, Image, Workspace
+from sifline.buildcontext import file_digest
+from sifline.engine import LABEL_PURPOSE, SOCKET
+from sifline.errors import SiflineError, StepFailed, UsageError
+from sifline.model import BuiltImage, Image, SifOptions, Workspace
 from sifline.runner import Context, ProcessRunner
 from sifline.stages import convert
+from sifline.stages.convert import stream
 
 from .conftest import docker
 
@@ -35,6 +43,7 @@ COPY --from=base /usr/lib/x86_64-linux-gnu/libc.so.6 /usr/lib/x86_64-linux-gnu/
 COPY --from=base /usr/lib64/ld-linux-x86-64.so.2 /lib64/
 LABEL org.example.note="two words"
 """
+MOMENTS = 20
 EMPTY = "FROM scratch\nLABEL a=b\nCOPY Dockerfile /file\n"
 
 # A conversion in a process of its own, so that it can be killed or run beside another.
@@ -52,10 +61,10 @@ def context(root: Path) -> Context:
     return Context(workspace=Workspace(root=root), runner=ProcessRunner(), progress=lambda _: None)
 
 
-def built(name: str, tag: str) -> BuiltImage:
+def built(name: str, tag: str, **options: Any) -> BuiltImage:
     entry = Docker(ProcessRunner()).images([f"{tag}:latest"])[f"{tag}:latest"]
     return BuiltImage(
-        image=Image(name=name, folder=Path(name), tag=f"{tag}:latest"),
+        image=Image(name=name, folder=Path(name), tag=f"{tag}:latest", sif=SifOptions(**options)),
         image_id=entry.image_id,
         fingerprint="f" * 64,
         size=entry.size,
@@ -104,10 +113,16 @@ def left_over(root: Path) -> list[Path]:
     return hidden + [path for path in (space.build / "tmp").rglob("*") if path.is_file()]
 
 
-def test_the_sif_says_where_it_came_from(tmp_path: Path, tags: dict[str, str]) -> None:
-    image = built("tiny", tags["tiny"])
+METHODS = ("stream", "apptainer")
 
-    done = convert.convert(image, context(tmp_path), commit="c0ffee")
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_sif_says_where_it_came_from(
+    tmp_path: Path, tags: dict[str, str], method: str
+) -> None:
+    image = replace(built("tiny", tags["tiny"], method=method), commit="c0ffee")
+
+    done = convert.convert(image, context(tmp_path))
 
     found = convert.info(done.path, context(tmp_path))
     assert found["image id"] == image.image_id
@@ -117,12 +132,17 @@ def test_the_sif_says_where_it_came_from(tmp_path: Path, tags: dict[str, str]) -
     assert (found["sha256"], found["size"]) == (done.sha256, done.size)
     read = convert.read_sif(done.path)
     assert (read.sha256, read.image_id, read.commit) == (done.sha256, image.image_id, "c0ffee")
+    told = found["provenance"]
+    assert (told["image"]["id"], told["commit"]) == (image.image_id, "c0ffee")
+    assert told["conversion"]["method"] == method
+    assert told["tools"]["apptainer"].startswith("1.")
 
 
+@pytest.mark.parametrize("method", METHODS)
 def test_the_labels_read_here_are_those_apptainer_reads(
-    tmp_path: Path, tags: dict[str, str]
+    tmp_path: Path, tags: dict[str, str], method: str
 ) -> None:
-    done = convert.convert(built("tiny", tags["tiny"]), context(tmp_path))
+    done = convert.convert(built("tiny", tags["tiny"], method=method), context(tmp_path))
     theirs = Apptainer(ProcessRunner()).inspect(done.path)["labels"]
     assert sif.labels(sif.read(done.path)) == theirs
 
@@ -181,25 +201,157 @@ def test_another_image_under_the_name_is_converted(tmp_path: Path, tags: dict[st
     assert second.sha256 != first.sha256
 
 
-def test_what_a_killed_run_leaves_is_no_sif_and_goes_with_the_next(tmp_path: Path) -> None:
-    process = start("big", TRIXIE, tmp_path)
-    deadline = time.monotonic() + 60
-    while not at_work(tmp_path):
-        assert time.monotonic() < deadline, "the conversion never began"
-        time.sleep(0.1)
-    time.sleep(1)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
-    assert process.returncode == -signal.SIGKILL
+def test_killed_at_twenty_moments_no_file_looks_finished_and_the_next_run_succeeds(
+    tmp_path: Path,
+) -> None:
+    image = built("big", TRIXIE)
+    expected = convert.convert(image, context(tmp_path / "quiet")).sha256
+    started = time.monotonic()  # the engine has looked at the image by now
+    assert start("big", TRIXIE, tmp_path / "timed").communicate()[0].split()[0] == expected
+    seconds = time.monotonic() - started
+    path, died, littered = Workspace(root=tmp_path).sif("big"), 0, 0
+    for moment in range(MOMENTS):
+        process = start("big", TRIXIE, tmp_path)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(seconds * (moment + random.random()) / MOMENTS)  # noqa: S311
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        died += process.returncode == -signal.SIGKILL
+        if path.parent.is_dir():
+            littered += bool(left_over(tmp_path))
+        if path.exists():
+            assert file_digest(path) == expected
+            path.unlink()
 
-    space = Workspace(root=tmp_path)
-    assert not space.sif("big").exists()
-    assert [path for path in (space.build / "tmp").rglob("*") if path.is_file()] != []
+    done = convert.convert(image, context(tmp_path))
 
-    done = convert.convert(built("big", TRIXIE), context(tmp_path))
-
-    assert not done.fresh
+    assert died > MOMENTS // 2  # else nothing was disturbed
+    assert littered
+    assert (done.sha256, done.fresh) == (expected, False)
     assert (left_over(tmp_path), at_work(tmp_path)) == ([], [])
+    assert docker("image", "ls", "--quiet", "sifline-convert").stdout == ""
+
+
+class Way:
+    """A way to the engine's socket that ends for good when it is cut, as if the engine stopped."""
+
+    def __init__(self, place: Path) -> None:
+        self._ends = list[socket.socket]()
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._place, self._threads = place, list[threading.Thread]()
+        self._listener.bind(str(place))
+        self._listener.listen(64)
+        self._do(self._serve)
+
+    def _do(self, work: Callable[..., None], *words: socket.socket) -> None:
+        thread = threading.Thread(target=work, args=words, daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def close(self) -> None:
+        """Cut it, and keep nothing."""
+        self.cut()
+        for thread in self._threads:
+            thread.join(5)
+        for end in (self._listener, *self._ends):
+            end.close()
+
+    def cut(self) -> None:
+        """End what is open, and let nothing in again."""
+        self._place.unlink(missing_ok=True)
+        for end in (self._listener, *self._ends):
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+    def _serve(self) -> None:
+        with suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                engine = socket.socket(socket.AF_UNIX)
+                engine.connect(str(SOCKET))
+                self._ends += [client, engine]
+                for pair in ((client, engine), (engine, client)):
+                    self._do(self._pump, *pair)
+
+    @staticmethod
+    def _pump(source: socket.socket, target: socket.socket) -> None:
+        with suppress(OSError):
+            while received := source.recv(1 << 16):
+                target.sendall(received)
+            target.shutdown(socket.SHUT_WR)
+
+
+@pytest.fixture
+def way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Way]:
+    found = Way(tmp_path / "engine.sock")
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path / 'engine.sock'}")
+    yield found
+    found.close()
+
+
+def test_an_engine_that_stops_half_way_leaves_no_sif(
+    tmp_path: Path, way: Way, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "here"
+
+    def stop_at_the_stream(text: str) -> None:
+        if text.startswith("packing"):
+            way.cut()
+
+    monkeypatch.setattr(stream, "TELL_SECONDS", 0)
+    with pytest.raises(SiflineError, match=r"engine|ended half-way"):
+        convert.convert(built("big", TRIXIE), replace(context(root), progress=stop_at_the_stream))
+    assert list(Workspace(root=root).sifs.iterdir()) == []
+
+    monkeypatch.delenv("DOCKER_HOST")
+    assert at_work(root)  # nobody could remove them
+    assert not convert.convert(built("big", TRIXIE), context(root)).fresh
+    assert (left_over(root), at_work(root)) == ([], [])
+
+
+def test_the_same_image_gives_the_same_bytes_in_another_place_at_another_time(
+    tmp_path: Path,
+) -> None:
+    first = convert.convert(built("same", TRIXIE, processors=1), context(tmp_path / "one"))
+    time.sleep(1.1)  # what a clock wrote would differ
+    there = tmp_path / "another folder"
+    second = convert.convert(built("same", TRIXIE, processors=2), context(there))
+    assert first.sha256 == second.sha256
+
+
+def test_another_compression_gives_another_file(tmp_path: Path, tags: dict[str, str]) -> None:
+    here = context(tmp_path)
+    plain = convert.convert(built("tiny", tags["tiny"]), here)
+    gzip = convert.convert(built("tiny", tags["tiny"], compression="gzip", level=9), here)
+    assert (plain.fresh, gzip.fresh) == (False, False)
+    head = Apptainer(ProcessRunner()).exec(gzip.path, ["true"])
+    assert head.ok
+    with gzip.path.open("rb") as file:
+        file.seek(sif.system(sif.read(gzip.path)).offset)
+        # The compression's number stands behind five numbers of 32 bits: 1 is gzip, 6 zstd.
+        assert int.from_bytes(file.read(22)[20:], "little") == 1
+
+
+@pytest.mark.parametrize("over", ["error", "warning"])
+def test_a_sif_over_its_budget_is_an_error_or_a_warning(
+    tmp_path: Path, tags: dict[str, str], over: str
+) -> None:
+    said = list[str]()
+
+    def say(text: str) -> None:
+        said.append(text)
+
+    here = replace(context(tmp_path), progress=say)
+    image = built("tiny", tags["tiny"], budget=1000, over_budget=over)
+    if over == "error":
+        with pytest.raises(StepFailed, match=r"tiny\.sif has 0\.00 GB, and its size-budget is"):
+            convert.convert(image, here)
+        assert left_over(tmp_path) == []
+        assert not here.workspace.sif("tiny").exists()
+    else:
+        assert convert.convert(image, here).path.is_file()
+        assert any(text.startswith("warning: tiny.sif has") for text in said)
 
 
 def test_a_container_that_still_builds_for_a_killed_run_is_ended(
@@ -262,24 +414,33 @@ def test_of_two_conversions_at_once_one_does_the_work(
     assert sorted(words[1] for words in said) == ["False", "True"]
 
 
-@pytest.mark.parametrize("small_disk", ["300m"], indirect=True)
-def test_too_small_a_disk_is_refused_with_figures(small_disk: Path) -> None:
-    with pytest.raises(StepFailed, match=r"needs 0\.\d\d GB free in .*, and there are 0\.3\d GB"):
-        convert.convert(built("big", TRIXIE), context(small_disk))
+@pytest.mark.parametrize(
+    ("small_disk", "method", "needed"),
+    [("150m", "stream", "0.19"), ("300m", "apptainer", "0.52")],
+    indirect=["small_disk"],
+)
+def test_too_small_a_disk_is_refused_with_figures(
+    small_disk: Path, method: str, needed: str
+) -> None:
+    with pytest.raises(
+        StepFailed, match=rf"needs {needed} GB free in .*, and there are 0\.\d\d GB"
+    ):
+        convert.convert(built("big", TRIXIE, method=method), context(small_disk))
     assert left_over(small_disk) == []
 
 
 @pytest.mark.parametrize("small_disk", ["300m"], indirect=True)
 @pytest.mark.parametrize(
-    ("filled", "step"),
+    ("method", "filled", "step"),
     [
-        (40, "extracting oci image"),
-        (140, "reading the image's layers"),
-        (240, "saving the image"),
+        ("apptainer", 40, "extracting oci image"),
+        ("apptainer", 140, "reading the image's layers"),
+        ("apptainer", 240, "saving the image"),
+        ("stream", 280, "looking at the image, and asking Apptainer for its part"),
     ],
 )
 def test_a_disk_that_fills_up_leaves_nothing(
-    small_disk: Path, monkeypatch: pytest.MonkeyPatch, filled: int, step: str
+    small_disk: Path, monkeypatch: pytest.MonkeyPatch, method: str, filled: int, step: str
 ) -> None:
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(1 << 40, 0, 1 << 40))
@@ -289,9 +450,10 @@ def test_a_disk_that_fills_up_leaves_nothing(
     def say(text: str) -> None:
         said.append(text)
 
+    image = built("big", TRIXIE, method=method)
     with pytest.raises(StepFailed, match="converting big failed: the disk is full"):
-        convert.convert(built("big", TRIXIE), replace(context(small_disk), progress=say))
+        convert.convert(image, replace(context(small_disk), progress=say))
 
-    assert said[-1] == step
+    assert [text for text in said if not text.startswith("packing")][-1] == step
     assert list((small_disk / "build" / "sif").iterdir()) == []
     assert (left_over(small_disk), at_work(small_disk)) == ([], [])

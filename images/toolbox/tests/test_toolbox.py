@@ -14,9 +14,12 @@ def test_apptainer_is_of_the_pinned_version(container: Container) -> None:
 
 @pytest.mark.parametrize(
     "tool",
-    ["fuse-overlayfs", "fuse2fs", "gocryptfs", "mksquashfs", "newuidmap", "squashfuse"],
+    [
+        *("fuse-overlayfs", "fuse2fs", "gocryptfs", "mksquashfs", "newuidmap", "squashfuse"),
+        *("getfattr", "sqfstar", "unsquashfs"),  # what sifline itself calls
+    ],
 )
-def test_tool_that_apptainer_calls_is_there(container: Container, tool: str) -> None:
+def test_tool_that_is_called_is_there(container: Container, tool: str) -> None:
     found = container.run(["sh", "-c", 'command -v "$1"', "sh", tool])
     assert found.stdout.strip() == f"/usr/bin/{tool}"
 

@@ -13,12 +13,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from sifline.engine import need_answer
+from sifline import signatures
+from sifline.engine import LABEL_PURPOSE, need_answer
 from sifline.errors import MissingError, SiflineError, StepFailed
 from sifline.runner import CommandFailed, OnLine, Result, Runner
+from sifline.signatures import Key
 
 TOOLBOX = "sifline/toolbox"
-LABEL_PURPOSE = "sifline.apptainer"
+APPTAINER = "apptainer"
+# sqfstar's caches; without a word it takes a quarter of the machine.
+SQUASH_MEMORY = "256M"
 # singularity 3 is another program with other options.
 NAMES = ("apptainer", "singularity")
 OLDEST_SINGULARITY = 4
@@ -33,6 +37,19 @@ TOOLBOX_RIGHTS = (
     *("--security-opt", "seccomp=unconfined"),
     *("--security-opt", "systempaths=unconfined"),
 )
+
+# Of a keyring: the keys of others and one's own, and those to sign with.
+PUBLIC_RING, SECRET_RING = "pgp-public", "pgp-secret"
+# Apptainer insists on a keyring of its own modes that it can write to: it gets a copy.
+_WITH_PUBLIC_KEYS = """
+mkdir -m 700 /tmp/keys
+test ! -e "$0" || cp "$0" /tmp/keys/
+APPTAINER_KEYSDIR=/tmp/keys exec apptainer "$@"
+"""
+
+# Through files: names may be no UTF-8, and too many for a command line.
+_LIST = 'exec unsquashfs "$@" > "$0"'
+_UNPACK = 'exec xargs -0 unsquashfs "$@" < "$0"'
 
 _VERSION = re.compile(r"(\d+)\.\d+\S*")
 _numbers = itertools.count()
@@ -68,10 +85,15 @@ class Compression:
     level: int | None = 3
 
     @property
+    def words(self) -> tuple[str, ...]:
+        """The arguments of mksquashfs and sqfstar."""
+        level = () if self.level is None else ("-Xcompression-level", str(self.level))
+        return ("-comp", self.name, *level)
+
+    @property
     def mksquashfs(self) -> str:
-        """The arguments of mksquashfs."""
-        level = "" if self.level is None else f" -Xcompression-level {self.level}"
-        return f"-comp {self.name}{level}"
+        """The same on one line."""
+        return " ".join(self.words)
 
 
 class Apptainer:
@@ -110,6 +132,58 @@ class Apptainer:
             return f"{Path(self.native).name} {self.version} of this machine"
         return f"apptainer {self.version} in {self._toolbox}"
 
+    def squash(
+        self,
+        stream: Path,
+        target: Path,
+        *,
+        offset: int,
+        compression: Compression,
+        processors: int,
+        created: int,
+        options: Sequence[str],
+        purpose: str,
+        log: Path | None = None,
+    ) -> Result:
+        """Make a squashfs at ``offset`` of ``target`` of the tar that comes out of a FIFO.
+
+        This is always done by the toolbox: other releases of sqfstar write other bytes.
+
+        :param created: the time of the file system, in seconds since 1970.
+        :raises CommandFailed: with what it printed.
+        """
+        words = [
+            *("-quiet", "-no-progress", *compression.words, "-mem", SQUASH_MEMORY),
+            *(("-processors", str(processors)) if processors else ()),
+            *("-mkfs-time", str(created)),
+            *("-offset", str(offset), *options, str(target)),
+        ]
+        return self._run(
+            ["-c", 'exec sqfstar "$@" < "$0"', str(stream), *words],
+            program="sh",
+            toolbox=True,
+            binds=[
+                Bind(source=folder, target=str(folder), writable=True)
+                for folder in dict.fromkeys((stream.parent, target.parent))
+            ],
+            network=False,
+            purpose=purpose,
+            log=log,
+        )
+
+    def unsquash(self, squashfs: Path, target: Path, *, purpose: str, log: Path) -> None:
+        """Unpack a small squashfs into the folder ``target``, which is made."""
+        folder = target.parent
+        self._run(
+            ["-quiet", "-no-progress", "-no-xattrs", "-dest", str(target), str(squashfs)],
+            program="unsquashfs",
+            toolbox=True,
+            binds=[Bind(source=folder, target=str(folder), writable=True), _file(squashfs)],
+            network=False,
+            purpose=purpose,
+            log=log,
+        )
+
     def build_from_layout(
         self,
         layout: Path,
@@ -117,6 +191,7 @@ class Apptainer:
         *,
         labels: Mapping[str, str],
         compression: Compression,
+        processors: int = 0,
         log: Path | None = None,
         on_line: OnLine | None = None,
     ) -> Result:
@@ -124,22 +199,31 @@ class Apptainer:
 
         :raises CommandFailed: with the end of what the build printed.
         """
-        scratch = layout.parent
-        recipe = scratch / f"{layout.name}.def"
+        arguments = [*compression.words, "-mem", SQUASH_MEMORY]
+        arguments += ["-processors", str(processors)] if processors else []
+        recipe = layout.with_name(f"{layout.name}.def")
         recipe.write_text(definition(layout.name, labels), encoding="utf-8")
+        # Apptainer looks for the mount point above its scratch space, and finds none where there
+        # is a space in the path.
+        folders = dict.fromkeys((sif.parent, layout.parent))
+        seen = {
+            folder: folder if self.native else Path(f"/sifline/{number}")
+            for number, folder in enumerate(folders)
+        }
+        scratch = seen[layout.parent]
         return self._run(
             [
-                *("build", "--disable-cache", "--mksquashfs-args", compression.mksquashfs),
-                *(str(sif), recipe.name),
+                *("build", "--disable-cache", "--mksquashfs-args", " ".join(arguments)),
+                *(str(seen[sif.parent] / sif.name), recipe.name),
             ],
             binds=[
-                Bind(source=folder, target=str(folder), writable=True)
-                for folder in dict.fromkeys((scratch, sif.parent))
+                Bind(source=folder, target=str(place), writable=True)
+                for folder, place in seen.items()
             ],
             env={"APPTAINER_TMPDIR": str(scratch)},
             workdir=scratch,
             network=False,
-            purpose=str(scratch),
+            purpose=str(layout.parent),
             log=log,
             on_line=on_line,
         )
@@ -206,9 +290,159 @@ class Apptainer:
         """
         return self._run(["sif", "list", str(sif)], binds=[_file(sif)]).stdout
 
-    def stop_builds(self, scratch: Path) -> None:
-        """End the build that a killed run left at work in ``scratch``."""
+    def sif_add(self, sif: Path, note: Path, *, log: Path) -> None:
+        """Add the JSON file ``note`` to ``sif``, under its own name, in the group of the system.
+
+        :raises CommandFailed: where Apptainer cannot.
+        """
+        kind = ("--datatype", "6", "--groupid", "1", "--filename", note.name)
+        self._run(
+            ["sif", "add", *kind, str(sif), str(note)],
+            binds=[Bind(source=sif.parent, target=str(sif.parent), writable=True), _file(note)],
+            network=False,
+            log=log,
+        )
+
+    def list_files(self, sif: Path, offset: int, listing: Path, *, purpose: str) -> None:
+        """Write what the squashfs at ``offset`` of ``sif`` holds to ``listing``, a line each."""
+        self._unsquashfs(
+            _LIST, sif, offset, listing, words=["-lln", "-no-progress"], purpose=purpose
+        )
+
+    def unpack(self, sif: Path, offset: int, names: Path, target: Path, *, purpose: str) -> None:
+        """Unpack files of the squashfs at ``offset`` of ``sif`` into the folder ``target``.
+
+        :param names: a file beside ``target`` with their names, or patterns, a NUL after each.
+        """
+        words = ["-quiet", "-no-progress", "-no-xattrs", "-force", "-dest", str(target)]
+        self._unsquashfs(_UNPACK, sif, offset, names, words=words, purpose=purpose)
+
+    def _unsquashfs(
+        self, script: str, sif: Path, offset: int, file: Path, *, words: list[str], purpose: str
+    ) -> None:
+        self._run(
+            ["-c", script, str(file), *words, "-offset", str(offset), str(sif)],
+            program="sh",
+            toolbox=self._own("unsquashfs") is None,
+            binds=[
+                Bind(source=file.parent, target=str(file.parent), writable=True),
+                _file(sif),
+            ],
+            network=False,
+            purpose=purpose,
+        )
+
+    # Keys and signatures
+
+    @cached_property
+    def keyring(self) -> Path:
+        """The folder of the user's keys, where the program itself looks for them."""
+        program = Path(self.native or APPTAINER).name
+        for name in dict.fromkeys((program, *NAMES)):
+            if named := os.environ.get(f"{name.upper()}_KEYSDIR"):
+                return Path(named).absolute()
+        try:
+            return Path.home() / f".{program}" / "keys"
+        except RuntimeError:
+            raise MissingError(
+                "no home folder to keep keys in; set APPTAINER_KEYSDIR to a folder"
+            ) from None
+
+    def secret_keys(self) -> tuple[Key, ...]:
+        """Return the keys that the user can sign with."""
+        if not os.access(self.keyring / SECRET_RING, os.R_OK):
+            return ()
+        return signatures.keys(self._with_keys(["key", "list", "--secret"]).stdout)
+
+    def sign(self, sif: Path, key: Key, *, passphrase: str = "", purpose: str = "") -> Result:
+        """Add a signature of every object to ``sif``, in place; nothing is raised where it fails.
+
+        The passphrase goes through standard input: a command line can be read by everyone.
+        """
+        return self._with_keys(
+            ["sign", "--keyidx", str(key.index), str(sif)],
+            binds=[Bind(source=sif, target=str(sif), writable=True)],
+            input=f"{passphrase}\n",
+            hide=[passphrase] if passphrase else [],
+            check=False,
+            purpose=purpose,
+        )
+
+    def verify(self, sif: Path, *, online: bool = False, purpose: str = "") -> Result:
+        """Return what ``apptainer verify --json`` says; nothing is raised where it refuses.
+
+        :param online: ask a key server for keys that the keyring does not hold.
+        """
+        words = ["verify", "--json", *([] if online else ["--local"]), str(sif)]
         if self.native:
+            return self._run(words, env=self._keyring_env(), check=False)
+        # Secret keys are none of its business, and it would write to a keyring that lacks some.
+        ring = self.keyring / PUBLIC_RING
+        return self._run(
+            ["-c", _WITH_PUBLIC_KEYS, str(ring), *words],
+            program="sh",
+            binds=[*([_file(ring)] if os.access(ring, os.R_OK) else []), _file(sif)],
+            network=online,
+            purpose=purpose,
+            check=False,
+        )
+
+    def import_key(self, file: Path, *, passphrase: str) -> Result:
+        """Take a secret key into the keyring; nothing is raised where that fails."""
+        return self._with_keys(
+            ["key", "import", str(file)],
+            binds=[_file(file)],
+            input=f"{passphrase}\n",
+            hide=[passphrase] if passphrase else [],
+            check=False,
+        )
+
+    def attach_key(
+        self, words: Sequence[str], *, binds: Sequence[Bind], terminal: bool, online: bool
+    ) -> int:
+        """Run ``apptainer key`` on the user's own terminal; return its exit status.
+
+        :raises MissingError: where there is no Apptainer.
+        """
+        _ = self.version  # the terminal would show what docker says of a missing toolbox
+        env = self._keyring_env()
+        extra = ["--interactive", *(["--tty"] if terminal else [])]
+        extra += [] if online else ["--network", "none"]
+        argv = self._argv(
+            ["key", *words], binds=[self._keyring_bind(), *binds], env=env, extra=extra
+        )
+        return self._runner.attach(argv, env=env if self.native else None)
+
+    def _with_keys(
+        self, words: Sequence[str], *, binds: Sequence[Bind] = (), **options: Any
+    ) -> Result:
+        """Run Apptainer with the user's own keyring, and without a network."""
+        return self._run(
+            words,
+            binds=[self._keyring_bind(), *binds],
+            env=self._keyring_env(),
+            network=False,
+            **options,
+        )
+
+    def _keyring_bind(self) -> Bind:
+        """Writable: Apptainer insists on the modes of folder and files, and makes missing ones."""
+        ring = self.keyring
+        try:
+            ring.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise MissingError(
+                f"the keyring {ring} cannot be made: {error.strerror}; set APPTAINER_KEYSDIR to"
+                " another folder"
+            ) from None
+        return Bind(source=ring, target=str(ring), writable=True)
+
+    def _keyring_env(self) -> dict[str, str]:
+        return {f"{Path(self.native or APPTAINER).name.upper()}_KEYSDIR": str(self.keyring)}
+
+    def stop_builds(self, scratch: Path) -> None:
+        """Remove the containers of a killed run that worked in ``scratch``."""
+        if not self._runner.which("docker"):
             return
         listed = self._runner.run(
             ["docker", "ps", "--all", "--quiet", "--filter", f"label={LABEL_PURPOSE}={scratch}"]
@@ -231,6 +465,12 @@ class Apptainer:
         prefix = Path(self.native).name.upper() if self.native else "APPTAINER"
         return {f"{prefix}ENV_{key}": value for key, value in env.items()}
 
+    def _own(self, program: str) -> str | None:
+        """The path of ``program`` on a machine that has Apptainer, or None: the toolbox."""
+        if program == APPTAINER or not self.native:
+            return self.native
+        return self._runner.which(program)
+
     def _argv(
         self,
         words: Sequence[str],
@@ -238,22 +478,30 @@ class Apptainer:
         binds: Sequence[Bind],
         env: Mapping[str, str],
         extra: Sequence[str] = (),
+        program: str = APPTAINER,
+        toolbox: bool = False,
     ) -> list[str]:
-        """Return the whole command line; ``env`` and ``extra`` are for the container."""
-        if self.native:
-            return [self.native, *words]
+        """Return the whole command line; ``env`` and ``extra`` are for the container.
+
+        :param toolbox: even where this machine has the program.
+        """
+        path = None if toolbox else self._own(program)
+        if path:
+            return [path, *words]
         argv = ["docker", "run", "--rm", "--pull", "never", *TOOLBOX_RIGHTS, *extra]
         for bind in binds:
             argv += ["--mount", mount(bind)]
         for key, value in env.items():
             argv += ["--env", f"{key}={value}"]
         become = ["as-user", f"{self._uid}:{self._gid}"] if self._uid else []
-        return [*argv, self._toolbox, *become, "apptainer", *words]
+        return [*argv, self._toolbox, *become, program, *words]
 
     def _run(
         self,
         words: Sequence[str],
         *,
+        program: str = APPTAINER,
+        toolbox: bool = False,
         binds: Sequence[Bind] = (),
         env: Mapping[str, str] | None = None,
         workdir: Path | None = None,
@@ -263,42 +511,52 @@ class Apptainer:
         timeout: float | None = None,
         log: Path | None = None,
         on_line: OnLine | None = None,
+        input: str | None = None,
+        hide: Sequence[str] = (),
     ) -> Result:
         name = f"sifline-apptainer-{os.getpid()}-{next(_numbers)}"
         extra = ["--name", name, "--label", f"{LABEL_PURPOSE}={purpose}"]
         extra += ["--workdir", str(workdir)] if workdir else []
         extra += [] if network else ["--network", "none"]
-        argv = self._argv(words, binds=binds, env=env or {}, extra=extra)
+        extra += [] if input is None else ["--interactive"]
+        path = None if toolbox else self._own(program)
+        argv = self._argv(
+            words, binds=binds, env=env or {}, extra=extra, program=program, toolbox=toolbox
+        )
         try:
             result = self._runner.run(
                 argv,
                 check=check,
-                cwd=workdir if self.native else None,
-                env=env if self.native else None,
+                cwd=workdir if path else None,
+                env=env if path else None,
                 timeout=timeout,
                 log=log,
                 on_line=on_line,
+                input=input,
+                hide=hide,
             )
         except CommandFailed as error:
+            if path:
+                raise
             self._remove(name)
             raise self._cause(error.result) or error from None
         except BaseException:
-            self._remove(name)
+            if not path:
+                self._remove(name)
             raise
-        cause = None if result.ok else self._cause(result)
+        cause = None if result.ok or path else self._cause(result)
         if cause:
             raise cause
         return result
 
     def _remove(self, name: str) -> None:
         """End the container; the docker command's own end does not always do that."""
-        if not self.native:
-            with suppress(SiflineError):
-                self._runner.run(["docker", "rm", "--force", name], check=False, timeout=30)
+        with suppress(SiflineError):
+            self._runner.run(["docker", "rm", "--force", name], check=False, timeout=30)
 
     def _cause(self, result: Result) -> SiflineError | None:
         """Return what kept the toolbox from starting; None where it was not that."""
-        if self.native or result.returncode not in (1, NOT_STARTED):
+        if result.returncode not in (1, NOT_STARTED):
             return None
         said = result.stderr
         if "No such image" in said or "Unable to find image" in said:

@@ -5,12 +5,22 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from socket import socket
 from tempfile import TemporaryDirectory
+from typing import Any
 
-from sifline.engine import all_images, builder, docker, layers_size
+from sifline.engine import (
+    LABEL_PURPOSE,
+    all_images,
+    builder,
+    docker,
+    exported,
+    layers_size,
+)
 from sifline.errors import StepFailed
 from sifline.model import BuiltImage, Image
 from sifline.recipe import SHORT, parse
@@ -20,9 +30,20 @@ from sifline.runner import Result, Runner
 LABEL_IMAGE = "sifline.image"
 LABEL_FINGERPRINT = "sifline.fingerprint"
 LABEL_RECIPE = "sifline.recipe"
+LABEL_COMMIT = "sifline.commit"
 CA_SECRET = "ca-certificates"  # noqa: S105 - the secret's id, not its content
 LOG_LINES = 20
 STEP_WIDTH = 100
+
+# The engine would read the whole of a mount of another type first, to know it again.
+_LOOK = """FROM {image} AS image
+FROM {tools} AS look
+RUN --mount=type=cache,id=sifline-look,from=image,target=/image \\
+    --mount=type=bind,target=/context \\
+    ["/bin/sh", "/context/look.sh", "/image", "/context/paths", "/out"]
+FROM scratch
+COPY --from=look /out /
+"""
 
 _STEP = re.compile(r"^#\d+ (\[[^\]]+\] .*)$")
 _FAILED_STEP = re.compile(r"^ > (\[[^\]]+\] .*?):?$", re.MULTILINE)
@@ -143,6 +164,52 @@ class Docker:
             if not result.ok:
                 raise self._build_error(folder, result, log)
             return made.read_text(encoding="utf-8").strip()
+
+    def inspect(self, image: str) -> dict[str, Any]:
+        """Return all that the engine says of the image of that tag or id."""
+        found = docker(self._runner, "image", "inspect", "--format", "{{json .}}", "--", image)
+        return dict(json.loads(found.stdout))
+
+    @contextmanager
+    def exported(self, image: str, *, purpose: str) -> Iterator[socket]:
+        """Open the merged file system of an image as a stream: a tar, on a connection.
+
+        The engine puts files of its own into it, see ``sifline.filesystem``. The container that
+        it comes from never runs; should we be killed, it is found by its ``purpose``.
+        """
+        config = self.inspect(image)["Config"] or {}
+        # Its working directory would be made, and volumes made and filled, in vain.
+        words = ["--workdir", "/", "--network", "none"]
+        words += ["--label", f"{LABEL_PURPOSE}={purpose}"]
+        for folder in config.get("Volumes") or ():
+            words += ["--mount", f'"type=tmpfs","target={folder.replace(chr(34), chr(34) * 2)}"']
+        # Without a command of its own an image has to be given one.
+        made = docker(self._runner, "create", *words, "--", image, "none").stdout.strip()
+        try:
+            with exported(made) as stream:
+                yield stream
+        finally:
+            docker(self._runner, "rm", "--force", "--volumes", made, check=False)
+
+    def look(self, image: str, tools: str, folder: Path, *, log: Path | None = None) -> Path:
+        """Run ``folder/look.sh`` on the file system of ``image`` with the programs of ``tools``.
+
+        Both are tags. The file system is that of the image alone, which no container's is; no
+        program of the image runs. The engine remembers what came out, and asks no hub.
+
+        :raises CommandFailed: with what it printed.
+        """
+        found = folder / "look"
+        dockerfile = folder / "Dockerfile"
+        dockerfile.write_text(_LOOK.format(image=image, tools=tools), encoding="utf-8")
+        docker(
+            self._runner,
+            *("buildx", "build", "--builder", builder(), "--progress", "plain"),
+            *("--network", "none", "--output", f"type=local,dest={found}"),
+            *("--file", str(dockerfile), "--", str(folder)),
+            log=log,
+        )
+        return found
 
     def save(self, image: str, archive: Path, *, log: Path | None = None) -> None:
         """Write the image of that tag or id to ``archive``, in the docker-archive format."""
@@ -269,6 +336,7 @@ def _built(image: Image, entry: EngineImage) -> BuiltImage:
         fresh=False,
         created=entry.created,
         tags=entry.tags,
+        commit=entry.labels.get(LABEL_COMMIT, ""),
         recipe=parse(entry.labels.get(LABEL_RECIPE, "")),
     )
 

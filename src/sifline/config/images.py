@@ -127,6 +127,12 @@ _CONVERT = Keys(
             help="Processors that compress; without it all of them.",
             example=4,
         ),
+        Key(
+            name="over-budget",
+            kind=Choice(words=("error", "warning"), missing="error"),
+            help="What it is where the SIF is larger than `size-budget`: no SIF, or a warning.",
+            example="warning",
+        ),
     ),
     most=LEVELS,
 )
@@ -220,6 +226,7 @@ class Conversion:
     compression: str = ""
     level: int | None = None
     processors: int | None = None
+    over_budget: str = "error"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -277,8 +284,14 @@ def _settings(table: Table) -> ImageSettings:
         run=_run(run) if run else Run(),
         size_budget=None if budget is None else size_in_bytes(budget),
         smoke=values["smoke"],
-        convert=Conversion(**convert) if convert else Conversion(),
+        convert=_conversion(convert) if convert else Conversion(),
     )
+
+
+def _conversion(values: Mapping[str, Any]) -> Conversion:
+    over = values["over-budget"]
+    own = {key: value for key, value in values.items() if key != "over-budget"}
+    return Conversion(**own, over_budget=over)
 
 
 def _run(values: Mapping[str, Any]) -> Run:

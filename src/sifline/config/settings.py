@@ -7,13 +7,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sifline.config.images import IMAGE, Conversion, ImageSettings, load_image_settings
+from sifline.config.images import (
+    IMAGE,
+    LEVELS,
+    Conversion,
+    ImageSettings,
+    load_image_settings,
+)
 from sifline.config.images import origin as image_origin
 from sifline.config.keys import Keys, flat
 from sifline.config.sites import SITE, Site
 from sifline.config.table import read_toml
 from sifline.errors import UsageError, did_you_mean
-from sifline.model import Workspace
+from sifline.model import SifOptions, Workspace
 from sifline.recipe import masked
 
 DEFAULT = "default"
@@ -76,18 +82,33 @@ def _need_declared(
             )
 
 
-def conversion(settings: ImageSettings, site: Site, name: str) -> tuple[Setting, Setting]:
-    """Return compression and level of a SIF: image.toml's, else the site's, else the default.
+def conversion(
+    settings: ImageSettings, site: Site, name: str, flags: SifOptions | None = None
+) -> tuple[Setting, Setting]:
+    """Return compression and level of a SIF: the flags', image.toml's, the site's, the default.
 
-    Whoever names the compression decides on its level as well; None is the tool's own.
+    Whoever names the compression decides on its level as well; None is the tool's own. A flag
+    may name the level alone.
+
+    :raises UsageError: for a level that the compression does not have.
     """
     default = Conversion(compression=COMPRESSION, level=LEVEL)
-    said = ((settings.convert, image_origin(name)), (site.apptainer, site.origin))
+    given = Conversion(compression=flags.compression, level=flags.level) if flags else Conversion()
+    said = (
+        (given, "--compression"),
+        (settings.convert, image_origin(name)),
+        (site.apptainer, site.origin),
+    )
     chosen, origin = next((item for item in said if item[0].compression), (default, DEFAULT))
     level = Setting(key="convert.level", value=chosen.level, origin=origin)
     if chosen.level is None:
         usual = LEVEL if chosen.compression == COMPRESSION else None
         level = Setting(key="convert.level", value=usual, origin=DEFAULT)
+    if given.level is not None:
+        most = LEVELS.most[chosen.compression]
+        if not 1 <= given.level <= most:
+            raise UsageError(f"--level {given.level}: {chosen.compression} takes 1 to {most}")
+        level = Setting(key="convert.level", value=given.level, origin="--level")
     return Setting(key="convert.compression", value=chosen.compression, origin=origin), level
 
 

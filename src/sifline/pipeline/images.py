@@ -40,6 +40,12 @@ if TYPE_CHECKING:
 # What one more step may take while others run: it is not started into less.
 STEP_MEMORY = 1 << 30
 STEP_DISK = 1 << 30
+# Fewer make a conversion wait for its compression; the engine's stream keeps one more busy.
+LEAST_CORES = 2
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,20 +134,23 @@ class ImagePipeline(ImagePlans):
         from sifline import schedule
 
         pending = {step.key for step in needed}
+        workers, cores = self._options.jobs or _cores(), _cores()
+        conversions = sum(step.verb is Verb.CONVERT for step in needed)
+        share = max(LEAST_CORES, cores // max(1, min(workers, conversions)))
         jobs = [
             schedule.Job(
                 key=step.key,
                 needs=tuple(key for key in step.needs if key in pending),
-                action=partial(self._do, step, results, names),
-                memory=STEP_MEMORY,
-                disk=STEP_DISK,
+                action=partial(self._do, step, results, names, share),
+                **self._claims(step, share),
             )
             for step in needed
         ]
         self._show.total(len(jobs))
         outcomes = schedule.run(
             jobs,
-            workers=self._options.jobs or len(os.sched_getaffinity(0)),
+            workers=workers,
+            cores=cores,
             keep_going=self._options.keep_going,
             resources=schedule.Machine(self._disks(len(jobs))),
             on_wait=self._show.line,
@@ -156,6 +165,7 @@ class ImagePipeline(ImagePlans):
         step: Step,
         kept: Mapping[str, Any],
         names: Sequence[str],
+        share: int,
         results: Mapping[str, Any],
     ) -> Any:
         """Carry out one step; other steps may run beside it."""
@@ -174,8 +184,22 @@ class ImagePipeline(ImagePlans):
                 )
             before = got[step.needs[0]]
             if step.verb is Verb.CONVERT:
-                return convert.convert(before, self._context, force=force, commit=self._commit)
+                return convert.convert(before, self._context, force=force, processors=share)
             return self._test(name, before, step.verb)
+
+    def _claims(self, step: Step, share: int) -> dict[str, int]:
+        """What the step may take while others run."""
+        if step.verb is not Verb.CONVERT:
+            return {"memory": STEP_MEMORY, "disk": STEP_DISK}
+        from sifline.stages import convert
+
+        # Of an image that is yet to be built nobody knows the size.
+        size = step.held.size if step.held else 0
+        return {
+            "memory": convert.MEMORY,
+            "disk": max(STEP_DISK, convert.space_needed(size, copies=1)),
+            "cores": step.image.sif.processors or share,
+        }
 
     def _test(self, name: str, subject: BuiltImage | Sif, verb: Verb) -> TestReport:
         """Run the tests and remember that they passed; one run of them at a time."""

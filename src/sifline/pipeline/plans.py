@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any
 from sifline import imagenames, records
 from sifline.adapters.docker import Docker, base_ids, versions
 from sifline.buildcontext import digest
-from sifline.errors import MissingError, UsageError
+from sifline.config.images import LEVELS
+from sifline.errors import MissingError, UsageError, did_you_mean
 from sifline.model import (
     BuiltImage,
     Image,
     Sif,
+    SifOptions,
     Step,
     TestReport,
     Verb,
@@ -37,6 +39,7 @@ TEST = (Verb.BUILD, Verb.TEST)
 CONVERT = (Verb.BUILD, Verb.CONVERT)
 TEST_SIF = (Verb.BUILD, Verb.CONVERT, Verb.TEST_SIF)
 WITH_APPTAINER = (Verb.CONVERT, Verb.TEST_SIF)
+METHODS = ("stream", "apptainer")
 KINDS = {Verb.TEST: "test-docker", Verb.TEST_SIF: "test-apptainer"}
 REPORT = {field.name for field in fields(TestReport)}
 MAKE = (Verb.BUILD, Verb.TEST, Verb.CONVERT, Verb.TEST_SIF)
@@ -52,6 +55,37 @@ class Options:
     keep_going: bool = False
     pull: bool = False
     force: bool = False
+    method: str = ""
+    compression: str = ""
+    level: int = 0
+    processors: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse what no conversion takes.
+
+        :raises UsageError: naming the flag and what it takes.
+        """
+        for flag, value, allowed in (
+            ("method", self.method, METHODS),
+            ("compression", self.compression, tuple(LEVELS.most)),
+        ):
+            if value and value not in allowed:
+                raise UsageError(
+                    f"--{flag} {value!r}: takes {' or '.join(allowed)}."
+                    f"{did_you_mean(value, allowed)}"
+                )
+        if self.processors < 0:
+            raise UsageError("--processors: takes a number from 1 on; 0 means all of them")
+
+    @property
+    def conversion(self) -> SifOptions:
+        """What the flags say of how SIFs are made; what they do not say is as if not given."""
+        return SifOptions(
+            method=self.method,
+            compression=self.compression,
+            level=self.level or None,
+            processors=self.processors,
+        )
 
 
 class ImagePlans:
@@ -69,7 +103,8 @@ class ImagePlans:
     @cached_property
     def images(self) -> Mapping[str, Image]:
         """All images by name, each read when it is asked for."""
-        return discover.Catalog(self._workspace, self.site, self._options.build_args)
+        options = self._options
+        return discover.Catalog(self._workspace, self.site, options.build_args, options.conversion)
 
     @cached_property
     def site(self) -> Site:
@@ -88,8 +123,8 @@ class ImagePlans:
         self._known(names)
         listed = Docker(self._context.runner).all()
         steps = self._plan(verbs, names, names, listed, only_new=only_new)
-        on_sifs = any(item.needed and item.verb in WITH_APPTAINER for item in steps)
-        if on_sifs and self._need_toolbox():
+        needed = {item.verb for item in steps if item.needed}
+        if needed.intersection(WITH_APPTAINER) and self._need_toolbox(needed):
             steps = self._plan(verbs, names, [*names, TOOLBOX], listed, only_new=only_new)
         return steps
 
@@ -235,13 +270,14 @@ class ImagePlans:
 
         return Apptainer(self._context.runner)
 
-    def _need_toolbox(self) -> bool:
-        """Whether Apptainer is to come out of images/toolbox: the machine has none of its own.
+    def _need_toolbox(self, verbs: Iterable[Verb] = ()) -> bool:
+        """Whether images/toolbox is to be built: for Apptainer, or the fast road to a SIF.
 
         :raises MissingError: where there is no Apptainer at all.
         """
         if self._apptainer.native:
-            return False
+            fast = Verb.CONVERT in verbs and self._options.method != "apptainer"
+            return fast and TOOLBOX in self.images
         if TOOLBOX in self.images:
             return True
         if not Docker(self._context.runner).images([discover.tag_of(TOOLBOX)]):

@@ -13,6 +13,7 @@ from typing import Any
 from sifline import records
 from sifline.adapters.docker import (
     CA_SECRET,
+    LABEL_COMMIT,
     LABEL_FINGERPRINT,
     LABEL_IMAGE,
     LABEL_RECIPE,
@@ -210,6 +211,8 @@ class _Build:
                 LABEL_IMAGE: image.name,
                 LABEL_FINGERPRINT: mark,
                 LABEL_RECIPE: text(made_of),
+                # Of the parent that it would otherwise be.
+                LABEL_COMMIT: self._around.commit,
             },
             build_args=dict(image.build_args),
             proxies=self._around.proxies,

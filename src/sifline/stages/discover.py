@@ -14,10 +14,11 @@ from sifline.config.sites import Site
 from sifline.dockerfile import Dockerfile, Reference
 from sifline.errors import UsageError, did_you_mean
 from sifline.imagenames import names
-from sifline.model import Image, Source, Workspace
+from sifline.model import Image, SifOptions, Source, Workspace
 from sifline.references import last_part
 
 PREFIX = "sifline"
+NOTHING_SAID = SifOptions(compression="", level=None)
 
 
 class Catalog(Mapping[str, Image]):
@@ -26,12 +27,19 @@ class Catalog(Mapping[str, Image]):
     So a broken one stops only what is built on it.
 
     :param pairs: ``NAME=value`` build arguments from the command line.
+    :param conversion: what the command line says of how SIFs are made.
     """
 
-    def __init__(self, workspace: Workspace, site: Site, pairs: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        workspace: Workspace,
+        site: Site,
+        pairs: Sequence[str] = (),
+        conversion: SifOptions = NOTHING_SAID,
+    ) -> None:
         self._names = names(workspace)
         self._workspace, self._site = workspace, site
-        self._flags = arguments(pairs)
+        self._flags, self._conversion = arguments(pairs), conversion
         self._read: dict[str, Image] = {}
         for name in self._flags:
             self._need_declared(name)
@@ -51,7 +59,8 @@ class Catalog(Mapping[str, Image]):
             if name not in self._names:
                 raise KeyError(name)
             folder = self._workspace.images / name
-            self._read[name] = _image(folder, self._names, self._site, self._flags)
+            found = _image(folder, self._names, self._site, self._flags)
+            self._read[name] = replace(found, sif=_sif(folder, self._site, self._conversion))
         return self._read[name]
 
     def __iter__(self) -> Iterator[str]:
@@ -88,7 +97,6 @@ def _image(folder: Path, known: tuple[str, ...], site: Site, flags: Mapping[str,
     _refuse_proxies(dockerfile, site)
     declared = resolve(settings, site, flags, dockerfile.arguments, folder.name)
     given = {item.key: item.value for item in declared}
-    compression, level = conversion(settings, site, folder.name)
     prepare = settings.prepare
     sources = [
         _source(reference, folder, known, settings.foreign_bases, site)
@@ -107,7 +115,20 @@ def _image(folder: Path, known: tuple[str, ...], site: Site, flags: Mapping[str,
         frontend=dockerfile.frontend,
         prepare=prepare and replace(prepare, sources=site.sources(prepare.suite)),
         category=settings.category,
-        compression=(compression.value, level.value),
+    )
+
+
+def _sif(folder: Path, site: Site, flags: SifOptions) -> SifOptions:
+    """Return how the SIF of an image is made."""
+    settings = load_image_settings(folder / "image.toml")
+    compression, level = conversion(settings, site, folder.name, flags)
+    return SifOptions(
+        compression=compression.value,
+        level=level.value,
+        processors=flags.processors or settings.convert.processors or 0,
+        budget=settings.size_budget,
+        over_budget=settings.convert.over_budget,
+        method=flags.method,
     )
 
 

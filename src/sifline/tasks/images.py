@@ -19,6 +19,7 @@ GRAPH_FORMATS = ("text", "dot", "mermaid", "svg")
 
 SEEING = ("site", "build_arg")
 DOING = ("force", "pull", "jobs", "keep_going")
+CONVERTING = ("method", "compression", "level", "processors")
 DEFAULTS: dict[str, Any] = {
     "site": "",
     "build_arg": (),
@@ -26,6 +27,10 @@ DEFAULTS: dict[str, Any] = {
     "pull": False,
     "jobs": 0,
     "keep_going": False,
+    "method": "",
+    "compression": "",
+    "level": 0,
+    "processors": 0,
 }
 
 
@@ -63,13 +68,13 @@ def test(run: Run, images: Sequence[str], *, runtime: str = "docker") -> None:
     _carry_out(run, images, verb, verb, only_new=False)
 
 
-@options(*DOING, *SEEING)
+@options(*DOING, *CONVERTING, *SEEING)
 def convert(run: Run, images: Sequence[str]) -> None:
     """Convert the Docker image to a verified SIF, building it first where needed."""
     _carry_out(run, images, "CONVERT", "CONVERT")
 
 
-@options(*DOING, *SEEING)
+@options(*DOING, *CONVERTING, *SEEING)
 def make(run: Run, images: Sequence[str]) -> None:
     """Build, test, convert, and test the SIF: all that is not up to date."""
     _carry_out(run, images, "MAKE", "CONVERT")

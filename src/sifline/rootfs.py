@@ -1,0 +1,217 @@
+"""The file system of an image as Apptainer lays it out, told as changes to the engine's stream.
+
+The stream comes from a container, and the engine hides some files of the image behind empty ones
+of its own there; it also leaves out all extended attributes but capabilities. What is true is
+looked up in the image itself, by ``look.sh``. Apptainer then adds to what it unpacked: see
+``internal/pkg/build/sources/base_environment.go`` of its source.
+"""
+
+from __future__ import annotations
+
+import re
+import stat
+import tarfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from math import floor
+from pathlib import Path
+
+from sifline.errors import SiflineError
+from sifline.tarstream import BLOCK, MOST_SECONDS, Tally, as_records, names
+
+SCRIPT = Path(__file__).with_name("look.sh")
+OWN = ".singularity.d"
+# Docker's daemon/initlayer/setup_unix.go: made in every container, in place of the image's.
+SHADOWED = (
+    *(".dockerenv", "dev", "dev/console", "dev/pts", "dev/shm", "etc", "etc/hostname"),
+    *("etc/hosts", "etc/mtab", "etc/resolv.conf", "proc", "sys"),
+)
+# What Apptainer, or Singularity, makes where it is missing.
+_MADE = (
+    *("dev", "etc", "home", "proc", "root", "sys", "tmp", "var", "var/tmp"),
+    *("etc/hosts", "etc/resolv.conf", "apptainer", "singularity", "environment"),
+    *(".exec", ".run", ".shell", ".test", OWN),
+)
+# What has to be looked up: what the engine hides, and what may have to be added.
+PATHS = tuple(sorted({*SHADOWED, *_MADE}))
+# Apptainer empties these and gives them this mode, since it binds the host's over them.
+EMPTIED, EMPTIED_MODE = ("etc/hosts", "etc/resolv.conf"), 0o644
+# What squashfs can hold of extended attributes, but for those that only root may see.
+_KEPT_XATTRS = (b"user.", b"security.")
+# The stream has it, and the look as well.
+_CAPABILITY = b"security.capability"
+_OCTAL = re.compile(rb"\\([0-7]{3})")
+
+
+class Complicated(SiflineError):
+    """An image that only Apptainer itself lays out as Apptainer does; the message says why."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Root:
+    """The top folder, which no tar has: ``mode`` without the kind."""
+
+    mode: int
+    uid: int
+    gid: int
+    xattrs: Mapping[bytes, bytes]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """What is to be done to the stream: ``first`` goes before it, ``without`` is left out of it.
+
+    ``xattrs`` go to the entries of that name; ``tally`` counts ``first``. ``created`` is the time
+    of what is made here, in seconds since 1970, and the latest of any folder: what is newer was
+    made by the engine where a layer has no entry for a folder, and is another on each machine.
+    """
+
+    root: Root
+    created: int
+    first: bytes
+    without: frozenset[bytes]
+    xattrs: Mapping[bytes, Mapping[bytes, bytes]]
+    tally: Tally
+
+
+def layout(look: Path, skeleton: Path, *, created: int) -> Layout:
+    """Return how the stream becomes what Apptainer would have made.
+
+    :param look: the folder that ``look.sh`` wrote, of ``PATHS``.
+    :param skeleton: the file system that Apptainer makes of an image without files.
+    :param created: the time of what Apptainer adds, in seconds since 1970.
+    :raises Complicated: where the image is built such that only Apptainer itself knows.
+    """
+    xattrs = {name: found for name, found in _xattrs((look / "xattrs").read_bytes()) if found}
+    tally, first = Tally(), bytearray()
+    present = dict(_present(look / "entries.tar"))
+    _refuse(present)
+    for name, (info, content) in present.items():
+        seconds = floor(info.mtime)
+        info.mtime = (min(seconds, created) if info.isdir() else seconds) & MOST_SECONDS
+        if name in EMPTIED and info.isreg():
+            info.mode, info.mtime, content = EMPTIED_MODE, created, b""  # noqa: PLW2901
+        first += _entry(info, content, xattrs.get(_bytes(name), {}), tally)
+    for path in sorted(_below(skeleton)):
+        name = str(path.relative_to(skeleton))
+        if name not in PATHS and not name.startswith(f"{OWN}/"):
+            raise Complicated(f"this Apptainer adds /{name}, which is not known here")
+        if name not in present:
+            _refuse_below(name, present)
+            first += _entry(*_added(path, name, created), {}, tally)
+    seen = {_bytes(name) for name in PATHS}
+    for found in xattrs.values():
+        found.pop(_CAPABILITY, None)
+    return Layout(
+        created=created,
+        root=_root((look / "root").read_text(encoding="ascii"), xattrs.pop(b"", {})),
+        first=bytes(first),
+        without=frozenset(seen),
+        xattrs={name: found for name, found in xattrs.items() if found and name not in seen},
+        tally=tally,
+    )
+
+
+def _refuse(present: Mapping[str, tuple[tarfile.TarInfo, bytes]]) -> None:
+    if OWN in present:
+        raise Complicated(f"it holds /{OWN} of another SIF")
+    for name in present:
+        _refuse_below(name, present)
+
+
+def _refuse_below(name: str, present: Mapping[str, tuple[tarfile.TarInfo, bytes]]) -> None:
+    above = name.rpartition("/")[0]
+    if above and above in present and not present[above][0].isdir():
+        raise Complicated(f"/{above} is no folder")
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    """Yield all that is below ``folder``; links are not followed."""
+    for path in folder.iterdir():
+        yield path
+        if path.is_dir() and not path.is_symlink():
+            yield from _below(path)
+
+
+def _present(archive: Path) -> Iterator[tuple[str, tuple[tarfile.TarInfo, bytes]]]:
+    with tarfile.open(archive, errors="surrogateescape") as tar:
+        for info in tar:
+            file = tar.extractfile(info) if info.isreg() else None
+            yield info.name.strip("/"), (info, file.read() if file else b"")
+
+
+def _added(path: Path, name: str, created: int) -> tuple[tarfile.TarInfo, bytes]:
+    """Return what Apptainer adds at ``path`` of the skeleton, as root would own it."""
+    found, info = path.lstat(), tarfile.TarInfo(name)
+    info.mode, info.mtime, content = stat.S_IMODE(found.st_mode), created, b""
+    if path.is_symlink():
+        info.type, info.linkname = tarfile.SYMTYPE, str(path.readlink())
+    elif path.is_dir():
+        info.type = tarfile.DIRTYPE
+    else:
+        content = path.read_bytes()
+    return info, content
+
+
+def _entry(
+    info: tarfile.TarInfo, content: bytes, xattrs: Mapping[bytes, bytes], tally: Tally
+) -> bytes:
+    """Return an entry of a tar with its content."""
+    records = as_records(xattrs)
+    info.size = len(content)
+    info.uname = info.gname = ""
+    info.pax_headers = {_text(key): _text(value) for key, value in records.items()}
+    tally.add(_bytes(info.name.strip("/")), info.type)
+    head = info.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
+    return head + content + bytes(-len(content) % BLOCK)
+
+
+def _root(told: str, xattrs: Mapping[bytes, bytes]) -> Root:
+    mode, uid, gid = told.split()
+    # Apptainer makes it writable for its owner, to add to it.
+    return Root(
+        mode=stat.S_IMODE(int(mode, 16)) | stat.S_IWUSR,
+        uid=int(uid),
+        gid=int(gid),
+        xattrs=xattrs,
+    )
+
+
+def _xattrs(dump: bytes) -> Iterator[tuple[bytes, dict[bytes, bytes]]]:
+    """Yield what getfattr told, by name: see getfattr(1), with values in hexadecimal."""
+    for block in dump.split(b"\n\n"):
+        head, *lines = block.strip(b"\n").split(b"\n")
+        if not head.startswith(b"# file: "):
+            continue
+        pairs = (line.partition(b"=") for line in lines)
+        found = {
+            _unquoted(key): bytes.fromhex(value.decode("ascii").removeprefix("0x"))
+            for key, _, value in pairs
+        }
+        name = names(_unquoted(head.removeprefix(b"# file: ")))
+        yield name, {key: value for key, value in found.items() if key.startswith(_KEPT_XATTRS)}
+
+
+def _unquoted(text: bytes) -> bytes:
+    return _OCTAL.sub(lambda match: bytes([int(match[1], 8)]), text)
+
+
+def _bytes(name: str) -> bytes:
+    return name.encode("utf-8", "surrogateescape")
+
+
+def _text(value: bytes) -> str:
+    return value.decode("utf-8", "surrogateescape")
+
+
+def options(layout: Layout) -> Sequence[str]:
+    """Return the options of sqfstar that stand for the top folder."""
+    root = layout.root
+    words = [
+        *("-root-mode", f"{root.mode:o}"),
+        *("-root-uid", str(root.uid), "-root-gid", str(root.gid)),
+        *("-root-time", str(layout.created)),
+    ]
+    for key, value in root.xattrs.items():
+        words += ["-p", f"/ x {_text(key)}=0x{value.hex()}"]
+    return words

@@ -1,0 +1,95 @@
+"""What is remembered of a converted SIF: whether the file is still the one of its record."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sifline import records
+from sifline.buildcontext import file_digest
+from sifline.model import Workspace
+
+KIND = "convert"
+# In a record: what the file is about to become, written down before it is replaced.
+NEXT = "next"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stamp:
+    """What tells an untouched file without reading it; the change time cannot be set back."""
+
+    size: int
+    inode: int
+    mtime_ns: int
+    ctime_ns: int
+
+    @classmethod
+    def of(cls, path: Path) -> Stamp:
+        """Take the stamp of ``path``."""
+        found = path.stat()
+        return cls(
+            size=found.st_size,
+            inode=found.st_ino,
+            mtime_ns=found.st_mtime_ns,
+            ctime_ns=found.st_ctime_ns,
+        )
+
+
+def current(path: Path, record: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return ``record`` with the stamp of the file as it is now; None for a file of other content.
+
+    The file is read only where its stamp is another. It may have become what was announced by a
+    run that was killed right afterwards: then that is what its record says from now on.
+    """
+    stamp, known = vars(Stamp.of(path)), dict(record)
+    following = known.pop(NEXT, None)
+    if known.get("stamp") == stamp:
+        return known
+    digest = file_digest(path)
+    if isinstance(following, Mapping) and following.get("sha256") == digest:
+        known.update(following)
+    return {**known, "stamp": stamp} if known.get("sha256") == digest else None
+
+
+def untouched(path: Path, record: Mapping[str, Any]) -> bool:
+    """Tell whether the SIF at ``path`` has the content that ``record`` names."""
+    return current(path, record) is not None
+
+
+def read(name: str, workspace: Workspace) -> dict[str, Any] | None:
+    """Return the record of the conversion of ``name``; None where there is none."""
+    return records.read(workspace.record(name, KIND))
+
+
+def write(name: str, workspace: Workspace, record: Mapping[str, Any]) -> None:
+    """Write the record of the conversion of ``name``."""
+    records.write(workspace.record(name, KIND), record)
+
+
+def lock(path: Path, workspace: Workspace) -> Path:
+    """Return the lock of whoever writes the SIF at ``path``.
+
+    One in this checkout has that of its conversion; another has one for all checkouts of this
+    user, and its folder is left alone.
+    """
+    if is_ours(path, workspace):
+        return workspace.build / "locks" / f"{path.stem}.convert.lock"
+    name = f"{path.stem[:32]}.{hashlib.sha256(os.fsencode(path)).hexdigest()[:16]}.lock"
+    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111
+    found = Path(home) / "sifline" / "locks" / name
+    if found.is_absolute():
+        with suppress(OSError):
+            found.parent.mkdir(parents=True, exist_ok=True)
+            if os.access(found if found.exists() else found.parent, os.W_OK):
+                return found
+    return workspace.build / "locks" / name
+
+
+def is_ours(path: Path, workspace: Workspace) -> bool:
+    """Tell whether ``path`` is where this checkout puts a SIF; ``path`` is resolved."""
+    return path == workspace.sif(path.stem).resolve()

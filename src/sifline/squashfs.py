@@ -1,0 +1,34 @@
+"""The start of a squashfs: how much it says that it holds.
+
+Format: ``Documentation/filesystems/squashfs.rst`` of Linux and ``fs/squashfs/squashfs_fs.h``.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+
+from sifline.errors import StepFailed
+
+MAGIC = b"hsqs"
+# magic, inodes, time, block size, fragments; compression, block log, flags, ids, major, minor;
+# root inode, bytes used, and where the tables are.
+_SUPERBLOCK = struct.Struct("<4s4I6H8q")
+HEAD = _SUPERBLOCK.size
+_VERSION = re.compile(r"version (\d[\w.-]*)")
+
+
+def inodes(head: bytes) -> int:
+    """Return how many inodes a squashfs says that it has.
+
+    :raises StepFailed: where it is none.
+    """
+    if len(head) < HEAD or not head.startswith(MAGIC):
+        raise StepFailed("what was packed is no squashfs; is the disk sound? Run it again")
+    return int(_SUPERBLOCK.unpack(head)[1])
+
+
+def version(printed: str) -> str:
+    """Return the version of squashfs-tools out of what ``sqfstar -version`` prints first."""
+    match = _VERSION.search(printed)
+    return match[1] if match else printed.strip()

@@ -1,0 +1,275 @@
+"""Convert: from an image in the engine to a verified SIF that says where it came from.
+
+A SIF is made under another name beside its place, verified, made durable and renamed: what
+stands under its own name is whole. One conversion of an image runs at a time, so everything
+else that carries the image's name here is the remains of a killed run, and is removed.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+
+from sifline import records, sif, sifrecords
+from sifline.adapters.apptainer import Apptainer
+from sifline.buildcontext import file_digest
+from sifline.errors import StepFailed, UsageError
+from sifline.model import BuiltImage, Sif, SifOptions
+from sifline.runner import CommandFailed, Context, Result
+from sifline.schedule import Machine
+from sifline.stages.convert.state import (
+    NO_SIF,
+    UP_TO_DATE,
+    changed,
+    info,
+    kept,
+    read_sif,
+    remembered,
+    stale,
+    standing,
+    state,
+)
+from sifline.stages.convert.work import Made, Work
+
+__all__ = [
+    "MEMORY",
+    "NO_SIF",
+    "UP_TO_DATE",
+    "convert",
+    "info",
+    "read_sif",
+    "space_needed",
+    "stale",
+    "standing",
+    "state",
+]
+
+RESERVE = 64 << 20
+# What a conversion takes of memory: the caches of sqfstar and its threads, Apptainer, this
+# program. 0.5 GiB were measured with an image of 5.6 GB and two processors.
+MEMORY = 768 << 20
+# A SIF that is this much larger than its image points to a wrong compression.
+MOST, MOST_SPARE = 1.1, 1 << 20
+
+# Apptainer looks the command up only after the file system is mounted and the namespaces stand.
+_NOT_FOUND = "executable file not found"
+
+
+def convert(
+    built: BuiltImage, context: Context, *, force: bool = False, processors: int = 0
+) -> Sif:
+    """Make ``build/sif/<name>.sif`` of ``built``, unless it is there and up to date.
+
+    :param processors: how many compress where the image does not say it; 0 for all.
+    :raises StepFailed: where there is too little room, or a tool fails; no new SIF is left then.
+    """
+    options = built.image.sif
+    shared = replace(options, processors=options.processors or processors)
+    work = _Conversion(built, context, shared)
+    target = context.workspace.sif(built.image.name)
+    with records.locked(sifrecords.lock(target.resolve(), context.workspace), context):
+        known = None if force else work.up_to_date()
+        return known or work.convert()
+
+
+def space_needed(size: int, copies: float) -> int:
+    """Return how many bytes converting an image of ``size`` takes at its peak."""
+    return int(copies * size) + RESERVE
+
+
+def verdict(result: Result) -> str | None:
+    """Say what running ``true`` in the SIF proved; None where it proved nothing.
+
+    An image without that command, or without a shell at all, is no broken image: that
+    Apptainer looked for the command shows that the file system mounts.
+    """
+    if result.ok:
+        return "ran true"
+    return "mounted; it holds no true" if _NOT_FOUND in result.stderr else None
+
+
+class _Conversion:
+    """One image on its way; the caller holds the image's lock."""
+
+    def __init__(self, built: BuiltImage, context: Context, options: SifOptions) -> None:
+        name, space = built.image.name, context.workspace
+        self._built, self._context, self._options = built, context, options
+        self._name = name
+        self._target = space.sif(name)
+        self._work = Work(
+            built=built,
+            context=context,
+            options=self._options,
+            scratch=space.build / "tmp" / f"{name}.convert",
+            partial=self._target.with_name(f".{self._target.name}.partial-{os.getpid()}"),
+            log=space.logs / f"{name}.convert.log",
+        )
+
+    @cached_property
+    def _apptainer(self) -> Apptainer:
+        return Apptainer(self._context.runner)
+
+    def up_to_date(self) -> Sif | None:
+        """Return the SIF that stands there, if it is the wanted one and untouched."""
+        space, image = self._context.workspace, self._built.image
+        if changed(sifrecords.read(self._name, space), self._built):
+            return None
+        return kept(image, space)
+
+    def convert(self) -> Sif:
+        """Make the SIF anew."""
+        started = time.monotonic()
+        self._sweep()
+        self._target.parent.mkdir(parents=True, exist_ok=True)
+        self._work.log.unlink(missing_ok=True)
+        with self._cleared():
+            made = self._road()
+            proof, sha256 = self._verify()
+            self._check_budget()
+            self._settle()
+        record = {
+            "image_id": self._built.image_id,
+            "fingerprint": self._built.fingerprint,
+            "commit": self._built.commit,
+            "sha256": sha256,
+            "size": self._target.stat().st_size,
+            "stamp": vars(sifrecords.Stamp.of(self._target)),
+            "compression": self._work.compression.mksquashfs,
+            "method": made.method,
+            "tools": dict(made.tools),
+            "verified": proof,
+            "seconds": round(time.monotonic() - started, 1),
+        }
+        sifrecords.write(self._name, self._context.workspace, record)
+        return replace(remembered(self._built.image, self._target, record), fresh=False)
+
+    def _road(self) -> Made:
+        """Make the SIF under its temporary name, by the fast road where that leads there."""
+        from sifline.rootfs import Complicated
+        from sifline.stages.convert import ordinary, stream
+
+        if self._options.method != ordinary.METHOD:
+            why = stream.impossible(self._context.runner)
+            try:
+                if not why:
+                    self._check_room(copies=1)
+                    return stream.make(self._work)
+            except Complicated as error:
+                why = error.message
+                _remove_tree(self._work.scratch)
+                self._work.scratch.mkdir()
+            if self._options.method == stream.METHOD:
+                raise UsageError(
+                    f"--method stream: {self._name} cannot be converted so: {why};"
+                    " use --method apptainer"
+                )
+            self._context.progress(f"by Apptainer itself, which takes longer: {why}")
+        self._check_room(copies=ordinary.COPIES)
+        return ordinary.make(self._work)
+
+    def _verify(self) -> tuple[str, str]:
+        """Look at the new SIF as its users will; return what that proved, and its digest."""
+        self._context.progress("verifying the SIF")
+        partial = self._work.partial
+        with partial.open("rb") as file:
+            os.fsync(file.fileno())
+        sif.read(partial)
+        with ThreadPoolExecutor(1) as pool:  # starting a container is mostly waiting
+            digest = pool.submit(file_digest, partial)
+            result = self._apptainer.exec(partial, ["true"], check=False)
+            proof = verdict(result)
+            if proof is None:
+                raise StepFailed(
+                    f"converting {self._name} failed: nothing runs in the new SIF;"
+                    f" the whole log is {self._work.log}",
+                    details=result.tail(),
+                )
+            return proof, digest.result()
+
+    def _check_budget(self) -> None:
+        """Refuse, or tell of, a SIF that is too large."""
+        size, budget = self._work.partial.stat().st_size, self._options.budget
+        if budget is not None and size > budget:
+            text = f"{self._name}.sif has {_gb(size)}, and its size-budget is {_gb(budget)}"
+            if self._options.over_budget == "error":
+                raise StepFailed(
+                    f"{text}: no SIF is left; make the image smaller, raise the budget, or say"
+                    ' over-budget = "warning" under [convert] of its image.toml'
+                )
+            self._context.progress(f"warning: {text}")
+        if size > MOST * self._built.size + MOST_SPARE:
+            self._context.progress(
+                f"warning: {self._name}.sif has {_gb(size)}, more than its image,"
+                f" {_gb(self._built.size)}: is the compression right?"
+            )
+
+    def _settle(self) -> None:
+        """Put the SIF, which is durable already, in its place."""
+        self._work.partial.replace(self._target)
+        records.sync_folder(self._target.parent)
+
+    def _check_room(self, copies: float) -> None:
+        """Stop before the work where disk or memory cannot hold it."""
+        folder, size = self._target.parent, self._built.size
+        free, needed = shutil.disk_usage(folder).free, space_needed(size, copies)
+        if needed > free:
+            raise StepFailed(
+                f"converting {self._name} ({_gb(size)}) needs {_gb(needed)} free in"
+                f" {self._context.workspace.build}, and there are {_gb(free)}; make room there"
+            )
+        left = Machine([]).free_memory()
+        if left < MEMORY:
+            raise StepFailed(
+                f"converting {self._name} needs {_gb(MEMORY)} of memory, and {_gb(left)} are"
+                " free; end something, or try again later"
+            )
+
+    @contextmanager
+    def _cleared(self) -> Iterator[None]:
+        """Scratch space that is gone afterwards, whatever happens."""
+        try:
+            self._work.scratch.mkdir(parents=True)
+            yield
+        except CommandFailed as error:
+            raise self._work.failure(error.result) from None
+        except OSError as error:
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            cause = f"the disk is full; make room in {self._context.workspace.build}"
+            raise StepFailed(
+                f"converting {self._name} failed:"
+                f" {cause if full else f'{error.filename}: {error.strerror}'}"
+            ) from None
+        finally:
+            self._work.partial.unlink(missing_ok=True)
+            _remove_tree(self._work.scratch)
+
+    def _sweep(self) -> None:
+        """Remove what a killed run left, beginning with the container that may still write."""
+        self._apptainer.stop_builds(self._work.scratch)
+        for left in self._target.parent.glob(f".{self._target.name}.partial-*"):
+            left.unlink(missing_ok=True)
+        _remove_tree(self._work.scratch)
+
+
+def _remove_tree(folder: Path) -> None:
+    """Remove ``folder``; an unpacked image may hold folders its owner may not write to."""
+    if not folder.exists():
+        return
+    for path, folders, _ in os.walk(folder):
+        for name in folders:
+            with suppress(OSError):
+                if not Path(path, name).is_symlink():
+                    Path(path, name).chmod(0o700)
+    shutil.rmtree(folder)
+
+
+def _gb(size: int) -> str:
+    return f"{size / 1e9:.2f} GB"

@@ -1,0 +1,131 @@
+"""What stands there: a SIF as its file says it, and how it stands to the image."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from sifline import sif, sifrecords
+from sifline.adapters.apptainer import Apptainer, Compression
+from sifline.buildcontext import file_digest
+from sifline.model import BuiltImage, Image, Sif, Workspace
+from sifline.runner import Context
+from sifline.stages.convert.work import PREFIX, read_provenance
+
+# What is told of a SIF without reading it.
+KEPT = {"image_id", "fingerprint", "commit", "sha256", "size", "stamp", "compression", "method"}
+UP_TO_DATE, NO_SIF = "up to date", "there is no SIF"
+
+
+def read_sif(path: Path) -> Sif:
+    """Return the SIF at ``path`` with what its labels say of it.
+
+    :raises UsageError: where it is no SIF, truncated or damaged.
+    """
+    found = sif.labels(sif.read(path))
+    return Sif(
+        name=path.stem,
+        path=path.absolute(),
+        sha256=file_digest(path),
+        size=path.stat().st_size,
+        image_id=found.get(f"{PREFIX}image-id", ""),
+        fingerprint=found.get(f"{PREFIX}fingerprint", ""),
+        commit=found.get(f"{PREFIX}commit", ""),
+    )
+
+
+def info(path: Path, context: Context) -> dict[str, Any]:
+    """Return what the file itself says: header, objects, labels, digest.
+
+    :raises UsageError: where it is no SIF, truncated or damaged.
+    """
+    file = sif.read(path)
+    labels = sif.labels(file)
+    if not labels:
+        labels = Apptainer(context.runner).inspect(path).get("labels") or {}
+    return {
+        "path": str(path),
+        "sha256": file_digest(path),
+        "size": file.size,
+        "architecture": file.architecture,
+        "id": file.id,
+        "created": datetime.fromtimestamp(file.created, timezone.utc).isoformat(),
+        "image id": labels.get(f"{PREFIX}image-id", ""),
+        "fingerprint": labels.get(f"{PREFIX}fingerprint", ""),
+        "commit": labels.get(f"{PREFIX}commit", ""),
+        "provenance": read_provenance(sif.parts(file)),
+        "labels": dict(sorted(labels.items())),
+    }
+
+
+def standing(image: Image, workspace: Workspace) -> Sif:
+    """Return the SIF that stands there as its record tells; ``stale`` found nothing wrong."""
+    found = kept(image, workspace)
+    assert found is not None  # noqa: S101 - for the type checker: else it would be converted
+    return found
+
+
+def kept(image: Image, workspace: Workspace) -> Sif | None:
+    """Return the SIF that stands there, if it is what its record tells."""
+    path, record = workspace.sif(image.name), sifrecords.read(image.name, workspace)
+    if not path.is_file() or record is None:
+        return None
+    now = sifrecords.current(path, record)
+    if now is not None and now != record:  # touched: its content was found to be the same
+        with suppress(OSError):  # it is looked at again next time
+            sifrecords.write(image.name, workspace, now)
+    return remembered(image, path, now) if now else None
+
+
+def stale(name: str, built: BuiltImage | None, workspace: Workspace) -> str:
+    """Say why the SIF of ``name`` has to be made anew; "" where it is up to date."""
+    found = state(name, built, workspace)
+    return "" if found == UP_TO_DATE else NO_SIF if found == "none" else f"the SIF: {found}"
+
+
+def state(name: str, built: BuiltImage | None, workspace: Workspace) -> str:
+    """Say in a word or two how the SIF of ``name`` stands to ``built``."""
+    path = workspace.sif(name)
+    record = sifrecords.read(name, workspace)
+    if not path.is_file():
+        return "none"
+    if record is not None and not sifrecords.untouched(path, record):
+        return "altered"
+    if built is None:
+        return "its image is gone"
+    return changed(record, built) or UP_TO_DATE
+
+
+def changed(record: Mapping[str, Any] | None, built: BuiltImage) -> str:
+    """Say why a SIF made as ``record`` says is not the one wanted; "" where it is."""
+    options = built.image.sif
+    wanted = Compression(name=options.compression, level=options.level).mksquashfs
+    if record is None or not record.keys() >= KEPT:  # a file may hold anything
+        return "no record of its conversion"
+    if record.get("image_id") != built.image_id:
+        return "the image is another"
+    if record.get("compression") != wanted:
+        return f"its compression: {record['compression']} → {wanted}"
+    if options.method not in ("", record["method"]):
+        return f"its method: {record['method']} → {options.method}"
+    if options.over_budget == "error" and (options.budget or record["size"]) < record["size"]:
+        return "it is larger than its size-budget"
+    return ""
+
+
+def remembered(image: Image, path: Path, record: Mapping[str, Any]) -> Sif:
+    """Return the SIF at ``path`` as its record tells it."""
+    return Sif(
+        name=image.name,
+        path=path,
+        sha256=record["sha256"],
+        size=record["size"],
+        image_id=record["image_id"],
+        fingerprint=record["fingerprint"],
+        commit=record["commit"],
+        category=image.category,
+        fresh=True,
+    )

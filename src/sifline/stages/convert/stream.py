@@ -1,0 +1,264 @@
+"""The fast road: the merged file system streams out of the engine straight into the SIF.
+
+Nothing is unpacked and no layer is copied. Apptainer itself makes the rest: its SIF of an image
+of the same configuration without files holds the definition, labels, environment and run script.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from datetime import datetime, timezone
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+from uuid import NAMESPACE_URL, uuid5
+
+from sifline import engine, ocilayout, rootfs, sif, squashfs, tarstream
+from sifline.adapters.apptainer import TOOLBOX, Apptainer
+from sifline.adapters.docker import Docker
+from sifline.errors import StepFailed
+from sifline.rootfs import Layout
+from sifline.runner import CommandFailed, Result
+from sifline.sif import Part
+from sifline.stages.convert.work import Made, Work
+
+METHOD = "stream"
+BUILD_DATE = "org.label-schema.build-date"
+PIPE_SIZE = 1 << 20
+LOOK_SECONDS = 0.05
+TELL_SECONDS = 1.0
+
+
+def impossible(runner: Any) -> str:
+    """Say why this road cannot be taken at all; "" where it can."""
+    if not engine.is_local():
+        return "the Docker engine is on another machine"
+    if not Docker(runner).images([f"{TOOLBOX}:latest"]):
+        return f"there is no image {TOOLBOX}, which has the tools for it"
+    return ""
+
+
+def make(work: Work) -> Made:
+    """Make the SIF ``work.partial``.
+
+    :raises Complicated: where only Apptainer itself knows how to lay the image out.
+    :raises StepFailed: where a tool fails, or the engine's stream ends too early.
+    """
+    try:
+        return _Stream(work).make()
+    except CommandFailed as error:
+        raise work.failure(error.result) from None
+
+
+class _Stream:
+    def __init__(self, work: Work) -> None:
+        self._work, self._scratch = work, work.scratch
+        self._purpose = str(work.scratch)
+        self._apptainer = Apptainer(work.context.runner)
+        self._docker = Docker(work.context.runner)
+        self._image = self._docker.inspect(work.built.image_id)
+        self._created = when(str(self._image.get("Created", "")))
+
+    def make(self) -> Made:
+        work = self._work
+        work.context.progress("looking at the image, and asking Apptainer for its part")
+        with ThreadPoolExecutor(1, "look") as pool:
+            looking = pool.submit(self._look)
+            skeleton, parts = self._skeleton()
+            look = looking.result()
+        layout = rootfs.layout(look, skeleton, created=self._created)
+        made = Made(method=METHOD, tools=self._tools(look))
+        parts = (*parts, work.provenance(made))
+        offset = sif.room(parts)
+        tally = self._squash(layout, offset)
+        with work.partial.open("rb") as file:
+            file.seek(offset)
+            found = squashfs.inodes(file.read(squashfs.HEAD))
+        if found != tally.inodes:
+            raise StepFailed(
+                f"converting {work.name} failed: {tally.inodes} files and folders went into the"
+                f" squashfs, and it holds {found}; the whole log is {work.log}"
+            )
+        sif.complete(
+            work.partial,
+            parts,
+            identity=uuid5(NAMESPACE_URL, f"{work.built.image_id} {work.compression.mksquashfs}"),
+            created=self._created,
+            architecture=str(self._image.get("Architecture", "")),
+        )
+        return made
+
+    def _skeleton(self) -> tuple[Path, tuple[Part, ...]]:
+        """Return what Apptainer makes of an image that has no files: its tree, and its objects."""
+        work, folder = self._work, self._scratch / "skeleton"
+        layout, made = self._scratch / work.name, self._scratch / "skeleton.sif"
+        ocilayout.without_files(layout, self._image)
+        self._apptainer.build_from_layout(
+            layout, made, labels=work.labels, compression=work.compression, log=work.log
+        )
+        found = sif.read(made)
+        system, small = sif.system(found), self._scratch / "skeleton.squashfs"
+        with made.open("rb") as file:
+            file.seek(system.offset)
+            small.write_bytes(file.read(system.size))
+        self._apptainer.unsquash(small, folder, purpose=self._purpose, log=work.log)
+        labels = folder / rootfs.OWN / "labels.json"
+        before = sif.labels(found).get(BUILD_DATE, "").encode()
+        after = build_date(self._created).encode()
+        labels.write_bytes(labels.read_bytes().replace(before, after))
+        return folder, tuple(
+            Part(kind=part.kind, name=part.name, content=part.content.replace(before, after))
+            for part in sif.parts(found)
+        )
+
+    def _look(self) -> Path:
+        """Look at the image's file system itself."""
+        folder = self._scratch / "look"
+        folder.mkdir()
+        shutil.copyfile(rootfs.SCRIPT, folder / rootfs.SCRIPT.name)
+        (folder / "paths").write_text("\n".join(rootfs.PATHS) + "\n", encoding="utf-8")
+        # Ids are no names to build on, and no other run may move this name.
+        tag = f"sifline-convert:{sha256(self._purpose.encode()).hexdigest()[:32]}"
+        self._docker.tag(self._work.built.image_id, tag)
+        try:
+            return self._docker.look(tag, f"{TOOLBOX}:latest", folder, log=self._work.log)
+        finally:
+            self._docker.remove([tag])
+
+    def _tools(self, look: Path) -> Mapping[str, str]:
+        first = (look / "tools").read_text(encoding="utf-8", errors="replace")
+        return {"apptainer": self._apptainer.version, "squashfs-tools": squashfs.version(first)}
+
+    def _squash(self, layout: Layout, offset: int) -> tarstream.Tally:
+        """Let the stream flow into the squashfs."""
+        work = self._work
+        fifo = self._scratch / "stream"
+        os.mkfifo(fifo, 0o600)
+        packing = _Side(
+            lambda: self._apptainer.squash(
+                fifo,
+                work.partial,
+                offset=offset,
+                compression=work.compression,
+                processors=work.options.processors,
+                created=self._created,
+                options=rootfs.options(layout),
+                purpose=self._purpose,
+                log=work.log,
+            ),
+            stop=lambda: self._apptainer.stop_builds(self._scratch),
+        )
+        with packing, self._docker.exported(work.built.image_id, purpose=self._purpose) as stream:
+            target = packing.open(fifo, work.context.runner.check)
+            try:
+                tally = tarstream.copy(
+                    stream,
+                    target,
+                    first=layout.first,
+                    tally=layout.tally,
+                    without=layout.without,
+                    xattrs=layout.xattrs,
+                    newest=layout.created,
+                    on_bytes=self._teller(),
+                )
+            except BrokenPipeError:
+                packing.done()  # it says what it died of
+                raise StepFailed(
+                    f"converting {work.name} failed: the squashfs tool stopped reading;"
+                    f" the whole log is {work.log}"
+                ) from None
+            finally:
+                os.close(target)
+            packing.done()
+        return tally
+
+    def _teller(self) -> Callable[[int], None]:
+        """Return what tells how far it is, and hears whether it shall stop."""
+        context, total = self._work.context, self._work.built.size
+        started = told = time.monotonic()
+
+        def tell(passed: int) -> None:
+            nonlocal told
+            context.runner.check()
+            now = time.monotonic()
+            if now - told >= TELL_SECONDS:
+                told = now
+                context.progress(figures(passed, total, now - started))
+
+        return tell
+
+
+class _Side:
+    """What packs the stream, in a thread of its own; it is ended where the stream does not."""
+
+    def __init__(self, work: Callable[[], Result], stop: Callable[[], None]) -> None:
+        self._work, self._stop = work, stop
+        self._pool = ThreadPoolExecutor(1, "sqfstar")
+
+    def __enter__(self) -> _Side:
+        self._future: Future[Result] = self._pool.submit(self._work)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        # The container may be starting yet, and would then wait for a stream for ever.
+        while kind and not self._future.done():
+            with suppress(StepFailed):
+                self._stop()
+            time.sleep(LOOK_SECONDS)
+        self._pool.shutdown()
+
+    def open(self, fifo: Path, check: Callable[[], None]) -> int:
+        """Return the writing end of ``fifo``, once somebody reads."""
+        while True:
+            check()
+            try:
+                target = os.open(fifo, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+                break
+            except OSError:  # ENXIO: nobody reads it yet
+                if self._future.done():
+                    self.done()
+                    raise
+                time.sleep(LOOK_SECONDS)
+        os.set_blocking(target, True)
+        with suppress(OSError):
+            fcntl.fcntl(target, fcntl.F_SETPIPE_SZ, PIPE_SIZE)
+        return target
+
+    def done(self) -> None:
+        """Wait for its end; raise what it failed of."""
+        self._future.result()
+
+
+def figures(passed: int, total: int, seconds: float) -> str:
+    """Say how far the stream is: bytes, rate, and the time left where that can be guessed."""
+    rate = passed / seconds if seconds else 0.0
+    left = f", {max(0, total - passed) / rate:.0f} s left" if rate and total > passed else ""
+    size = f"{passed / 1e9:.2f} of about {total / 1e9:.2f} GB"
+    return f"packing {size}, {rate / 1e6:.0f} MB/s{left}"
+
+
+def when(created: str) -> int:
+    """Return the time of all that is made here: SOURCE_DATE_EPOCH, else the image's own.
+
+    See https://reproducible-builds.org/specs/source-date-epoch/.
+    """
+    epoch = os.environ.get("SOURCE_DATE_EPOCH", "")
+    if epoch.isdecimal():
+        return int(epoch)
+    try:
+        return max(0, int(datetime.fromisoformat(f"{created[:19]}+00:00").timestamp()))
+    except ValueError:
+        return 0
+
+
+def build_date(seconds: int) -> str:
+    """Return a time as Apptainer's label writes it."""
+    day = datetime.fromtimestamp(seconds, timezone.utc)
+    clock = f"{day.hour}:{day.minute}:{day.second}"
+    return f"{day:%A}_{day.day}_{day:%B}_{day.year}_{clock}_UTC"

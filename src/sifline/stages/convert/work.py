@@ -1,0 +1,105 @@
+"""One conversion: what is converted, how, where its files go, and what the SIF says of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sifline.adapters.apptainer import Compression
+from sifline.errors import StepFailed
+from sifline.model import BuiltImage, SifOptions
+from sifline.runner import Context, Result
+from sifline.sif import Kind, Part
+
+PREFIX = "org.sifline."
+# The data object that says where the SIF came from.
+PROVENANCE = "sifline.json"
+_FORMAT = 1
+_DISK_FULL = "no space left on device"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """What a road from an image to a SIF is given; the caller holds the image's lock.
+
+    ``scratch`` is an empty folder, ``partial`` the file to make.
+    """
+
+    built: BuiltImage
+    context: Context
+    options: SifOptions
+    scratch: Path
+    partial: Path
+    log: Path
+
+    @property
+    def name(self) -> str:
+        """The name of the image, and of the SIF."""
+        return self.built.image.name
+
+    @property
+    def compression(self) -> Compression:
+        """How the squashfs is compressed."""
+        return Compression(name=self.options.compression, level=self.options.level)
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """What the labels of the SIF say of where it came from."""
+        built = self.built
+        found = {
+            "name": self.name,
+            "image-id": built.image_id,
+            "fingerprint": built.fingerprint,
+            "commit": built.commit,
+        }
+        return {f"{PREFIX}{key}": value for key, value in found.items() if value}
+
+    def provenance(self, made: Made) -> Part:
+        """Return the data object that says where the SIF came from, the same every time."""
+        built = self.built
+        told = {
+            "format": _FORMAT,
+            "name": self.name,
+            "image": {
+                "id": built.image_id,
+                "fingerprint": built.fingerprint,
+                "recipe": built.recipe,
+            },
+            "bases": {**built.recipe.get("parents", {}), **built.recipe.get("bases", {})},
+            "commit": built.commit,
+            "conversion": {"method": made.method, "compression": self.compression.mksquashfs},
+            "tools": dict(made.tools),
+        }
+        text = json.dumps(told, sort_keys=True, separators=(",", ":"))
+        return Part(kind=Kind.JSON, name=PROVENANCE, content=text.encode())
+
+    def failure(self, result: Result) -> StepFailed:
+        """Return the error for a command of the conversion that failed."""
+        full = _DISK_FULL in (result.stdout + result.stderr).lower()
+        cause = "the disk is full; make room" if full else "see below"
+        return StepFailed(
+            f"converting {self.name} failed: {cause}; the whole log is {self.log}",
+            details=result.tail(),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Made:
+    """By which road a SIF was made, and with which tools."""
+
+    method: str
+    tools: Mapping[str, str]
+
+
+def read_provenance(parts: tuple[Part, ...]) -> dict[str, Any]:
+    """Return what a SIF's data objects say of where it came from; {} where none does."""
+    for part in parts:
+        if part.name == PROVENANCE:
+            try:
+                return dict(json.loads(part.content))
+            except (ValueError, TypeError):
+                return {}
+    return {}

@@ -1,0 +1,327 @@
+"""A tar stream passed on entry by entry: some are left out, some get extended attributes.
+
+What is passed on is not unpacked and not held: contents go from one descriptor to the other
+inside the kernel. Format: POSIX.1-2017, pax, and the GNU extensions that GNU tar documents.
+"""
+
+from __future__ import annotations
+
+import os
+import tarfile
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from math import floor
+from socket import socket
+
+from sifline.errors import StepFailed
+
+BLOCK = tarfile.BLOCKSIZE
+XATTR = b"SCHILY.xattr."
+# Larger contents are not copied through here.
+_SMALL = 1 << 16
+_CHUNK = 1 << 20
+_EXTENSIONS = (
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+)
+_WITH_CONTENT = (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE)
+_NOTHING = bytes(BLOCK)
+# A squashfs keeps times in 32 bits.
+MOST_SECONDS = 0xFFFFFFFF
+
+
+class Damaged(StepFailed):
+    """A stream that ended too early, or is no tar."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One entry: ``name`` without slashes at its ends, its header blocks, its size in bytes."""
+
+    name: bytes
+    kind: bytes
+    size: int
+    blocks: bytes
+    records: Mapping[bytes, bytes] = field(default_factory=dict)
+
+    @property
+    def padded(self) -> int:
+        """How many bytes of content follow the header."""
+        return -(-self.size // BLOCK) * BLOCK
+
+    @property
+    def mtime(self) -> int:
+        """When it was changed, in seconds since 1970."""
+        told = self.records.get(b"mtime")
+        return floor(float(told)) if told else _number(self.blocks[-BLOCK:][136:148])
+
+    def with_mtime(self, seconds: int) -> Entry:
+        """Return the entry with another time, which is written as 32 bits without a sign."""
+        records = {key: value for key, value in self.records.items() if key != b"mtime"}
+        own = bytearray(self.blocks[-BLOCK:])
+        own[136:148] = b"%011o\0" % (seconds & MOST_SECONDS)
+        own[148:156] = b" " * 8
+        own[148:156] = b"%06o\0 " % sum(own)
+        others = _without_pax(self.blocks[:-BLOCK])
+        return replace(
+            self,
+            blocks=(_pax(records) if records else b"") + others + bytes(own),
+            records=records,
+        )
+
+    def with_records(self, more: Mapping[bytes, bytes]) -> Entry:
+        """Return the entry with more pax records; those that it had give way."""
+        records = {**self.records, **more}
+        others = _without_pax(self.blocks)
+        return replace(self, blocks=_pax(records) + others, records=records)
+
+
+@dataclass
+class Tally:
+    """What went through: ``inodes`` of the tree that it makes, its root included."""
+
+    folders: set[bytes] = field(default_factory=lambda: {b""})
+    others: int = 0
+    passed: int = 0
+
+    @property
+    def inodes(self) -> int:
+        """How many inodes there are, hard links counted once, with folders that are implied."""
+        return len(self.folders) + self.others
+
+    def add(self, name: bytes, kind: bytes) -> None:
+        """Count an entry."""
+        above = name
+        while above and (above := above.rpartition(b"/")[0]) not in self.folders:
+            self.folders.add(above)
+        if kind == tarfile.DIRTYPE:
+            self.folders.add(name)
+        elif kind != tarfile.LNKTYPE:
+            self.others += 1
+
+
+def copy(
+    source: socket,
+    target: int,
+    *,
+    first: bytes = b"",
+    tally: Tally | None = None,
+    without: Collection[bytes] = (),
+    xattrs: Mapping[bytes, Mapping[bytes, bytes]] | None = None,
+    newest: int | None = None,
+    on_bytes: Callable[[int], None] = lambda _: None,
+) -> Tally:
+    """Pass the entries of ``source`` on to the descriptor ``target``, up to its end mark.
+
+    :param first: entries that go before them, counted in ``tally`` already.
+    :param without: names that are left out.
+    :param xattrs: extended attributes to add, by the name of the entry.
+    :param newest: the time that folders which are newer get instead, in seconds since 1970.
+    :param on_bytes: is told how many bytes came so far, every MiB or so.
+    :raises Damaged: where the stream ends before its end mark, or is no tar.
+    :raises BrokenPipeError: where nobody reads ``target`` any more.
+    """
+    reader, writer, tally = _Reader(source), _Writer(target), tally or Tally()
+    writer.write(first)
+    told = 0
+    for entry in reader.entries():
+        if entry.name in without:
+            reader.skip(entry.padded)
+            continue
+        found = (xattrs or {}).get(entry.name) if entry.kind != tarfile.LNKTYPE else None
+        passed = _in_time(entry, newest)
+        passed = passed.with_records(as_records(found)) if found else passed
+        tally.add(entry.name, entry.kind)
+        writer.write(passed.blocks)
+        reader.pass_on(entry.padded, writer, on_bytes)
+        if reader.taken - told >= _CHUNK:
+            told = reader.taken
+            on_bytes(told)
+    writer.write(_NOTHING * 2)
+    writer.flush()
+    tally.passed = reader.taken
+    on_bytes(tally.passed)
+    return tally
+
+
+def _in_time(entry: Entry, newest: int | None) -> Entry:
+    """Give the entry a time that a squashfs can hold: mksquashfs cuts others off to 32 bits."""
+    seconds = entry.mtime
+    if newest is not None and entry.kind == tarfile.DIRTYPE and seconds > newest:
+        return entry.with_mtime(newest)
+    return entry if 0 <= seconds <= MOST_SECONDS else entry.with_mtime(seconds)
+
+
+def as_records(xattrs: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
+    """Return extended attributes as the pax records that stand for them."""
+    return {XATTR + key: value for key, value in xattrs.items()}
+
+
+def names(name: bytes) -> bytes:
+    """Return the name of an entry as it is compared: ``./a/`` is ``a``."""
+    return name.removeprefix(b"./").strip(b"/") if name != b"." else b""
+
+
+class _Reader:
+    """The stream; what was received and not yet used stands in a buffer."""
+
+    def __init__(self, source: socket) -> None:
+        self._source = source
+        self._buffer = bytearray()
+        self._start = 0
+        self.taken = 0
+
+    def entries(self) -> Iterator[Entry]:
+        """Yield each entry; its content has to be taken before the next."""
+        while (block := self._take(BLOCK)) != _NOTHING:
+            yield self._entry(block)
+        while self._source.recv(_CHUNK):  # what the writer filled its last record with
+            pass
+
+    def _entry(self, block: bytes) -> Entry:
+        blocks, long_name, records = [block], b"", dict[bytes, bytes]()
+        while (kind := block[156:157]) in _EXTENSIONS:
+            size = _size(block)
+            body = self._take(-(-size // BLOCK) * BLOCK)
+            if kind == tarfile.XHDTYPE:
+                records.update(_records(body[:size]))
+            elif kind == tarfile.GNUTYPE_LONGNAME:
+                long_name = body[:size].rstrip(b"\0")
+            block = self._take(BLOCK)
+            blocks += [body, block]
+        length = int(records.get(b"size", b"-1"))
+        has_content = kind in _WITH_CONTENT
+        return Entry(
+            name=names(records.get(b"path", b"") or long_name or _name(block)),
+            kind=kind,
+            size=(length if length >= 0 else _size(block)) if has_content else 0,
+            blocks=b"".join(blocks),
+            records=records,
+        )
+
+    def pass_on(self, size: int, writer: _Writer, on_bytes: Callable[[int], None]) -> None:
+        """Hand ``size`` bytes to ``writer``."""
+        if size <= _SMALL:
+            writer.write(self._take(size) if size else b"")
+            return
+        held = min(size, len(self._buffer) - self._start)
+        writer.write(self._take(held) if held else b"")
+        writer.flush()
+        size -= held
+        while size:
+            moved = os.splice(self._source.fileno(), writer.target, min(size, _CHUNK))
+            if not moved:
+                raise _too_short()
+            size -= moved
+            self.taken += moved
+            on_bytes(self.taken)
+
+    def skip(self, size: int) -> None:
+        """Leave out ``size`` bytes."""
+        while size:
+            size -= len(self._take(min(size, _CHUNK)))
+
+    def _take(self, size: int) -> bytes:
+        """Return the next ``size`` bytes."""
+        if len(self._buffer) - self._start < size:
+            del self._buffer[: self._start]
+            self._start = 0
+            while len(self._buffer) < size:
+                received = self._source.recv(_SMALL)
+                if not received:
+                    raise _too_short()
+                self._buffer += received
+        end = self._start + size
+        taken = bytes(self._buffer[self._start : end])
+        self._start = end
+        self.taken += size
+        return taken
+
+
+class _Writer:
+    """The other end; small pieces are gathered."""
+
+    def __init__(self, target: int) -> None:
+        self.target = target
+        self._gathered = bytearray()
+
+    def write(self, piece: bytes) -> None:
+        self._gathered += piece
+        if len(self._gathered) >= _CHUNK:
+            self.flush()
+
+    def flush(self) -> None:
+        rest = memoryview(self._gathered)
+        while rest:
+            rest = rest[os.write(self.target, rest) :]
+        self._gathered = bytearray()
+
+
+def _size(block: bytes) -> int:
+    """Return the size that a header tells, once the header is seen to be one."""
+    text = block[148:156]
+    told = _number(text)
+    if told != sum(block) - sum(text) + 8 * ord(" "):
+        raise Damaged(
+            "the engine sent something that is no file system; run invoke doctor, and try again"
+        )
+    return _number(block[124:136])
+
+
+def _number(field_: bytes) -> int:
+    """Read an octal number, or GNU's binary one."""
+    if field_[0] & 0x80:
+        return int.from_bytes(bytes([field_[0] & 0x7F]) + field_[1:], "big")
+    digits = field_.strip(b"\0 ")
+    try:
+        return int(digits or b"0", 8)
+    except ValueError:
+        return -1
+
+
+def _name(block: bytes) -> bytes:
+    """Return the name in a header without extensions."""
+    name = block[:100].split(b"\0", 1)[0]
+    prefix = block[345:500].split(b"\0", 1)[0] if block[257:263] == b"ustar\0" else b""
+    return b"/".join([prefix, name]) if prefix else name
+
+
+def _records(body: bytes) -> Iterable[tuple[bytes, bytes]]:
+    """Yield the records of a pax header: ``LENGTH KEY=VALUE``, each with its line's end."""
+    while body:
+        length = body.partition(b" ")[0]
+        end = int(length)
+        key, _, value = body[len(length) + 1 : end - 1].partition(b"=")
+        yield key, value
+        body = body[end:]
+
+
+def _without_pax(blocks: bytes) -> bytes:
+    """Return header blocks without the pax header among them."""
+    kept, at = b"", 0
+    while at < len(blocks):
+        head = blocks[at : at + BLOCK]
+        extends = head[156:157] in _EXTENSIONS
+        end = at + BLOCK + (-(-_size(head) // BLOCK) * BLOCK if extends else 0)
+        kept += b"" if head[156:157] == tarfile.XHDTYPE else blocks[at:end]
+        at = end
+    return kept
+
+
+def _pax(records: Mapping[bytes, bytes]) -> bytes:
+    """Return a pax header of ``records``."""
+    body = b""
+    for key, value in records.items():
+        rest = b" " + key + b"=" + value + b"\n"
+        length = len(rest) + len(str(len(rest)))
+        length = len(rest) + len(str(length))
+        body += str(length).encode() + rest
+    info = tarfile.TarInfo("pax")
+    info.type, info.size = tarfile.XHDTYPE, len(body)
+    return info.tobuf(tarfile.USTAR_FORMAT) + body + bytes(-len(body) % BLOCK)
+
+
+def _too_short() -> Damaged:
+    return Damaged("the engine's stream ended half-way; is the engine still there? Run it again")
