@@ -124,12 +124,12 @@ def test_build_binds_its_two_folders_and_has_no_network(tmp_path: Path) -> None:
     )
     (argv,) = runner.argvs
     assert after(argv, "--mount") == [
-        f'"type=bind","source={tmp_path}","target={tmp_path}"',
-        '"type=bind","source=/out","target=/out"',
+        '"type=bind","source=/out","target=/sifline/0"',
+        f'"type=bind","source={tmp_path}","target=/sifline/1"',
     ]
     assert after(argv, "--network") == ["none"]
-    assert after(argv, "--mksquashfs-args") == ["-comp gzip -Xcompression-level 9"]
-    assert argv[-2:] == ("/out/x.sif", "layout.def")
+    assert after(argv, "--mksquashfs-args") == ["-comp gzip -Xcompression-level 9 -mem 256M"]
+    assert argv[-2:] == ("/sifline/0/x.sif", "layout.def")
     assert (tmp_path / "layout.def").read_text() == definition("layout", {"a": "1"})
 
 

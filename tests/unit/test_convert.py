@@ -1,25 +1,33 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from sifline import records
 from sifline.adapters.apptainer import Compression
 from sifline.buildcontext import file_digest
-from sifline.errors import StepFailed
-from sifline.model import BuiltImage, Image, Workspace
+from sifline.errors import StepFailed, UsageError
+from sifline.model import BuiltImage, Image, SifOptions, Workspace
 from sifline.runner import Context
+from sifline.schedule import Machine
+from sifline.sif import Kind, Part
+from sifline.sifrecords import Stamp
 from sifline.stages import convert
+from sifline.stages.convert import stream
+from sifline.stages.convert.state import KEPT, changed
+from sifline.stages.convert.work import Made, Work, read_provenance
 from tests.unit.recording import RecordingRunner, answer
 
 LOG = Path("x.log")
 
 
-def image(size: int = 100) -> BuiltImage:
+def image(size: int = 100, **options: Any) -> BuiltImage:
     return BuiltImage(
-        image=Image(name="x", folder=Path("x"), tag="sifline/x:latest"),
+        image=Image(name="x", folder=Path("x"), tag="sifline/x:latest", sif=SifOptions(**options)),
         image_id="sha256:1",
         fingerprint="f1",
         size=size,
@@ -49,8 +57,9 @@ def made(tmp_path: Path) -> Context:
             "commit": "c1",
             "sha256": file_digest(path),
             "size": 7,
-            "stamp": vars(convert.Stamp.of(path)),
+            "stamp": vars(Stamp.of(path)),
             "compression": Compression().mksquashfs,
+            "method": "stream",
         },
     )
     return here
@@ -66,15 +75,15 @@ def test_touched_but_equal_sif_is_fresh_and_looked_at_once(made: Context) -> Non
     path.touch()
     assert convert.convert(image(), made).fresh
     record = records.read(made.workspace.record("x", "convert")) or {}
-    assert record["stamp"] == vars(convert.Stamp.of(path))
+    assert record["stamp"] == vars(Stamp.of(path))
 
 
-def needs_work(here: Context, compression: Compression | None = None) -> bool:
-    """Whether the conversion begins; it begins by looking for a machine's own apptainer."""
+def needs_work(here: Context, **options: Any) -> bool:
+    """Whether the conversion begins; it begins by sweeping up after a killed run."""
     try:
-        convert.convert(image(), here, compression=compression)
+        convert.convert(image(**options), replace(here, runner=RecordingRunner(tools={"docker"})))
     except AssertionError as error:
-        return "--version" in str(error)
+        return "docker ps" in str(error) or "'docker', 'ps'" in str(error)
     return False
 
 
@@ -97,10 +106,23 @@ def test_lost_record_means_work(made: Context) -> None:
 
 
 def test_other_compression_means_work(made: Context) -> None:
-    assert needs_work(made, Compression(name="gzip", level=None))
+    assert needs_work(made, compression="gzip", level=None)
+
+
+def test_other_method_means_work_only_where_it_is_asked_for(made: Context) -> None:
+    assert not needs_work(made)
+    assert not needs_work(made, method="stream")
+    assert needs_work(made, method="apptainer")
+
+
+def test_a_sif_over_a_new_budget_means_work_where_that_is_an_error(made: Context) -> None:
+    assert needs_work(made, budget=6)
+    assert not needs_work(made, budget=6, over_budget="warning")
+    assert not needs_work(made, budget=7)
 
 
 XZ = "its compression: -comp xz → -comp zstd -Xcompression-level 3"
+ZSTD = {"image_id": "sha256:1", "compression": "-comp zstd -Xcompression-level 3"}
 
 
 @pytest.mark.parametrize(
@@ -109,45 +131,128 @@ XZ = "its compression: -comp xz → -comp zstd -Xcompression-level 3"
         (None, "no record of its conversion"),
         ({"image_id": "sha256:2"}, "the image is another"),
         ({"image_id": "sha256:1", "compression": "-comp xz"}, XZ),
-        ({"image_id": "sha256:1", "compression": "-comp zstd -Xcompression-level 3"}, ""),
+        (ZSTD, ""),
     ],
 )
 def test_reason_to_convert_is_given(record: dict[str, str] | None, reason: str) -> None:
-    whole = dict.fromkeys(convert.KEPT, "")
+    whole = {**dict.fromkeys(KEPT, ""), "size": 1}
 
-    assert convert.changed(record and {**whole, **record}, image(), Compression()) == reason
+    assert changed(record and {**whole, **record}, image()) == reason
 
 
 def test_a_record_that_says_too_little_is_none() -> None:
-    record = {"image_id": "sha256:1", "compression": Compression().mksquashfs}
-
-    assert convert.changed(record, image(), Compression()) == "no record of its conversion"
+    assert changed(ZSTD, image()) == "no record of its conversion"
 
 
-def test_space_that_suffices_is_no_shortage() -> None:
-    assert convert.shortage(1000, convert.space_needed(1000)) == 0
+def test_the_space_needed_is_that_of_each_copy_and_a_reserve() -> None:
+    assert convert.space_needed(1000, 2) - convert.space_needed(1000, 1) == 1000
+    assert convert.space_needed(0, 1) == convert.RESERVE
 
 
-def test_shortage_is_what_is_missing() -> None:
-    assert convert.shortage(1000, convert.space_needed(1000) - 7) == 7
-
-
-def test_too_little_space_stops_before_anything_is_started(tmp_path: Path) -> None:
-    here = Context(
-        workspace=Workspace(root=tmp_path),
-        runner=RecordingRunner({("docker", "ps"): answer()}, tools={"docker"}),
+def at_work(root: Path) -> Context:
+    """A workspace with an engine that has nothing left over, and no toolbox."""
+    answers: dict[tuple[str, ...], Any] = {
+        ("docker", "ps"): answer(),
+        ("docker", "image"): answer(),
+    }
+    return Context(
+        workspace=Workspace(root=root),
+        runner=RecordingRunner(answers, tools={"docker"}),
         progress=lambda _: None,
     )
+
+
+@pytest.fixture
+def without_tools(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream, "impossible", lambda _: "there are no tools")
+
+
+@pytest.mark.usefixtures("without_tools")
+def test_too_little_space_stops_before_anything_is_made(tmp_path: Path) -> None:
+    here = at_work(tmp_path)
     with pytest.raises(StepFailed, match=r"x \(1000000\.00 GB\) needs .* GB free in .* there are"):
         convert.convert(image(size=10**15), here)
     assert list(here.workspace.sifs.iterdir()) == []
 
 
+@pytest.mark.usefixtures("without_tools")
+def test_too_little_memory_stops_before_anything_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Machine, "free_memory", lambda _: 10**8)
+    with pytest.raises(StepFailed, match=r"x needs 0\.81 GB of memory, and 0\.10 GB are free"):
+        convert.convert(image(), at_work(tmp_path))
+
+
+@pytest.mark.usefixtures("without_tools")
+def test_the_fast_road_that_cannot_be_taken_is_refused_where_it_is_asked_for(
+    tmp_path: Path,
+) -> None:
+    with pytest.raises(UsageError, match="x cannot be converted so: there are no tools"):
+        convert.convert(image(method="stream"), at_work(tmp_path))
+
+
+def work(**options: Any) -> Work:
+    return Work(
+        built=replace(image(), commit="c1", recipe={"parents": {"p": "sha256:0"}}),
+        context=context(Path("here")),
+        options=SifOptions(**options),
+        scratch=Path("scratch"),
+        partial=Path("x.partial"),
+        log=LOG,
+    )
+
+
 def test_full_disk_is_named() -> None:
-    error = convert.failure("x", answer(stderr="write: No space left on device"), LOG)
+    error = work().failure(answer(stderr="write: No space left on device"))
     assert (
         error.message == "converting x failed: the disk is full; make room; the whole log is x.log"
     )
+
+
+def test_what_the_sif_says_of_its_making_is_read_back() -> None:
+    made = Made(method="stream", tools={"apptainer": "1.4.5"})
+    told = read_provenance((work(compression="gzip", level=6).provenance(made),))
+    assert told["image"]["id"] == "sha256:1"
+    assert told["bases"] == {"p": "sha256:0"}
+    assert (told["commit"], told["tools"]) == ("c1", {"apptainer": "1.4.5"})
+    assert told["conversion"]["compression"] == "-comp gzip -Xcompression-level 6"
+
+
+@pytest.mark.parametrize("content", [b"", b"[1]", b"{"])
+def test_what_a_sif_says_of_its_making_may_be_anything(content: bytes) -> None:
+    part = Part(kind=Kind.JSON, name="sifline.json", content=content)
+    assert read_provenance((part,)) == {}
+
+
+def test_progress_tells_bytes_rate_and_time_left() -> None:
+    told = stream.figures(10**9, 3 * 10**9, 5.0)
+    assert told == "packing 1.00 of about 3.00 GB, 200 MB/s, 10 s left"
+
+
+def test_progress_guesses_no_time_where_it_cannot() -> None:
+    assert stream.figures(0, 100, 0.0) == "packing 0.00 of about 0.00 GB, 0 MB/s"
+
+
+@pytest.mark.parametrize(
+    ("created", "epoch", "seconds"),
+    [
+        ("2026-11-25T03:34:12.123456789Z", "", 1795577652),
+        ("2026-11-25T03:34:12Z", "5", 5),
+        ("2026-11-25T03:34:12Z", "tomorrow", 1795577652),
+        ("0001-01-01T00:00:00Z", "", 0),
+        ("", "", 0),
+    ],
+)
+def test_the_time_is_the_image_s_or_what_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch, created: str, epoch: str, seconds: int
+) -> None:
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", epoch)
+    assert stream.when(created) == seconds
+
+
+def test_the_build_date_is_written_as_apptainer_does() -> None:
+    assert stream.build_date(1795577652) == "Wednesday_25_November_2026_3:34:12_UTC"
 
 
 @pytest.mark.parametrize(

@@ -78,7 +78,7 @@ def _refuse_unknown(argv: Sequence[str], names: Sequence[str], workspace: Worksp
     """Refuse tasks and flags that are not there with the nearest names; Invoke has no idea."""
     if Path(argv[0]).name not in PROGRAMS or "--complete" in argv:
         return
-    verbs = {verb.__name__ for verb in images.VERBS}
+    verbs = {flags.called(verb) for verb in images.VERBS}
     alone = _ours_alone(workspace.root / "tasks.py")
     for here, word in flags.walk(argv[1:]):
         here.check(word)
@@ -87,7 +87,7 @@ def _refuse_unknown(argv: Sequence[str], names: Sequence[str], workspace: Worksp
         verb, dot, name = word.partition(".")
         if dot and verb in verbs and name not in {*names, *imagenames.RESERVED}:
             raise imagenames.unknown(name, workspace)
-        if dot and name in names and verb.isalpha() and verb not in verbs:
+        if dot and name in names and verb.replace("-", "").isalpha() and verb not in verbs:
             raise UsageError(f"no verb {verb!r}.{did_you_mean(verb, verbs)} See invoke --list.")
         if alone and flags.of_task(word) is None:
             raise _no_task(word, here.task, names)
@@ -106,9 +106,9 @@ def _ours_alone(path: Path) -> bool:
 def _no_task(word: str, before: str, names: Sequence[str]) -> UsageError:
     """Return the error for a word that is no task, behind the task ``before``."""
     verb = before.partition(".")[0]
-    if word in names and verb in {item.__name__ for item in images.VERBS}:
+    if word in names and verb in {flags.called(item) for item in images.VERBS}:
         return UsageError(f"an image belongs to the name of the task: say {verb}.{word}")
-    tasks = [body.__name__ for body in (*images.VERBS, *flags.SINGLE)]
+    tasks = [flags.called(body) for body in (*images.VERBS, *flags.SINGLE)]
     tasks += [f"cluster.{body.__name__}" for body in cluster.GROUP]
     return UsageError(f"no task {word!r}.{did_you_mean(word, tasks)} See invoke --list.")
 
@@ -129,19 +129,26 @@ def _verb(
         name="all",
         help=f"{what} With --all: every image.",
         flags=flags.parameters(verb, over_all=True),
+        files=flags.files_of(sys.argv[1:], verb),
     )
-    collection = VerbCollection(verb.__name__, tasks, default="all", spoken=spoken)
+    collection = VerbCollection(flags.called(verb), tasks, default="all", spoken=spoken)
     collection.__doc__ = verb.__doc__
     return collection
 
 
 def _for_all(verb: Body) -> Body:
-    """The verb over all images; without --all it is refused, unless it only looks."""
+    """The verb over all images, or SIF files; without either it is refused, unless it looks."""
+    alone = images.ALONE.get(verb, ())
 
     def every(run: Run, names: Sequence[str], *, all: bool = False, **given: Any) -> None:
-        if not all and verb not in images.LOOKING:
-            raise UsageError(f"which image? Say {verb.__name__}.<image>, or {verb.__name__} --all")
-        verb(run, names, **given)
+        files = [Path(given.pop(name)) for name in flags.FILE_NAMES if name in given]
+        if files and all:
+            raise UsageError(f"{flags.called(verb)}: --all, or files; not both")
+        if not (files or all or any(given[name] for name in alone) or verb in images.LOOKING):
+            name = flags.called(verb)
+            more = ", or FILE.sif" if verb in images.FILED else ""
+            raise UsageError(f"which image? Say {name}.<image>{more}, or {name} --all")
+        verb(run, files or names, **given)
 
     return every
 
@@ -152,7 +159,7 @@ def _task(body: Body, workspace: Workspace) -> OwnTask:
 
     return OwnTask(
         _call(body, workspace, ()),
-        name=body.__name__,
+        name=flags.called(body),
         help=body.__doc__ or "",
         flags=flags.parameters(body),
     )

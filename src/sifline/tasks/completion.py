@@ -147,9 +147,9 @@ def _flags(here: Place) -> list[Candidate]:
 
 def _tasks(half: str, root: Path) -> list[Candidate]:
     """The tasks; those of single images only once the verb is clear."""
-    verbs = {verb.__name__: _summary(verb) for verb in images.VERBS}
+    verbs = {flags.called(verb): _summary(verb) for verb in images.VERBS}
     group = {f"cluster.{body.__name__}": _summary(body) for body in cluster.GROUP}
-    single = {body.__name__: _summary(body) for body in flags.SINGLE}
+    single = {flags.called(body): _summary(body) for body in flags.SINGLE}
     plain = {**verbs, **group, **single}
     head, dot, _ = half.partition(".")
     close = [head] if dot else [name for name in plain if name.startswith(half)]
@@ -223,7 +223,7 @@ VALUES: Mapping[str, Find] = {
     "gpus": lambda root, here, half: _words(["all"]),
     "invoke help": lambda root, here, half: _tasks(half, root),
     "invoke list": lambda root, here, half: _words(
-        [*(verb.__name__ for verb in images.VERBS), "cluster"]
+        [*(flags.called(verb) for verb in images.VERBS), "cluster"]
     ),
     "invoke list-format": lambda root, here, half: _words(["flat", "nested", "json"]),
     "name": lambda root, here, half: _standing(root),

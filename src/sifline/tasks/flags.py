@@ -27,6 +27,7 @@ HELP = {
     "jobs": "how many steps run at once; default: one per core",
     "json": "print JSON",
     "keep_going": "after a failed step, go on with what does not depend on it",
+    "key": "the key: a fingerprint, or its end; to check a signature the whole of it",
     "level": "level of the compression: 1 is quick, the highest (zstd 22, gzip 9) small",
     "list": "print the suites and their checks, run none",
     "method": "stream (fast) or apptainer (its own build); default: the first that can be",
@@ -34,7 +35,10 @@ HELP = {
     "name": "the name of the virtual cluster",
     "node": "the node to open, such as controller or compute-01",
     "older_than": "only what is older, such as 12h or 7d",
+    "online": "ask a key server for keys that your keyring does not hold",
     "output": "the file to write to, instead of the terminal",
+    "passphrase_env": "the variable that holds the key's passphrase",
+    "passphrase_file": "the file that holds the key's passphrase",
     "processors": "how many processors compress; default: all, shared by what runs at once",
     "pull": "ask the registries whether the images from there have changed",
     "runtime": "docker or apptainer",
@@ -51,6 +55,10 @@ HELP = {
 }
 SINGLE = (*cluster.TOP, *project.TOP)
 ALL = inspect.Parameter("all", inspect.Parameter.KEYWORD_ONLY, default=False)
+# What else than images a verb may be about: SIF files, named behind it.
+FILES = (".sif",)
+# What Invoke calls them.
+FILE_NAMES = ("file", "other")
 
 
 # A task file that uses Invoke itself has tasks besides ours: only Invoke knows them all.
@@ -82,11 +90,28 @@ class Flag:
     help: str = ""
 
 
+def called(body: Body) -> str:
+    """Return the name of a task as it is written."""
+    return body.__name__.replace("_", "-")
+
+
+def files_of(words: Sequence[str], verb: Body) -> int:
+    """Return how many SIF files stand behind ``verb``, at most as many as it takes."""
+    named = 0
+    for here, word in walk(words):
+        named += here.task == called(verb) and here.takes_file(word)
+    return min(named, images.FILED.get(verb, 0))
+
+
 def parameters(body: Body, *, over_all: bool = False) -> tuple[inspect.Parameter, ...]:
-    """Return those of ``body(run, images, *, flags)`` that are flags."""
+    """Return those of ``body(run, images, *, flags)`` that are flags.
+
+    :param over_all: those of the verb without an image; some have only that, or not.
+    """
+    alone = images.ALONE.get(body, ())
     own = tuple(inspect.signature(body).parameters.values())[2:]
     if not over_all:
-        return own
+        return tuple(item for item in own if item.name not in alone)
     # One broken image does not hold up the others, unless that is asked for.
     return (
         ALL,
@@ -160,7 +185,7 @@ def of_task(task: str) -> Mapping[str, Flag] | None:
     """Return the flags of a task by its name, whatever the image; None for none of ours."""
     head, dot, name = task.partition(".")
     for verb in images.VERBS:
-        if verb.__name__ == head:
+        if called(verb) == head:
             return of(parameters(verb, over_all=not dot or name == "all"))
     in_group = head == "cluster" and dot
     for body in cluster.GROUP if in_group else SINGLE:
@@ -185,6 +210,8 @@ class Place:
             return replace(self, ended=True, waiting=None)
         if self.waiting and self._is_value(word):
             return replace(self, waiting=None, given={**self.given, self.waiting.name: word})
+        if self.takes_file(word):
+            return replace(self, waiting=None)
         if not word.startswith("-"):
             return replace(self, task=word, flags=of_task(word), waiting=None)
         written, equals, value = word.partition("=")
@@ -204,9 +231,14 @@ class Place:
 
     def names_task(self, word: str) -> bool:
         """Tell whether ``word`` would be the name of a task: to run, or to be helped with."""
-        if self.ended or word.startswith("-"):
+        if self.ended or word.startswith("-") or self.takes_file(word):
             return False
         return not self._is_value(word) or self.waiting is CORE["--help"]
+
+    def takes_file(self, word: str) -> bool:
+        """Tell whether ``word`` would be a SIF file that the task at hand is about."""
+        filed = any(called(verb) == self.task for verb in images.FILED)
+        return filed and word.endswith(FILES) and not self._is_value(word)
 
     def flag(self, written: str) -> Flag | None:
         """Return the flag that ``written`` is here."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable, Sequence
 from functools import wraps
 from pathlib import Path
@@ -89,12 +90,53 @@ def deploy(run: Run, images: Sequence[str], *, cluster: str = "virtual") -> None
 
 
 @options(*SEEING)
-def info(run: Run, images: Sequence[str], *, json: bool = False) -> None:
-    """Print what is known of an image and of its SIF."""
+def info(run: Run, images: Sequence[str | Path], *, json: bool = False) -> None:
+    """Print what is known of an image and of its SIF, or what a SIF file says of itself."""
     from sifline.report import tables
 
-    facts = run.pipeline.info(images)
+    files = [item for item in images if isinstance(item, Path)]
+    names = [item for item in images if isinstance(item, str)]
+    facts = run.pipeline.info_of(files) if files else run.pipeline.info(names)
     run.print(tables.dump(facts) if json else tables.facts(facts))
+
+
+@options(*SEEING)
+def sign(
+    run: Run,
+    images: Sequence[str | Path],
+    *,
+    key: str = "",
+    passphrase_file: str = "",
+    passphrase_env: str = "",
+) -> None:
+    """Sign a SIF with a key of your keyring; that of an image is converted where needed."""
+    from getpass import getpass
+
+    from sifline.passphrase import passphrase_of
+    from sifline.report import signatures
+
+    passphrase = passphrase_of(
+        file=Path(passphrase_file) if passphrase_file else None,
+        variable=passphrase_env,
+        ask=(lambda: getpass("passphrase of the key: ")) if sys.stdin.isatty() else None,
+    )
+    run.print(signatures.signed(run.pipeline.sign(images, key=key, passphrase=passphrase)))
+
+
+@options(*SEEING)
+def verify_signature(
+    run: Run,
+    images: Sequence[str | Path],
+    *,
+    key: str = "",
+    online: bool = False,
+    json: bool = False,
+) -> None:
+    """Tell who signed a SIF; an error where nobody did, or where it was changed since."""
+    from sifline.report import signatures, tables
+
+    found = run.pipeline.verify_signature(images, signers=[key] if key else [], online=online)
+    run.print(tables.dump(signatures.document(found)) if json else signatures.verified(found))
 
 
 @options(*SEEING)
@@ -211,4 +253,11 @@ def _carry_out(
 
 # Over all images even without --all: they change nothing and take no time.
 LOOKING = (status, explain, graph, config)
-VERBS = (build, test, convert, make, deploy, info, shell, clean, status, explain, graph, config)
+# How many SIF files a verb may be about instead.
+FILED: dict[Body, int] = {info: 1, sign: 1, verify_signature: 1}
+# Flags that a verb has only without an image.
+ALONE: dict[Body, tuple[str, ...]] = {}
+VERBS = (
+    *(build, test, convert, make, sign, verify_signature, deploy),
+    *(info, shell, clean, status, explain, graph, config),
+)

@@ -11,6 +11,7 @@ from invoke.collection import Collection
 from invoke.tasks import Task
 
 from sifline.tasks import flags as known
+from sifline.tasks.flags import FILE_NAMES
 
 
 class OwnTask(Task[Any]):
@@ -21,18 +22,26 @@ class OwnTask(Task[Any]):
     """
 
     def __init__(
-        self, call: Callable[..., None], *, name: str, help: str, flags: Sequence[Parameter]
+        self,
+        call: Callable[..., None],
+        *,
+        name: str,
+        help: str,
+        flags: Sequence[Parameter],
+        files: int = 0,
     ) -> None:
         names = {flag.name for flag in flags}
+        # Invoke knows no optional words: they are there when the command line has them.
+        words = [Parameter(word, Parameter.KEYWORD_ONLY) for word in FILE_NAMES[:files]]
         super().__init__(
             call,
             name=name,
-            positional=[],
+            positional=[word.name for word in words],
             iterable=[flag.name for flag in flags if known.repeatable(flag)],
             help={name: text for name, text in known.HELP.items() if name in names},
         )
         self.__doc__ = help
-        self._flags = flags
+        self._flags = (*words, *flags)
 
     def twin(self, call: Callable[..., None], *, name: str, help: str) -> OwnTask:
         """Return a task with the same flags: far cheaper than making one anew."""

@@ -25,6 +25,11 @@ def quickstart(run: Run, _: Sequence[str], *, name: str = "virtual") -> None:
     tables.refuse_failures([done.job], "quickstart")
 
 
+def keys(run: Run, _: Sequence[str]) -> None:
+    """Run Apptainer's key command with what stands after --, such as -- newpair, or -- list."""
+    run.end(run.pipeline.keys(run.command))
+
+
 def completion(run: Run, _: Sequence[str], *, shell: str = "") -> None:
     """Print what lets bash, zsh or fish complete tasks, images, flags and their values."""
     from sifline.tasks.completion import script
@@ -32,4 +37,4 @@ def completion(run: Run, _: Sequence[str], *, shell: str = "") -> None:
     run.print(script(shell))
 
 
-TOP = (doctor, quickstart, completion)
+TOP = (doctor, quickstart, keys, completion)

@@ -21,7 +21,7 @@ from pathlib import Path
 from sifline import records, sif, sifrecords
 from sifline.adapters.apptainer import Apptainer
 from sifline.buildcontext import file_digest
-from sifline.errors import StepFailed, UsageError
+from sifline.errors import SiflineError, StepFailed, UsageError
 from sifline.model import BuiltImage, Sif, SifOptions
 from sifline.runner import CommandFailed, Context, Result
 from sifline.schedule import Machine
@@ -248,6 +248,9 @@ class _Conversion:
                 f" {cause if full else f'{error.filename}: {error.strerror}'}"
             ) from None
         finally:
+            # What a killed run asked for last, the engine may have made after we looked.
+            with suppress(SiflineError):
+                self._apptainer.stop_builds(self._work.scratch)
             self._work.partial.unlink(missing_ok=True)
             _remove_tree(self._work.scratch)
 

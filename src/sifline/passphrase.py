@@ -1,0 +1,55 @@
+"""The passphrase of a key: where it comes from, never what it is."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from threading import Lock
+
+from sifline.errors import MissingError, UsageError
+
+# Called where a key turns out to have one.
+Passphrase = Callable[[], str]
+
+
+def passphrase_of(
+    *, file: Path | None = None, variable: str = "", ask: Passphrase | None = None
+) -> Passphrase | None:
+    """Return where the passphrase comes from: a file, else a variable, else a question.
+
+    File and variable are read at once, the question is asked once, and only if need be.
+
+    :raises MissingError: where there is no such file or variable.
+    :raises UsageError: where it is no single line of text.
+    """
+    if file is None and not variable:
+        return _once(ask) if ask else None
+    place = f"the file {file}" if file else f"the variable {variable}"
+    try:
+        found = file.read_bytes() if file else os.environb[os.fsencode(variable)]
+    except (OSError, KeyError):
+        raise MissingError(
+            f"no passphrase: {place} is not there or cannot be read; make it, or name another"
+        ) from None
+    try:
+        text = found.decode().removesuffix("\n").removesuffix("\r")
+    except UnicodeDecodeError:
+        # Not the error itself, not even as its context: it holds the bytes.
+        text = ""
+    if not text or "\n" in text:
+        raise UsageError(f"{place} has to hold the passphrase as one line of UTF-8 text")
+    return lambda: text
+
+
+def _once(ask: Passphrase) -> Passphrase:
+    """Ask one time, whoever wants to know: images are signed side by side."""
+    lock, held = Lock(), list[str]()
+
+    def answer() -> str:
+        with lock:
+            if not held:
+                held.append(ask())
+            return held[0]
+
+    return answer
