@@ -1,0 +1,233 @@
+"""What an image or a SIF holds, and how two of them differ."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from sifline.packages import Found, Package
+
+# Labels with which sifline says what it made: they differ between any two builds.
+_OURS = ("sifline.", "org.sifline.")
+# Labels that Apptainer itself adds to those of the image.
+_APPTAINER = re.compile(
+    r"org\.label-schema\.(?:build-(?:arch|date)|schema-version|usage(?:\..+)?)"
+)
+_EXPORT = re.compile(r"^[ \t]*export[ \t]+([A-Za-z_]\w*)=(.*)$", re.MULTILINE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How a container is started. ``script`` stands for the rest in a SIF made of no image."""
+
+    environment: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
+    entrypoint: tuple[str, ...] = ()
+    command: tuple[str, ...] = ()
+    workdir: str = ""
+    user: str = ""
+    script: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contents:
+    """An image in the engine, or a SIF, with the digest that names it: ``version``.
+
+    ``size`` in bytes, ``created`` in seconds since 1970. ``image_id``, ``fingerprint`` and
+    ``commit`` are "" where sifline did not make it.
+    """
+
+    name: str
+    kind: str
+    version: str
+    size: int
+    created: int = 0
+    architecture: str = ""
+    image_id: str = ""
+    fingerprint: str = ""
+    commit: str = ""
+    found: Found = field(default_factory=Found)
+    settings: Settings = field(default_factory=Settings)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Upgrade:
+    """A package of which other versions are there; several of one in several places."""
+
+    kind: str
+    name: str
+    architecture: str
+    before: tuple[str, ...]
+    after: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Change:
+    """A setting with its values; None where it is not there."""
+
+    name: str
+    before: str | None
+    after: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Side:
+    """What is compared."""
+
+    name: str
+    kind: str
+    version: str
+    size: int
+    fingerprint: str
+    packages: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Difference:
+    """What the ``new`` one has that the ``old`` one has not, and the other way round.
+
+    ``broken`` are files that tell of packages and were not understood: there may be more.
+    """
+
+    old: Side
+    new: Side
+    added: tuple[Package, ...]
+    removed: tuple[Package, ...]
+    changed: tuple[Upgrade, ...]
+    environment: tuple[Change, ...]
+    labels: tuple[Change, ...]
+    start: tuple[Change, ...]
+    broken: tuple[str, ...]
+
+    @property
+    def same(self) -> bool:
+        """Whether nothing but the size and the names tell them apart."""
+        packages = (*self.added, *self.removed, *self.changed)
+        return not (packages or self.environment or self.labels or self.start)
+
+
+def of_config(config: Mapping[str, Any]) -> Settings:
+    """Return the settings in the configuration of an image, as Docker and OCI write it."""
+    return Settings(
+        environment=_variables(config.get("Env") or ()),
+        labels=_others(config.get("Labels") or {}),
+        entrypoint=_words(config.get("Entrypoint")),
+        command=_words(config.get("Cmd")),
+        workdir=config.get("WorkingDir") or "",
+        user=config.get("User") or "",
+    )
+
+
+def of_attributes(attributes: Mapping[str, Any]) -> Settings:
+    """Return the settings in what Apptainer notes in a SIF: all there is without an image."""
+    scripts = (attributes.get("environment") or {}).items()
+    exported = (match for _, text in sorted(scripts) for match in _EXPORT.finditer(str(text)))
+    labels = _others(attributes.get("labels") or {})
+    return Settings(
+        environment={match[1]: _value(match[2]) for match in exported},
+        labels={key: value for key, value in labels.items() if not _APPTAINER.fullmatch(key)},
+        script=str(attributes.get("runscript") or ""),
+    )
+
+
+def compare(old: Contents, new: Contents) -> Difference:
+    """Return how two of them differ; that of their packages, by kind and name."""
+    before, after = _by_name(old), _by_name(new)
+    return Difference(
+        old=_side(old),
+        new=_side(new),
+        added=_missing(after, before),
+        removed=_missing(before, after),
+        changed=tuple(_upgrades(before, after)),
+        environment=_changes(old.settings.environment, new.settings.environment),
+        labels=_changes(old.settings.labels, new.settings.labels),
+        start=_changes(_start(old), _start(new)),
+        broken=tuple(sorted({*old.found.broken, *new.found.broken})),
+    )
+
+
+def _side(contents: Contents) -> Side:
+    return Side(
+        name=contents.name,
+        kind=contents.kind,
+        version=contents.version,
+        size=contents.size,
+        fingerprint=contents.fingerprint,
+        packages=len(contents.found.packages),
+    )
+
+
+_Names = dict[tuple[str, str, str], list[Package]]
+
+
+def _by_name(contents: Contents) -> _Names:
+    found: _Names = {}
+    for package in contents.found.packages:
+        key = (package.kind, package.name, package.architecture)
+        found.setdefault(key, []).append(package)
+    return found
+
+
+def _missing(here: _Names, there: _Names) -> tuple[Package, ...]:
+    return tuple(
+        package for key, packages in here.items() if key not in there for package in packages
+    )
+
+
+def _upgrades(before: _Names, after: _Names) -> Iterable[Upgrade]:
+    """Yield the packages of other versions; another place alone is no difference."""
+    for key in sorted(before.keys() & after.keys()):
+        old, new = (tuple(item.version for item in side[key]) for side in (before, after))
+        if Counter(old) != Counter(new):
+            kind, name, architecture = key
+            yield Upgrade(kind=kind, name=name, architecture=architecture, before=old, after=new)
+
+
+def _changes(before: Mapping[str, str], after: Mapping[str, str]) -> tuple[Change, ...]:
+    return tuple(
+        Change(name=key, before=before.get(key), after=after.get(key))
+        for key in sorted(before.keys() | after.keys())
+        if before.get(key) != after.get(key)
+    )
+
+
+def _start(contents: Contents) -> dict[str, str]:
+    """Return all that decides how it starts, what is empty left out."""
+    settings, system = contents.settings, contents.found.distribution
+    found = {
+        "architecture": contents.architecture,
+        "distribution": system.name or " ".join([system.id, system.version]).strip(),
+        "entrypoint": shlex.join(settings.entrypoint),
+        "cmd": shlex.join(settings.command),
+        "workdir": settings.workdir.rstrip("/"),  # "/" is what "" means
+        "user": settings.user,
+        "runscript": settings.script,
+    }
+    return {key: value for key, value in found.items() if value}
+
+
+def _variables(lines: Iterable[str]) -> dict[str, str]:
+    pairs = (line.partition("=") for line in lines)
+    return {name: value for name, _, value in pairs}
+
+
+def _others(labels: Mapping[str, Any]) -> dict[str, str]:
+    return {key: str(value) for key, value in labels.items() if not key.startswith(_OURS)}
+
+
+def _words(value: Any) -> tuple[str, ...]:
+    """A command: a list, or nothing; old engines wrote a single text as well."""
+    return (value,) if isinstance(value, str) else tuple(value or ())
+
+
+def _value(written: str) -> str:
+    """Return what a shell would assign, but for its variables; as written where not simple."""
+    try:
+        words = shlex.split(written)
+    except ValueError:
+        return written
+    return words[0] if len(words) == 1 else written

@@ -1,0 +1,197 @@
+"""The few wanted files of an image's file system: out of a tar, or of an unpacked squashfs.
+
+Nothing is run and no link is followed on the disk: what a link points to is looked up among the
+files that were picked themselves.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+import shutil
+import tarfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from sifline.errors import StepFailed
+
+Wanted = Callable[[str], bool]
+
+# No list of packages is that large; what is would only fill the memory.
+LARGEST = 32 << 20
+_CHUNK = 1 << 20
+# What unsquashfs puts before each name in a listing, unless told otherwise.
+_TOP = b"squashfs-root/"
+_LINE = re.compile(
+    rb"([-l])\S{9} \d+/\d+ +(\d+) \d{4}-\d\d-\d\d \d\d:\d\d " + re.escape(_TOP) + rb"(.+)"
+)
+_ARROW = b" -> "
+_SIGN = re.compile(rb"[^\w/.-]")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Excerpt:
+    """Contents by path, without a leading slash; ``unread`` was wanted, and could not be had."""
+
+    files: Mapping[str, bytes]
+    unread: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listing:
+    """What is to be unpacked of a squashfs, its links by path, and what is too large."""
+
+    files: tuple[str, ...]
+    links: Mapping[str, str]
+    unread: tuple[str, ...] = ()
+
+
+def of_tar(
+    stream: IO[bytes], wanted: Wanted, *, check: Callable[[], None] = lambda: None
+) -> Excerpt:
+    """Pick the wanted files out of a tar that comes as a stream.
+
+    :param check: is called at every entry, and may raise to end it.
+    :raises StepFailed: where the stream ends before its end mark, or is no tar.
+    """
+    files: dict[str, bytes] = {}
+    links: dict[str, str] = {}
+    unread = list[str]()
+    try:
+        with tarfile.open(
+            fileobj=stream,
+            mode="r|",
+            bufsize=_CHUNK,
+            tarinfo=_Entry,
+            encoding="utf-8",
+            errors="surrogateescape",
+        ) as tar:
+            while entry := tar.next():
+                check()
+                # It would hold all that it has seen.
+                tar.members = []  # type: ignore[attr-defined]
+                name = _plain(entry.name)
+                if not wanted(name) or entry.isdir():
+                    continue
+                if entry.issym() or entry.islnk():
+                    links[name] = _target(name, entry.linkname, symbolic=entry.issym())
+                elif content := _content(tar, entry):
+                    files[name] = content[0]
+                else:
+                    unread.append(name)
+    except (tarfile.TarError, EOFError, OSError):
+        raise _damaged() from None
+    return _resolved(files, links, unread)
+
+
+def listed(text: bytes, wanted: Wanted) -> Listing:
+    """Return what is wanted of a listing by ``unsquashfs -lln``."""
+    files, unread = list[str](), list[str]()
+    links: dict[str, str] = {}
+    for line in text.split(b"\n"):
+        match = _LINE.fullmatch(line)
+        if not match:
+            continue
+        kind, size, rest = match[1], int(match[2]), match[3]
+        # The size of a link is the length of its target.
+        name = _text(rest[: len(rest) - size - len(_ARROW)] if kind == b"l" else rest)
+        if not wanted(name):
+            continue
+        if kind == b"l":
+            links[name] = _target(name, _text(rest[len(rest) - size :]), symbolic=True)
+        elif size <= LARGEST:
+            files.append(name)
+        else:
+            unread.append(name)
+    return Listing(files=tuple(files), links=links, unread=tuple(unread))
+
+
+def patterns(names: Iterable[str]) -> bytes:
+    """Return names as ``unsquashfs`` takes them, which else reads some signs as wildcards."""
+    escaped = (_SIGN.sub(rb"\\\g<0>", name.encode("utf-8", "surrogateescape")) for name in names)
+    return b"".join(name + b"\0" for name in escaped)
+
+
+def of_folder(folder: Path, listing: Listing) -> Excerpt:
+    """Read what was unpacked into ``folder``."""
+    wanted = frozenset(listing.files)
+    files = {name: content for name, content in _below(folder) if name in wanted}
+    unread = [*listing.unread, *(name for name in listing.files if name not in files)]
+    return _resolved(files, listing.links, unread)
+
+
+def remove(folder: Path) -> None:
+    """Remove what was unpacked; its modes may forbid even its owner to do so."""
+    waiting = [folder] if folder.is_dir() else []
+    while waiting:
+        found = waiting.pop()
+        found.chmod(0o700)
+        waiting += [path for path in found.iterdir() if path.is_dir() and not path.is_symlink()]
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+class _Entry(tarfile.TarInfo):
+    """An entry of a stream that has to be whole: tarfile takes a broken header for its end."""
+
+    @classmethod
+    def fromtarfile(cls, tar: tarfile.TarFile) -> _Entry:
+        try:
+            return super().fromtarfile(tar)
+        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
+            raise  # its end mark
+        except tarfile.HeaderError:
+            raise _damaged() from None
+
+
+def _content(tar: tarfile.TarFile, entry: tarfile.TarInfo) -> tuple[bytes] | None:
+    """Return the content of an entry; None where it is no file, or too large."""
+    if not entry.isreg() or entry.size > LARGEST:
+        return None
+    file = tar.extractfile(entry)
+    assert file is not None  # noqa: S101 - for the type checker: it is a file
+    return (file.read(),)
+
+
+def _below(folder: Path) -> Iterator[tuple[str, bytes]]:
+    """Yield the plain files below ``folder``; whoever packed them chose their modes."""
+    waiting = [folder]
+    while waiting:
+        for path in waiting.pop().iterdir():
+            if path.is_symlink():
+                continue
+            if path.is_dir():
+                path.chmod(0o700)  # before what is in it is looked at
+                waiting.append(path)
+            elif path.is_file():
+                path.chmod(0o600)
+                yield str(path.relative_to(folder)), path.read_bytes()
+
+
+def _resolved(files: dict[str, bytes], links: Mapping[str, str], unread: list[str]) -> Excerpt:
+    """Give links the content of the file that they name, if that was picked as well."""
+    found = {name: files[target] for name, target in links.items() if target in files}
+    lost = [name for name in links if name not in found]
+    return Excerpt(files={**files, **found}, unread=tuple(sorted([*unread, *lost])))
+
+
+def _target(name: str, link: str, *, symbolic: bool) -> str:
+    """Return the path that a link names; links on the way to it are not known."""
+    above = posixpath.dirname(name) if symbolic and not link.startswith("/") else ""
+    return _plain(posixpath.normpath(posixpath.join("/", above, link)))
+
+
+def _plain(name: str) -> str:
+    return name.removeprefix("./").strip("/")
+
+
+def _text(name: bytes) -> str:
+    return name.decode("utf-8", "surrogateescape")
+
+
+def _damaged() -> StepFailed:
+    return StepFailed(
+        "the engine's stream of the image's files ended half-way; is the engine still there?"
+        " Run it again"
+    )

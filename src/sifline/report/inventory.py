@@ -1,0 +1,130 @@
+"""Bills of materials and differences for people, and as values that ``tables.dump`` takes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from sifline.contents import Change, Difference, Side
+from sifline.report.tables import megabytes, short, table
+from sifline.stages.inventory import Bill
+
+KINDS = {"deb": "Debian", "python": "Python"}
+# As with the files that explain names: the rest stands in the bill itself.
+NAMED_FILES = 20
+
+
+def bills(items: Sequence[Bill]) -> str:
+    """Return a table of bills of materials, and what may be missing in each."""
+    rows = [
+        (
+            item.contents.name,
+            item.contents.kind,
+            short(item.contents.version),
+            *(str(_counts(item)[kind]) for kind in KINDS),
+            item.contents.found.distribution.name or "-",
+            str(item.path),
+        )
+        for item in items
+    ]
+    head = ("name", "kind", "id", *KINDS.values(), "distribution", "file")
+    notes = [
+        line
+        for item in items
+        for line in _not_understood(item.contents.name, item.contents.found.broken)
+    ]
+    return "\n".join([table(head, rows), *notes])
+
+
+def bill_values(items: Sequence[Bill]) -> list[dict[str, Any]]:
+    """Return the same for JSON; the packages themselves stand in the bill."""
+    return [
+        {
+            "name": item.contents.name,
+            "kind": item.contents.kind,
+            "version": item.contents.version,
+            "size": item.contents.size,
+            "fingerprint": item.contents.fingerprint,
+            "packages": {kind: _counts(item)[kind] for kind in KINDS},
+            "distribution": asdict(item.contents.found.distribution),
+            "not understood": list(item.contents.found.broken),
+            "file": str(item.path),
+        }
+        for item in items
+    ]
+
+
+def difference(found: Difference) -> str:
+    """Return how two images or SIFs differ, a line for each package and setting."""
+    old, new = found.old, found.new
+    rows = [_side("old", old), _side("new", new)]
+    parts = [table(("", "name", "kind", "id", "size", "packages"), rows), _size(old, new)]
+    lines = [*_packages(found), *_settings(found)]
+    parts.append(
+        table(("what", "name", "old", "new"), lines) if lines else "the same packages and settings"
+    )
+    return "\n".join([*parts, *_not_understood("either", found.broken)])
+
+
+def difference_values(found: Difference) -> dict[str, Any]:
+    """Return the same for JSON."""
+    return {"same": found.same, **asdict(found)}
+
+
+def _counts(item: Bill) -> Counter[str]:
+    return Counter(package.kind for package in item.contents.found.packages)
+
+
+def _side(which: str, side: Side) -> tuple[str, ...]:
+    size = megabytes(side.size)
+    return which, side.name, side.kind, short(side.version), size, str(side.packages)
+
+
+def _size(old: Side, new: Side) -> str:
+    grown = new.size - old.size
+    if old.kind != new.kind:  # one is compressed
+        return "an image and a SIF: their sizes do not compare"
+    percent = f" ({100 * grown / old.size:+.1f} %)" if old.size else ""
+    return f"size {grown / 1e6:+.1f} MB{percent}"
+
+
+def _packages(found: Difference) -> Iterator[tuple[str, ...]]:
+    for package in found.removed:
+        yield KINDS[package.kind], package.name, package.version, "-"
+    for package in found.added:
+        yield KINDS[package.kind], package.name, "-", package.version
+    for upgrade in found.changed:
+        versions = (", ".join(upgrade.before), ", ".join(upgrade.after))
+        yield KINDS[upgrade.kind], upgrade.name, *versions
+
+
+def _settings(found: Difference) -> Iterator[tuple[str, ...]]:
+    for what, changes in (
+        ("environment", found.environment),
+        ("label", found.labels),
+        ("start", found.start),
+    ):
+        for change in changes:
+            yield what, change.name, *_values(change)
+
+
+def _values(change: Change) -> tuple[str, str]:
+    """An empty value is no missing one."""
+    before, after = (
+        "-" if value is None else value or '""' for value in (change.before, change.after)
+    )
+    return before, after
+
+
+def _not_understood(name: str, files: Sequence[str]) -> Iterator[str]:
+    if not files:
+        return
+    yield (
+        f"note: {name} may hold more packages: {len(files)} files that tell of some were not"
+        " understood"
+    )
+    yield from (f"  /{path}" for path in files[:NAMED_FILES])
+    if len(files) > NAMED_FILES:
+        yield f"  and {len(files) - NAMED_FILES} more"

@@ -1,0 +1,258 @@
+"""Inventory: what an image or a SIF holds, its bill of materials, and how two of them differ.
+
+Nothing of an image is run. A SIF is listed first, and then only the files that tell of packages
+are unpacked; of an image in the engine they are picked out of the stream of its file system.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from sifline import contents, excerpt, packages, records, sbom, sif, sifrecords
+from sifline.adapters.apptainer import Apptainer
+from sifline.adapters.docker import (
+    LABEL_COMMIT,
+    LABEL_FINGERPRINT,
+    LABEL_IMAGE,
+    Docker,
+    version_tag,
+)
+from sifline.buildcontext import file_digest
+from sifline.contents import Contents, Difference, Settings
+from sifline.errors import MissingError, SiflineError, StepFailed, UsageError
+from sifline.excerpt import Excerpt
+from sifline.model import BuiltImage, Workspace
+from sifline.runner import CommandFailed, Context
+
+IMAGE, SIF = "image", "sif"
+CONFIGURATION = "oci-config.json"
+# A SIF, or an image in the engine: one of ours, or its tag or id.
+Subject = Path | BuiltImage | str
+
+_LABEL = "org.sifline."
+# How much of a time the engine writes is date and seconds.
+_SECONDS = 19
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bill:
+    """A bill of materials that was written, and what it tells of."""
+
+    path: Path
+    contents: Contents
+
+
+def write_sbom(subject: Subject, context: Context, *, target: Path | None = None) -> Bill:
+    """Write the bill of materials of ``subject``, by default into ``build/sbom``.
+
+    :raises StepFailed: where the file system cannot be read, or the bill not be written.
+    :raises UsageError: where a SIF is none, or damaged.
+    :raises MissingError: where there is no such image, or no tool to read it.
+    """
+    found = look(subject, context)
+    ending = f".sif{sbom.ENDING}" if found.kind == SIF else sbom.ENDING
+    path = target or context.workspace.build / "sbom" / f"{_file_name(found.name)}{ending}"
+    context.progress("writing the bill of materials")
+    text = sbom.document(found)
+    try:
+        records.write_bytes(path, text)
+    except OSError as error:
+        raise StepFailed(
+            f"{path}: cannot be written: {error.strerror}; make room, or choose another place"
+        ) from None
+    return Bill(path=path, contents=found)
+
+
+def diff(old: Subject, new: Subject, context: Context) -> Difference:
+    """Return how two images differ, or two SIFs, or one and the other; see ``write_sbom``."""
+    return contents.compare(look(old, context), look(new, context))
+
+
+def look(subject: Subject, context: Context) -> Contents:
+    """Return what ``subject`` holds and how it is started; see ``write_sbom``."""
+    if isinstance(subject, Path):
+        return _of_sif(subject, context)
+    return _of_image(subject, context)
+
+
+# A SIF
+
+
+def _of_sif(path: Path, context: Context) -> Contents:
+    file = sif.read(path)
+    target, labels = path.resolve(), sif.labels(file)
+    offset = sif.system(file).offset
+    settings = _settings(file)
+    with _scratch(str(target), context) as scratch:
+        context.progress("reading the SIF")
+        try:
+            found = _unpacked(target, offset, scratch, Apptainer(context.runner))
+        except CommandFailed as error:
+            raise StepFailed(
+                f"{path}: its file system cannot be read; is it damaged? Convert it again",
+                details=error.details,
+            ) from None
+    return Contents(
+        name=path.stem,
+        kind=SIF,
+        version=_digest(target, context.workspace),
+        size=file.size,
+        created=max(0, file.created),
+        architecture=file.architecture,
+        image_id=labels.get(f"{_LABEL}image-id", ""),
+        fingerprint=labels.get(f"{_LABEL}fingerprint", ""),
+        commit=labels.get(f"{_LABEL}commit", ""),
+        found=_found(found),
+        settings=settings,
+    )
+
+
+def _unpacked(path: Path, offset: int, scratch: Path, apptainer: Apptainer) -> Excerpt:
+    """Unpack the wanted files of the squashfs into ``scratch`` and read them."""
+    listing, names, tree = (scratch / name for name in ("listing", "names", "tree"))
+    apptainer.list_files(path, offset, listing, purpose=str(scratch))
+    listed = excerpt.listed(listing.read_bytes(), packages.wanted)
+    if listed.files:
+        names.write_bytes(excerpt.patterns(listed.files))
+        apptainer.unpack(path, offset, names, tree, purpose=str(scratch))
+    tree.mkdir(exist_ok=True)
+    return excerpt.of_folder(tree, listed)
+
+
+def _settings(file: sif.SifFile) -> Settings:
+    """Return what the SIF's objects say: the image's configuration, or else Apptainer's notes."""
+    held = {part.name: part.content for part in sif.parts(file)}
+    try:
+        if CONFIGURATION in held:
+            return contents.of_config(json.loads(held[CONFIGURATION]))
+        if sif.LABELS_OBJECT in held:
+            notes = json.loads(held[sif.LABELS_OBJECT])
+            return contents.of_attributes(notes["data"]["attributes"])
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise UsageError(
+            f"{file.path}: is a damaged SIF: its configuration cannot be read;"
+            " copy or convert it again"
+        ) from None
+    return Settings()
+
+
+def _digest(path: Path, workspace: Workspace) -> str:
+    """Return the SHA-256 of a SIF; one of this checkout that is untouched is not read for it."""
+    record = sifrecords.read(path.stem, workspace) if sifrecords.is_ours(path, workspace) else None
+    known = sifrecords.current(path, record) if record else None
+    return str(known["sha256"]) if known else file_digest(path)
+
+
+# An image in the engine
+
+
+def _of_image(subject: BuiltImage | str, context: Context) -> Contents:
+    engine = Docker(context.runner)
+    reference = subject if isinstance(subject, str) else subject.image_id
+    image = _inspected(engine, reference)
+    identity = str(image["Id"])
+    config: Mapping[str, Any] = image.get("Config") or {}
+    with _scratch(identity, context) as scratch:
+        context.progress("reading the image's files")
+        with (
+            engine.exported(identity, purpose=str(scratch)) as connection,
+            connection.makefile("rb") as stream,
+        ):
+            found = excerpt.of_tar(stream, packages.wanted, check=context.runner.check)
+    name, mark, commit = _origin(subject, image)
+    return Contents(
+        name=name,
+        kind=IMAGE,
+        version=identity,
+        size=int(image["Size"]),
+        created=_seconds(str(image.get("Created") or "")),
+        architecture=str(image.get("Architecture") or ""),
+        image_id=identity,
+        fingerprint=mark,
+        commit=commit,
+        found=_found(found),
+        settings=contents.of_config(config),
+    )
+
+
+def _origin(subject: BuiltImage | str, image: Mapping[str, Any]) -> tuple[str, str, str]:
+    """Return name, fingerprint and commit of an image; a foreign one has only some name."""
+    if isinstance(subject, BuiltImage):
+        return subject.image.name, subject.fingerprint, subject.commit
+    tags: list[str] = image.get("RepoTags") or []
+    labels: Mapping[str, str] = (image.get("Config") or {}).get("Labels") or {}
+    name, mark = labels.get(LABEL_IMAGE, ""), labels.get(LABEL_FINGERPRINT, "")
+    # What others build on ours inherits our labels, but not this tag.
+    if version_tag(name, mark) in tags:
+        return name, mark, labels.get(LABEL_COMMIT, "")
+    return next(iter(tags), str(image["Id"])), "", ""
+
+
+def _inspected(engine: Docker, reference: str) -> dict[str, Any]:
+    try:
+        return engine.inspect(reference)
+    except CommandFailed as error:
+        raise MissingError(
+            f"the engine holds no image {reference}; build it with invoke build, or name another",
+            details=error.details,
+        ) from None
+
+
+def _seconds(created: str) -> int:
+    """Return a time as the engine writes it in seconds since 1970; 0 where it knows none."""
+    try:
+        found = datetime.fromisoformat(f"{created[:_SECONDS]}+00:00")
+    except ValueError:
+        return 0
+    return max(0, int(found.timestamp()))
+
+
+# For both
+
+
+def _found(picked: Excerpt) -> packages.Found:
+    """Return the packages; what could not be picked counts with what was not understood."""
+    found = packages.read(picked.files)
+    unread = (packages.printable(path) for path in picked.unread)
+    lost = (path for path in unread if path not in packages.OS_RELEASE)
+    return replace(found, broken=tuple(sorted({*found.broken, *lost})))
+
+
+@contextmanager
+def _scratch(subject: str, context: Context) -> Iterator[Path]:
+    """Yield an empty folder that is gone afterwards; one run at a time looks at a subject.
+
+    So what carries its name is of a killed run: a folder, and maybe a container.
+    """
+    name = f"inventory-{hashlib.sha256(os.fsencode(subject)).hexdigest()[:16]}"
+    space = context.workspace
+    folder = space.build / "tmp" / name
+    with records.locked(space.build / "locks" / f"{name}.lock", context):
+        if folder.exists():
+            with suppress(SiflineError):  # without an engine there is no container
+                Apptainer(context.runner).stop_builds(folder)
+            excerpt.remove(folder)
+        try:
+            folder.mkdir(parents=True)
+            yield folder
+        except OSError as error:
+            raise StepFailed(
+                f"{error.filename or folder}: {error.strerror}; make room in {space.build}, or"
+                " mend it"
+            ) from None
+        finally:
+            excerpt.remove(folder)
+
+
+def _file_name(name: str) -> str:
+    """Return the name of an image as a file may have it: a tag may hold slashes and colons."""
+    return re.sub(r"[^\w.-]", "-", name)
