@@ -178,7 +178,7 @@ def _resolved(files: dict[str, bytes], links: Mapping[str, str], unread: list[st
 
 def _target(name: str, link: str, *, symbolic: bool) -> str:
     """Return the path that a link names; links on the way to it are not known."""
-    above = posixpath.dirname(name) if symbolic and not link.startswith("/") else ""
+    above = posixpath.dirname(name) if symbolic else ""
     return _plain(posixpath.normpath(posixpath.join("/", above, link)))
 
 

@@ -172,6 +172,13 @@ def test_what_was_unpacked_is_read(tmp_path: Path) -> None:
     assert found.files == {"a/b/keep": b"a/b/keep", "keep": b"a/b/keep"}
 
 
+def test_what_was_listed_and_not_unpacked_is_told(tmp_path: Path) -> None:
+    listing = Listing(files=("b",), links={"c": "b"}, unread=("a",))
+    assert excerpt.of_folder(tmp_path, listing) == excerpt.Excerpt(
+        files={}, unread=("a", "b", "c")
+    )
+
+
 def test_modes_of_the_image_do_not_hide_files(tmp_path: Path) -> None:
     folder = unpacked(tmp_path / "tree", "a/b/keep")
     (folder / "a/b/keep").chmod(0)

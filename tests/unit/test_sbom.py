@@ -116,7 +116,9 @@ def test_python_package_has_the_name_of_the_index() -> None:
 
 
 def test_package_in_two_places_is_two_components() -> None:
-    found = components(with_packages(replace(NUMPY, place="a"), replace(NUMPY, place="b")))
+    contents = with_packages(replace(NUMPY, place="a"), replace(NUMPY, place="b"))
+    assert sbom.document(contents) == sbom.document(contents)
+    found = components(contents)
     places = [
         item["evidence"]["occurrences"][0]["location"]
         for item in found.values()

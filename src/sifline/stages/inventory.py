@@ -91,7 +91,7 @@ def _of_sif(path: Path, context: Context) -> Contents:
     file = sif.read(path)
     target, labels = path.resolve(), sif.labels(file)
     offset = sif.system(file).offset
-    settings = _settings(file)
+    started = settings(file)
     with _scratch(str(target), context) as scratch:
         context.progress("reading the SIF")
         try:
@@ -112,7 +112,7 @@ def _of_sif(path: Path, context: Context) -> Contents:
         fingerprint=labels.get(f"{_LABEL}fingerprint", ""),
         commit=labels.get(f"{_LABEL}commit", ""),
         found=_found(found),
-        settings=settings,
+        settings=started,
     )
 
 
@@ -128,7 +128,7 @@ def _unpacked(path: Path, offset: int, scratch: Path, apptainer: Apptainer) -> E
     return excerpt.of_folder(tree, listed)
 
 
-def _settings(file: sif.SifFile) -> Settings:
+def settings(file: sif.SifFile) -> Settings:
     """Return what the SIF's objects say: the image's configuration, or else Apptainer's notes."""
     held = {part.name: part.content for part in sif.parts(file)}
     try:
