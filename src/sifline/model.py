@@ -234,7 +234,7 @@ class Explanation:
 
 @dataclass(frozen=True, kw_only=True)
 class Sif:
-    """A finished, verified SIF file."""
+    """A finished, verified SIF file; ``notes`` is what people should know of its making."""
 
     name: str
     path: Path
@@ -245,6 +245,7 @@ class Sif:
     commit: str = ""
     category: str = "custom-images"
     fresh: bool = False
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

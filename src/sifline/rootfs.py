@@ -17,7 +17,7 @@ from math import floor
 from pathlib import Path
 
 from sifline.errors import SiflineError
-from sifline.tarstream import BLOCK, MOST_SECONDS, Tally, as_records, names
+from sifline.tarstream import BLOCK, MOST_SECONDS, Tally, as_records, plain
 
 SCRIPT = Path(__file__).with_name("look.sh")
 OWN = ".singularity.d"
@@ -188,7 +188,7 @@ def _xattrs(dump: bytes) -> Iterator[tuple[bytes, dict[bytes, bytes]]]:
             _unquoted(key): bytes.fromhex(value.decode("ascii").removeprefix("0x"))
             for key, _, value in pairs
         }
-        name = names(_unquoted(head.removeprefix(b"# file: ")))
+        name = plain(_unquoted(head.removeprefix(b"# file: ")))
         yield name, {key: value for key, value in found.items() if key.startswith(_KEPT_XATTRS)}
 
 

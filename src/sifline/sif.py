@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import IO
 from uuid import UUID
 
+from sifline import squashfs
 from sifline.errors import UsageError
 
 MAGIC = b"SIF_MAGIC"
-SQUASHFS_MAGIC = b"hsqs"
 LABELS_OBJECT = "inspect-metadata.json"
 
 # launch 32s, magic 10s, version 3s, architecture 3s, id 16s; times of creation and change;
@@ -256,7 +256,7 @@ def _check_objects(path: Path, file: IO[bytes], objects: tuple[SifObject, ...], 
     for item in partitions:
         file.seek(item.offset)
         system, _, _ = _PARTITION.unpack_from(item.extra)
-        if system == _SQUASHFS and file.read(len(SQUASHFS_MAGIC)) != SQUASHFS_MAGIC:
+        if system == _SQUASHFS and file.read(len(squashfs.MAGIC)) != squashfs.MAGIC:
             raise _damaged(path, f"object {item.id} is not the squashfs it should be")
 
 

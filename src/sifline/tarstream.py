@@ -55,7 +55,12 @@ class Entry:
     def mtime(self) -> int:
         """When it was changed, in seconds since 1970."""
         told = self.records.get(b"mtime")
-        return floor(float(told)) if told else _number(self.blocks[-BLOCK:][136:148])
+        if not told:
+            return _number(self.blocks[-BLOCK:][136:148])
+        try:
+            return floor(float(told))
+        except (ValueError, OverflowError):
+            raise _no_tar() from None
 
     def with_mtime(self, seconds: int) -> Entry:
         """Return the entry with another time, which is written as 32 bits without a sign."""
@@ -84,7 +89,6 @@ class Tally:
 
     folders: set[bytes] = field(default_factory=lambda: {b""})
     others: int = 0
-    passed: int = 0
 
     @property
     def inodes(self) -> int:
@@ -141,8 +145,7 @@ def copy(
             on_bytes(told)
     writer.write(_NOTHING * 2)
     writer.flush()
-    tally.passed = reader.taken
-    on_bytes(tally.passed)
+    on_bytes(reader.taken)
     return tally
 
 
@@ -159,7 +162,7 @@ def as_records(xattrs: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
     return {XATTR + key: value for key, value in xattrs.items()}
 
 
-def names(name: bytes) -> bytes:
+def plain(name: bytes) -> bytes:
     """Return the name of an entry as it is compared: ``./a/`` is ``a``."""
     return name.removeprefix(b"./").strip(b"/") if name != b"." else b""
 
@@ -191,12 +194,12 @@ class _Reader:
                 long_name = body[:size].rstrip(b"\0")
             block = self._take(BLOCK)
             blocks += [body, block]
-        length = int(records.get(b"size", b"-1"))
-        has_content = kind in _WITH_CONTENT
+        told = _size(block)
+        length = _decimal(records[b"size"]) if b"size" in records else told
         return Entry(
-            name=names(records.get(b"path", b"") or long_name or _name(block)),
+            name=plain(records.get(b"path", b"") or long_name or _name(block)),
             kind=kind,
-            size=(length if length >= 0 else _size(block)) if has_content else 0,
+            size=length if kind in _WITH_CONTENT else 0,
             blocks=b"".join(blocks),
             records=records,
         )
@@ -264,9 +267,7 @@ def _size(block: bytes) -> int:
     text = block[148:156]
     told = _number(text)
     if told != sum(block) - sum(text) + 8 * ord(" "):
-        raise Damaged(
-            "the engine sent something that is no file system; run invoke doctor, and try again"
-        )
+        raise _no_tar()
     return _number(block[124:136])
 
 
@@ -274,11 +275,17 @@ def _number(field_: bytes) -> int:
     """Read an octal number, or GNU's binary one."""
     if field_[0] & 0x80:
         return int.from_bytes(bytes([field_[0] & 0x7F]) + field_[1:], "big")
-    digits = field_.strip(b"\0 ")
-    try:
-        return int(digits or b"0", 8)
-    except ValueError:
-        return -1
+    digits = field_.strip(b"\0 ") or b"0"
+    if digits.strip(b"01234567"):
+        raise _no_tar()
+    return int(digits, 8)
+
+
+def _decimal(digits: bytes) -> int:
+    """Read a number of a pax record: no sign, no spaces."""
+    if not digits.isdigit():
+        raise _no_tar()
+    return int(digits)
 
 
 def _name(block: bytes) -> bytes:
@@ -292,7 +299,9 @@ def _records(body: bytes) -> Iterable[tuple[bytes, bytes]]:
     """Yield the records of a pax header: ``LENGTH KEY=VALUE``, each with its line's end."""
     while body:
         length = body.partition(b" ")[0]
-        end = int(length)
+        end = _decimal(length)
+        if not len(length) + 1 < end <= len(body) or body[end - 1 : end] != b"\n":
+            raise _no_tar()
         key, _, value = body[len(length) + 1 : end - 1].partition(b"=")
         yield key, value
         body = body[end:]
@@ -321,6 +330,12 @@ def _pax(records: Mapping[bytes, bytes]) -> bytes:
     info = tarfile.TarInfo("pax")
     info.type, info.size = tarfile.XHDTYPE, len(body)
     return info.tobuf(tarfile.USTAR_FORMAT) + body + bytes(-len(body) % BLOCK)
+
+
+def _no_tar() -> Damaged:
+    return Damaged(
+        "the engine sent something that is no file system; run invoke doctor, and try again"
+    )
 
 
 def _too_short() -> Damaged:

@@ -13,7 +13,6 @@ import tarfile
 from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
-from pathlib import Path
 from typing import IO, Any
 
 # 2023-11-14, and not a time that anything here is made at.
@@ -119,17 +118,11 @@ def archive(
             tar.addfile(info, io.BytesIO(content))
 
 
-def layers_of(tag: str, scratch: Path) -> list[bytes]:
-    """Return the layers of an image in the engine."""
-    saved = scratch / "saved.tar"
-    subprocess.run(["docker", "save", "--output", str(saved), tag], check=True)
-    with tarfile.open(saved) as tar:
-        (manifest,) = json.loads(member(tar, "manifest.json"))
-        return [member(tar, name) for name in manifest["Layers"]]
-
-
-def member(tar: tarfile.TarFile, name: str) -> bytes:
-    """Return the content of a member of an archive."""
-    file = tar.extractfile(name)
-    assert file is not None
-    return file.read()
+def layers_of(tag: str) -> list[bytes]:
+    """Return the layers of a small image in the engine."""
+    saved = subprocess.run(["docker", "save", tag], capture_output=True, check=True).stdout
+    with tarfile.open(fileobj=io.BytesIO(saved)) as tar:
+        held = {info.name: tar.extractfile(info) for info in tar if info.isfile()}
+        content = {name: file.read() for name, file in held.items() if file}
+    (manifest,) = json.loads(content["manifest.json"])
+    return [content[name] for name in manifest["Layers"]]

@@ -167,6 +167,16 @@ def implied() -> Iterator[Item]:
     yield item("etc/hosts", content=b"x")
 
 
+def sparse() -> Iterator[Item]:
+    """Contents that are zeros for the most part, and end in zeros."""
+    hole = bytes(5 << 20)
+    yield item("hole", content=hole)
+    yield item("middle", content=hole + b"x" + hole)
+    yield item("ends", content=b"x" + hole + b"x")
+    yield item("tail", content=b"x" * 5000 + hole + b"\0")
+    yield item("short", content=b"\0")
+
+
 def lower() -> Iterator[Item]:
     """What layers above change."""
     yield folder("l")
@@ -401,6 +411,7 @@ SAMPLES: Mapping[str, Sample] = {
     "xattrs": Sample(layers=[[*xattrs()]]),
     "names": Sample(layers=[[*names()]]),
     "times": Sample(layers=[[*times()]]),
+    "sparse": Sample(layers=[[*sparse()]]),
     "empty": Sample(layers=[[*empty()]]),
     "implied": Sample(layers=[[*implied()]]),
     "nothing": Sample(layers=[[]]),

@@ -10,7 +10,7 @@ import os
 import stat
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from sifline import sif
 TOOLBOX = "sifline/toolbox"
 BLOCK = 1 << 20
 ZEROS = bytes(BLOCK)
+MEMORY = Path("/dev/shm")
 KINDS = {
     stat.S_IFREG: "file",
     stat.S_IFDIR: "folder",
@@ -85,19 +86,42 @@ def read(path: Path, start: int) -> dict[bytes, Entry]:
 
     Unpacking owners, devices and capabilities needs root.
     """
-    with tempfile.TemporaryDirectory(prefix="squash-", dir=path.parent) as folder:
+    with tempfile.TemporaryDirectory(prefix="squash-", dir=_scratch(path.parent)) as folder:
         tree = Path(folder, "tree")
         words = ["-quiet", "-no-progress", "-strict-errors", "-offset", str(start)]
-        tool("unsquashfs", *words, "-dest", str(tree), str(path), folder=path.parent)
+        words += ["-dest", str(tree), str(path)]
+        tool("unsquashfs", *words, folders=[path.parent, Path(folder)])
         return entries(tree)
 
 
-def tool(*words: str, folder: Path) -> None:
-    """Run a program of the toolbox that sees ``folder``, under the same name."""
-    argv = ["docker", "run", "--rm", "--network", "none", "--volume", f"{folder}:{folder}"]
+def content(path: Path, start: int, name: str) -> bytes:
+    """Return the content of one file of the squashfs at ``start`` of ``path``."""
+    words = ["-offset", str(start), "-cat", str(path), name]
+    return tool("unsquashfs", *words, folders=[path.parent])
+
+
+def tool(*words: str, folders: Sequence[Path]) -> bytes:
+    """Run a program of the toolbox that sees ``folders``, and return what it prints."""
+    argv = ["docker", "run", "--rm", "--network", "none"]
     argv += ["--cap-add", "SYS_ADMIN"]  # trusted.* is set by nobody else
-    done = subprocess.run([*argv, TOOLBOX, *words], capture_output=True, text=True, check=False)
+    for folder in folders:
+        argv += ["--volume", f"{folder}:{folder}"]
+    done = subprocess.run([*argv, TOOLBOX, *words], capture_output=True, check=False)
     assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def _scratch(other: Path) -> Path:
+    """Where many files are made quickly: in memory, if that holds all attributes; else ``other``.
+
+    A tmpfs holds user.* since Linux 6.6.
+    """
+    try:
+        with tempfile.NamedTemporaryFile(dir=MEMORY) as file:
+            os.setxattr(file.name, "user.try", b"")
+    except OSError:
+        return other
+    return MEMORY
 
 
 def entries(tree: Path) -> dict[bytes, Entry]:

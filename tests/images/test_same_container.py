@@ -4,28 +4,22 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-import subprocess
-import tarfile
-import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from sifline import records, sif
-from sifline.adapters.apptainer import TOOLBOX_RIGHTS
-from sifline.model import SifOptions
-from sifline.stages import convert
+from sifline import sif
 
-from . import archives, squash
+from . import squash
+from .archives import folder, item
 from .conftest import docker
+from .roads import Roads, apptainer, both, convert_by, loaded
 from .samples import REFUSED, SAMPLES, Sample
-from .squash import TOOLBOX, Difference
-from .test_convert import built, context
+from .squash import Difference
+from .test_convert import make
 
 pytestmark = pytest.mark.skipif(
     os.geteuid() != 0, reason="owners, devices and capabilities can be unpacked by root alone"
@@ -33,25 +27,16 @@ pytestmark = pytest.mark.skipif(
 
 CREATED = 1_709_210_096  # archives.CREATED in seconds
 SQUASHFS_TIMES = 2**32
-
-
-@dataclass(frozen=True, kw_only=True)
-class Roads:
-    """One image and two SIFs of it. Times are in seconds; ``declared`` is what its layers say."""
-
-    name: str
-    reference: Path
-    ours: Path
-    method: str
-    began: int
-    ended: int
-    declared: Mapping[bytes, tarfile.TarInfo]
-
-    def time(self, path: bytes) -> int:
-        return int(self.declared[path].mtime) if path in self.declared else 0
-
-    def is_now(self, time: int) -> bool:
-        return self.began <= time <= self.ended
+LARGE = 9 << 30
+# A program of the toolbox makes a file on an image that has no programs.
+LARGE_FILE = f"""
+FROM {squash.TOOLBOX} AS tools
+FROM scratch
+RUN --mount=type=bind,from=tools,source=/usr,target=/usr \\
+    --mount=type=bind,from=tools,source=/usr/lib,target=/lib \\
+    --mount=type=bind,from=tools,source=/usr/lib64,target=/lib64 \\
+    ["/usr/bin/bash", "-c", "/usr/bin/truncate --size {LARGE} /large && echo end >> /large"]
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +57,8 @@ ALLOWED = (
             roads.name == "shadowed-by-links"
             and roads.method == "stream"
             and found.path in (b"etc/hosts.real", b"run/resolv.conf")
+            and found.attribute in ("mode", "size", "content", "mtime")
+            and found.actual not in ("0644", 0)
         ),
     ),
     Allowed(
@@ -157,70 +144,6 @@ DESCRIPTION = {
 }
 
 
-# The two roads
-
-
-@contextmanager
-def loaded(name: str, sample: Sample) -> Iterator[str]:
-    """An image of the engine."""
-    tag = f"sifline-test-{name}-{os.getpid()}"
-    archives.load(tag, [archives.layer(entries) for entries in sample.layers], sample.config)
-    try:
-        yield tag
-    finally:
-        docker("image", "rm", "--force", tag)
-
-
-def apptainer(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    """Run Apptainer in the toolbox, which sees ``folder`` as /work and the engine."""
-    argv = ["docker", "run", "--rm", "--network", "none", *TOOLBOX_RIGHTS]
-    argv += ["--volume", "/var/run/docker.sock:/var/run/docker.sock"]
-    argv += ["--volume", f"{folder}:/work", "--workdir", "/work"]
-    argv += ["--env", "APPTAINER_TMPDIR=/work"]
-    return subprocess.run(
-        [*argv, TOOLBOX, "apptainer", *words], capture_output=True, text=True, check=False
-    )
-
-
-def build(tag: str, folder: Path) -> Path:
-    """Make the reference."""
-    made = folder / "reference.sif"
-    done = apptainer(folder, "build", "--disable-cache", made.name, f"docker-daemon:{tag}:latest")
-    assert done.returncode == 0, done.stderr
-    return made
-
-
-def convert_by(method: str, name: str, tag: str, folder: Path) -> tuple[Path, str]:
-    """Make ours; return it with the method that was taken."""
-    here, image = context(folder), built(name, tag)
-    chosen = replace(image.image, sif=SifOptions(method=method))
-    made = convert.convert(replace(image, image=chosen), here)
-    record = records.read(here.workspace.record(name, "convert")) or {}
-    return made.path, record["method"]
-
-
-@contextmanager
-def both(name: str, sample: Sample, folder: Path, method: str = "") -> Iterator[Roads]:
-    """Go both roads; what they lead to is gone afterwards."""
-    try:
-        with loaded(name, sample) as tag:
-            began = int(time.time())
-            reference = build(tag, folder)
-            ours, taken = convert_by(method, name, tag, folder / "ours")
-            entries = (entry.info for layer in sample.layers for entry in layer)
-            yield Roads(
-                name=name,
-                reference=reference,
-                ours=ours,
-                method=taken,
-                began=began,
-                ended=int(time.time()),
-                declared={os.fsencode(info.name.removeprefix("./")): info for info in entries},
-            )
-    finally:
-        shutil.rmtree(folder)
-
-
 def unexpected(roads: Roads) -> str:
     """Tell what differs in the file systems and may not, a line for each; "" is the verdict."""
     read = [squash.read(path, squash.offset(path)) for path in (roads.reference, roads.ours)]
@@ -271,7 +194,47 @@ def test_what_apptainer_refuses_is_converted(name: str, tmp_path: Path) -> None:
     assert {name: os.fsdecode(found[os.fsencode(name)].target) for name in expected} == expected
 
 
+def test_a_hundred_thousand_small_files_arrive(tmp_path: Path) -> None:
+    many = [folder(f"many-{number}") for number in range(100)]
+    for number in range(100_000):
+        # Of many sizes: squashfs-tools compares a file with all others of its size.
+        content = b"%d " % number * (number % 199 + 1)
+        many.append(item(f"many-{number % 100}/{number}", mode=number % 0o1000, content=content))
+    with both("many", Sample(layers=[many]), tmp_path / "work") as roads:
+        assert unexpected(roads) == ""
+
+
+def test_a_sparse_file_over_eight_gibibytes_arrives(tmp_path: Path) -> None:
+    # Apptainer takes two minutes and 20 GB of disk for this, so here the file itself judges.
+    expected = tmp_path / "large"
+    with expected.open("wb") as file:
+        file.truncate(LARGE)
+        file.seek(0, os.SEEK_END)
+        file.write(b"end\n")
+    tag = make(tmp_path / "recipe", f"sifline-test-large-{os.getpid()}", LARGE_FILE)
+    try:
+        ours, method = convert_by("", "large", tag, tmp_path)
+    finally:
+        docker("image", "rm", "--force", tag)
+
+    found = squash.read(ours, squash.offset(ours))[b"large"]
+    true = squash.entries(tmp_path)[b"large"]
+    assert (found.kind, found.size, found.content) == (true.kind, LARGE + 4, true.content)
+    assert ours.stat().st_size < 1 << 20
+    assert method == "stream"
+
+
 # What SIFs say of themselves
+
+
+def test_the_tree_has_the_labels_and_the_definition_of_the_objects(tmp_path: Path) -> None:
+    with both("values", SAMPLES["values"], tmp_path / "work") as roads:
+        for path in (roads.reference, roads.ours):
+            start, file = squash.offset(path), sif.read(path)
+            labels = squash.content(path, start, ".singularity.d/labels.json")
+            definition = squash.content(path, start, ".singularity.d/Singularity")
+            assert json.loads(labels) == sif.labels(file)
+            assert definition == sif.parts(file)[0].content
 
 
 def described(path: Path) -> dict[str, Any]:

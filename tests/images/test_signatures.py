@@ -18,7 +18,7 @@ from uuid import UUID
 
 import pytest
 
-from sifline import sif, sifrecords
+from sifline import sif, sifrecords, squashfs
 from sifline.adapters.apptainer import TOOLBOX, Apptainer
 from sifline.buildcontext import file_digest
 from sifline.engine import LABEL_PURPOSE
@@ -67,7 +67,7 @@ Path.replace = renamed
 def write(path: Path, size: int = 8192) -> Path:
     """Write a SIF that can be signed: its file system only begins like one, of ``size`` bytes."""
     start = sif.room([LABELS])
-    path.write_bytes(bytes(start) + sif.SQUASHFS_MAGIC + bytes(size - len(sif.SQUASHFS_MAGIC)))
+    path.write_bytes(bytes(start) + squashfs.MAGIC + bytes(size - len(squashfs.MAGIC)))
     sif.complete(path, [LABELS], identity=UUID(int=1), created=1, architecture="amd64")
     return path
 

@@ -254,11 +254,17 @@ def made(**changes: tuple[int, ...]) -> Verified:
 
 
 def test_one_of_the_demanded_signers_is_enough() -> None:
-    signatures.demand(made(**{ADA: (1, 2)}), [BOB, ADA.lower()])
+    found = made(**{ADA: (1, 2)})
+    signatures.demand(found, [BOB, ADA.lower()])  # raises nothing
+    with pytest.raises(StepFailed):
+        signatures.demand(found, [BOB])
 
 
 def test_nobody_demanded_anybody_will_do() -> None:
-    signatures.demand(made(**{ADA: (1,)}), [])
+    found = made(**{ADA: (1,)})
+    signatures.demand(found, [])  # raises nothing
+    with pytest.raises(StepFailed):
+        signatures.demand(found, [BOB])
 
 
 @pytest.mark.parametrize(

@@ -424,6 +424,16 @@ def test_after_an_inner_step_the_outer_goes_on() -> None:
     assert lines()[:3] == ["[inner] one", "[inner] done in N s", "[outer] two"]
 
 
+def test_figures_that_run_on_do_not_fill_a_log() -> None:
+    show, lines = plain()
+    with show.step("convert x"):
+        for number in range(50):
+            show(f"packing {number} MB, 200 MB/s")
+        show("verifying")
+    said = [line for line in lines() if "packing" in line or "verifying" in line]
+    assert said == ["[convert x] packing 0 MB, 200 MB/s", "[convert x] verifying"]
+
+
 def test_only_a_step_that_says_nothing_gets_a_heartbeat(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(terminal, "HEARTBEAT_SECONDS", 0.3)
     monkeypatch.setattr(terminal, "TICK_SECONDS", 0.02)

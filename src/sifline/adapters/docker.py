@@ -174,7 +174,7 @@ class Docker:
     def exported(self, image: str, *, purpose: str) -> Iterator[socket]:
         """Open the merged file system of an image as a stream: a tar, on a connection.
 
-        The engine puts files of its own into it, see ``sifline.filesystem``. The container that
+        The engine puts files of its own into it, see ``sifline.rootfs``. The container that
         it comes from never runs; should we be killed, it is found by its ``purpose``.
         """
         config = self.inspect(image)["Config"] or {}

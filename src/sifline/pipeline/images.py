@@ -186,7 +186,10 @@ class ImagePipeline(ImagePlans):
                 )
             before = got[step.needs[0]]
             if step.verb is Verb.CONVERT:
-                return convert.convert(before, self._context, force=force, processors=share)
+                made = convert.convert(before, self._context, force=force, processors=share)
+                for note in made.notes:
+                    self._show.line(f"[{step.key}] {note}")
+                return made
             return self._test(name, before, step.verb)
 
     def _claims(self, step: Step, share: int) -> dict[str, int]:

@@ -20,9 +20,11 @@ if TYPE_CHECKING:
     from rich.live import Live
 
 HEARTBEAT_SECONDS = 20
+COUNTING_SECONDS = 5
 TICK_SECONDS = 0.2
 SPINNERS = {True: "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏", False: "|/-\\"}
 # Control sequences (ECMA-48) of the tools' own colours and bars, and single control characters.
+RATE = re.compile(r"\d [kMG]?B/s")
 CONTROLS = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b[@-Z\\-_]|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
@@ -113,8 +115,11 @@ class Terminal:
         text = _one_line(text)
         with self._lock:
             new = text != step.text
+            # Figures that run on would fill a log.
+            counts = bool(RATE.search(text) and RATE.search(step.text))
+            soon = time.monotonic() - step.spoken < COUNTING_SECONDS
             step.text = text
-            if new and not self._terminal:
+            if new and not self._terminal and not (counts and soon):
                 step.spoken = time.monotonic()
                 self._print(f"[{step.title}] {text}")
 

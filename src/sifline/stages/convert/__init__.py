@@ -54,7 +54,7 @@ __all__ = [
 
 RESERVE = 64 << 20
 # What a conversion takes of memory: the caches of sqfstar and its threads, Apptainer, this
-# program. 0.5 GiB were measured with an image of 5.6 GB and two processors.
+# program. 258 MiB were measured with an image of 5.6 GB and two processors; more have more.
 MEMORY = 768 << 20
 # A SIF that is this much larger than its image points to a wrong compression.
 MOST, MOST_SPARE = 1.1, 1 << 20
@@ -103,6 +103,7 @@ class _Conversion:
         name, space = built.image.name, context.workspace
         self._built, self._context, self._options = built, context, options
         self._name = name
+        self._notes = list[str]()
         self._target = space.sif(name)
         self._work = Work(
             built=built,
@@ -149,7 +150,8 @@ class _Conversion:
             "seconds": round(time.monotonic() - started, 1),
         }
         sifrecords.write(self._name, self._context.workspace, record)
-        return replace(remembered(self._built.image, self._target, record), fresh=False)
+        done = remembered(self._built.image, self._target, record)
+        return replace(done, fresh=False, notes=tuple(self._notes))
 
     def _road(self) -> Made:
         """Make the SIF under its temporary name, by the fast road where that leads there."""
@@ -171,7 +173,8 @@ class _Conversion:
                     f"--method stream: {self._name} cannot be converted so: {why};"
                     " use --method apptainer"
                 )
-            self._context.progress(f"by Apptainer itself, which takes longer: {why}")
+            self._notes.append(f"made by Apptainer itself, which takes longer: {why}")
+            self._context.progress(self._notes[-1])
         self._check_room(copies=ordinary.COPIES)
         return ordinary.make(self._work)
 
@@ -201,12 +204,12 @@ class _Conversion:
             text = f"{self._name}.sif has {_gb(size)}, and its size-budget is {_gb(budget)}"
             if self._options.over_budget == "error":
                 raise StepFailed(
-                    f"{text}: no SIF is left; make the image smaller, raise the budget, or say"
+                    f"{text}: it is not kept; make the image smaller, raise the budget, or say"
                     ' over-budget = "warning" under [convert] of its image.toml'
                 )
-            self._context.progress(f"warning: {text}")
+            self._notes.append(f"warning: {text}")
         if size > MOST * self._built.size + MOST_SPARE:
-            self._context.progress(
+            self._notes.append(
                 f"warning: {self._name}.sif has {_gb(size)}, more than its image,"
                 f" {_gb(self._built.size)}: is the compression right?"
             )
