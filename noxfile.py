@@ -99,7 +99,7 @@ def integration(session: nox.Session) -> None:
 @judges(default=False)
 def bench(session: nox.Session) -> None:
     """Speed against its peers, into docs/reference/benchmarks.md; `-- NAME` selects: minutes."""
-    run(session, "invoke", "build.toolbox", "build.debian-bookworm")
+    run(session, "invoke", "build.toolbox", "build.debian-bookworm", "build.hello-mpi")
     run(session, "python", "-m", "tests.bench", *session.posargs)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from sifline.errors import did_you_mean
 from tests.bench.figures import FIGURES
-from tests.bench.measure import Measured, measure
+from tests.bench.measure import Measured, Unit, measure
 from tests.bench.projects import succeed
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -22,8 +22,8 @@ USAGE = 2
 INTRODUCTION = """# Benchmarks
 
 Written by `nox -s bench`. Each line compares two commands in one run on one machine: both are
-timed in turn, several times, and the medians are compared. Seconds differ from machine to
-machine; the ratios are what is promised.
+measured in turn, several times where a round is short, and the medians are compared. Seconds
+differ from machine to machine; the ratios are what is promised.
 """
 
 
@@ -34,7 +34,7 @@ def main(words: Sequence[str]) -> int:
             known = ", ".join(FIGURES)
             say(f"error: no figure {word!r}.{did_you_mean(word, FIGURES)} There are {known}.")
             return USAGE
-    measured = [figure(name) for name in words or FIGURES]
+    measured = [found for name in words or FIGURES for found in figure(name)]
     text = report(measured, machine())
     sys.stdout.write(f"\n{text}")
     if words:
@@ -44,12 +44,16 @@ def main(words: Sequence[str]) -> int:
     return int(not all(item.reached for item in measured))
 
 
-def figure(name: str) -> Measured:
-    """Set up one figure, measure it, take it away again."""
+def figure(name: str) -> list[Measured]:
+    """Set up one figure, measure its comparisons one after another, take it away again."""
     say(f"{name}: {FIGURES[name].__doc__}")
-    with FIGURES[name]() as comparison:
-        done = measure(comparison)
-    say(f"{name}: {shown(done.ours)} against {shown(done.peer)}, {done.ratio:.2f} times")
+    done = []
+    with FIGURES[name]() as comparisons:
+        for comparison in comparisons:
+            found = measure(comparison)
+            ours, peer = (shown(value, comparison.unit) for value in (found.ours, found.peer))
+            say(f"{name}: {comparison.what}: {ours} against {peer}, {found.ratio:.2f} times")
+            done.append(found)
     return done
 
 
@@ -58,9 +62,11 @@ def say(text: str) -> None:
     sys.stderr.write(f"{text}\n")
 
 
-def shown(seconds: float) -> str:
-    """A duration with three digits that count."""
-    return f"{seconds:.1f} s" if seconds >= 10 else f"{seconds * 1000:,.0f} ms"
+def shown(value: float, unit: Unit) -> str:
+    """A duration with three digits that count, or a size."""
+    if unit is Unit.SIZE:
+        return f"{value / 1e6:,.1f} MB"
+    return f"{value:.1f} s" if value >= 10 else f"{value * 1000:,.0f} ms"
 
 
 def report(measured: Sequence[Measured], facts: Mapping[str, str]) -> str:
@@ -73,9 +79,9 @@ def report(measured: Sequence[Measured], facts: Mapping[str, str]) -> str:
     for item in measured:
         told = item.comparison
         cells = [
-            f"{told.what} ({told.rounds} rounds)",
-            f"{told.ours.what} {shown(item.ours)}",
-            f"{told.peer.what} {shown(item.peer)}",
+            f"{told.what} ({told.rounds} round{'s' if told.rounds > 1 else ''})",
+            f"{told.ours.what} {shown(item.ours, told.unit)}",
+            f"{told.peer.what} {shown(item.peer, told.unit)}",
             f"{item.ratio:.2f}",
             "-" if told.limit is None else f"{told.limit:g}",
             "told" if told.limit is None else "reached" if item.reached else "**missed**",

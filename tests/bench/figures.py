@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from uuid import uuid4
 
+from tests.bench import conversion
 from tests.bench.measure import Comparison, Side
-from tests.bench.projects import Project, project
+from tests.bench.projects import SYSTEM, Project, project
 
 MANY, FEW = 100, 3
 FILES, FOLDERS = 20_000, 200
 # What changed within two seconds before a look is read again at the next.
 SETTLED = 2.5
 INDEPENDENT = 8
-SYSTEM = "sifline/debian-bookworm:latest"
 # Half work, half waiting, as installing packages is; `unique` keeps the engine's cache out.
 WORK = """FROM {system}
 COPY unique /unique
@@ -42,7 +42,7 @@ REBUILD = (
     " Invoke (see the first row), the plan, and two tags once the image is seen to be whole."
 )
 
-Figure = Callable[[], AbstractContextManager[Comparison]]
+Figure = Callable[[], AbstractContextManager[Iterable[Comparison]]]
 
 
 def invoked(made: Project, *words: str, about: str = "") -> Side:
@@ -51,22 +51,24 @@ def invoked(made: Project, *words: str, about: str = "") -> Side:
 
 
 @contextmanager
-def make() -> Iterator[Comparison]:
+def make() -> Iterator[Iterable[Comparison]]:
     """Nothing to do with 100 images, against Invoke's own start."""
     with project(built=True) as made:
         made.family(MANY)
         made.commit()
         made.invoke("make", "--all")
-        yield Comparison(
-            what=f"Nothing to do with {MANY} images",
-            ours=invoked(made, "make", "--all"),
-            peer=invoked(made, "--version"),
-            limit=3,
+        yield (
+            Comparison(
+                what=f"Nothing to do with {MANY} images",
+                ours=invoked(made, "make", "--all"),
+                peer=invoked(made, "--version"),
+                limit=3,
+            ),
         )
 
 
 @contextmanager
-def context() -> Iterator[Comparison]:
+def context() -> Iterator[Iterable[Comparison]]:
     """The second look at 20,000 files, against git's."""
     from sifline import buildcontext
 
@@ -79,38 +81,44 @@ def context() -> Iterator[Comparison]:
         made.commit()
         time.sleep(SETTLED)
         cache = made.root / "build" / "cache"
-        yield Comparison(
-            what=f"The second look at a context of {FILES:,} files, in the running process",
-            ours=Side(
-                what="`sifline.buildcontext.digest`",
-                run=lambda: buildcontext.digest(folder, cache=cache),
+        yield (
+            Comparison(
+                what=f"The second look at a context of {FILES:,} files, in the running process",
+                ours=Side(
+                    what="`sifline.buildcontext.digest`",
+                    run=lambda: buildcontext.digest(folder, cache=cache),
+                ),
+                peer=Side(what="`git status`", run=lambda: made.run("git", "status")),
+                limit=2,
             ),
-            peer=Side(what="`git status`", run=lambda: made.run("git", "status")),
-            limit=2,
         )
 
 
 @contextmanager
-def listing() -> Iterator[Comparison]:
+def listing() -> Iterator[Iterable[Comparison]]:
     """The list of tasks of 100 images, against that of 3."""
     with many_and_few() as (many, few):
-        yield Comparison(
-            what=f"The list of tasks with {MANY} images and with {FEW}",
-            ours=invoked(many, "--list", about=f", {MANY} images"),
-            peer=invoked(few, "--list", about=f", {FEW} images"),
-            limit=1.5,
+        yield (
+            Comparison(
+                what=f"The list of tasks with {MANY} images and with {FEW}",
+                ours=invoked(many, "--list", about=f", {MANY} images"),
+                peer=invoked(few, "--list", about=f", {FEW} images"),
+                limit=1.5,
+            ),
         )
 
 
 @contextmanager
-def completion() -> Iterator[Comparison]:
+def completion() -> Iterator[Iterable[Comparison]]:
     """One completion with 100 images, against 3."""
     with many_and_few() as (many, few):
-        yield Comparison(
-            what=f"One completion in bash with {MANY} images and with {FEW}",
-            ours=completed(many, f"{MANY} images"),
-            peer=completed(few, f"{FEW} images"),
-            limit=1.5,
+        yield (
+            Comparison(
+                what=f"One completion in bash with {MANY} images and with {FEW}",
+                ours=completed(many, f"{MANY} images"),
+                peer=completed(few, f"{FEW} images"),
+                limit=1.5,
+            ),
         )
 
 
@@ -134,25 +142,25 @@ def many_and_few() -> Iterator[tuple[Project, Project]]:
 
 
 @contextmanager
-def build() -> Iterator[Comparison]:
+def build() -> Iterator[Iterable[Comparison]]:
     """One image that the engine has in its cache, built by us and by the engine's client."""
     with project(built=True) as made:
-        yield one_build(made, what="One image, everything cached")
+        yield (one_build(made, what="One image, everything cached"),)
 
 
 @contextmanager
-def rebuild() -> Iterator[Comparison]:
+def rebuild() -> Iterator[Iterable[Comparison]]:
     """The same after its tags were removed, so that we have to ask the engine as well."""
     with project(built=True) as made:
         told = one_build(made, what="The same, its tags removed")
         # Layers stay in the engine's cache.
         ours = replace(told.ours, prepare=lambda: made.forget(made.images))
-        yield replace(told, ours=ours, limit=None, note=REBUILD)
+        yield (replace(told, ours=ours, limit=None, note=REBUILD),)
 
 
 def one_build(made: Project, *, what: str) -> Comparison:
     """One image, built once before."""
-    name = made.image("one", LAYERS.format(system=system_of(made)), file="content\n")
+    name = made.image("one", LAYERS.format(system=made.borrow(SYSTEM)), file="content\n")
     made.commit()
     made.invoke(f"build.{name}")
     tag, folder = f"{made.prefix}/peer:latest", f"images/{name}"
@@ -169,10 +177,10 @@ def one_build(made: Project, *, what: str) -> Comparison:
 
 
 @contextmanager
-def parallel() -> Iterator[Comparison]:
+def parallel() -> Iterator[Iterable[Comparison]]:
     """Independent images, two at a time and one after another."""
     with project(built=True) as made:
-        dockerfile = WORK.format(system=system_of(made))
+        dockerfile = WORK.format(system=made.borrow(SYSTEM))
         names = [
             made.image(f"work{number}", dockerfile, unique="") for number in range(INDEPENDENT)
         ]
@@ -192,21 +200,16 @@ def parallel() -> Iterator[Comparison]:
                 prepare=renew,
             )
 
-        yield Comparison(
-            what=f"{INDEPENDENT} independent images, each half work and half waiting",
-            ours=jobs(2),
-            peer=jobs(1),
-            limit=0.65,
-            rounds=3,
-            warm=False,
+        yield (
+            Comparison(
+                what=f"{INDEPENDENT} independent images, each half work and half waiting",
+                ours=jobs(2),
+                peer=jobs(1),
+                limit=0.65,
+                rounds=3,
+                warm=False,
+            ),
         )
-
-
-def system_of(made: Project) -> str:
-    """A system to build on, under a name that this project alone uses."""
-    tag = f"{made.prefix}/system:latest"
-    made.run("docker", "image", "tag", SYSTEM, tag)
-    return tag
 
 
 FIGURES: dict[str, Figure] = {
@@ -217,4 +220,6 @@ FIGURES: dict[str, Figure] = {
     "build": build,
     "rebuild": rebuild,
     "parallel": parallel,
+    "small": conversion.small,
+    "large": conversion.large,
 }

@@ -1,9 +1,10 @@
-"""Two sides of a comparison, timed in turn in one run."""
+"""Two sides of a comparison, measured in turn in one run."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import Enum
 from statistics import median
 from time import perf_counter
 
@@ -12,9 +13,19 @@ def nothing() -> None:
     """Prepare nothing."""
 
 
+class Unit(Enum):
+    """What is compared: how long a side runs, or how many bytes what it returns has."""
+
+    TIME = "s"
+    SIZE = "bytes"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Side:
-    """What is timed, and what people call it; ``prepare`` comes before each and is not timed."""
+    """What is measured, and what people call it.
+
+    ``run`` is timed, or returns a size in bytes; ``prepare`` comes before each and is not timed.
+    """
 
     what: str
     run: Callable[[], object]
@@ -23,7 +34,7 @@ class Side:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """Ours against its peer: at most ``limit`` times as long, medians of ``rounds``.
+    """Ours against its peer: at most ``limit`` times as much, medians of ``rounds``.
 
     Without a limit it is only told, and ``note`` says why.
     """
@@ -35,11 +46,12 @@ class Comparison:
     note: str = ""
     rounds: int = 15
     warm: bool = True
+    unit: Unit = Unit.TIME
 
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """What a comparison came to, in seconds."""
+    """What a comparison came to, in its unit."""
 
     comparison: Comparison
     ours: float
@@ -47,7 +59,7 @@ class Measured:
 
     @property
     def ratio(self) -> float:
-        """How many times as long ours takes."""
+        """How many times as much ours takes."""
         return self.ours / self.peer
 
     @property
@@ -58,22 +70,23 @@ class Measured:
 
 
 def measure(comparison: Comparison) -> Measured:
-    """Time both sides in turn, each as often first as the other."""
+    """Measure both sides in turn, each as often first as the other."""
     sides = (comparison.ours, comparison.peer)
     if comparison.warm:
         for side in sides:
-            seconds(side)
+            figure(side, comparison.unit)
     took: dict[Side, list[float]] = {side: [] for side in sides}
     for number in range(comparison.rounds):
         for side in sides if number % 2 else reversed(sides):
-            took[side].append(seconds(side))
+            took[side].append(figure(side, comparison.unit))
     ours, peer = (median(took[side]) for side in sides)
     return Measured(comparison=comparison, ours=ours, peer=peer)
 
 
-def seconds(side: Side) -> float:
-    """Return how long a side takes once."""
+def figure(side: Side, unit: Unit) -> float:
+    """Return what a side takes once."""
     side.prepare()
     started = perf_counter()
-    side.run()
-    return perf_counter() - started
+    result = side.run()
+    took = perf_counter() - started
+    return took if unit is Unit.TIME else float(str(result))

@@ -21,6 +21,7 @@ ns = namespace(Path(__file__).parent)
 PROGRAMS = Path(sys.executable).parent
 INVOKE = str(PROGRAMS / "invoke")
 LAST_LINES = 20
+SYSTEM = "sifline/debian-bookworm:latest"
 AUTHOR = ("-c", "user.name=bench", "-c", "user.email=bench@example.org")
 
 
@@ -75,6 +76,12 @@ class Project:
             )
             for number in range(size - len(bases))
         ]
+
+    def borrow(self, tag: str) -> str:
+        """Give an image that the engine holds a name that this project alone uses."""
+        own = f"{self.prefix}/{tag.rpartition('/')[2]}"
+        self.run("docker", "image", "tag", tag, own)
+        return own
 
     def commit(self) -> None:
         """Make it a repository in which nothing is to be committed."""
