@@ -6,7 +6,7 @@ import json
 import os
 import re
 import socket
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -23,6 +23,8 @@ SOCKET = Path("/var/run/docker.sock")
 # On what a run starts in the engine: for what work, so that the next one finds what was left.
 LABEL_PURPOSE = "sifline.apptainer"
 ANSWER_SECONDS = 60
+# An image of tens of gigabytes takes the engine some minutes to unpack.
+LOAD_SECONDS = 3600
 DEFAULT_CONTEXT = "default"
 
 
@@ -138,6 +140,34 @@ def exported(container: str) -> Iterator[socket.socket]:
             )
         connection.settimeout(None)
         yield connection
+
+
+def load(archive: Iterable[bytes]) -> None:
+    """Hand the engine a docker-archive, which comes in pieces and may be read but once.
+
+    :raises MissingError: where the engine is not on this machine, or does not answer.
+    :raises StepFailed: with what the engine says of the archive.
+    """
+    from docker import APIClient
+    from docker.errors import DockerException
+    from requests.exceptions import RequestException
+
+    local = _socket()
+    if local is None:
+        raise MissingError("the Docker engine is on another machine; run this there")
+    try:
+        client = APIClient(base_url=f"unix://{local}", timeout=LOAD_SECONDS)
+        said: list[dict[str, str]] = [*client.load_image(archive)]  # type: ignore[no-untyped-call]
+    except (DockerException, RequestException) as error:
+        raise MissingError(
+            f"the Docker engine does not take an image: {error}; run scripts/bootstrap, which"
+            " starts one that does not run"
+        ) from None
+    for answer in said:
+        if wrong := answer.get("error") or answer.get("message"):
+            full = "no space left on device" in wrong
+            cause = "its disk is full; make room there" if full else "see below"
+            raise StepFailed(f"the Docker engine does not take the image: {cause}", details=wrong)
 
 
 def builder() -> str:

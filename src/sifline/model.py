@@ -118,7 +118,8 @@ class SifOptions:
     """How a SIF is made of an image.
 
     ``level`` None is the tool's own, ``processors`` 0 all that there are, ``budget`` in bytes.
-    ``method`` is ``stream``, ``apptainer``, or "" for the first that can be.
+    ``method`` is ``stream``, ``apptainer``, or "" for the first that can be. ``definition`` is a
+    definition file, or the template of one, that Apptainer shall go by.
     """
 
     compression: str = "zstd"
@@ -127,6 +128,7 @@ class SifOptions:
     budget: int | None = None
     over_budget: str = "error"
     method: str = ""
+    definition: Path | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,7 +204,11 @@ class Step:
 
 @dataclass(frozen=True, kw_only=True)
 class BuiltImage:
-    """An image that exists in the engine; ``recipe`` is what it was made of."""
+    """An image that exists in the engine; ``recipe`` is what it was made of.
+
+    One that is not ours has a ``source`` instead: the registry or archive it came from. Without
+    an ``image_id`` there is none: a definition file says where its files come from.
+    """
 
     image: Image
     image_id: str
@@ -212,6 +218,7 @@ class BuiltImage:
     created: int = 0
     tags: tuple[str, ...] = ()
     commit: str = ""
+    source: str = ""
     recipe: Mapping[str, Any] = field(default_factory=dict)
 
 

@@ -144,6 +144,15 @@ def project(tmp_path: Path) -> Iterator[Project]:
         docker("image", "rm", "--force", *tags)
 
 
+@pytest.fixture(scope="session")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a registry."""
+    from .registry import serving
+
+    with serving(tmp_path_factory.mktemp("registry")) as address:
+        yield address
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
     """A disk of the size that the test is marked with: ``parametrize(…, indirect=True)``."""

@@ -129,8 +129,8 @@ def test_build_binds_its_two_folders_and_has_no_network(tmp_path: Path) -> None:
     ]
     assert after(argv, "--network") == ["none"]
     assert after(argv, "--mksquashfs-args") == ["-comp gzip -Xcompression-level 9 -mem 256M"]
-    assert argv[-2:] == ("/sifline/0/x.sif", "layout.def")
-    assert (tmp_path / "layout.def").read_text() == definition("layout", {"a": "1"})
+    assert argv[-2:] == ("/sifline/0/x.sif", "/sifline/1/.definition")
+    assert (tmp_path / ".definition").read_text() == definition("layout", {"a": "1"})
 
 
 def test_definition_leaves_out_labels_without_value() -> None:

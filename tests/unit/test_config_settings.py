@@ -167,6 +167,7 @@ def test_each_setting_of_an_image_comes_with_its_origin(tmp_path: Path) -> None:
         setting("convert.compression", "gzip", site),
         setting("convert.level", None, "default"),
         setting("convert.processors", None, "default"),
+        setting("convert.definition", "", "default"),
         setting("convert.over-budget", "error", "default"),
         setting("build-args.A", "toml", image),
         setting("build-args.B", "site", site),

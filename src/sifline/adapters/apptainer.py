@@ -6,7 +6,7 @@ import itertools
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -26,6 +26,8 @@ SQUASH_MEMORY = "256M"
 # singularity 3 is another program with other options.
 NAMES = ("apptainer", "singularity")
 OLDEST_SINGULARITY = 4
+# Begins with a dot, as no image's name does.
+DEFINITION = ".definition"
 # How the docker command says that it could not start the container at all.
 NOT_STARTED = 125
 # What Apptainer needs to make user namespaces and mount with FUSE inside a container.
@@ -45,6 +47,13 @@ _WITH_PUBLIC_KEYS = """
 mkdir -m 700 /tmp/keys
 test ! -e "$0" || cp "$0" /tmp/keys/
 APPTAINER_KEYSDIR=/tmp/keys exec apptainer "$@"
+"""
+
+# To run something, root's Apptainer wants every right that there is. In a user namespace it has
+# them, and no more rights outside than this container.
+_WITH_ALL_RIGHTS = """
+echo root:0:65536 | tee /etc/subuid > /etc/subgid
+exec unshare --user --map-users=0:0:65536 --map-groups=0:0:65536 --setuid 0 --setgid 0 "$0" "$@"
 """
 
 # Through files: names may be no UTF-8, and too many for a command line.
@@ -199,31 +208,68 @@ class Apptainer:
 
         :raises CommandFailed: with the end of what the build printed.
         """
+        return self.build(
+            # Its name alone: the whole path would become part of the SIF.
+            lambda _: definition(layout.name, labels),
+            sif,
+            scratch=layout.parent,
+            compression=compression,
+            processors=processors,
+            log=log,
+            on_line=on_line,
+        )
+
+    def build(
+        self,
+        recipe: Callable[[Callable[[Path], Path]], str],
+        sif: Path,
+        *,
+        scratch: Path,
+        compression: Compression,
+        processors: int = 0,
+        folder: Path | None = None,
+        runs: bool = False,
+        network: bool = False,
+        log: Path | None = None,
+        on_line: OnLine | None = None,
+    ) -> Result:
+        """Make ``sif`` of a definition file.
+
+        :param recipe: returns its text, given what tells where Apptainer sees a path of the
+            folders that it has: those of ``sif`` and ``scratch``.
+        :param folder: the folder that relative paths in it belong to, by default ``scratch``.
+        :param runs: whether it may run something, as ``%post`` does.
+        :raises CommandFailed: with the end of what the build printed.
+        """
         arguments = [*compression.words, "-mem", SQUASH_MEMORY]
         arguments += ["-processors", str(processors)] if processors else []
-        recipe = layout.with_name(f"{layout.name}.def")
-        recipe.write_text(definition(layout.name, labels), encoding="utf-8")
         # Apptainer looks for the mount point above its scratch space, and finds none where there
         # is a space in the path.
-        folders = dict.fromkeys((sif.parent, layout.parent))
-        seen = {
-            folder: folder if self.native else Path(f"/sifline/{number}")
-            for number, folder in enumerate(folders)
+        folders = dict.fromkeys((sif.parent, scratch, folder or scratch))
+        places = {
+            path: path if self.native else Path(f"/sifline/{number}")
+            for number, path in enumerate(folders)
         }
-        scratch = seen[layout.parent]
+
+        def seen(path: Path) -> Path:
+            return places[path.parent] / path.name
+
+        file = scratch / DEFINITION
+        file.write_text(recipe(seen), encoding="utf-8")
+        words = ["build", "--disable-cache", "--mksquashfs-args", " ".join(arguments)]
+        words += [str(seen(sif)), str(seen(file))]
+        apart = runs and not self.native and self._uid == 0
         return self._run(
-            [
-                *("build", "--disable-cache", "--mksquashfs-args", " ".join(arguments)),
-                *(str(seen[sif.parent] / sif.name), recipe.name),
-            ],
+            ["-c", _WITH_ALL_RIGHTS, APPTAINER, *words] if apart else words,
+            program="sh" if apart else APPTAINER,
             binds=[
-                Bind(source=folder, target=str(place), writable=True)
-                for folder, place in seen.items()
+                Bind(source=path, target=str(place), writable=path in (sif.parent, scratch))
+                for path, place in places.items()
             ],
-            env={"APPTAINER_TMPDIR": str(scratch)},
-            workdir=scratch,
-            network=False,
-            purpose=str(layout.parent),
+            env={"APPTAINER_TMPDIR": str(places[scratch])},
+            workdir=places[folder or scratch],
+            network=network,
+            purpose=str(scratch),
             log=log,
             on_line=on_line,
         )

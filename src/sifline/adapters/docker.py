@@ -20,6 +20,7 @@ from sifline.engine import (
     docker,
     exported,
     layers_size,
+    load,
 )
 from sifline.errors import StepFailed
 from sifline.model import BuiltImage, Image
@@ -106,6 +107,24 @@ class Docker:
         """
         argv = ("buildx", "imagetools", "inspect", "--format", "{{json .Manifest}}", reference)
         return str(json.loads(docker(self._runner, *argv).stdout)["digest"])
+
+    def remote_manifest(self, reference: str) -> dict[str, Any]:
+        """Return the manifest or index that a registry has under ``reference``.
+
+        :raises CommandFailed: where the registry does not answer, or does not know it.
+        """
+        argv = ("buildx", "imagetools", "inspect", "--raw", reference)
+        return dict(json.loads(docker(self._runner, *argv).stdout))
+
+    def platform(self) -> str:
+        """Return what the engine runs: ``linux/amd64``, say."""
+        show = "{{.Server.Os}}/{{.Server.Arch}}"
+        return docker(self._runner, "version", "--format", show).stdout.strip()
+
+    def holds(self, image: str) -> bool:
+        """Tell whether the engine holds the image of that tag or id."""
+        show = ("--format", "{{.Id}}")
+        return docker(self._runner, "image", "inspect", *show, "--", image, check=False).ok
 
     def versions(self) -> dict[str, str]:
         """Return the versions of what builds: the engine, and buildx."""
@@ -214,6 +233,10 @@ class Docker:
     def save(self, image: str, archive: Path, *, log: Path | None = None) -> None:
         """Write the image of that tag or id to ``archive``, in the docker-archive format."""
         docker(self._runner, "image", "save", "--output", str(archive), image, log=log)
+
+    def load(self, archive: Iterable[bytes]) -> None:
+        """Take the image of a docker-archive, which comes in pieces; see ``engine.load``."""
+        load(archive)
 
     def remove(self, names: Sequence[str]) -> bool:
         """Remove tags or ids, and what only they held; False where a container uses it."""

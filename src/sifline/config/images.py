@@ -128,6 +128,15 @@ _CONVERT = Keys(
             example=4,
         ),
         Key(
+            name="definition",
+            kind=Text(
+                what='the name of a file in the image\'s folder such as "site.def.j2"',
+                pattern=r"[A-Za-z0-9_-][A-Za-z0-9._-]*\.def(?:\.j2)?",
+            ),
+            help="Definition file, or its Jinja2 template, that Apptainer makes the SIF by.",
+            example="site.def.j2",
+        ),
+        Key(
             name="over-budget",
             kind=Choice(words=("error", "warning"), missing="error"),
             help="What it is where the SIF is larger than `size-budget`: no SIF, or a warning.",
@@ -226,6 +235,7 @@ class Conversion:
     compression: str = ""
     level: int | None = None
     processors: int | None = None
+    definition: str = ""
     over_budget: str = "error"
 
 

@@ -15,15 +15,15 @@ from sifline.model import (
     Provisioned,
     Quickstart,
 )
-from sifline.pipeline.images import ImagePipeline
 from sifline.pipeline.plans import TEST, TEST_SIF, TOOLBOX
+from sifline.pipeline.sifs import SifPipeline
 
 NODE_IMAGE = "slurm-node"
 QUICKSTART_IMAGE = "hello-mpi"
 QUICKSTART_SUITE = "mpi-job"
 
 
-class Pipeline(ImagePipeline):
+class Pipeline(SifPipeline):
     """The stages of one checkout, in order; a later one calls for what it needs of an earlier."""
 
     # Clusters

@@ -35,9 +35,7 @@ from sifline.stages.discover import tag_of
 
 if TYPE_CHECKING:
     from sifline.config.settings import Setting
-    from sifline.passphrase import Passphrase
     from sifline.schedule import Outcome
-    from sifline.signatures import Signed, Verified
 
 # What one more step may take while others run: it is not started into less.
 STEP_MEMORY = 1 << 30
@@ -291,70 +289,6 @@ class ImagePipeline(ImagePlans):
             )
             for step in self.plan(BUILD, names)
         )
-
-    def sign(
-        self, subjects: Sequence[str | Path], *, key: str, passphrase: Passphrase | None
-    ) -> tuple[Signed, ...]:
-        """Sign the SIFs of images, which are converted where needed, or SIF files."""
-        from sifline.stages import sign
-
-        names = [item for item in subjects if isinstance(item, str)]
-        made = {sif.name: sif.path for sif in self.convert(names)} if names else {}
-        done = []
-        for item in subjects:
-            path = made[item] if isinstance(item, str) else item
-            with self._show.step(f"sign {path.stem}"):
-                done.append(sign.sign(path, self._context, key=key, passphrase=passphrase))
-        return tuple(done)
-
-    def verify_signature(
-        self, subjects: Sequence[str | Path], *, signers: Sequence[str], online: bool
-    ) -> tuple[Verified, ...]:
-        """Tell who signed the SIFs of images, as they stand there, or SIF files."""
-        from sifline.stages import sign
-
-        self._known([item for item in subjects if isinstance(item, str)])
-        paths = [self._workspace.sif(item) if isinstance(item, str) else item for item in subjects]
-        return tuple(
-            sign.verify_signature(path, self._context, signers=signers, online=online)
-            for path in paths
-        )
-
-    def keys(self, words: Sequence[str]) -> int:
-        """Run Apptainer's key command on the user's terminal; return its exit status."""
-        from sifline.stages import keys
-
-        return keys.manage(words, self._context)
-
-    def info_of(self, files: Sequence[Path]) -> list[dict[str, Any]]:
-        """Return what each SIF file says of itself."""
-        from sifline.stages import convert
-
-        return [{"sif": convert.info(path, self._context)} for path in files]
-
-    def info(self, names: Sequence[str]) -> list[dict[str, Any]]:
-        """Return what is known of each image and of its SIF, read from the SIF itself."""
-        from sifline.stages import convert
-
-        facts = []
-        held_images = self._held(self._known(names), Docker(self._context.runner).all()).images
-        for name in names:
-            image = self.images[name]
-            held = next(iter(held_images[name]), None)
-            fact: dict[str, Any] = {
-                "name": name,
-                "description": image.description,
-                "built on": [*image.parents, *image.bases],
-                "tag": image.tag,
-                "image id": held.image_id if held else "",
-                "size": held.size if held else 0,
-                "fingerprint": held.fingerprint if held else "",
-            }
-            path = self._workspace.sif(name)
-            if path.is_file():
-                fact["sif"] = convert.info(path, self._context)
-            facts.append(fact)
-        return facts
 
     def status(self, names: Sequence[str]) -> tuple[ImageState, ...]:
         """Return the state of each image."""

@@ -86,6 +86,12 @@ class Catalog(Mapping[str, Image]):
             )
 
 
+def foreign(name: str, workspace: Workspace, site: Site, flags: SifOptions) -> Image:
+    """Return what stands for an image that has no folder here: the SIF is made by the flags."""
+    folder = workspace.images / name
+    return Image(name=name, folder=folder, tag="", sif=_sif(folder, site, flags))
+
+
 def tag_of(name: str) -> str:
     """Return the tag the engine knows the image ``name`` by."""
     return f"{PREFIX}/{name}:latest"
@@ -129,6 +135,7 @@ def _sif(folder: Path, site: Site, flags: SifOptions) -> SifOptions:
         budget=settings.size_budget,
         over_budget=settings.convert.over_budget,
         method=flags.method,
+        definition=folder / defined if (defined := settings.convert.definition) else None,
     )
 
 

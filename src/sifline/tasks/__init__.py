@@ -27,7 +27,15 @@ Body = Callable[..., None]
 DRY = frozenset(
     {
         *images.LOOKING,
-        *(images.build, images.test, images.convert, images.make, images.clean, images.info),
+        *(
+            images.build,
+            images.test,
+            images.convert,
+            images.make,
+            images.clean,
+            images.info,
+            images.diff,
+        ),
         *(cluster.status, project.doctor, project.completion),
     }
 )

@@ -18,7 +18,7 @@ SHELLS = ("bash", "zsh", "fish")
 DONE, FILES, ASK_INVOKE = 0, 10, 11
 
 # By flag: the value is the path of a file or folder; it is several words with commas.
-PATHS = frozenset({"file", "output", "volume", "invoke config", "invoke search-root"})
+PATHS = frozenset({"file", "output", "source", "volume", "invoke config", "invoke search-root"})
 LISTS = frozenset({"suite", "check"})
 
 # Invoke's flags that are offered behind a task, too.

@@ -14,6 +14,7 @@ from sifline.tasks import cluster, images, project
 Body = Callable[..., None]
 
 HELP = {
+    "against": "what to compare with: a fingerprint, FILE.sif or an image; default: the last one",
     "all": "every image in images/",
     "build_arg": "a build argument, as NAME=VALUE; may be repeated",
     "check": "ansible only says what it would change; or one check of a suite, by name",
@@ -45,8 +46,10 @@ HELP = {
     "shell": "bash, zsh or fish; default: the one you use",
     "show": "print them: what this does in any case",
     "sif": "use the SIF instead of the Docker image; or a SIF file",
+    "sif_name": "what the SIF of --source is called; default: as the source",
     "sifs": "remove the SIFs",
     "site": "a site profile of sites/",
+    "source": "convert what is no image here: docker://REFERENCE, FILE.tar, FILE.def, FILE.def.j2",
     "state": "remove records, logs and prepared root file systems",
     "suite": "one suite, or several with commas",
     "unused": "only what is not at hand: older versions and, with --all, what has no folder now",

@@ -70,8 +70,11 @@ def test(run: Run, images: Sequence[str], *, runtime: str = "docker") -> None:
 
 
 @options(*DOING, *CONVERTING, *SEEING)
-def convert(run: Run, images: Sequence[str]) -> None:
+def convert(run: Run, images: Sequence[str], *, source: str = "", sif_name: str = "") -> None:
     """Convert the Docker image to a verified SIF, building it first where needed."""
+    if source or sif_name:
+        _convert_source(run, source, sif_name)
+        return
     _carry_out(run, images, "CONVERT", "CONVERT")
 
 
@@ -137,6 +140,40 @@ def verify_signature(
 
     found = run.pipeline.verify_signature(images, signers=[key] if key else [], online=online)
     run.print(tables.dump(signatures.document(found)) if json else signatures.verified(found))
+
+
+@options(*SEEING)
+def sbom(
+    run: Run,
+    images: Sequence[str | Path],
+    *,
+    sif: bool = False,
+    output: str = "",
+    json: bool = False,
+) -> None:
+    """Write the bill of materials (CycloneDX) of an image or a SIF; nothing of it is run."""
+    from sifline.report import inventory, tables
+
+    target = Path(output) if output else None
+    if target and not target.absolute().parent.is_dir():
+        raise UsageError(f"--output {target}: there is no folder {target.parent}; make it first")
+    made = run.pipeline.sbom(images, sif=sif, target=target)
+    run.print(tables.dump(inventory.bill_values(made)) if json else inventory.bills(made))
+
+
+@options(*SEEING)
+def diff(run: Run, images: Sequence[str | Path], *, against: str = "", json: bool = False) -> None:
+    """Compare an image with its version before, or another, or two SIF files, old one first."""
+    from sifline.report import inventory, tables
+
+    files = [item for item in images if isinstance(item, Path)]
+    names = [item for item in images if isinstance(item, str)]
+    if (files and (len(files), against) != (2, "")) or len(names) > 1:
+        raise UsageError("diff compares two: say diff.<image> [--against X], or diff A.sif B.sif")
+    found = run.pipeline.diff_of(files) if files else run.pipeline.diff(names[0], against=against)
+    run.print(
+        tables.dump(inventory.difference_values(found)) if json else inventory.difference(found)
+    )
 
 
 @options(*SEEING)
@@ -230,6 +267,18 @@ def config(run: Run, images: Sequence[str], *, show: bool = False, json: bool = 
     run.print(tables.dump(found) if json else tables.settings(found))
 
 
+def _convert_source(run: Run, source: str, name: str) -> None:
+    """Convert what is no image of images/."""
+    from sifline.model import Verb
+    from sifline.report import tables
+
+    if not source:
+        raise UsageError("--sif-name is for --source; the SIF of an image has the image's name")
+    if run.dry:
+        raise UsageError("--dry: convert --source cannot tell what it would do; leave --dry out")
+    run.print(tables.results(Verb.CONVERT, [run.pipeline.convert_source(source, name)]))
+
+
 def _carry_out(
     run: Run, images: Sequence[str], verbs: str, shown: str, *, only_new: bool = True
 ) -> None:
@@ -254,10 +303,10 @@ def _carry_out(
 # Over all images even without --all: they change nothing and take no time.
 LOOKING = (status, explain, graph, config)
 # How many SIF files a verb may be about instead.
-FILED: dict[Body, int] = {info: 1, sign: 1, verify_signature: 1}
+FILED: dict[Body, int] = {info: 1, sign: 1, verify_signature: 1, sbom: 1, diff: 2}
 # Flags that a verb has only without an image.
-ALONE: dict[Body, tuple[str, ...]] = {}
+ALONE: dict[Body, tuple[str, ...]] = {convert: ("source", "sif_name")}
 VERBS = (
     *(build, test, convert, make, sign, verify_signature, deploy),
-    *(info, shell, clean, status, explain, graph, config),
+    *(info, sbom, diff, shell, clean, status, explain, graph, config),
 )

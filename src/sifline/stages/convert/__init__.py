@@ -29,6 +29,7 @@ from sifline.stages.convert.state import (
     NO_SIF,
     UP_TO_DATE,
     changed,
+    definition_digest,
     info,
     kept,
     read_sif,
@@ -37,9 +38,10 @@ from sifline.stages.convert.state import (
     standing,
     state,
 )
-from sifline.stages.convert.work import Made, Work
+from sifline.stages.convert.work import DEFINITIONS, Made, Work
 
 __all__ = [
+    "DEFINITIONS",
     "MEMORY",
     "NO_SIF",
     "UP_TO_DATE",
@@ -64,19 +66,28 @@ _NOT_FOUND = "executable file not found"
 
 
 def convert(
-    built: BuiltImage, context: Context, *, force: bool = False, processors: int = 0
+    built: BuiltImage,
+    context: Context,
+    *,
+    force: bool = False,
+    processors: int = 0,
+    network: bool = False,
 ) -> Sif:
     """Make ``build/sif/<name>.sif`` of ``built``, unless it is there and up to date.
 
+    What a definition file without an image makes is made anew each time: nothing tells what
+    became of its sources.
+
     :param processors: how many compress where the image does not say it; 0 for all.
+    :param network: whether what a definition file runs may use the network.
     :raises StepFailed: where there is too little room, or a tool fails; no new SIF is left then.
     """
     options = built.image.sif
     shared = replace(options, processors=options.processors or processors)
-    work = _Conversion(built, context, shared)
+    work = _Conversion(built, context, shared, network=network)
     target = context.workspace.sif(built.image.name)
     with records.locked(sifrecords.lock(target.resolve(), context.workspace), context):
-        known = None if force else work.up_to_date()
+        known = None if force or not built.image_id else work.up_to_date()
         return known or work.convert()
 
 
@@ -99,11 +110,13 @@ def verdict(result: Result) -> str | None:
 class _Conversion:
     """One image on its way; the caller holds the image's lock."""
 
-    def __init__(self, built: BuiltImage, context: Context, options: SifOptions) -> None:
+    def __init__(
+        self, built: BuiltImage, context: Context, options: SifOptions, *, network: bool
+    ) -> None:
         name, space = built.image.name, context.workspace
         self._built, self._context, self._options = built, context, options
         self._name = name
-        self._notes = list[str]()
+        self._notes, self._network = list[str](), network
         self._target = space.sif(name)
         self._work = Work(
             built=built,
@@ -145,6 +158,7 @@ class _Conversion:
             "stamp": vars(sifrecords.Stamp.of(self._target)),
             "compression": self._work.compression.mksquashfs,
             "method": made.method,
+            "definition": definition_digest(self._options),
             "tools": dict(made.tools),
             "verified": proof,
             "seconds": round(time.monotonic() - started, 1),
@@ -158,6 +172,8 @@ class _Conversion:
         from sifline.rootfs import Complicated
         from sifline.stages.convert import ordinary, stream
 
+        if self._options.definition:
+            return self._by_definition(self._options.definition)
         if self._options.method != ordinary.METHOD:
             why = stream.impossible(self._context.runner)
             try:
@@ -177,6 +193,17 @@ class _Conversion:
             self._context.progress(self._notes[-1])
         self._check_room(copies=ordinary.COPIES)
         return ordinary.make(self._work)
+
+    def _by_definition(self, file: Path) -> Made:
+        from sifline.stages.convert import definition, ordinary, stream
+
+        if self._options.method == stream.METHOD:
+            raise UsageError(
+                f"--method stream: {self._name} is made by {file.name}, as only Apptainer can;"
+                " leave the flag out"
+            )
+        self._check_room(copies=ordinary.COPIES)
+        return definition.make(self._work, network=self._network)
 
     def _verify(self) -> tuple[str, str]:
         """Look at the new SIF as its users will; return what that proved, and its digest."""
@@ -208,7 +235,7 @@ class _Conversion:
                     ' over-budget = "warning" under [convert] of its image.toml'
                 )
             self._notes.append(f"warning: {text}")
-        if size > MOST * self._built.size + MOST_SPARE:
+        if self._built.image_id and size > MOST * self._built.size + MOST_SPARE:
             self._notes.append(
                 f"warning: {self._name}.sif has {_gb(size)}, more than its image,"
                 f" {_gb(self._built.size)}: is the compression right?"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from sifline import ocilayout
 from sifline.adapters.apptainer import Apptainer
 from sifline.adapters.docker import Docker
 from sifline.model import Progress
-from sifline.runner import CommandFailed
+from sifline.runner import CommandFailed, OnLine
 from sifline.stages.convert.work import Made, Work
 
 METHOD = "apptainer"
@@ -20,15 +22,9 @@ def make(work: Work) -> Made:
 
     :raises StepFailed: where a tool fails.
     """
-    context, apptainer = work.context, Apptainer(work.context.runner)
-    archive, layout = work.scratch / "image.tar", work.scratch / work.name
+    apptainer, layout = Apptainer(work.context.runner), work.scratch / work.name
     try:
-        context.progress("saving the image")
-        # By id: the tag may move meanwhile.
-        Docker(context.runner).save(work.built.image_id, archive, log=work.log)
-        context.progress("reading the image's layers")
-        ocilayout.from_archive(archive, layout)
-        archive.unlink()
+        save(work, layout)
         apptainer.build_from_layout(
             layout,
             work.partial,
@@ -36,20 +32,39 @@ def make(work: Work) -> Made:
             compression=work.compression,
             processors=work.options.processors,
             log=work.log,
-            on_line=lambda line: _tell(line, context.progress),
+            on_line=teller(work.context.progress),
         )
-        made = Made(method=METHOD, tools={"apptainer": apptainer.version})
-        part = work.provenance(made)
-        note = work.scratch / part.name
-        note.write_bytes(part.content)
-        apptainer.sif_add(work.partial, note, log=work.log)
+        return noted(work, Made(method=METHOD, tools={"apptainer": apptainer.version}))
     except CommandFailed as error:
         raise work.failure(error.result) from None
+
+
+def save(work: Work, layout: Path) -> None:
+    """Write the image as an OCI layout, the folder ``layout`` of the scratch space."""
+    context, archive = work.context, work.scratch / "image.tar"
+    context.progress("saving the image")
+    # By id: the tag may move meanwhile.
+    Docker(context.runner).save(work.built.image_id, archive, log=work.log)
+    context.progress("reading the image's layers")
+    ocilayout.from_archive(archive, layout)
+    archive.unlink()
+
+
+def noted(work: Work, made: Made) -> Made:
+    """Let Apptainer add to its SIF what says where it came from."""
+    part = work.provenance(made)
+    note = work.scratch / part.name
+    note.write_bytes(part.content)
+    Apptainer(work.context.runner).sif_add(work.partial, note, log=work.log)
     return made
 
 
-def _tell(line: str, progress: Progress) -> None:
-    """Pass on what Apptainer says it is doing."""
-    _, mark, text = line.partition("INFO:")
-    if mark and "..." in text:
-        progress(text.strip().rstrip(".").lower())
+def teller(progress: Progress) -> OnLine:
+    """Return what passes on what Apptainer says it is doing."""
+
+    def tell(line: str) -> None:
+        _, mark, text = line.partition("INFO:")
+        if mark and "..." in text:
+            progress(text.strip().rstrip(".").lower())
+
+    return tell

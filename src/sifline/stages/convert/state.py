@@ -11,7 +11,7 @@ from typing import Any
 from sifline import sif, sifrecords
 from sifline.adapters.apptainer import Apptainer, Compression
 from sifline.buildcontext import file_digest
-from sifline.model import BuiltImage, Image, Sif, Workspace
+from sifline.model import BuiltImage, Image, Sif, SifOptions, Workspace
 from sifline.runner import Context
 from sifline.stages.convert.work import PREFIX, read_provenance
 
@@ -105,15 +105,26 @@ def changed(record: Mapping[str, Any] | None, built: BuiltImage) -> str:
     wanted = Compression(name=options.compression, level=options.level).mksquashfs
     if record is None or not record.keys() >= KEPT:  # a file may hold anything
         return "no record of its conversion"
-    if record.get("image_id") != built.image_id:
-        return "the image is another"
-    if record.get("compression") != wanted:
-        return f"its compression: {record['compression']} → {wanted}"
-    if options.method not in ("", record["method"]):
-        return f"its method: {record['method']} → {options.method}"
-    if options.over_budget == "error" and (options.budget or record["size"]) < record["size"]:
-        return "it is larger than its size-budget"
-    return ""
+    compression, method, size = (record[key] for key in ("compression", "method", "size"))
+    other = not options.definition and options.method not in ("", method)
+    over = options.over_budget == "error" and (options.budget or size) < size
+    reasons = {
+        "the image is another": record["image_id"] != built.image_id,
+        f"its compression: {compression} → {wanted}": compression != wanted,
+        "its definition file changed": record.get("definition", "") != definition_digest(options),
+        f"its method: {method} → {options.method}": other,
+        "it is larger than its size-budget": over,
+    }
+    return next((reason for reason, true in reasons.items() if true), "")
+
+
+def definition_digest(options: SifOptions) -> str:
+    """Return the digest of the definition file that a SIF is made by; "" where there is none."""
+    file = options.definition
+    try:
+        return file_digest(file) if file else ""
+    except OSError:
+        return "unread"  # whoever converts says what is wrong with it
 
 
 def remembered(image: Image, path: Path, record: Mapping[str, Any]) -> Sif:

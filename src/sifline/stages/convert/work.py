@@ -15,6 +15,8 @@ from sifline.runner import Context, Result
 from sifline.sif import Kind, Part
 
 PREFIX = "org.sifline."
+# How the names of definition files end, the templates of some as well.
+DEFINITIONS = (".def", ".def.j2")
 # The data object that says where the SIF came from.
 PROVENANCE = "sifline.json"
 _FORMAT = 1
@@ -54,6 +56,7 @@ class Work:
             "image-id": built.image_id,
             "fingerprint": built.fingerprint,
             "commit": built.commit,
+            "source": built.source,
         }
         return {f"{PREFIX}{key}": value for key, value in found.items() if value}
 
@@ -72,6 +75,7 @@ class Work:
             "commit": built.commit,
             "conversion": {"method": made.method, "compression": self.compression.mksquashfs},
             "tools": dict(made.tools),
+            **({"source": built.source} if built.source else {}),
         }
         text = json.dumps(told, sort_keys=True, separators=(",", ":"))
         return Part(kind=Kind.JSON, name=PROVENANCE, content=text.encode())

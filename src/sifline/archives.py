@@ -1,0 +1,184 @@
+"""Archives of one image, as engines and OCI tools write them, handed on for an engine to load.
+
+The engine gets the image without its names: a name in an archive would take the one that an
+image of the engine has already. What an image of an OCI archive is called there is not asked.
+
+Formats: https://github.com/moby/docker-image-spec/blob/v1.3.1/spec.md and
+https://github.com/opencontainers/image-spec/blob/v1.1.0/image-layout.md.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tarfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import IO, Any
+
+from sifline.errors import UsageError
+
+# The engine unpacks the layers itself; it is given no larger pieces than this.
+_CHUNK = 1 << 20
+_DEPTH = 4  # of indexes that name indexes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Archive:
+    """The image in an archive: ``image_id`` is what an engine will call it; ``size`` in bytes.
+
+    ``config`` and ``layers`` are members of the archive; ``names`` is what it says it is called.
+    """
+
+    path: Path
+    image_id: str
+    config: str
+    layers: tuple[str, ...]
+    size: int
+    names: tuple[str, ...] = ()
+
+
+def read(path: Path, *, platform: str) -> Archive:
+    """Return the one image that the archive holds.
+
+    :param platform: ``linux/amd64``, say; it decides where an OCI archive has several.
+    :raises UsageError: where the file is no such archive, damaged, or holds several images.
+    """
+    try:
+        with tarfile.open(path) as tar:
+            members = {name.removeprefix("./") for name in tar.getnames()}
+            if "manifest.json" in members:
+                config, layers, names = _of_docker(tar, path)
+            elif {"index.json", "oci-layout"} <= members:
+                config, layers, names = _of_oci(tar, path, platform)
+            else:
+                raise UsageError(
+                    f"{path}: is no archive of an image; docker save, or skopeo with oci-archive:,"
+                    " writes one"
+                )
+            digest = hashlib.sha256(_read(tar, config)).hexdigest()
+            size = sum(_size(_member(tar, name)) for name in layers)
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read: {error.strerror or error}") from None
+    except (tarfile.TarError, EOFError, KeyError, ValueError, TypeError, AttributeError) as error:
+        cause = next(iter(str(error).splitlines()), type(error).__name__)
+        raise UsageError(
+            f"{path}: is damaged, or no archive of an image: {cause}; save it again"
+        ) from None
+    return Archive(
+        path=path,
+        image_id=f"sha256:{digest}",
+        config=config,
+        layers=layers,
+        size=size,
+        names=names,
+    )
+
+
+def stream(archive: Archive) -> Iterator[bytes]:
+    """Yield a docker-archive of the image, which has no name there."""
+    layers = {name: f"layer{number}.tar" for number, name in enumerate(archive.layers)}
+    with tarfile.open(archive.path) as tar:
+        yield from _packed("config.json", BytesIO(_read(tar, archive.config)))
+        for member, name in layers.items():
+            yield from _packed(name, _member(tar, member))
+    manifest = [
+        {"Config": "config.json", "RepoTags": None, "Layers": [layers[x] for x in archive.layers]}
+    ]
+    yield from _packed("manifest.json", BytesIO(json.dumps(manifest).encode()))
+    yield bytes(2 * tarfile.BLOCKSIZE)
+
+
+def _packed(name: str, file: IO[bytes]) -> Iterator[bytes]:
+    """Yield one member of a tar."""
+    info = tarfile.TarInfo(name)
+    info.size = _size(file)
+    yield info.tobuf(tarfile.GNU_FORMAT)
+    while chunk := file.read(_CHUNK):
+        yield chunk
+    yield bytes(-info.size % tarfile.BLOCKSIZE)
+
+
+def _of_docker(tar: tarfile.TarFile, path: Path) -> tuple[str, tuple[str, ...], tuple[str, ...]]:
+    images = json.loads(_read(tar, "manifest.json"))
+    if len(images) != 1:
+        raise UsageError(f"{path}: holds {len(images)} images; save the one that is meant alone")
+    (image,) = images
+    return image["Config"], tuple(image["Layers"] or ()), tuple(image.get("RepoTags") or ())
+
+
+def _of_oci(
+    tar: tarfile.TarFile, path: Path, platform: str
+) -> tuple[str, tuple[str, ...], tuple[str, ...]]:
+    found = _for_platform(tar, json.loads(_read(tar, "index.json")), platform)
+    if len(found) != 1:
+        what = "no image" if not found else f"{len(found)} images"
+        raise UsageError(f"{path}: holds {what} for {platform}; save the one that is meant alone")
+    (manifest,) = found
+    layers = tuple(_blob(layer["digest"]) for layer in manifest["layers"])
+    return _blob(manifest["config"]["digest"]), layers, ()
+
+
+def _for_platform(
+    tar: tarfile.TarFile, index: Mapping[str, Any], platform: str, depth: int = 0
+) -> list[dict[str, Any]]:
+    """Return the manifests of images for ``platform``; an entry may leave out what it is for."""
+    if depth > _DEPTH:
+        raise ValueError("its indexes name each other")
+    found = []
+    for entry in index["manifests"]:
+        if not for_platform(entry, platform):
+            continue
+        content = json.loads(_checked(tar, entry["digest"]))
+        if "manifests" in content:
+            found += _for_platform(tar, content, platform, depth + 1)
+        elif for_platform({"platform": _config(tar, content)}, platform):
+            found.append(content)
+    return found
+
+
+def for_platform(entry: Mapping[str, Any], platform: str) -> bool:
+    """Tell whether an entry of an index, or what says as much, may be for ``platform``."""
+    said: Mapping[str, str] = entry.get("platform") or {}
+    wanted = platform.split("/")
+    return [said.get("os") or wanted[0], said.get("architecture") or wanted[1]] == wanted[:2]
+
+
+def _config(tar: tarfile.TarFile, manifest: Mapping[str, Any]) -> dict[str, Any]:
+    return dict(json.loads(_checked(tar, manifest["config"]["digest"])))
+
+
+def _checked(tar: tarfile.TarFile, digest: str) -> bytes:
+    content = _read(tar, _blob(digest))
+    if f"sha256:{hashlib.sha256(content).hexdigest()}" != digest:
+        raise ValueError(f"{digest} has another content")
+    return content
+
+
+def _blob(digest: str) -> str:
+    return f"blobs/{digest.replace(':', '/', 1)}"
+
+
+def _read(tar: tarfile.TarFile, name: str) -> bytes:
+    with _member(tar, name) as file:
+        return file.read()
+
+
+def _member(tar: tarfile.TarFile, name: str) -> IO[bytes]:
+    """Open a member; some engines write a layer that occurs again as a link."""
+    try:
+        file = tar.extractfile(name)
+    except KeyError:
+        file = tar.extractfile(f"./{name}")  # as tar writes what is in a folder
+    if file is None:
+        raise ValueError(f"{name} is no file")
+    return file
+
+
+def _size(file: IO[bytes]) -> int:
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    return size

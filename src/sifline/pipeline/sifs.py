@@ -1,0 +1,231 @@
+"""What is done with finished images and SIFs, and SIFs that no image here makes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sifline import imagenames
+from sifline.adapters.docker import Docker
+from sifline.errors import MissingError, UsageError
+from sifline.model import BuiltImage, Image, Sif, Verb
+from sifline.pipeline.images import ImagePipeline
+from sifline.pipeline.plans import TOOLBOX
+
+if TYPE_CHECKING:
+    from sifline.contents import Difference
+    from sifline.passphrase import Passphrase
+    from sifline.signatures import Signed, Verified
+    from sifline.stages.inventory import Bill
+
+SIF_ENDING = ".sif"
+# A fingerprint is told in at least that many digits: fewer may be a tag.
+LEAST_DIGITS = 6
+
+
+class SifPipeline(ImagePipeline):
+    """What tells of images and SIFs, signs them, and makes SIFs of other sources."""
+
+    def sign(
+        self, subjects: Sequence[str | Path], *, key: str, passphrase: Passphrase | None
+    ) -> tuple[Signed, ...]:
+        """Sign the SIFs of images, which are converted where needed, or SIF files."""
+        from sifline.stages import sign
+
+        names = [item for item in subjects if isinstance(item, str)]
+        made = {sif.name: sif.path for sif in self.convert(names)} if names else {}
+        done = []
+        for item in subjects:
+            path = made[item] if isinstance(item, str) else item
+            with self._show.step(f"sign {path.stem}"):
+                done.append(sign.sign(path, self._context, key=key, passphrase=passphrase))
+        return tuple(done)
+
+    def verify_signature(
+        self, subjects: Sequence[str | Path], *, signers: Sequence[str], online: bool
+    ) -> tuple[Verified, ...]:
+        """Tell who signed the SIFs of images, as they stand there, or SIF files."""
+        from sifline.stages import sign
+
+        self._known([item for item in subjects if isinstance(item, str)])
+        paths = [self._workspace.sif(item) if isinstance(item, str) else item for item in subjects]
+        return tuple(
+            sign.verify_signature(path, self._context, signers=signers, online=online)
+            for path in paths
+        )
+
+    def keys(self, words: Sequence[str]) -> int:
+        """Run Apptainer's key command on the user's terminal; return its exit status."""
+        from sifline.stages import keys
+
+        return keys.manage(words, self._context)
+
+    def info_of(self, files: Sequence[Path]) -> list[dict[str, Any]]:
+        """Return what each SIF file says of itself."""
+        from sifline.stages import convert
+
+        return [{"sif": convert.info(path, self._context)} for path in files]
+
+    def info(self, names: Sequence[str]) -> list[dict[str, Any]]:
+        """Return what is known of each image and of its SIF, read from the SIF itself."""
+        from sifline.stages import convert
+
+        facts = []
+        held_images = self._held(self._known(names), Docker(self._context.runner).all()).images
+        for name in names:
+            image = self.images[name]
+            held = next(iter(held_images[name]), None)
+            fact: dict[str, Any] = {
+                "name": name,
+                "description": image.description,
+                "built on": [*image.parents, *image.bases],
+                "tag": image.tag,
+                "image id": held.image_id if held else "",
+                "size": held.size if held else 0,
+                "fingerprint": held.fingerprint if held else "",
+            }
+            path = self._workspace.sif(name)
+            if path.is_file():
+                fact["sif"] = convert.info(path, self._context)
+            facts.append(fact)
+        return facts
+
+    def convert_source(self, source: str, name: str) -> Sif:
+        """Convert an image of a registry or an archive, or what a definition file says.
+
+        :param name: what the SIF is called; "" for what the source is called.
+        """
+        from sifline.stages import convert, discover, fetch
+
+        known = fetch.is_image(source)
+        if not known and not source.endswith(convert.DEFINITIONS):
+            raise UsageError(f"--source {source!r}: takes {fetch.FORMS}")
+        if not known and not Path(source).is_file():
+            raise UsageError(f"--source {source}: there is no such file")
+        image = discover.foreign(
+            self._free(name or fetch.name_of(source)),
+            self._workspace,
+            self.site,
+            self._options.conversion,
+        )
+        if self._need_toolbox((Verb.CONVERT,)):
+            self.build([TOOLBOX])
+        with self._show.step(f"convert {image.name}"):
+            if known:
+                return self._fetched(source, image)
+            options = replace(image.sif, definition=Path(source).absolute())
+            built = BuiltImage(
+                image=replace(image, sif=options),
+                image_id="",
+                fingerprint="",
+                size=0,
+                fresh=False,
+                commit=self._commit,
+                source=f"definition file {Path(source).name}",
+            )
+            network = not self.site.offline
+            return self._told(convert.convert(built, self._context, network=network))
+
+    def _fetched(self, source: str, image: Image) -> Sif:
+        from sifline.stages import convert, fetch
+
+        wanted = fetch.find(source, self._context, offline=self.site.offline)
+        built = BuiltImage(
+            image=image,
+            image_id=wanted.image_id,
+            fingerprint="",
+            size=0,
+            fresh=False,
+            source=wanted.source,
+        )
+        stale = convert.stale(image.name, built, self._workspace)
+        if not stale and not self._options.force:
+            return convert.standing(image, self._workspace)
+        with fetch.fetched(wanted, image.name, self._context) as size:
+            return self._told(
+                convert.convert(
+                    replace(built, size=size), self._context, force=self._options.force
+                )
+            )
+
+    def _told(self, made: Sif) -> Sif:
+        for note in made.notes:
+            self._show.line(f"[convert {made.name}] {note}")
+        return made
+
+    def _free(self, name: str) -> str:
+        """Return ``name`` where a SIF that no image here makes may have it."""
+        if not imagenames.is_name(name):
+            raise UsageError(f"{name!r} is no name for a SIF; give --sif-name: {imagenames.RULE}")
+        if name in self.images:
+            raise UsageError(f"{name} is an image of images/; give --sif-name another name")
+        return name
+
+    def sbom(
+        self, subjects: Sequence[str | Path], *, sif: bool, target: Path | None
+    ) -> tuple[Bill, ...]:
+        """Write the bill of materials of images, made where needed, or of SIF files.
+
+        :param sif: of the images' SIFs.
+        """
+        from sifline.stages import inventory
+
+        if target and len(subjects) != 1:
+            raise UsageError("--output takes one bill; name one image or SIF, or leave it out")
+        names = [item for item in subjects if isinstance(item, str)]
+        if sif and len(names) < len(subjects):
+            raise UsageError("--sif is for images: a SIF file is a SIF in any case")
+        found: dict[str, BuiltImage | Path] = {}
+        if names and sif:
+            found = {made.name: made.path for made in self.convert(names)}
+        elif names:
+            found = {built.image.name: built for built in self.build(names)}
+        done = []
+        for item in subjects:
+            subject = found[item] if isinstance(item, str) else item
+            with self._show.step(f"sbom {item}"):
+                done.append(inventory.write_sbom(subject, self._context, target=target))
+        return tuple(done)
+
+    def diff(self, name: str, *, against: str) -> Difference:
+        """Compare an image, as it is in the engine, with an older version, or with another.
+
+        :param against: a version's fingerprint, or its beginning; a SIF file; any image of the
+            engine; "" for the version before.
+        """
+        self._known([name])
+        held = self._held([name], Docker(self._context.runner).all()).images[name]
+        if not held:
+            raise MissingError(f"the engine holds no {name} yet; run invoke build.{name}")
+        return self._difference(_other(name, against, held), held[0])
+
+    def diff_of(self, files: Sequence[Path]) -> Difference:
+        """Compare two SIF files, the older one first."""
+        old, new = files
+        return self._difference(old, new)
+
+    def _difference(self, old: Path | BuiltImage | str, new: Path | BuiltImage) -> Difference:
+        from sifline.stages import inventory
+
+        with self._show.step("diff"):
+            return inventory.diff(old, new, self._context)
+
+
+def _other(name: str, against: str, held: Sequence[BuiltImage]) -> Path | BuiltImage | str:
+    """Return what ``held[0]`` is compared with."""
+    if against.endswith(SIF_ENDING):
+        return Path(against)
+    if not against and len(held) < 2:  # noqa: PLR2004 - one and the one before
+        raise UsageError(
+            f"the engine holds one version of {name}; say with --against what to compare it with:"
+            " FILE.sif, or an image of the engine"
+        )
+    if not against:
+        return held[1]
+    digits = len(against) >= LEAST_DIGITS
+    found = [item for item in held if digits and item.fingerprint.startswith(against)]
+    if len(found) > 1:
+        raise UsageError(f"--against {against}: {len(found)} versions begin so; write more of it")
+    return found[0] if found else against

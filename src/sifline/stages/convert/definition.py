@@ -1,0 +1,120 @@
+"""The road by a definition file: Apptainer builds what it says, of the image or of another source.
+
+A file that ends in ``.j2`` is a template (https://jinja.palletsprojects.com/templates/) and is
+given what ``facts`` returns; of an image also ``bootstrap`` and ``source``, for the header.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from sifline.adapters.apptainer import Apptainer
+from sifline.adapters.docker import Docker
+from sifline.errors import UsageError
+from sifline.runner import CommandFailed
+from sifline.stages.convert import ordinary
+from sifline.stages.convert.work import Made, Work
+
+METHOD = "definition"
+_TEMPLATE = ".j2"
+
+
+def make(work: Work, *, network: bool) -> Made:
+    """Make the SIF ``work.partial``.
+
+    :param network: whether what the definition runs may use the network.
+    :raises UsageError: where the definition cannot be read or rendered.
+    :raises StepFailed: where a tool fails.
+    """
+    try:
+        return _make(work, network=network)
+    except CommandFailed as error:
+        raise work.failure(error.result) from None
+
+
+def _make(work: Work, *, network: bool) -> Made:
+    file, apptainer = work.options.definition, Apptainer(work.context.runner)
+    assert file is not None  # noqa: S101 - for the type checker: else another road is taken
+    values, layout = facts(work), work.scratch / work.name
+
+    def recipe(seen: Callable[[Path], Path]) -> str:
+        header = {"bootstrap": "oci", "source": seen(layout)} if work.built.image_id else {}
+        return completed(render(file, {**values, **header}), work.labels)
+
+    recipe(lambda path: path)  # before the work, if it cannot be
+    if work.built.image_id:
+        ordinary.save(work, layout)
+    apptainer.build(
+        recipe,
+        work.partial,
+        scratch=work.scratch,
+        folder=file.absolute().parent,
+        compression=work.compression,
+        processors=work.options.processors,
+        runs=True,
+        network=network,
+        log=work.log,
+        on_line=ordinary.teller(work.context.progress),
+    )
+    return ordinary.noted(work, Made(method=METHOD, tools={"apptainer": apptainer.version}))
+
+
+def facts(work: Work) -> dict[str, Any]:
+    """Return what a template is told: of an image what it is, labels and environment included."""
+    built = work.built
+    known = {"name": work.name, "commit": built.commit, "labels": work.labels}
+    if not built.image_id:
+        return known
+    image = Docker(work.context.runner).inspect(built.image_id)
+    config: Mapping[str, Any] = image.get("Config") or {}
+    pairs = (text.partition("=") for text in config.get("Env") or ())
+    return {
+        **known,
+        "labels": {**(config.get("Labels") or {}), **work.labels},
+        "environment": {name: value for name, _, value in pairs},
+        "description": built.image.description,
+        "category": built.image.category,
+        "image_id": built.image_id,
+        "fingerprint": built.fingerprint,
+        "size": built.size,
+        "architecture": image.get("Architecture", ""),
+    }
+
+
+def render(file: Path, values: Mapping[str, Any]) -> str:
+    """Return the text of a definition file; that of a template with ``values`` filled in.
+
+    :raises UsageError: where it cannot be read, or asks for what there is not.
+    """
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        cause = error.strerror if isinstance(error, OSError) else "it is no UTF-8"
+        raise UsageError(f"{file}: cannot be read: {cause}") from None
+    if file.suffix != _TEMPLATE:
+        return text
+    from jinja2 import StrictUndefined, TemplateError, TemplateSyntaxError
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    rules = ImmutableSandboxedEnvironment(
+        undefined=StrictUndefined,
+        autoescape=False,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    try:
+        return rules.from_string(text).render(values)
+    except TemplateSyntaxError as error:
+        raise UsageError(f"{file}: line {error.lineno}: {error.message}") from None
+    except (TemplateError, ArithmeticError, TypeError, ValueError) as error:
+        known = ", ".join(sorted(values))
+        raise UsageError(f"{file}: {error}; a template is given {known}") from None
+
+
+def completed(text: str, labels: Mapping[str, str]) -> str:
+    """Return a definition with a section of our labels behind it: Apptainer puts all together."""
+    lines = ["", "%labels", *(f"    {key} {value}" for key, value in labels.items())]
+    return text.rstrip("\n") + "\n" + "\n".join(lines) + "\n"

@@ -1,0 +1,74 @@
+"""A real registry, and images in it."""
+
+from __future__ import annotations
+
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from uuid import uuid4
+
+from .conftest import CA_BUNDLE, docker
+
+DOCKERFILE = r"""
+FROM docker.io/sifline/debian-bookworm
+RUN --mount=type=secret,id=ca-certificates,target=/run/secrets/ca-certificates \
+    --mount=type=tmpfs,target=/var/lib/apt/lists \
+    cd /etc/apt/apt.conf.d \
+    && echo 'Acquire::Check-Valid-Until "false";' > 90build \
+    && echo 'Acquire::https::CAInfo "/run/secrets/ca-certificates";' >> 90build \
+    && apt-get update && apt-get install --yes --no-install-recommends docker-registry
+COPY config.yml /
+CMD ["docker-registry", "serve", "/config.yml"]
+"""
+CONFIG = """
+version: 0.1
+storage: {filesystem: {rootdirectory: /var/lib/registry}}
+http: {addr: ":5000"}
+"""
+
+
+@contextmanager
+def serving(folder: Path) -> Iterator[str]:
+    """Debian's docker-registry in a container; localhost needs no TLS."""
+    name = f"t{uuid4().hex[:8]}-registry"
+    (folder / "Dockerfile").write_text(DOCKERFILE)
+    (folder / "config.yml").write_text(CONFIG)
+    secret = f"id=ca-certificates,src={CA_BUNDLE}"
+    docker("buildx", "build", "--secret", secret, "--tag", name, str(folder))
+    docker("run", "--detach", "--name", name, "--publish", "127.0.0.1::5000", name)
+    port = docker("port", name, "5000").stdout.strip().rpartition(":")[2]
+    address = f"localhost:{port}"
+    for _ in range(50):
+        try:
+            urllib.request.urlopen(f"http://{address}/v2/", timeout=1).close()
+            break
+        except OSError:
+            time.sleep(0.2)
+    try:
+        yield address
+    finally:
+        docker("rm", "--force", "--volumes", name)
+        docker("image", "rm", name)
+        # By digest they stay, whatever became of their tags.
+        held = docker("image", "ls", "--quiet", "--filter", f"reference={address}/*/*").stdout
+        if held.split():
+            docker("image", "rm", "--force", *set(held.split()))
+
+
+class Base:
+    """A foreign image in the registry, whose tag can be moved."""
+
+    def __init__(self, registry: str, folder: Path) -> None:
+        self.name = f"{registry}/acme/base-{uuid4().hex[:8]}:1"
+        self._folder = folder / "base"
+        self._folder.mkdir()
+
+    def push(self, content: str) -> None:
+        """Put an image with that content there; the engine forgets it."""
+        (self._folder / "Dockerfile").write_text("FROM scratch\nCOPY content /\n")
+        (self._folder / "content").write_text(content)
+        docker("buildx", "build", "--tag", self.name, str(self._folder))
+        docker("push", self.name)
+        docker("image", "rm", self.name)

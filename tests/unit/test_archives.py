@@ -1,0 +1,161 @@
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sifline import archives, ocilayout
+from sifline.errors import UsageError
+
+from .test_ocilayout import LAYER, OTHER, archive, digest
+
+PLATFORM = "linux/amd64"
+
+
+def handed_on(path: Path) -> dict[str, bytes]:
+    """What an engine is given of the archive, by name."""
+    content = b"".join(archives.stream(archives.read(path, platform=PLATFORM)))
+    with tarfile.open(fileobj=io.BytesIO(content)) as tar:
+        members = [(info.name, tar.extractfile(info)) for info in tar]
+        return {name: file.read() for name, file in members if file}
+
+
+def loaded(path: Path) -> tuple[dict[str, Any], list[bytes]]:
+    """The configuration and the layers, as an engine finds them; no name is left."""
+    held = handed_on(path)
+    ((image,),) = (json.loads(held["manifest.json"]),)
+    assert image["RepoTags"] is None
+    return json.loads(held[image["Config"]]), [held[name] for name in image["Layers"]]
+
+
+def oci(path: Path, *platforms: str, nested: bool = False) -> Path:
+    """An OCI archive of one image for each platform, in one index or in one more below."""
+    blobs: dict[str, bytes] = {}
+
+    def blob(content: bytes) -> dict[str, Any]:
+        blobs[digest(content)] = content
+        return {"digest": digest(content), "size": len(content)}
+
+    entries = []
+    for platform in platforms:
+        system, machine = platform.split("/")
+        layer = f"layer of {platform}".encode()
+        config = {"os": system, "architecture": machine, "rootfs": {"diff_ids": [digest(layer)]}}
+        manifest = {"config": blob(json.dumps(config).encode()), "layers": [blob(layer)]}
+        entry = blob(json.dumps(manifest).encode())
+        entries.append({**entry, "platform": {"os": system, "architecture": machine}})
+    index = json.dumps({"manifests": entries}).encode()
+    if nested:
+        index = json.dumps({"manifests": [blob(index)]}).encode()
+    members = {"oci-layout": b"{}", "index.json": index}
+    members |= {f"blobs/{name.replace(':', '/')}": content for name, content in blobs.items()}
+    with tarfile.open(path, "w") as tar:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    return path
+
+
+def test_the_image_of_a_docker_archive_is_known_by_its_configuration(tmp_path: Path) -> None:
+    path = archive(tmp_path / "a.tar", [LAYER, OTHER])
+
+    found = archives.read(path, platform=PLATFORM)
+
+    with tarfile.open(path) as tar:
+        config = tar.extractfile("config.json")
+        assert config
+        assert found.image_id == f"sha256:{hashlib.sha256(config.read()).hexdigest()}"
+    assert found.size == len(LAYER) + len(OTHER)
+
+
+def test_an_engine_is_given_configuration_and_layers_in_order(tmp_path: Path) -> None:
+    config, layers = loaded(archive(tmp_path / "a.tar", [LAYER, OTHER]))
+
+    assert layers == [LAYER, OTHER]
+    assert config["rootfs"]["diff_ids"] == [digest(LAYER), digest(OTHER)]
+
+
+def test_a_layer_that_occurs_again_as_a_link_is_followed(tmp_path: Path) -> None:
+    path = archive(tmp_path / "a.tar", [LAYER], links={"again/layer.tar": "../0/layer.tar"})
+
+    assert loaded(path)[1] == [LAYER, LAYER]
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_the_image_of_the_platform_is_taken_from_an_oci_archive(
+    tmp_path: Path, nested: bool
+) -> None:
+    path = oci(tmp_path / "a.tar", "linux/arm64", PLATFORM, nested=nested)
+
+    config, layers = loaded(path)
+
+    assert layers == [b"layer of linux/amd64"]
+    assert config["architecture"] == "amd64"
+
+
+def test_what_the_engine_saved_as_a_layout_gives_the_same(tmp_path: Path) -> None:
+    saved, layout = archive(tmp_path / "a.tar", [LAYER, OTHER]), tmp_path / "layout"
+    ocilayout.from_archive(saved, layout)
+    with tarfile.open(tmp_path / "oci.tar", "w") as tar:
+        tar.add(layout, arcname="")
+
+    assert loaded(tmp_path / "oci.tar") == loaded(saved)
+
+
+@pytest.mark.parametrize("platforms", [(), ("linux/arm64",), (PLATFORM, PLATFORM)])
+def test_an_oci_archive_without_one_image_for_the_platform(
+    tmp_path: Path, platforms: tuple[str, ...]
+) -> None:
+    path = oci(tmp_path / "a.tar", *platforms)
+
+    with pytest.raises(UsageError, match="for linux/amd64; save the one that is meant alone"):
+        archives.read(path, platform=PLATFORM)
+
+
+def test_a_blob_with_another_content_is_damage(tmp_path: Path) -> None:
+    path = oci(tmp_path / "a.tar", PLATFORM)
+    content = path.read_bytes()
+    assert content.count(b'"architecture": "amd64", "rootfs"') == 1
+    path.write_bytes(content.replace(b'"amd64", "rootfs"', b'"amd65", "rootfs"'))
+
+    with pytest.raises(UsageError, match="has another content"):
+        archives.read(path, platform=PLATFORM)
+
+
+def test_indexes_that_name_each_other_end(tmp_path: Path) -> None:
+    path = oci(tmp_path / "a.tar", PLATFORM, nested=True)
+    for depth in range(6):
+        inner = path.read_bytes()
+        with tarfile.open(fileobj=io.BytesIO(inner)) as tar:
+            members = {info.name: tar.extractfile(info).read() for info in tar}  # type: ignore[union-attr]
+        name = digest(members["index.json"])
+        members[f"blobs/{name.replace(':', '/')}"] = members["index.json"]
+        members["index.json"] = json.dumps({"manifests": [{"digest": name}]}).encode()
+        path = tmp_path / f"deeper{depth}.tar"
+        with tarfile.open(path, "w") as tar:
+            for member, content in members.items():
+                info = tarfile.TarInfo(member)
+                info.size = len(content)
+                tar.addfile(info, io.BytesIO(content))
+
+    with pytest.raises(UsageError, match="its indexes name each other"):
+        archives.read(path, platform=PLATFORM)
+
+
+@pytest.mark.parametrize(
+    "manifest", [b"", b"{}", b"[]", b"[1]", b'[{"Config": 1}]', b'[{"Config": "x"}]', b"[{}, {}]"]
+)
+def test_a_manifest_that_is_none(tmp_path: Path, manifest: bytes) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        info = tarfile.TarInfo("manifest.json")
+        info.size = len(manifest)
+        tar.addfile(info, io.BytesIO(manifest))
+
+    with pytest.raises(UsageError, match=r"a\.tar: "):
+        archives.read(tmp_path / "a.tar", platform=PLATFORM)

@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sifline.errors import UsageError
+from sifline.stages.convert.definition import completed, render
+
+TEMPLATE = """Bootstrap: {{ bootstrap }}
+%labels
+{% for key, value in labels.items() %}
+    {{ key }} {{ value }}
+{% endfor %}
+%post
+    echo "{{ name }}"
+"""
+
+
+def test_a_template_is_filled_in(tmp_path: Path) -> None:
+    (tmp_path / "x.def.j2").write_text(TEMPLATE)
+
+    text = render(
+        tmp_path / "x.def.j2", {"bootstrap": "oci", "labels": {"a": "1", "b": "<2>"}, "name": "n"}
+    )
+
+    assert text == 'Bootstrap: oci\n%labels\n    a 1\n    b <2>\n%post\n    echo "n"\n'
+
+
+def test_a_plain_definition_file_stays_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "x.def").write_text("%post\n    echo {{ name }}\n")
+
+    assert render(tmp_path / "x.def", {"name": "n"}) == "%post\n    echo {{ name }}\n"
+
+
+def test_a_name_that_is_not_given_is_told_with_those_that_are(tmp_path: Path) -> None:
+    (tmp_path / "x.def.j2").write_text("{{ nmae }}")
+
+    with pytest.raises(UsageError, match="'nmae' is undefined; a template is given commit, name"):
+        render(tmp_path / "x.def.j2", {"name": "n", "commit": "c"})
+
+
+def test_an_error_of_syntax_is_told_with_its_line(tmp_path: Path) -> None:
+    (tmp_path / "x.def.j2").write_text("a\n{% if %}\n")
+
+    with pytest.raises(UsageError, match="line 2: "):
+        render(tmp_path / "x.def.j2", {})
+
+
+def test_a_file_that_is_no_text(tmp_path: Path) -> None:
+    (tmp_path / "x.def").write_bytes(b"\xff")
+
+    with pytest.raises(UsageError, match=r"x\.def: cannot be read: it is no UTF-8"):
+        render(tmp_path / "x.def", {})
+
+
+def test_our_labels_stand_behind_whatever_the_definition_has() -> None:
+    assert completed("%labels\n    a 1\n\n", {"b": "2"}) == (
+        "%labels\n    a 1\n\n%labels\n    b 2\n"
+    )
