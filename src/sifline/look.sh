@@ -14,6 +14,7 @@ main() {
     done < "$paths" > "$out/present"
     tar --create --file "$out/entries.tar" --format pax --pax-option delete=atime,delete=ctime \
         --numeric-owner --no-recursion --null --files-from "$out/present"
+    find . -type b,c,p -links +1 -print -quit > "$out/linked"
     getfattr --recursive --physical --no-dereference --dump --match - --encoding hex . \
         > "$out/xattrs"
 }

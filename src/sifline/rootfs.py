@@ -64,6 +64,7 @@ class Layout:
     ``xattrs`` go to the entries of that name; ``tally`` counts ``first``. ``created`` is the time
     of what is made here, in seconds since 1970, and the latest of any folder: what is newer was
     made by the engine where a layer has no entry for a folder, and is another on each machine.
+    ``linked`` is whether a device or FIFO has two names: GNU tar would make two of it.
     """
 
     root: Root
@@ -72,6 +73,7 @@ class Layout:
     without: frozenset[bytes]
     xattrs: Mapping[bytes, Mapping[bytes, bytes]]
     tally: Tally
+    linked: bool
 
 
 def layout(look: Path, skeleton: Path, *, created: int) -> Layout:
@@ -109,6 +111,7 @@ def layout(look: Path, skeleton: Path, *, created: int) -> Layout:
         without=frozenset(seen),
         xattrs={name: found for name, found in xattrs.items() if found and name not in seen},
         tally=tally,
+        linked=bool((look / "linked").read_bytes()),
     )
 
 

@@ -11,7 +11,7 @@ import tarfile
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from math import floor
-from socket import socket
+from typing import Protocol
 
 from sifline.errors import StepFailed
 
@@ -106,8 +106,33 @@ class Tally:
             self.others += 1
 
 
+class Source(Protocol):
+    """Where the stream comes from: a connection, or the end of a pipe."""
+
+    def recv(self, size: int, /) -> bytes:
+        """Return at most ``size`` bytes; nothing at the end."""
+
+    def fileno(self) -> int:
+        """Return its descriptor, which contents are taken from."""
+
+
+class Pipe:
+    """The reading end of a pipe."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def recv(self, size: int, /) -> bytes:
+        """Return at most ``size`` bytes; nothing at the end."""
+        return os.read(self._descriptor, size)
+
+    def fileno(self) -> int:
+        """Return its descriptor."""
+        return self._descriptor
+
+
 def copy(
-    source: socket,
+    source: Source,
     target: int,
     *,
     first: bytes = b"",
@@ -170,7 +195,7 @@ def plain(name: bytes) -> bytes:
 class _Reader:
     """The stream; what was received and not yet used stands in a buffer."""
 
-    def __init__(self, source: socket) -> None:
+    def __init__(self, source: Source) -> None:
         self._source = source
         self._buffer = bytearray()
         self._start = 0

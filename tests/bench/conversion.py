@@ -111,7 +111,8 @@ class Conversions:
         def side(path: Path, told: str) -> Side:
             return Side(
                 what=told,
-                run=lambda: self._toolbox("apptainer", "exec", str(path), *words),
+                # Root would mount as a set-uid program does, with more rights than there are here.
+                run=lambda: self._toolbox("apptainer", "exec", "--userns", str(path), *words),
                 prepare=lambda: forget_pages(path),
             )
 

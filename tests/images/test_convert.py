@@ -290,10 +290,13 @@ def way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Way]:
     found.close()
 
 
+@pytest.mark.parametrize("mounted", [True, False])
 def test_an_engine_that_stops_half_way_leaves_no_sif(
-    tmp_path: Path, way: Way, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, way: Way, monkeypatch: pytest.MonkeyPatch, mounted: bool
 ) -> None:
     root = tmp_path / "here"
+    if not mounted:
+        monkeypatch.setattr(Docker, "layers", lambda *_: ())
 
     def stop_at_the_stream(text: str) -> None:
         if text.startswith("packing"):
@@ -308,6 +311,44 @@ def test_an_engine_that_stops_half_way_leaves_no_sif(
     assert at_work(root)  # nobody could remove them
     assert not convert.convert(built("big", TRIXIE), context(root)).fresh
     assert (left_over(root), at_work(root)) == ([], [])
+
+
+def test_layers_that_are_read_no_further_leave_no_sif(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killed: list[Path] = []
+
+    def kill_the_reader(text: str) -> None:
+        if text.startswith("packing") and not killed:
+            for path in Path("/proc").glob("[0-9]*/cmdline"):
+                with suppress(OSError):
+                    if path.read_bytes().startswith(b"tar\0--create\0--blocking-factor"):
+                        os.kill(int(path.parent.name), signal.SIGKILL)
+                        killed.append(path)
+
+    monkeypatch.setattr(stream, "TELL_SECONDS", 0)
+    with pytest.raises(SiflineError, match="ended half-way"):
+        convert.convert(built("big", TRIXIE), replace(context(tmp_path), progress=kill_the_reader))
+    assert killed
+    assert (left_over(tmp_path), at_work(tmp_path)) == ([], [])
+    assert list(Workspace(root=tmp_path).sifs.iterdir()) == []
+
+
+@pytest.mark.parametrize("layer", ["missing", "file"])
+def test_layers_that_cannot_be_mounted_are_had_through_the_engine(
+    tmp_path: Path, tags: dict[str, str], monkeypatch: pytest.MonkeyPatch, layer: str
+) -> None:
+    image = built("tiny", tags["tiny"])
+    expected = convert.convert(image, context(tmp_path / "first"))
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(Docker, "layers", lambda *_: (tmp_path / layer,))
+
+    done = convert.convert(image, context(tmp_path / "second"))
+
+    assert done.sha256 == expected.sha256
+    assert (len(expected.notes), len(done.notes)) == (0, 1)
+    assert "layers cannot be mounted" in done.notes[0]
+    assert (left_over(tmp_path / "second"), at_work(tmp_path / "second")) == ([], [])
 
 
 def test_the_same_image_gives_the_same_bytes_in_another_place_at_another_time(

@@ -12,6 +12,9 @@ from typing import Any
 import pytest
 
 from sifline import sif
+from sifline.adapters.docker import Docker
+from sifline.buildcontext import file_digest
+from sifline.stages.convert import stream
 
 from . import squash
 from .archives import folder, item
@@ -172,6 +175,30 @@ def test_what_the_sif_says_of_itself_is_the_same(roads: Roads) -> None:
 
 def test_the_fast_road_is_taken_wherever_it_leads_there(roads: Roads) -> None:
     assert roads.method == SAMPLES[roads.name].road
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_mounted_layers_and_the_engine_give_the_same_bytes(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if SAMPLES[name].road != "stream":
+        pytest.skip("only Apptainer itself lays it out")
+    counted: list[object] = []
+    mounting = stream._Stream._flow
+
+    def flow(self: Any, layout: Any, offset: int, layers: Any) -> Any:
+        counted.append(bool(layers))
+        return mounting(self, layout, offset, layers)
+
+    monkeypatch.setattr(stream._Stream, "_flow", flow)
+    with loaded(name, SAMPLES[name]) as tag:
+        mounted, _ = convert_by("stream", name, tag, tmp_path / "mounted")
+        monkeypatch.setattr(Docker, "layers", lambda *_: ())
+        handed_out, _ = convert_by("stream", name, tag, tmp_path / "handed-out")
+
+    assert file_digest(mounted) == file_digest(handed_out)
+    # GNU tar would make two of a device that has two names.
+    assert counted == [name != "links", False]
 
 
 @pytest.mark.parametrize("name", ["layers", "names", "shadowed", "xattrs"])

@@ -36,6 +36,7 @@ def laid_out(
         for info, content in members:
             tar.addfile(info, io.BytesIO(content))
     (look / "xattrs").write_text(xattrs)
+    (look / "linked").touch()
     (look / "root").write_text(root or "41ed 0 0\n")
     for name in (*FOLDERS, "tmp", ".singularity.d/env", "var/tmp"):
         (skeleton / name).mkdir(parents=True, exist_ok=True)

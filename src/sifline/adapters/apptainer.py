@@ -49,6 +49,25 @@ test ! -e "$0" || cp "$0" /tmp/keys/
 APPTAINER_KEYSDIR=/tmp/keys exec apptainer "$@"
 """
 
+_SQUASH = 'exec "$@" < "$0"'
+# A single layer cannot be mounted: there is an empty one below.
+_OF_LAYERS = """
+set -e
+layers=$1
+mkdir /image /nothing
+# The newer way to mount takes 256 characters of an option.
+LIBMOUNT_FORCE_MOUNT2=always mount -t overlay -o "ro,lowerdir=$layers:/nothing" image /image
+# Before anybody waits for what comes out of it.
+exec 3> "$2"
+shift 2
+tar --create --blocking-factor 512 --format pax --pax-option delete=atime,delete=ctime \\
+    --xattrs --xattrs-include security.capability --numeric-owner --sort name \\
+    --directory /image . >&3 &
+tar=$!
+exec 3>&-
+"$@" < "$0"
+wait "$tar"
+"""
 # To run something, root's Apptainer wants every right that there is. In a user namespace it has
 # them, and no more rights outside than this container.
 _WITH_ALL_RIGHTS = """
@@ -152,6 +171,8 @@ class Apptainer:
         created: int,
         options: Sequence[str],
         purpose: str,
+        layers: Sequence[Path] = (),
+        raw: Path | None = None,
         log: Path | None = None,
     ) -> Result:
         """Make a squashfs at ``offset`` of ``target`` of the tar that comes out of a FIFO.
@@ -159,21 +180,31 @@ class Apptainer:
         This is always done by the toolbox: other releases of sqfstar write other bytes.
 
         :param created: the time of the file system, in seconds since 1970.
+        :param layers: folders of the engine's machine, the last layer first: what they make when
+            mounted above each other goes into the FIFO ``raw``, as a tar.
         :raises CommandFailed: with what it printed.
         """
         words = [
-            *("-quiet", "-no-progress", *compression.words, "-mem", SQUASH_MEMORY),
+            *(self._become if layers else ()),
+            *("sqfstar", "-quiet", "-no-progress", *compression.words, "-mem", SQUASH_MEMORY),
             *(("-processors", str(processors)) if processors else ()),
             *("-mkfs-time", str(created)),
             *("-offset", str(offset), *options, str(target)),
         ]
+        places = {path: f"/layers/{number}" for number, path in enumerate(layers)}
+        script = [_OF_LAYERS, str(stream), ":".join(places.values()), str(raw)]
         return self._run(
-            ["-c", 'exec sqfstar "$@" < "$0"', str(stream), *words],
+            ["-c", *(script if layers else [_SQUASH, str(stream)]), *words],
             program="sh",
             toolbox=True,
+            # Whoever may use the engine may read all layers; mounting them is for root.
+            root=bool(layers),
             binds=[
-                Bind(source=folder, target=str(folder), writable=True)
-                for folder in dict.fromkeys((stream.parent, target.parent))
+                *(
+                    Bind(source=folder, target=str(folder), writable=True)
+                    for folder in dict.fromkeys((stream.parent, target.parent))
+                ),
+                *(Bind(source=path, target=place) for path, place in places.items()),
             ],
             network=False,
             purpose=purpose,
@@ -526,10 +557,12 @@ class Apptainer:
         extra: Sequence[str] = (),
         program: str = APPTAINER,
         toolbox: bool = False,
+        root: bool = False,
     ) -> list[str]:
         """Return the whole command line; ``env`` and ``extra`` are for the container.
 
         :param toolbox: even where this machine has the program.
+        :param root: as root in the toolbox, whoever asks for it.
         """
         path = None if toolbox else self._own(program)
         if path:
@@ -539,8 +572,12 @@ class Apptainer:
             argv += ["--mount", mount(bind)]
         for key, value in env.items():
             argv += ["--env", f"{key}={value}"]
-        become = ["as-user", f"{self._uid}:{self._gid}"] if self._uid else []
+        become = () if root else self._become
         return [*argv, self._toolbox, *become, program, *words]
+
+    @property
+    def _become(self) -> tuple[str, ...]:
+        return ("as-user", f"{self._uid}:{self._gid}") if self._uid else ()
 
     def _run(
         self,
@@ -548,6 +585,7 @@ class Apptainer:
         *,
         program: str = APPTAINER,
         toolbox: bool = False,
+        root: bool = False,
         binds: Sequence[Bind] = (),
         env: Mapping[str, str] | None = None,
         workdir: Path | None = None,
@@ -567,7 +605,13 @@ class Apptainer:
         extra += [] if input is None else ["--interactive"]
         path = None if toolbox else self._own(program)
         argv = self._argv(
-            words, binds=binds, env=env or {}, extra=extra, program=program, toolbox=toolbox
+            words,
+            binds=binds,
+            env=env or {},
+            extra=extra,
+            program=program,
+            toolbox=toolbox,
+            root=root,
         )
         try:
             result = self._runner.run(

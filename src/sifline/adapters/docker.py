@@ -189,12 +189,33 @@ class Docker:
         found = docker(self._runner, "image", "inspect", "--format", "{{json .}}", "--", image)
         return dict(json.loads(found.stdout))
 
+    def layers(self, image: str) -> tuple[Path, ...]:
+        """Return the folders in which the engine keeps an image's layers, the last one first.
+
+        They make the image's file system once they are mounted above each other (overlayfs);
+        (), where the engine keeps it in another way, or does not say.
+        """
+        driver: Mapping[str, Any] = self.inspect(image).get("GraphDriver") or {}
+        data: Mapping[str, str] = driver.get("Data") or {}
+        if driver.get("Name") != "overlay2" or "UpperDir" not in data:
+            return ()
+        below = data.get("LowerDir", "")
+        return tuple(Path(path) for path in (data["UpperDir"], *below.split(":")) if path)
+
     @contextmanager
     def exported(self, image: str, *, purpose: str) -> Iterator[socket]:
         """Open the merged file system of an image as a stream: a tar, on a connection.
 
-        The engine puts files of its own into it, see ``sifline.rootfs``. The container that
-        it comes from never runs; should we be killed, it is found by its ``purpose``.
+        The engine puts files of its own into it, see ``sifline.rootfs``.
+        """
+        with self.kept(image, purpose=purpose) as container, exported(container) as stream:
+            yield stream
+
+    @contextmanager
+    def kept(self, image: str, *, purpose: str) -> Iterator[str]:
+        """Keep an image's files in the engine, whoever removes the image; yield a container of it.
+
+        The container never runs; should we be killed, it is found by its ``purpose``.
         """
         config = self.inspect(image)["Config"] or {}
         # Its working directory would be made, and volumes made and filled, in vain.
@@ -205,8 +226,7 @@ class Docker:
         # Without a command of its own an image has to be given one.
         made = docker(self._runner, "create", *words, "--", image, "none").stdout.strip()
         try:
-            with exported(made) as stream:
-                yield stream
+            yield made
         finally:
             docker(self._runner, "rm", "--force", "--volumes", made, check=False)
 

@@ -146,6 +146,7 @@ class _Conversion:
         self._work.log.unlink(missing_ok=True)
         with self._cleared():
             made = self._road()
+            self._notes += made.notes
             proof, sha256 = self._verify()
             self._check_budget()
             self._settle()

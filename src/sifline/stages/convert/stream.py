@@ -10,9 +10,9 @@ import fcntl
 import os
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
 from hashlib import sha256
 from pathlib import Path
@@ -64,6 +64,7 @@ class _Stream:
         self._docker = Docker(work.context.runner)
         self._image = self._docker.inspect(work.built.image_id)
         self._created = when(str(self._image.get("Created", "")))
+        self._notes = list[str]()
 
     def make(self) -> Made:
         work = self._work
@@ -73,7 +74,7 @@ class _Stream:
             skeleton, parts = self._skeleton()
             look = looking.result()
         layout = rootfs.layout(look, skeleton, created=self._created)
-        made = Made(method=METHOD, tools=self._tools(look))
+        made = Made(method=METHOD, tools=self._tools(look), notes=self._notes)
         parts = (*parts, work.provenance(made))
         offset = sif.room(parts)
         tally = self._squash(layout, offset)
@@ -136,10 +137,23 @@ class _Stream:
         return {"apptainer": self._apptainer.version, "squashfs-tools": squashfs.version(first)}
 
     def _squash(self, layout: Layout, offset: int) -> tarstream.Tally:
-        """Let the stream flow into the squashfs."""
+        """Let the stream flow into the squashfs, past the engine where its layers can be had."""
+        layers = () if layout.linked else self._docker.layers(self._work.built.image_id)
+        try:
+            return self._flow(layout, offset, layers)
+        except _NoLayersError:
+            self._notes.append(
+                "the engine's layers cannot be mounted: it hands the files out itself, which"
+                " takes longer"
+            )
+            return self._flow(layout, offset, ())
+
+    def _flow(self, layout: Layout, offset: int, layers: Sequence[Path]) -> tarstream.Tally:
         work = self._work
-        fifo = self._scratch / "stream"
-        os.mkfifo(fifo, 0o600)
+        fifo, raw = self._scratch / "stream", self._scratch / "raw"
+        for path in (fifo, raw):
+            path.unlink(missing_ok=True)
+            os.mkfifo(path, 0o600)
         packing = _Side(
             lambda: self._apptainer.squash(
                 fifo,
@@ -150,12 +164,19 @@ class _Stream:
                 created=self._created,
                 options=rootfs.options(layout),
                 purpose=self._purpose,
+                layers=layers,
+                raw=raw,
                 log=work.log,
             ),
             stop=lambda: self._apptainer.stop_builds(self._scratch),
         )
-        with packing, self._docker.exported(work.built.image_id, purpose=self._purpose) as stream:
-            target = packing.open(fifo, work.context.runner.check)
+        with packing, self._source(layers, raw) as stream:
+            try:
+                target = packing.open(fifo, work.context.runner.check)
+            except StepFailed as error:
+                raise (_NoLayersError(error.message) if layers else error) from None
+            # Only now is it certain that somebody writes, or did.
+            os.set_blocking(stream.fileno(), True)
             try:
                 tally = tarstream.copy(
                     stream,
@@ -178,6 +199,24 @@ class _Stream:
             packing.done()
         return tally
 
+    @contextmanager
+    def _source(self, layers: Sequence[Path], raw: Path) -> Iterator[tarstream.Source]:
+        """Yield where the image's file system comes out as a tar."""
+        image = self._work.built.image_id
+        if not layers:
+            with self._docker.exported(image, purpose=self._purpose) as connection:
+                yield connection
+            return
+        with self._docker.kept(image, purpose=self._purpose):
+            # Its writer waits for it.
+            reader = os.open(raw, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            try:
+                with suppress(OSError):
+                    fcntl.fcntl(reader, fcntl.F_SETPIPE_SZ, PIPE_SIZE)
+                yield tarstream.Pipe(reader)
+            finally:
+                os.close(reader)
+
     def _teller(self) -> Callable[[int], None]:
         """Return what tells how far it is, and hears whether it shall stop."""
         context, total = self._work.context, self._work.built.size
@@ -192,6 +231,10 @@ class _Stream:
                 context.progress(figures(passed, total, now - started))
 
         return tell
+
+
+class _NoLayersError(StepFailed):
+    """The engine's layers could not be mounted; nothing has been read yet."""
 
 
 class _Side:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -92,10 +92,11 @@ class Work:
 
 @dataclass(frozen=True, kw_only=True)
 class Made:
-    """By which road a SIF was made, and with which tools."""
+    """By which road a SIF was made, and with which tools; ``notes`` are for people."""
 
     method: str
     tools: Mapping[str, str]
+    notes: Sequence[str] = ()
 
 
 def read_provenance(parts: tuple[Part, ...]) -> dict[str, Any]:
