@@ -181,16 +181,18 @@ class _DockerContainer:
 
 
 class _SifContainer:
-    """A SIF; each command runs in a container of its own, as the caller."""
+    """A SIF; each command runs in a container of its own as the caller, in WORKDIR as Docker's."""
 
     runtime = "apptainer"
 
     def __init__(self, name: str, sif: Path) -> None:
+        from sifline import sif as siffile
         from sifline.adapters.apptainer import Apptainer
         from sifline.runner import ProcessRunner
 
         self.name = name
         self._sif = sif
+        self._workdir = siffile.configuration(siffile.read(sif)).get("WorkingDir") or "/"
         self._apptainer = Apptainer(ProcessRunner())
 
     def run(
@@ -204,7 +206,9 @@ class _SifContainer:
         """Run ``argv``; a command that does not exist ends with 255."""
         if user is not None:
             pytest.skip("Apptainer runs commands as the caller, not as another user")
-        result = self._apptainer.exec(self._sif, argv, env=env, workdir=workdir or "", check=False)
+        result = self._apptainer.exec(
+            self._sif, argv, env=env, workdir=workdir or self._workdir, check=False
+        )
         return Ran(
             argv=tuple(argv),
             returncode=result.returncode,

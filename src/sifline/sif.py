@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 from uuid import UUID
 
 from sifline import squashfs
@@ -22,6 +22,7 @@ from sifline.errors import UsageError
 
 MAGIC = b"SIF_MAGIC"
 LABELS_OBJECT = "inspect-metadata.json"
+CONFIGURATION = "oci-config.json"
 
 # launch 32s, magic 10s, version 3s, architecture 3s, id 16s; times of creation and change;
 # descriptors free and in all; offset and size of the descriptors, offset and size of the data.
@@ -103,6 +104,23 @@ def labels(sif: SifFile) -> dict[str, str]:
             with sif.path.open("rb") as file:
                 file.seek(item.offset)
                 return _labels(sif.path, file.read(item.size))
+    return {}
+
+
+def configuration(sif: SifFile) -> dict[str, Any]:
+    """Return the configuration of the OCI image that a SIF was made of; {} where it holds none.
+
+    :raises UsageError: where it cannot be read.
+    """
+    for part in parts(sif):
+        if part.name == CONFIGURATION:
+            try:
+                return dict(json.loads(part.content))
+            except (ValueError, TypeError):
+                raise UsageError(
+                    f"{sif.path}: is a damaged SIF: its configuration cannot be read;"
+                    " copy or convert it again"
+                ) from None
     return {}
 
 

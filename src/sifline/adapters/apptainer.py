@@ -332,12 +332,13 @@ class Apptainer:
         command: Sequence[str],
         *,
         binds: Sequence[str] = (),
+        workdir: str = "",
         gpus: bool = False,
         terminal: bool = False,
     ) -> list[str]:
         """Return the command line that runs ``command`` inside ``sif`` for a person."""
         parsed = [Bind.parse(text) for text in binds]
-        words = ["exec", *self._options(parsed, ""), *(["--nv"] if gpus else [])]
+        words = ["exec", *self._options(parsed, workdir), *(["--nv"] if gpus else [])]
         return self._argv(
             [*words, str(sif), *command],
             binds=[_file(sif), *map(_same, parsed)],

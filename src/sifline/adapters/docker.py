@@ -307,12 +307,16 @@ class Docker:
         gpus: str = "",
         terminal: bool = False,
     ) -> list[str]:
-        """Return the command line that runs ``command`` in a throw-away container."""
+        """Return the command line that runs ``command`` in a throw-away container.
+
+        The command alone, as ``apptainer exec`` does it: no entrypoint stands before it.
+        """
         argv = ["docker", "run", "--rm", "--interactive", *(["--tty"] if terminal else [])]
         for volume in volumes:
             argv += ["--volume", volume]
         argv += ["--gpus", gpus] if gpus else []
-        return [*argv, tag, *command]
+        program, *words = command
+        return [*argv, "--entrypoint", program, tag, *words]
 
     @staticmethod
     def _build_error(folder: Path, result: Result, log: Path) -> StepFailed:

@@ -321,11 +321,19 @@ class ImagePipeline(ImagePlans):
         binds = [*volumes, *([f"{Path.home()}:{Path.home()}"] if mount_home else [])]
         wanted = list(command) or ["/bin/sh", "-l"]
         if sif:
+            from sifline import sif as siffile
+
             if self._need_toolbox():
                 self.build([TOOLBOX])
             (made,) = self.convert([name])
             argv = self._apptainer.shell_argv(
-                made.path, wanted, binds=binds, gpus=bool(gpus), terminal=sys.stdin.isatty()
+                made.path,
+                wanted,
+                binds=binds,
+                # As Docker does; Apptainer by itself goes by where it was called.
+                workdir=siffile.configuration(siffile.read(made.path)).get("WorkingDir") or "/",
+                gpus=bool(gpus),
+                terminal=sys.stdin.isatty(),
             )
         else:
             (built,) = self.build([name])

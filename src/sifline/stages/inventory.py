@@ -34,7 +34,6 @@ from sifline.model import BuiltImage, Workspace
 from sifline.runner import CommandFailed, Context
 
 IMAGE, SIF = "image", "sif"
-CONFIGURATION = "oci-config.json"
 # A SIF, or an image in the engine: one of ours, or its tag or id.
 Subject = Path | BuiltImage | str
 
@@ -132,8 +131,8 @@ def settings(file: sif.SifFile) -> Settings:
     """Return what the SIF's objects say: the image's configuration, or else Apptainer's notes."""
     held = {part.name: part.content for part in sif.parts(file)}
     try:
-        if CONFIGURATION in held:
-            return contents.of_config(json.loads(held[CONFIGURATION]))
+        if config := sif.configuration(file):
+            return contents.of_config(config)
         if sif.LABELS_OBJECT in held:
             notes = json.loads(held[sif.LABELS_OBJECT])
             return contents.of_attributes(notes["data"]["attributes"])
