@@ -192,7 +192,7 @@ class _SifContainer:
 
         self.name = name
         self._sif = sif
-        self._workdir = siffile.configuration(siffile.read(sif)).get("WorkingDir") or "/"
+        self._workdir = siffile.workdir(siffile.read(sif))
         self._apptainer = Apptainer(ProcessRunner())
 
     def run(

@@ -11,6 +11,7 @@ import json
 import os
 import struct
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
@@ -107,21 +108,27 @@ def labels(sif: SifFile) -> dict[str, str]:
     return {}
 
 
-def configuration(sif: SifFile) -> dict[str, Any]:
-    """Return the configuration of the OCI image that a SIF was made of; {} where it holds none.
+def configuration(sif: SifFile) -> dict[str, Any] | None:
+    """Return the configuration of the OCI image that a SIF was made of; None where it holds none.
 
     :raises UsageError: where it cannot be read.
     """
     for part in parts(sif):
         if part.name == CONFIGURATION:
-            try:
-                return dict(json.loads(part.content))
-            except (ValueError, TypeError):
-                raise UsageError(
-                    f"{sif.path}: is a damaged SIF: its configuration cannot be read;"
-                    " copy or convert it again"
-                ) from None
-    return {}
+            with suppress(ValueError):
+                found = json.loads(part.content)
+                if isinstance(found, dict):
+                    return found
+            raise UsageError(
+                f"{sif.path}: is a damaged SIF: its configuration cannot be read;"
+                " copy or convert it again"
+            )
+    return None
+
+
+def workdir(sif: SifFile) -> str:
+    """Return where commands start in the image that a SIF was made of, as Docker sees it."""
+    return str((configuration(sif) or {}).get("WorkingDir") or "/")
 
 
 @dataclass(frozen=True, kw_only=True)

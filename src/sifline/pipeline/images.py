@@ -331,7 +331,7 @@ class ImagePipeline(ImagePlans):
                 wanted,
                 binds=binds,
                 # As Docker does; Apptainer by itself goes by where it was called.
-                workdir=siffile.configuration(siffile.read(made.path)).get("WorkingDir") or "/",
+                workdir=siffile.workdir(siffile.read(made.path)),
                 gpus=bool(gpus),
                 terminal=sys.stdin.isatty(),
             )

@@ -131,7 +131,8 @@ def settings(file: sif.SifFile) -> Settings:
     """Return what the SIF's objects say: the image's configuration, or else Apptainer's notes."""
     held = {part.name: part.content for part in sif.parts(file)}
     try:
-        if config := sif.configuration(file):
+        config = sif.configuration(file)
+        if config is not None:
             return contents.of_config(config)
         if sif.LABELS_OBJECT in held:
             notes = json.loads(held[sif.LABELS_OBJECT])
