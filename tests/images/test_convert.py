@@ -494,3 +494,46 @@ def test_a_disk_that_fills_up_leaves_nothing(
     assert [text for text in said if not text.startswith("packing")][-1] == step
     assert list((small_disk / "build" / "sif").iterdir()) == []
     assert (left_over(small_disk), at_work(small_disk)) == ([], [])
+
+
+LARGE = """
+FROM docker.io/sifline/debian-bookworm
+RUN head --bytes 1536M /dev/urandom > /random && mkdir /many && cd /many \\
+    && seq 20000 | split --lines 1 --suffix-length 4
+"""
+LIMIT = 1 << 30
+
+
+def test_memory_stays_below_the_image_s_size(tmp_path: Path) -> None:
+    """What all processes of a conversion hold at most, as the kernel counts it for each."""
+    tag = make(tmp_path / "recipe", f"sifline-test-large-{os.getpid()}", LARGE)
+    peaks: dict[str, int] = {}
+    try:
+        process = start("large", tag, tmp_path)
+        while process.poll() is None:
+            for status in Path("/proc").glob("[0-9]*/status"):
+                with suppress(OSError):
+                    told = status.read_text()
+                    if is_ours(status.parent, process.pid):
+                        peaks[status.parent.name] = peak(told)
+            time.sleep(0.05)
+        assert process.communicate()[0].endswith("False\n")
+    finally:
+        docker("image", "rm", "--force", tag)
+
+    assert Workspace(root=tmp_path).sif("large").stat().st_size > LIMIT
+    assert any(value > 100 << 20 for value in peaks.values())  # the caches of sqfstar were seen
+    assert sum(peaks.values()) < LIMIT
+
+
+def is_ours(process: Path, pid: int) -> bool:
+    """Tell whether a process converts: ours, or a program of the toolbox."""
+    program = process.joinpath("cmdline").read_bytes().partition(b"\0")[0]
+    named = program.rpartition(b"/")[2] in (b"sqfstar", b"tar", b"apptainer", b"unsquashfs")
+    return named or process.name == str(pid)
+
+
+def peak(status: str) -> int:
+    """Return the most memory that a process held, in bytes."""
+    found = [line.split()[1] for line in status.splitlines() if line.startswith("VmHWM:")]
+    return int(found[0]) * 1024 if found else 0

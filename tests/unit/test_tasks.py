@@ -357,3 +357,25 @@ def test_a_file_that_is_no_sif_is_refused_by_info(
     path.write_bytes(content)
 
     assert message in refused(project, "info.hello-mpi")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("diff", "--all"), "diff compares two: say diff.<image>"),
+        (("diff", "a.sif"), "diff compares two"),
+        (("diff", "a.sif", "b.sif", "--against", "x"), "diff compares two"),
+        (("diff", "a.sif", "b.sif", "c.sif"), "diff: c.sif: takes 2 at once"),
+        (("diff",), "which image? Say diff.<image>, or FILE.sif"),
+        (("sbom",), "which image? Say sbom.<image>, or FILE.sif"),
+        (("sbom", "a.sif", "--sif"), "--sif is for images"),
+        (("sbom", "--all", "--output", "x.json"), "--output takes one bill"),
+        (("sbom.hello-mpi", "--output", "none/x.json"), "there is no folder none"),
+        (("info", "a.sif", "b.sif"), "info: b.sif: takes 1 at once"),
+        (("convert.hello-mpi", "--source", "x.tar"), "convert.hello-mpi has no flag --source"),
+    ],
+)
+def test_what_bills_and_differences_refuse(
+    project: Path, words: tuple[str, ...], said: str
+) -> None:
+    assert said in refused(project, *words)

@@ -98,6 +98,11 @@ def called(body: Body) -> str:
     return body.__name__.replace("_", "-")
 
 
+def most_files(task: str) -> int:
+    """Return how many SIF files a task takes."""
+    return next((most for verb, most in images.FILED.items() if called(verb) == task), 0)
+
+
 def files_of(words: Sequence[str], verb: Body) -> int:
     """Return how many SIF files stand behind ``verb``, at most as many as it takes."""
     named = 0
@@ -240,8 +245,7 @@ class Place:
 
     def takes_file(self, word: str) -> bool:
         """Tell whether ``word`` would be a SIF file that the task at hand is about."""
-        filed = any(called(verb) == self.task for verb in images.FILED)
-        return filed and word.endswith(FILES) and not self._is_value(word)
+        return most_files(self.task) > 0 and word.endswith(FILES) and not self._is_value(word)
 
     def flag(self, written: str) -> Flag | None:
         """Return the flag that ``written`` is here."""
