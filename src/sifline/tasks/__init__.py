@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -89,12 +88,8 @@ def _refuse_unknown(argv: Sequence[str], names: Sequence[str], workspace: Worksp
         return
     verbs = {flags.called(verb) for verb in images.VERBS}
     alone = _ours_alone(workspace.root / "tasks.py")
-    files = Counter[str]()
     for here, word in flags.walk(argv[1:]):
         here.check(word)
-        files[here.task] += here.takes_file(word)
-        if files[here.task] > flags.most_files(here.task):
-            raise UsageError(f"{here.task}: {word}: takes {flags.most_files(here.task)} at once")
         if not here.names_task(word):
             continue
         verb, dot, name = word.partition(".")

@@ -211,6 +211,7 @@ class Place:
     waiting: Flag | None = None
     given: Mapping[str, str] = field(default_factory=dict)
     ended: bool = False
+    files: int = 0
 
     def after(self, word: str) -> Place:
         """Return the place behind ``word``."""
@@ -219,9 +220,9 @@ class Place:
         if self.waiting and self._is_value(word):
             return replace(self, waiting=None, given={**self.given, self.waiting.name: word})
         if self.takes_file(word):
-            return replace(self, waiting=None)
+            return replace(self, waiting=None, files=self.files + 1)
         if not word.startswith("-"):
-            return replace(self, task=word, flags=of_task(word), waiting=None)
+            return replace(self, task=word, flags=of_task(word), waiting=None, files=0)
         written, equals, value = word.partition("=")
         flag = self.flag(written)
         if not flag:
@@ -252,10 +253,12 @@ class Place:
         return (self.flags or {}).get(written) or CORE.get(written)
 
     def check(self, word: str) -> None:
-        """Refuse ``word`` where it is a flag that nothing here takes.
+        """Refuse ``word`` where it is a flag that nothing here takes, or one file too many.
 
         :raises UsageError: naming the nearest flags.
         """
+        if self.takes_file(word) and self.files == most_files(self.task):
+            raise UsageError(f"{self.task}: {word}: takes {self.files} SIF files at most")
         written, equals, value = word.partition("=")
         waited, told = (self.waiting, word) if self._is_value(word) else (None, "")
         if equals and not waited:
