@@ -11,8 +11,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import lzma
 import os
+import re
 import tarfile
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from io import BytesIO
@@ -24,6 +27,12 @@ from sifline.errors import UsageError
 # The engine unpacks the layers itself; it is given no larger pieces than this.
 _CHUNK = 1 << 20
 _DEPTH = 4  # of indexes that name indexes
+# What reading a damaged file may end in.
+_DAMAGE = (
+    *(tarfile.TarError, zlib.error, lzma.LZMAError, EOFError),
+    *(KeyError, ValueError, TypeError, AttributeError, RecursionError),
+)
+_NAME = re.compile(r"[A-Za-z0-9_./:@-]+")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,11 +72,8 @@ def read(path: Path, *, platform: str) -> Archive:
             size = sum(_size(_member(tar, name)) for name in layers)
     except OSError as error:
         raise UsageError(f"{path}: cannot be read: {error.strerror or error}") from None
-    except (tarfile.TarError, EOFError, KeyError, ValueError, TypeError, AttributeError) as error:
-        cause = next(iter(str(error).splitlines()), type(error).__name__)
-        raise UsageError(
-            f"{path}: is damaged, or no archive of an image: {cause}; save it again"
-        ) from None
+    except _DAMAGE as error:
+        raise _damaged(path, error) from None
     return Archive(
         path=path,
         image_id=f"sha256:{digest}",
@@ -79,17 +85,28 @@ def read(path: Path, *, platform: str) -> Archive:
 
 
 def stream(archive: Archive) -> Iterator[bytes]:
-    """Yield a docker-archive of the image, which has no name there."""
+    """Yield a docker-archive of the image, which has no name there.
+
+    :raises UsageError: where the file turns out to be damaged.
+    """
     layers = {name: f"layer{number}.tar" for number, name in enumerate(archive.layers)}
-    with tarfile.open(archive.path) as tar:
-        yield from _packed("config.json", BytesIO(_read(tar, archive.config)))
-        for member, name in layers.items():
-            yield from _packed(name, _member(tar, member))
+    try:
+        with tarfile.open(archive.path) as tar:
+            yield from _packed("config.json", BytesIO(_read(tar, archive.config)))
+            for member, name in layers.items():
+                yield from _packed(name, _member(tar, member))
+    except _DAMAGE as error:
+        raise _damaged(archive.path, error) from None
     manifest = [
         {"Config": "config.json", "RepoTags": None, "Layers": [layers[x] for x in archive.layers]}
     ]
     yield from _packed("manifest.json", BytesIO(json.dumps(manifest).encode()))
     yield bytes(2 * tarfile.BLOCKSIZE)
+
+
+def _damaged(path: Path, error: Exception) -> UsageError:
+    cause = next(iter(str(error).splitlines()), type(error).__name__)
+    return UsageError(f"{path}: is damaged, or no archive of an image: {cause}; save it again")
 
 
 def _packed(name: str, file: IO[bytes]) -> Iterator[bytes]:
@@ -107,7 +124,10 @@ def _of_docker(tar: tarfile.TarFile, path: Path) -> tuple[str, tuple[str, ...], 
     if len(images) != 1:
         raise UsageError(f"{path}: holds {len(images)} images; save the one that is meant alone")
     (image,) = images
-    return image["Config"], tuple(image["Layers"] or ()), tuple(image.get("RepoTags") or ())
+    names = tuple(image.get("RepoTags") or ())
+    if not all(_NAME.fullmatch(name) for name in names):
+        raise ValueError("a name in it is none")
+    return image["Config"], tuple(image["Layers"] or ()), names
 
 
 def _of_oci(

@@ -15,6 +15,8 @@ main() {
     tar --create --file "$out/entries.tar" --format pax --pax-option delete=atime,delete=ctime \
         --numeric-owner --no-recursion --null --files-from "$out/present"
     find . -type b,c,p -links +1 -print -quit > "$out/linked"
+    xargs --null --no-run-if-empty sh -c 'find "$@" -maxdepth 0 ! -type d -links +1' names \
+        < "$out/present" >> "$out/linked"
     getfattr --recursive --physical --no-dereference --dump --match - --encoding hex . \
         > "$out/xattrs"
 }

@@ -64,7 +64,8 @@ class Layout:
     ``xattrs`` go to the entries of that name; ``tally`` counts ``first``. ``created`` is the time
     of what is made here, in seconds since 1970, and the latest of any folder: what is newer was
     made by the engine where a layer has no entry for a folder, and is another on each machine.
-    ``linked`` is whether a device or FIFO has two names: GNU tar would make two of it.
+    ``linked`` is whether a device or FIFO has two names, of which GNU tar would make two, or a
+    file that is put first: its other names would be links to that.
     """
 
     root: Root

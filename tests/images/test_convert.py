@@ -347,7 +347,7 @@ def test_layers_that_cannot_be_mounted_are_had_through_the_engine(
 
     assert done.sha256 == expected.sha256
     assert (len(expected.notes), len(done.notes)) == (0, 1)
-    assert "layers cannot be mounted" in done.notes[0]
+    assert "layers cannot be read" in done.notes[0]
     assert (left_over(tmp_path / "second"), at_work(tmp_path / "second")) == ([], [])
 
 

@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 
 from sifline import sif
+from sifline.adapters.apptainer import Apptainer
 from sifline.adapters.docker import Docker
 from sifline.buildcontext import file_digest
-from sifline.stages.convert import stream
 
 from . import squash
-from .archives import folder, item
+from .archives import folder, hard, item
 from .conftest import docker
 from .roads import Roads, apptainer, both, convert_by, loaded
 from .samples import REFUSED, SAMPLES, Sample
@@ -184,13 +184,13 @@ def test_mounted_layers_and_the_engine_give_the_same_bytes(
     if SAMPLES[name].road != "stream":
         pytest.skip("only Apptainer itself lays it out")
     counted: list[object] = []
-    mounting = stream._Stream._flow
+    squashing = Apptainer.squash
 
-    def flow(self: Any, layout: Any, offset: int, layers: Any) -> Any:
-        counted.append(bool(layers))
-        return mounting(self, layout, offset, layers)
+    def squashed(self: Apptainer, *words: Any, **options: Any) -> Any:
+        counted.append(bool(options["layers"]))
+        return squashing(self, *words, **options)
 
-    monkeypatch.setattr(stream._Stream, "_flow", flow)
+    monkeypatch.setattr(Apptainer, "squash", squashed)
     with loaded(name, SAMPLES[name]) as tag:
         mounted, _ = convert_by("stream", name, tag, tmp_path / "mounted")
         monkeypatch.setattr(Docker, "layers", lambda *_: ())
@@ -199,6 +199,25 @@ def test_mounted_layers_and_the_engine_give_the_same_bytes(
     assert file_digest(mounted) == file_digest(handed_out)
     # GNU tar would make two of a device that has two names.
     assert counted == [name != "links", False]
+
+
+def test_other_names_of_an_emptied_file_keep_its_content(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Apptainer empties all names of it, by accident.
+    hosts, name = item("etc/hosts", content=b"content"), item("etc/hostname", content=b"x")
+    entries = [folder("etc"), hosts, hard("etc/hosts.bak", hosts), name, hard("name.bak", name)]
+    made = []
+    with loaded("hard", Sample(layers=[entries])) as tag:
+        made.append(convert_by("stream", "hard", tag, tmp_path / "mounted")[0])
+        monkeypatch.setattr(Docker, "layers", lambda *_: ())
+        made.append(convert_by("stream", "hard", tag, tmp_path / "handed-out")[0])
+
+    for path in made:
+        start = squash.offset(path)
+        assert squash.content(path, start, "etc/hosts") == b""
+        assert squash.content(path, start, "etc/hosts.bak") == b"content"
+        assert squash.content(path, start, "name.bak") == b"x"
 
 
 @pytest.mark.parametrize("name", ["layers", "names", "shadowed", "xattrs"])

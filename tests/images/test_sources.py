@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
@@ -9,13 +10,14 @@ import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.request import Request, urlopen
 from uuid import uuid4
 
 import pytest
 
-from sifline import ocilayout
+from sifline import ocilayout, records
 
-from . import archives
+from . import archives, squash
 from .archives import item
 from .conftest import Project, docker
 from .registry import Base
@@ -174,6 +176,71 @@ def test_a_killed_run_leaves_nothing_that_the_next_one_does_not_remove(
     assert [path.suffix for path in (project.root / "build" / "sif").iterdir()] == [".sif"]
 
 
+def test_what_a_killed_run_left_goes_even_where_there_is_nothing_to_convert(
+    project: Project, base: Base
+) -> None:
+    before, name = everything(), f"{project.prefix}-a"
+    words = ("--source", f"docker://{base.name}", "--sif-name", name)
+    converted(project, *words)
+    assert everything() == before
+    # As if it was killed between its SIF and its last command.
+    docker("pull", base.name)
+    image = docker("image", "inspect", "--format", "{{.Id}}", base.name).stdout.strip()
+    left = [f"sifline-source:{project.prefix}", base.name]
+    docker("tag", base.name, left[0])
+    note = project.root / "build" / "records" / name / "fetch.json"
+    records.write(note, {"image_id": image, "names": left, "brought": True})
+
+    assert "up to date" in converted(project, *words)
+
+    assert everything() == before
+    assert not note.exists()
+
+
+def test_an_interrupted_run_has_taken_away_what_it_fetched(project: Project, base: Base) -> None:
+    before, words = everything(), ("--source", f"docker://{base.name}")
+    for when in ("pulling", "looking at the image", "verifying"):
+        status, _ = project.interrupt("convert", *words, "--force", when=when)
+        assert status in (0, 130)  # it may be done by then
+        assert everything() == before
+
+
+def test_the_image_for_this_platform_is_taken_from_an_index(
+    project: Project, registry: str, base: Base
+) -> None:
+    repository = base.name.removeprefix(f"{registry}/").rpartition(":")[0]
+    kind = "application/vnd.docker.distribution.manifest.v2+json"
+    place = f"http://{registry}/v2/{repository}/manifests"
+
+    def entry(machine: str) -> dict[str, object]:
+        with urlopen(Request(f"{place}/1", headers={"Accept": kind})) as answer:  # noqa: S310
+            digest, size = answer.headers["Docker-Content-Digest"], len(answer.read())
+        platform = {"os": "linux", "architecture": machine}
+        return {"mediaType": kind, "digest": digest, "size": size, "platform": platform}
+
+    entries = [entry("amd64")]
+    base.push("second")
+    entries = [entry("arm64"), *entries]
+    index = {
+        "schemaVersion": 2,
+        "mediaType": "application/vnd.docker.distribution.manifest.list.v2+json",
+        "manifests": entries,
+    }
+    content = json.dumps(index).encode()
+    headers = {"Content-Type": str(index["mediaType"])}
+    urlopen(Request(f"{place}/all", content, headers, method="PUT")).close()  # noqa: S310
+    before, name = everything(), f"{project.prefix}-a"
+
+    source = f"docker://{base.name.rpartition(':')[0]}:all"
+    converted(project, "--source", source, "--sif-name", name)
+
+    assert everything() == before
+    told = info(project, name)["provenance"]["source"]
+    assert told == f"{source}@sha256:{hashlib.sha256(content).hexdigest()}"
+    sif = project.root / "build" / "sif" / f"{name}.sif"
+    assert squash.content(sif, squash.offset(sif), "content") == b"first"
+
+
 # Archives
 
 
@@ -191,6 +258,23 @@ def test_an_archive_of_the_engine(project: Project, base: Base, tmp_path: Path) 
     assert (
         info(project, f"{project.prefix}-a")["provenance"]["source"] == f"archive of {base.name}"
     )
+
+
+def test_an_image_of_the_engine_without_a_name_is_left_there(
+    project: Project, tmp_path: Path
+) -> None:
+    (tmp_path / "Dockerfile").write_text("FROM scratch\nCOPY file /\n")
+    (tmp_path / "file").write_text(uuid4().hex)
+    docker("buildx", "build", "--iidfile", str(tmp_path / "id"), str(tmp_path))
+    image = (tmp_path / "id").read_text()
+    try:
+        file, before = saved(tmp_path, image), everything()
+
+        converted(project, "--source", str(file), "--sif-name", f"{project.prefix}-a")
+
+        assert everything() == before
+    finally:
+        docker("image", "rm", image)
 
 
 def test_an_archive_gives_the_bytes_that_the_image_gives(project: Project, tmp_path: Path) -> None:
@@ -326,6 +410,25 @@ def test_an_image_made_by_a_definition_file(project: Project) -> None:
     assert "up to date" not in project.invoke(f"convert.{name}").stdout
     assert inside(project, name, "sh", "-c", "echo $MORE") == "1\n"
     assert project.invoke(f"convert.{name}", "--method", "stream", "--force").returncode == 2
+
+
+def test_an_archive_takes_no_room_of_the_engine_afterwards(
+    project: Project, tmp_path: Path
+) -> None:
+    file, size = tmp_path / "base.tar", 40_000_000
+    with file.open("wb") as stream:
+        entry = item("file", content=os.urandom(size))
+        archives.archive(stream, "x:1", [archives.layer([entry])], {})
+    root = Path(docker("info", "--format", "{{.DockerRootDir}}").stdout.strip(), "overlay2")
+    if not os.access(root, os.R_OK):
+        pytest.skip("the engine's folder can be read by root alone, or is elsewhere")
+    before = {path.name for path in root.iterdir()}
+
+    converted(project, "--source", str(file), "--sif-name", f"{project.prefix}-a")
+
+    grown = [root / name for name in {path.name for path in root.iterdir()} - before]
+    sizes = [path.stat().st_size for top in grown for path in top.rglob("*") if path.is_file()]
+    assert sum(sizes) < size // 10
 
 
 # What is asked for

@@ -229,3 +229,34 @@ def test_bind_text_without_target_is_the_same_place() -> None:
 def test_mount_survives_commas_and_quotes() -> None:
     bind = Bind(source=Path('/a,"b'), target="/c", writable=True)
     assert mount(bind) == '"type=bind","source=/a,""b","target=/c"'
+
+
+def test_a_label_cannot_begin_a_section() -> None:
+    assert definition("layout", {"a": "one\n%setup\n    touch /x", "b": "\r\n"}) == (
+        "Bootstrap: oci\nFrom: layout\n\n%labels\n    a one %setup touch /x\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("runs", "network", "used"),
+    [
+        (False, False, "/usr/bin/apptainer"),  # it only packs
+        (True, True, "/usr/bin/apptainer"),
+        (True, False, "docker"),  # the machine's own could not be kept from the network
+    ],
+)
+def test_what_may_not_use_the_network_runs_where_there_is_none(
+    tmp_path: Path, runs: bool, network: bool, used: str
+) -> None:
+    apptainer, runner = native("apptainer version 1.4.5")
+    apptainer.build(
+        lambda _: "Bootstrap: scratch\n",
+        tmp_path / "x.sif",
+        scratch=tmp_path,
+        compression=Compression(),
+        runs=runs,
+        network=network,
+    )
+    argv = runner.argvs[-1]
+    assert argv[0] == used
+    assert after(argv, "--network") == (["none"] if used == "docker" else [])

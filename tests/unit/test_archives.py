@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+import bz2
+import gzip
 import hashlib
 import io
 import json
+import lzma
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -159,3 +163,36 @@ def test_a_manifest_that_is_none(tmp_path: Path, manifest: bytes) -> None:
 
     with pytest.raises(UsageError, match=r"a\.tar: "):
         archives.read(tmp_path / "a.tar", platform=PLATFORM)
+
+
+@pytest.mark.parametrize("names", [["x\n%setup\n    touch /y"], ["a b"], [5]])
+def test_names_that_are_none_are_refused(tmp_path: Path, names: object) -> None:
+    path = archive(tmp_path / "a.tar", [LAYER])
+    with tarfile.open(path) as tar:
+        held = {info.name: tar.extractfile(info).read() for info in tar}  # type: ignore[union-attr]
+    manifest = json.loads(held["manifest.json"])
+    held["manifest.json"] = json.dumps([{**manifest[0], "RepoTags": names}]).encode()
+    with tarfile.open(path, "w") as tar:
+        for member, content in held.items():
+            info = tarfile.TarInfo(member)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+
+    with pytest.raises(UsageError, match=r"a\.tar: is damaged"):
+        archives.read(path, platform=PLATFORM)
+
+
+@pytest.mark.parametrize("compress", [gzip.compress, lzma.compress, bz2.compress])
+def test_a_flipped_bit_in_a_compressed_archive_is_damage(
+    tmp_path: Path, compress: Callable[[bytes], bytes]
+) -> None:
+    layer = b"".join(digest(b"%d" % number).encode() for number in range(3000))
+    path = archive(tmp_path / "a.tar", [layer])
+    content = bytearray(compress(path.read_bytes()))
+    for at in range(len(content) // 4, len(content) // 4 + 64):
+        content[at] ^= 0xFF
+    path.write_bytes(content)
+
+    with pytest.raises(UsageError, match=r"a\.tar: is damaged"):
+        for _ in archives.stream(archives.read(path, platform=PLATFORM)):
+            pass

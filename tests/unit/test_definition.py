@@ -58,3 +58,21 @@ def test_our_labels_stand_behind_whatever_the_definition_has() -> None:
     assert completed("%labels\n    a 1\n\n", {"b": "2"}) == (
         "%labels\n    a 1\n\n%labels\n    b 2\n"
     )
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{{ "%(a)s"|format({}) }}',
+        '{{ "{} {}".format(1) }}',
+        '{{ name.encode("foo") }}',
+        "{{ name.no.thing }}",
+        "{{ 1 // 0 }}",
+        "{{ [] < 1 }}",
+    ],
+)
+def test_an_expression_that_fails_is_told(tmp_path: Path, text: str) -> None:
+    (tmp_path / "x.def.j2").write_text(text)
+
+    with pytest.raises(UsageError, match=r"x\.def\.j2: .*; a template is given name"):
+        render(tmp_path / "x.def.j2", {"name": "n"})

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from invoke.parser import Parser
 
-from sifline.tasks import namespace
+from sifline.tasks import flags, images, namespace
 
 TASKS = """
 from pathlib import Path
@@ -372,6 +372,7 @@ def test_a_file_that_is_no_sif_is_refused_by_info(
         (("sbom", "--all", "--output", "x.json"), "--output takes one bill"),
         (("sbom.hello-mpi", "--output", "none/x.json"), "there is no folder none"),
         (("info", "a.sif", "b.sif"), "info: b.sif: takes 1 SIF files at most"),
+        (("convert", "--all", "--source", "x.tar"), "--all, or --source; not both"),
         (("convert.hello-mpi", "--source", "x.tar"), "convert.hello-mpi has no flag --source"),
     ],
 )
@@ -379,3 +380,12 @@ def test_what_bills_and_differences_refuse(
     project: Path, words: tuple[str, ...], said: str
 ) -> None:
     assert said in refused(project, *words)
+
+
+def test_what_converts_sources_leaves_the_short_forms_of_other_flags_alone() -> None:
+    one, every = (flags.of(flags.parameters(images.convert, over_all=x)) for x in (False, True))
+
+    assert {one[short].name for short in ("-s", "-f")} == {"site", "force"}
+    assert [every[short].name for short in ("-s", "-f")] == ["site", "force"]
+    assert "--source" not in one
+    assert every["--source"].name == "source"

@@ -51,15 +51,21 @@ APPTAINER_KEYSDIR=/tmp/keys exec apptainer "$@"
 
 _SQUASH = 'exec "$@" < "$0"'
 # A single layer cannot be mounted: there is an empty one below.
-_OF_LAYERS = """
+_MOUNTED = """
 set -e
-layers=$1
+# In a user namespace, the engine marks what a layer hides in a way that a mount here ignores.
+read -r inside outside count < /proc/self/uid_map
+test "$inside $outside $count" = "0 0 4294967295"
 mkdir /image /nothing
 # The newer way to mount takes 256 characters of an option.
-LIBMOUNT_FORCE_MOUNT2=always mount -t overlay -o "ro,lowerdir=$layers:/nothing" image /image
+LIBMOUNT_FORCE_MOUNT2=always mount -t overlay -o "ro,lowerdir=$1:/nothing" image /image
+shift
+"""
+_LOOK = 'exec sh "$1/look.sh" /image "$1/paths" "$1/look"'
+_SQUASH_MOUNTED = """
 # Before anybody waits for what comes out of it.
-exec 3> "$2"
-shift 2
+exec 3> "$1"
+shift
 tar --create --blocking-factor 512 --format pax --pax-option delete=atime,delete=ctime \\
     --xattrs --xattrs-include security.capability --numeric-owner --sort name \\
     --directory /image . >&3 &
@@ -191,21 +197,62 @@ class Apptainer:
             *("-mkfs-time", str(created)),
             *("-offset", str(offset), *options, str(target)),
         ]
-        places = {path: f"/layers/{number}" for number, path in enumerate(layers)}
-        script = [_OF_LAYERS, str(stream), ":".join(places.values()), str(raw)]
+        folders = [
+            Bind(source=folder, target=str(folder), writable=True)
+            for folder in dict.fromkeys((stream.parent, target.parent))
+        ]
+        if layers:
+            return self._mounted(
+                layers,
+                _SQUASH_MOUNTED,
+                [str(stream), str(raw), *words],
+                binds=folders,
+                purpose=purpose,
+                log=log,
+            )
         return self._run(
-            ["-c", *(script if layers else [_SQUASH, str(stream)]), *words],
+            ["-c", _SQUASH, str(stream), *words],
+            program="sh",
+            toolbox=True,
+            binds=folders,
+            network=False,
+            purpose=purpose,
+            log=log,
+        )
+
+    def look(
+        self, layers: Sequence[Path], folder: Path, *, purpose: str, log: Path | None = None
+    ) -> Path:
+        """Run ``folder/look.sh`` on what ``layers`` make, see ``squash``; return what it wrote.
+
+        :raises StepFailed: where they cannot be mounted; CommandFailed with what it printed.
+        """
+        found = folder / "look"
+        found.mkdir()  # else it would be root's
+        binds = [Bind(source=folder, target=str(folder), writable=True)]
+        self._mounted(layers, _LOOK, ["look", str(folder)], binds=binds, purpose=purpose, log=log)
+        return found
+
+    def _mounted(
+        self,
+        layers: Sequence[Path],
+        script: str,
+        words: Sequence[str],
+        *,
+        binds: Sequence[Bind],
+        purpose: str,
+        log: Path | None,
+    ) -> Result:
+        """Run ``script`` with what ``layers`` make at /image; the first of ``words`` is its $0."""
+        places = {path: f"/layers/{number}" for number, path in enumerate(layers)}
+        name, *others = words
+        return self._run(
+            ["-c", _MOUNTED + script, name, ":".join(places.values()), *others],
             program="sh",
             toolbox=True,
             # Whoever may use the engine may read all layers; mounting them is for root.
-            root=bool(layers),
-            binds=[
-                *(
-                    Bind(source=folder, target=str(folder), writable=True)
-                    for folder in dict.fromkeys((stream.parent, target.parent))
-                ),
-                *(Bind(source=path, target=place) for path, place in places.items()),
-            ],
+            root=True,
+            binds=[*binds, *(Bind(source=path, target=at) for path, at in places.items())],
             network=False,
             purpose=purpose,
             log=log,
@@ -274,11 +321,13 @@ class Apptainer:
         """
         arguments = [*compression.words, "-mem", SQUASH_MEMORY]
         arguments += ["-processors", str(processors)] if processors else []
+        # Only the toolbox can be cut off from the network.
+        toolbox = not self.native or (runs and not network)
         # Apptainer looks for the mount point above its scratch space, and finds none where there
         # is a space in the path.
         folders = dict.fromkeys((sif.parent, scratch, folder or scratch))
         places = {
-            path: path if self.native else Path(f"/sifline/{number}")
+            path: Path(f"/sifline/{number}") if toolbox else path
             for number, path in enumerate(folders)
         }
 
@@ -289,10 +338,11 @@ class Apptainer:
         file.write_text(recipe(seen), encoding="utf-8")
         words = ["build", "--disable-cache", "--mksquashfs-args", " ".join(arguments)]
         words += [str(seen(sif)), str(seen(file))]
-        apart = runs and not self.native and self._uid == 0
+        apart = runs and toolbox and self._uid == 0
         return self._run(
             ["-c", _WITH_ALL_RIGHTS, APPTAINER, *words] if apart else words,
             program="sh" if apart else APPTAINER,
+            toolbox=toolbox,
             binds=[
                 Bind(source=path, target=str(place), writable=path in (sif.parent, scratch))
                 for path, place in places.items()
@@ -665,9 +715,16 @@ class Apptainer:
 
 def definition(layout: str, labels: Mapping[str, str]) -> str:
     """Return the definition file that takes an OCI layout as it is and adds ``labels``."""
-    lines = ["Bootstrap: oci", f"From: {layout}", "", "%labels"]
-    lines += [f"    {key} {value}" for key, value in labels.items() if value]
-    return "\n".join(lines) + "\n"
+    return "\n".join(["Bootstrap: oci", f"From: {layout}", "", *label_section(labels)]) + "\n"
+
+
+def label_section(labels: Mapping[str, str]) -> list[str]:
+    """Return the lines of a definition file's section of ``labels``, without those of no value.
+
+    A label is one line there: whatever came after a line's end could begin another section.
+    """
+    found = ((key, " ".join(value.split())) for key, value in labels.items())
+    return ["%labels", *(f"    {key} {value}" for key, value in found if value)]
 
 
 def mount(bind: Bind) -> str:

@@ -121,6 +121,20 @@ class Docker:
         show = "{{.Server.Os}}/{{.Server.Arch}}"
         return docker(self._runner, "version", "--format", show).stdout.strip()
 
+    def has_other_ids(self) -> bool:
+        """Tell whether ids are no digests of configurations, as in containerd's image store."""
+        said = docker(self._runner, "info", "--format", "{{json .DriverStatus}}").stdout
+        return "io.containerd.snapshotter" in said
+
+    def names(self, image: str) -> tuple[str, ...] | None:
+        """Return the tags and digests that the image of that id has; None where it is not held."""
+        show = ("--format", "{{json .RepoTags}} {{json .RepoDigests}}")
+        done = docker(self._runner, "image", "inspect", *show, "--", image, check=False)
+        if not done.ok:
+            return None
+        lists = (json.loads(text) for text in done.stdout.split())
+        return tuple(name for found in lists for name in found or ())
+
     def holds(self, image: str) -> bool:
         """Tell whether the engine holds the image of that tag or id."""
         show = ("--format", "{{.Id}}")

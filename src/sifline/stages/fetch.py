@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from sifline import archives, records
 from sifline.adapters.docker import Docker
@@ -21,8 +21,9 @@ ARCHIVE = ("docker-archive:", "oci-archive:")
 ENDINGS = (".tar", ".tar.gz", ".tgz")
 KIND = "fetch"
 FORMS = "docker://REFERENCE, an archive (FILE.tar), or a definition file (FILE.def, FILE.def.j2)"
-# For what an engine may be asked to keep of a name without being asked for a tag.
+# What a fetched image is called while it is here.
 _TAG = "sifline-source"
+_DIGEST = re.compile("sha256:[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +65,11 @@ def find(source: str, context: Context, *, offline: bool) -> Wanted:
     :raises MissingError: at an offline site, for what the engine does not hold.
     """
     docker = Docker(context.runner)
+    if docker.has_other_ids():
+        raise MissingError(
+            "this engine keeps images in containerd's store, where ids mean something else: build"
+            " an image whose Dockerfile says FROM that one, or use another engine"
+        )
     if not source.startswith(REGISTRY):
         file = source.partition(":")[2] if source.startswith(ARCHIVE) else source
         context.progress("reading the archive")
@@ -83,11 +89,12 @@ def find(source: str, context: Context, *, offline: bool) -> Wanted:
     try:
         digest = docker.remote_digest(reference)
         name = split_tag(reference.partition("@")[0])[0]
-        exact = f"{name}@{digest}"
+        # The platform's own: an engine may have an index's digest for another platform already.
+        image_id, own = _image_id(name, digest, docker)
         return Wanted(
-            image_id=_image_id(name, docker.remote_manifest(exact), docker),
+            image_id=image_id,
             source=f"{REGISTRY}{normalise(reference).partition('@')[0]}@{digest}",
-            pull=exact,
+            pull=f"{name}@{own}",
         )
     except CommandFailed as error:
         raise StepFailed(
@@ -109,22 +116,68 @@ def _held(reference: str, docker: Docker) -> Wanted:
     return Wanted(image_id=str(image["Id"]), source=f"{REGISTRY}{digests[0]}")
 
 
-def _image_id(name: str, manifest: Mapping[str, Any], docker: Docker) -> str:
-    """Return the id of the image that a manifest describes, or an index's for this engine."""
+def _image_id(name: str, digest: str, docker: Docker) -> tuple[str, str]:
+    """Return the id of the image under ``digest``, and the digest of its own manifest.
+
+    That of an index is the one for this engine.
+    """
+    manifest = docker.remote_manifest(f"{name}@{digest}")
     try:
         if "manifests" in manifest:
             platform = docker.platform()
-            entry = next(
-                item
+            digest = next(
+                item["digest"]
                 for item in manifest["manifests"]
                 if item.get("platform") and archives.for_platform(item, platform)
             )
-            manifest = docker.remote_manifest(f"{name}@{entry['digest']}")
-        return str(manifest["config"]["digest"])
+            manifest = docker.remote_manifest(f"{name}@{digest}")
+        image_id = manifest["config"]["digest"]
+        if not all(_DIGEST.fullmatch(item) for item in (digest, image_id)):
+            raise ValueError
     except StopIteration:
         raise UsageError(f"{name}: its registry has no image for {docker.platform()}") from None
-    except (KeyError, TypeError):
+    except (KeyError, TypeError, ValueError, AttributeError):
         raise StepFailed(f"{name}: its registry describes no image that an engine takes") from None
+    return image_id, digest
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Note:
+    """What has to go again: ``names``, and the image itself where it was ``brought``."""
+
+    image_id: str
+    names: tuple[str, ...]
+    brought: bool
+
+    @classmethod
+    def read(cls, path: Path) -> _Note | None:
+        """Return what a killed run left a note of."""
+        found = records.read(path)
+        if not found or not isinstance(found.get("names"), list):
+            return None
+        return cls(
+            image_id=str(found.get("image_id")),
+            names=tuple(map(str, found["names"])),
+            brought=found.get("brought") is True,
+        )
+
+    def sweep(self, path: Path, docker: Docker) -> None:
+        """Remove it, and the note once all is gone: a container may use the image yet."""
+        docker.remove(self.names)
+        if self.brought and docker.names(self.image_id) == ():
+            docker.remove([self.image_id])
+        if not any(docker.holds(name) for name in self.names):
+            path.unlink(missing_ok=True)
+
+
+def sweep(name: str, context: Context) -> None:
+    """Remove what a killed run had fetched for ``name``."""
+    note = context.workspace.record(name, KIND)
+    if note.exists():
+        with records.locked(_lock(name, context), context):
+            left = _Note.read(note)
+            if left:
+                left.sweep(note, Docker(context.runner))
 
 
 @contextmanager
@@ -135,35 +188,47 @@ def fetched(wanted: Wanted, name: str, context: Context) -> Iterator[int]:
     :raises StepFailed: where it cannot be had.
     """
     docker, space = Docker(context.runner), context.workspace
-    note = space.record(name, KIND)
-    tag = f"{_TAG}:{hashlib.sha256(f'{space.root} {name}'.encode()).hexdigest()[:32]}"
-    lock = space.build / "locks" / f"fetch-{wanted.image_id[-16:]}.lock"
-    with records.locked(space.build / "locks" / f"{name}.{KIND}.lock", context):
-        left = _left(records.read(note))
-        if left and left[0] != wanted.image_id:
-            docker.remove(left[1])
+    path = space.record(name, KIND)
+    one = space.build / "locks" / f"fetch-{wanted.image_id[-16:]}.lock"
+    with records.locked(_lock(name, context), context):
+        left = _Note.read(path)
+        if left and left.image_id != wanted.image_id:
+            left.sweep(path, docker)
             left = None
-        with records.locked(lock, context):
-            held = docker.holds(wanted.image_id)
-            own = [tag] if held or not wanted.pull else [wanted.pull, tag]
-            names = left[1] if left else own
-            records.write(note, {"image_id": wanted.image_id, "names": names})
-            if not held:
-                _bring(wanted, docker, context)
-            docker.tag(wanted.image_id, tag)
         try:
+            with records.locked(one, context):
+                _have(wanted, _tag(name, context), left, path, context)
             yield int(docker.inspect(wanted.image_id)["Size"])
         finally:
-            with records.locked(lock, context):
-                docker.remove(names)
-            note.unlink(missing_ok=True)
+            with records.locked(one, context):
+                note = _Note.read(path)
+                if note:
+                    note.sweep(path, docker)
 
 
-def _left(record: Mapping[str, Any] | None) -> tuple[str, list[str]] | None:
-    """What a killed run had fetched, and what it would have removed."""
-    if not record or not isinstance(record.get("names"), list):
-        return None
-    return str(record.get("image_id")), [str(name) for name in record["names"]]
+def _have(wanted: Wanted, tag: str, left: _Note | None, path: Path, context: Context) -> None:
+    """Have the image in the engine under ``tag``, and a note of what has to go again."""
+    docker = Docker(context.runner)
+    known = docker.names(wanted.image_id)
+    if known == () and not left:
+        return  # somebody's without a name: one of ours would take it away in the end
+    brought = known is None or bool(left and left.brought)
+    pulled = [wanted.pull] if wanted.pull and brought else []
+    names = dict.fromkeys([*(left.names if left else ()), *pulled, tag])
+    note = _Note(image_id=wanted.image_id, names=tuple(names), brought=brought)
+    records.write(path, vars(note))
+    if known is None:
+        _bring(wanted, docker, context)
+    docker.tag(wanted.image_id, tag)
+
+
+def _lock(name: str, context: Context) -> Path:
+    return context.workspace.build / "locks" / f"{name}.{KIND}.lock"
+
+
+def _tag(name: str, context: Context) -> str:
+    text = f"{context.workspace.root} {name}"
+    return f"{_TAG}:{hashlib.sha256(text.encode()).hexdigest()[:32]}"
 
 
 def _bring(wanted: Wanted, docker: Docker, context: Context) -> None:

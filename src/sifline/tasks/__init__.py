@@ -152,6 +152,9 @@ def _for_all(verb: Body) -> Body:
         files = [Path(given.pop(name)) for name in flags.FILE_NAMES if name in given]
         if files and all:
             raise UsageError(f"{flags.called(verb)}: --all, or files; not both")
+        for name in alone:
+            if all and given[name]:
+                raise UsageError(f"--all, or --{name.replace('_', '-')}; not both")
         if not (files or all or any(given[name] for name in alone) or verb in images.LOOKING):
             name = flags.called(verb)
             more = ", or FILE.sif" if verb in images.FILED else ""

@@ -120,6 +120,11 @@ def parameters(body: Body, *, over_all: bool = False) -> tuple[inspect.Parameter
     own = tuple(inspect.signature(body).parameters.values())[2:]
     if not over_all:
         return tuple(item for item in own if item.name not in alone)
+    # Behind the others, which so have the same short forms with an image and without.
+    own = (
+        *(item for item in own if item.name not in alone),
+        *(item for item in own if item.name in alone),
+    )
     # One broken image does not hold up the others, unless that is asked for.
     return (
         ALL,

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from sifline.adapters.apptainer import Apptainer
+from sifline.adapters.apptainer import Apptainer, label_section
 from sifline.adapters.docker import Docker
 from sifline.errors import UsageError
 from sifline.runner import CommandFailed
@@ -19,6 +19,8 @@ from sifline.stages.convert.work import Made, Work
 
 METHOD = "definition"
 _TEMPLATE = ".j2"
+# What an expression in a template may end in.
+_FAULTS = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 
 
 def make(work: Work, *, network: bool) -> Made:
@@ -72,8 +74,8 @@ def facts(work: Work) -> dict[str, Any]:
     pairs = (text.partition("=") for text in config.get("Env") or ())
     return {
         **known,
-        "labels": {**(config.get("Labels") or {}), **work.labels},
-        "environment": {name: value for name, _, value in pairs},
+        "labels": {**_lines(config.get("Labels") or {}), **work.labels},
+        "environment": _lines({name: value for name, _, value in pairs}),
         "description": built.image.description,
         "category": built.image.category,
         "image_id": built.image_id,
@@ -81,6 +83,12 @@ def facts(work: Work) -> dict[str, Any]:
         "size": built.size,
         "architecture": image.get("Architecture", ""),
     }
+
+
+def _lines(values: Mapping[str, str]) -> dict[str, str]:
+    """Return what others wrote, each on one line: a second one could begin a section."""
+    words = ((key, value) for key, value in values.items() if key.split() == [key])
+    return {key: " ".join(value.splitlines()) for key, value in words}
 
 
 def render(file: Path, values: Mapping[str, Any]) -> str:
@@ -96,6 +104,8 @@ def render(file: Path, values: Mapping[str, Any]) -> str:
     if file.suffix != _TEMPLATE:
         return text
     from jinja2 import StrictUndefined, TemplateError, TemplateSyntaxError
+
+    faults = (TemplateError, *_FAULTS)
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
     rules = ImmutableSandboxedEnvironment(
@@ -109,12 +119,11 @@ def render(file: Path, values: Mapping[str, Any]) -> str:
         return rules.from_string(text).render(values)
     except TemplateSyntaxError as error:
         raise UsageError(f"{file}: line {error.lineno}: {error.message}") from None
-    except (TemplateError, ArithmeticError, TypeError, ValueError) as error:
+    except faults as error:
         known = ", ".join(sorted(values))
         raise UsageError(f"{file}: {error}; a template is given {known}") from None
 
 
 def completed(text: str, labels: Mapping[str, str]) -> str:
     """Return a definition with a section of our labels behind it: Apptainer puts all together."""
-    lines = ["", "%labels", *(f"    {key} {value}" for key, value in labels.items())]
-    return text.rstrip("\n") + "\n" + "\n".join(lines) + "\n"
+    return "\n".join([text.rstrip("\n"), "", *label_section(labels)]) + "\n"

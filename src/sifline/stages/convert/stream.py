@@ -23,7 +23,7 @@ from sifline import engine, ocilayout, rootfs, sif, squashfs, tarstream
 from sifline.adapters.apptainer import TOOLBOX, Apptainer
 from sifline.adapters.docker import Docker
 from sifline.errors import StepFailed
-from sifline.rootfs import Layout
+from sifline.rootfs import Complicated, Layout
 from sifline.runner import CommandFailed, Result
 from sifline.sif import Part
 from sifline.stages.convert.work import Made, Work
@@ -64,6 +64,7 @@ class _Stream:
         self._docker = Docker(work.context.runner)
         self._image = self._docker.inspect(work.built.image_id)
         self._created = when(str(self._image.get("Created", "")))
+        self._layers = self._docker.layers(work.built.image_id)
         self._notes = list[str]()
 
     def make(self) -> Made:
@@ -124,6 +125,25 @@ class _Stream:
         folder.mkdir()
         shutil.copyfile(rootfs.SCRIPT, folder / rootfs.SCRIPT.name)
         (folder / "paths").write_text("\n".join(rootfs.PATHS) + "\n", encoding="utf-8")
+        if self._layers:
+            try:
+                return self._apptainer.look(
+                    self._layers, folder, purpose=self._purpose, log=self._work.log
+                )
+            except StepFailed as error:
+                self._layers = ()
+                cause = next(reversed(error.details.splitlines()), error.message)
+                self._notes.append(
+                    "the engine's layers cannot be read, so it hands the files out itself, which"
+                    f" takes longer: {cause}"
+                )
+                self._work.context.progress(self._notes[-1])
+        return self._look_by_building(folder)
+
+    def _look_by_building(self, folder: Path) -> Path:
+        if not (self._image.get("RepoTags") or self._image.get("RepoDigests")):
+            # With the name that a build needs, the image would be taken away in the end.
+            raise Complicated("the engine has no name for it")
         # Ids are no names to build on, and no other run may move this name.
         tag = f"sifline-convert:{sha256(self._purpose.encode()).hexdigest()[:32]}"
         self._docker.tag(self._work.built.image_id, tag)
@@ -138,21 +158,10 @@ class _Stream:
 
     def _squash(self, layout: Layout, offset: int) -> tarstream.Tally:
         """Let the stream flow into the squashfs, past the engine where its layers can be had."""
-        layers = () if layout.linked else self._docker.layers(self._work.built.image_id)
-        try:
-            return self._flow(layout, offset, layers)
-        except _NoLayersError:
-            self._notes.append(
-                "the engine's layers cannot be mounted: it hands the files out itself, which"
-                " takes longer"
-            )
-            return self._flow(layout, offset, ())
-
-    def _flow(self, layout: Layout, offset: int, layers: Sequence[Path]) -> tarstream.Tally:
+        layers = () if layout.linked else self._layers
         work = self._work
         fifo, raw = self._scratch / "stream", self._scratch / "raw"
         for path in (fifo, raw):
-            path.unlink(missing_ok=True)
             os.mkfifo(path, 0o600)
         packing = _Side(
             lambda: self._apptainer.squash(
@@ -171,10 +180,7 @@ class _Stream:
             stop=lambda: self._apptainer.stop_builds(self._scratch),
         )
         with packing, self._source(layers, raw) as stream:
-            try:
-                target = packing.open(fifo, work.context.runner.check)
-            except StepFailed as error:
-                raise (_NoLayersError(error.message) if layers else error) from None
+            target = packing.open(fifo, work.context.runner.check)
             # Only now is it certain that somebody writes, or did.
             os.set_blocking(stream.fileno(), True)
             try:
@@ -188,6 +194,8 @@ class _Stream:
                     newest=layout.created,
                     on_bytes=self._teller(),
                 )
+            except tarstream.Damaged as error:
+                raise StepFailed(f"{error.message}; the whole log is {work.log}") from None
             except BrokenPipeError:
                 packing.done()  # it says what it died of
                 raise StepFailed(
@@ -231,10 +239,6 @@ class _Stream:
                 context.progress(figures(passed, total, now - started))
 
         return tell
-
-
-class _NoLayersError(StepFailed):
-    """The engine's layers could not be mounted; nothing has been read yet."""
 
 
 class _Side:
