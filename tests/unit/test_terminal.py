@@ -226,6 +226,17 @@ def test_there_are_never_more_rows_than_the_terminal_has(screen: Screen) -> None
     assert {part.count("\r\n") + 1 for part in drawn if "[build 0]" in part} == {4}
 
 
+def test_a_question_is_not_wiped_away(screen: Screen) -> None:
+    show = on(screen)
+    with show.step("sign a"):
+        soon(lambda: "sign a" in screen.raw)
+        with show.asking():
+            os.write(screen.slave, b"passphrase: ")
+            time.sleep(5 * terminal.TICK_SECONDS)
+            assert screen.raw.endswith("passphrase: ")
+        soon(lambda: not screen.raw.endswith("passphrase: "))
+
+
 def test_a_long_line_that_stays_is_not_cut(screen: Screen) -> None:
     screen.resize(30, 10)
     show = on(screen)

@@ -66,6 +66,7 @@ class Terminal:
         self._steps: list[_Step] = []
         self._live: Live | None = None
         self._idle = threading.Event()
+        self._asked = False
         self._total = self._done = self._failed = 0
 
     def total(self, steps: int) -> None:
@@ -110,6 +111,18 @@ class Terminal:
         with self._lock:
             self._print(text)
 
+    @contextmanager
+    def asking(self) -> Iterator[None]:
+        """Draw nothing while the block asks a person: it would wipe the question away."""
+        with self._lock:
+            self._asked = True
+            self._restore()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._asked = False
+
     def say(self, step: _Step, text: str) -> None:
         """Say what ``step`` is doing now."""
         text = _one_line(text)
@@ -149,10 +162,10 @@ class Terminal:
             with self._lock:
                 if idle.is_set():
                     return
-                if self._terminal:
-                    self._refresh()
-                else:
+                if not self._terminal:
                     self._beat()
+                elif not self._asked:
+                    self._refresh()
 
     def _beat(self) -> None:
         for step in self._steps:

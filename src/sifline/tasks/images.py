@@ -118,10 +118,14 @@ def sign(
     from sifline.passphrase import passphrase_of
     from sifline.report import signatures
 
+    def ask() -> str:
+        with run.terminal.asking():
+            return getpass("passphrase of the key: ")
+
     passphrase = passphrase_of(
         file=Path(passphrase_file) if passphrase_file else None,
         variable=passphrase_env,
-        ask=(lambda: getpass("passphrase of the key: ")) if sys.stdin.isatty() else None,
+        ask=ask if sys.stdin.isatty() else None,
     )
     run.print(signatures.signed(run.pipeline.sign(images, key=key, passphrase=passphrase)))
 

@@ -14,6 +14,7 @@ from sifline.errors import SiflineError, UsageError, did_you_mean
 if TYPE_CHECKING:
     from sifline.model import Workspace
     from sifline.pipeline import Pipeline
+    from sifline.report.terminal import Terminal
 
 INTERRUPTED = 130
 MAX_DIGITS = 6
@@ -42,14 +43,20 @@ class Run:
         return sys.argv[sys.argv.index("--") + 1 :] if "--" in sys.argv else []
 
     @cached_property
+    def terminal(self) -> Terminal:
+        """Where progress is shown."""
+        from sifline.report.terminal import Terminal
+
+        return Terminal()
+
+    @cached_property
     def pipeline(self) -> Pipeline:
         """The pipeline of this checkout."""
         from sifline.pipeline import Pipeline
         from sifline.pipeline.plans import Options
-        from sifline.report.terminal import Terminal
         from sifline.runner import Context, ProcessRunner
 
-        show = Terminal()
+        show = self.terminal
         runner = ProcessRunner(echo=show.line if self._echo else None)
         context = Context(workspace=self.workspace, runner=runner, progress=show)
         chosen = {**self.options, "build_args": tuple(self.options.get("build_arg", ()))}
