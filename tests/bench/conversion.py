@@ -8,11 +8,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from sifline.adapters.apptainer import TOOLBOX, TOOLBOX_RIGHTS
+from sifline.engine import SOCKET
 from tests.bench.measure import Comparison, Side, Unit
 from tests.bench.projects import SYSTEM, Project, project
 
 HELLO = "sifline/hello-mpi:latest"
-SOCKET = "/var/run/docker.sock"
 ZSTD = ("--mksquashfs-args", "-comp zstd -Xcompression-level 3")
 IMPORT = ("python3", "-c", "import torch")
 # The framework of the project's main image, with nothing around it. Packages are not checked by

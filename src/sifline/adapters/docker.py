@@ -203,13 +203,15 @@ class Docker:
         found = docker(self._runner, "image", "inspect", "--format", "{{json .}}", "--", image)
         return dict(json.loads(found.stdout))
 
-    def layers(self, image: str) -> tuple[Path, ...]:
+    @staticmethod
+    def layers(image: Mapping[str, Any]) -> tuple[Path, ...]:
         """Return the folders in which the engine keeps an image's layers, the last one first.
 
+        :param image: what ``inspect`` says of it.
         They make the image's file system once they are mounted above each other (overlayfs);
         (), where the engine keeps it in another way, or does not say.
         """
-        driver: Mapping[str, Any] = self.inspect(image).get("GraphDriver") or {}
+        driver: Mapping[str, Any] = image.get("GraphDriver") or {}
         data: Mapping[str, str] = driver.get("Data") or {}
         if driver.get("Name") != "overlay2" or "UpperDir" not in data:
             return ()

@@ -184,11 +184,16 @@ class ImagePipeline(ImagePlans):
                 )
             before = got[step.needs[0]]
             if step.verb is Verb.CONVERT:
-                made = convert.convert(before, self._context, force=force, processors=share)
-                for note in made.notes:
-                    self._show.line(f"[{step.key}] {note}")
-                return made
+                return self._told(
+                    convert.convert(before, self._context, force=force, processors=share)
+                )
             return self._test(name, before, step.verb)
+
+    def _told(self, made: Sif) -> Sif:
+        """Say what people should know of the making of a SIF, in lines that stay."""
+        for note in made.notes:
+            self._show.line(f"[{Verb.CONVERT.value} {made.name}] {note}")
+        return made
 
     def _claims(self, step: Step, share: int) -> dict[str, int]:
         """What the step may take while others run."""

@@ -151,11 +151,6 @@ class SifPipeline(ImagePipeline):
                 )
             )
 
-    def _told(self, made: Sif) -> Sif:
-        for note in made.notes:
-            self._show.line(f"[convert {made.name}] {note}")
-        return made
-
     def _free(self, name: str) -> str:
         """Return ``name`` where a SIF that no image here makes may have it."""
         if not imagenames.is_name(name):

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sifline.errors import UsageError
+from sifline.tasks import support
 from sifline.tasks.support import Run, one_of, seconds
 
 Body = Callable[..., None]
@@ -158,9 +159,7 @@ def sbom(
     """Write the bill of materials (CycloneDX) of an image or a SIF; nothing of it is run."""
     from sifline.report import inventory, tables
 
-    target = Path(output) if output else None
-    if target and not target.absolute().parent.is_dir():
-        raise UsageError(f"--output {target}: there is no folder {target.parent}; make it first")
+    target = support.output(Path(output)) if output else None
     made = run.pipeline.sbom(images, sif=sif, target=target)
     run.print(tables.dump(inventory.bill_values(made)) if json else inventory.bills(made))
 

@@ -77,8 +77,7 @@ class Run:
         from sifline import records
 
         content = f"{text.rstrip()}\n".encode()
-        if not path.absolute().parent.is_dir():
-            raise UsageError(f"--output {path}: there is no folder {path.parent}; make it first")
+        output(path)
         try:
             if path.exists() and not path.is_file():
                 path.write_bytes(content)
@@ -136,6 +135,16 @@ def complain(error: SiflineError) -> str:
 
 def _terminate(*_: object) -> NoReturn:
     raise KeyboardInterrupt
+
+
+def output(path: Path) -> Path:
+    """Return ``path`` where something can be written there.
+
+    :raises UsageError: where its folder is missing.
+    """
+    if not path.absolute().parent.is_dir():
+        raise UsageError(f"--output {path}: there is no folder {path.parent}; make it first")
+    return path
 
 
 def one_of(flag: str, value: str, allowed: Sequence[str]) -> str:

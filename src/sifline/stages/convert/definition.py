@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from sifline import contents
 from sifline.adapters.apptainer import Apptainer, label_section
 from sifline.adapters.docker import Docker
 from sifline.errors import UsageError
@@ -70,12 +71,11 @@ def facts(work: Work) -> dict[str, Any]:
     if not built.image_id:
         return known
     image = Docker(work.context.runner).inspect(built.image_id)
-    config: Mapping[str, Any] = image.get("Config") or {}
-    pairs = (text.partition("=") for text in config.get("Env") or ())
+    settings = contents.of_config(image.get("Config") or {})
     return {
         **known,
-        "labels": {**_lines(config.get("Labels") or {}), **work.labels},
-        "environment": _lines({name: value for name, _, value in pairs}),
+        "labels": {**_lines(settings.labels), **work.labels},
+        "environment": _lines(settings.environment),
         "description": built.image.description,
         "category": built.image.category,
         "image_id": built.image_id,
@@ -104,8 +104,6 @@ def render(file: Path, values: Mapping[str, Any]) -> str:
     if file.suffix != _TEMPLATE:
         return text
     from jinja2 import StrictUndefined, TemplateError, TemplateSyntaxError
-
-    faults = (TemplateError, *_FAULTS)
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
     rules = ImmutableSandboxedEnvironment(
@@ -119,7 +117,7 @@ def render(file: Path, values: Mapping[str, Any]) -> str:
         return rules.from_string(text).render(values)
     except TemplateSyntaxError as error:
         raise UsageError(f"{file}: line {error.lineno}: {error.message}") from None
-    except faults as error:
+    except (TemplateError, *_FAULTS) as error:
         known = ", ".join(sorted(values))
         raise UsageError(f"{file}: {error}; a template is given {known}") from None
 

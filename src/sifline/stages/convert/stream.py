@@ -64,7 +64,7 @@ class _Stream:
         self._docker = Docker(work.context.runner)
         self._image = self._docker.inspect(work.built.image_id)
         self._created = when(str(self._image.get("Created", "")))
-        self._layers = self._docker.layers(work.built.image_id)
+        self._layers = self._docker.layers(self._image)
         self._notes = list[str]()
 
     def make(self) -> Made:
