@@ -202,7 +202,8 @@ def test_an_interrupted_run_has_taken_away_what_it_fetched(project: Project, bas
     before, words = everything(), ("--source", f"docker://{base.name}")
     for when in ("pulling", "looking at the image", "verifying"):
         status, _ = project.interrupt("convert", *words, "--force", when=when)
-        assert status in (0, 130)  # it may be done by then
+        # It may be done by then, and Python on its way out, where the signal simply ends it.
+        assert status in (0, 130, -signal.SIGINT)
         assert everything() == before
 
 
