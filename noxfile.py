@@ -18,6 +18,8 @@ import nox
 ROOT = Path(__file__).parent
 LOCK = "requirements/dev.lock"
 SHELLS = (b"#!/bin/sh", b"#!/bin/bash", b"#!/usr/bin/env sh", b"#!/usr/bin/env bash")
+# Minutes and gigabytes each.
+BIG = {path.name for name in ("pytorch-*", "tensorflow*") for path in ROOT.glob(f"images/{name}")}
 BOOTSTRAP = runpy.run_path(str(ROOT / "scripts" / "bootstrap"))
 
 nox.needs_version = ">=2026.10"
@@ -84,16 +86,16 @@ def scripts(session: nox.Session) -> None:
 
 @judges()
 def images(session: nox.Session) -> None:
-    """Build every image and run its tests in the engine."""
-    run(session, "invoke", "build", "--all")
-    run(session, "invoke", "test", "--all")
+    """Build every image, convert it, and run its tests in the engine and in the SIF."""
+    run(session, "invoke", *tasks(session, "make"))
     run(session, "pytest", "tests/images", *session.posargs)
 
 
 @judges()
 def integration(session: nox.Session) -> None:
     """The whole way, from a Dockerfile to jobs on a virtual cluster."""
-    run(session, "pytest", "tests/integration", *session.posargs)
+    chosen = () if with_big(session) else ("-m", "not big")
+    run(session, "pytest", "tests/integration", *chosen, *session.posargs)
 
 
 @judges(default=False)
@@ -107,12 +109,33 @@ def bench(session: nox.Session) -> None:
 def lock(session: nox.Session) -> None:
     """Make requirements/dev.lock anew; `-- --upgrade` takes newer releases."""
     session.install("uv")
+    words = ("pyproject.toml", "--group", "dev", "--output-file", LOCK, *session.posargs)
+    compile_lock(session, "nox -s lock", *words)
+
+
+@nox.session(name="image-locks", default=False)
+def image_locks(session: nox.Session) -> None:
+    """Take newer Python packages into the images: images/*/*.lock; `-- IMAGE…` selects."""
+    session.install("uv")
+    by_name = {name: sorted(ROOT.glob(f"images/{name}/*.in")) for name in session.posargs or ["*"]}
+    if unknown := [name for name, paths in by_name.items() if not paths]:
+        session.error(f"no image of that name has requirements (*.in): {', '.join(unknown)}")
+    found = [path for paths in by_name.values() for path in paths]
+    # What is constrained by another lock file comes after it.
+    for path in sorted(found, key=lambda path: b"\n-c " in path.read_bytes()):
+        with session.chdir(path.parent):
+            words = (path.name, "--output-file", path.with_suffix(".lock").name, "--upgrade")
+            compile_lock(session, f"nox -s image-locks -- {path.parent.name}", *words)
+
+
+def compile_lock(session: nox.Session, command: str, *words: str) -> None:
+    """Write a lock file with hashes, for every Python from 3.10 on."""
     session.run(
-        *("uv", "pip", "compile", "pyproject.toml", "--group", "dev", "--output-file", LOCK),
+        *("uv", "pip", "compile", *words),
         *("--universal", "--python-version", "3.10", "--generate-hashes", "--no-annotate"),
         # Where packages come from is each machine's own matter.
         *("--no-emit-index-url", "--no-emit-find-links"),
-        *("--custom-compile-command", "nox -s lock", "--quiet", *session.posargs),
+        *("--custom-compile-command", command, "--quiet"),
         # What this machine has beside the index must not decide for all others.
         env={"UV_INDEX": None, "UV_FIND_LINKS": None},
     )
@@ -127,6 +150,22 @@ def run(session: nox.Session, program: str, *arguments: str | Path) -> None:
         *map(str, arguments),
         env={"PATH": path, "VIRTUAL_ENV": str(programs.parent)},
     )
+
+
+def with_big(session: nox.Session) -> bool:
+    """Tell whether the images of PyTorch and TensorFlow take part: SIFLINE_BIG=no leaves them."""
+    wanted = os.environ.get("SIFLINE_BIG", "yes") != "no"
+    if not wanted:
+        session.warn(f"SIFLINE_BIG=no: without {', '.join(sorted(BIG))}")
+    return wanted
+
+
+def tasks(session: nox.Session, verb: str) -> list[str]:
+    """Return the tasks that do ``verb`` to the images that take part."""
+    if with_big(session):
+        return [verb, "--all"]
+    names = {path.parent.name for path in ROOT.glob("images/*/Dockerfile")}
+    return [f"{verb}.{name}" for name in sorted(names - BIG)]
 
 
 def tracked(session: nox.Session) -> list[Path]:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from sifline.compatibility import Compatibility
 from sifline.packages import Found, Package
 
 # Labels with which sifline says what it made: they differ between any two builds.
@@ -52,6 +53,7 @@ class Contents:
     commit: str = ""
     found: Found = field(default_factory=Found)
     settings: Settings = field(default_factory=Settings)
+    compatibility: Compatibility = field(default_factory=Compatibility)
 
 
 @dataclass(frozen=True, kw_only=True)

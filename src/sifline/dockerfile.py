@@ -111,6 +111,20 @@ class Dockerfile:
                     found.setdefault(edge.reference.text, edge.reference)
         return tuple(found.values())
 
+    def base(self, arguments: Mapping[str, str], *, target: str = "") -> Reference:
+        """Return the image that the stage ``target`` (default: the last) begins with.
+
+        Other stages may stand between; what is copied out of images is not meant. ``scratch``
+        is the name of none.
+
+        :raises UsageError: as ``references`` does.
+        """
+        graph = self._graph(arguments)
+        edge = graph[self._target(target)][0]
+        while edge.stage is not None:
+            edge = graph[edge.stage][0]
+        return edge.reference
+
     def rewritten(self, replacements: Mapping[str, str], arguments: Mapping[str, str]) -> str:
         """Return the text with other images for those in ``replacements``, all else as it is.
 

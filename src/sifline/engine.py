@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from sifline.errors import MissingError, StepFailed
+from sifline.model import Bind
 from sifline.runner import CommandFailed, OnLine, Result, Runner
 
 # The whole phrase: the log of a build may speak of permissions, too.
@@ -58,6 +59,17 @@ def docker(
         raise
     need_answer(result)
     return result
+
+
+def mount(bind: Bind) -> str:
+    """Return a bind as ``--mount`` takes it, of docker and of Apptainer.
+
+    The format is CSV: quotes are doubled.
+    """
+    fields = ["type=bind", f"source={bind.source}", f"target={bind.target}"]
+    fields += [] if bind.writable else ["readonly"]
+    quoted = ['"' + field.replace('"', '""') + '"' for field in fields]
+    return ",".join(quoted)
 
 
 def need_answer(result: Result) -> None:

@@ -11,6 +11,7 @@ import re
 import shutil
 import tarfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -59,6 +60,25 @@ def of_tar(
     files: dict[str, bytes] = {}
     links: dict[str, str] = {}
     unread = list[str]()
+    with opened(stream) as tar:
+        for name, entry in entries(tar, check=check):
+            if not wanted(name) or entry.isdir():
+                continue
+            if entry.issym() or entry.islnk():
+                links[name] = _target(name, entry.linkname, symbolic=entry.issym())
+            elif content := _content(tar, entry):
+                files[name] = content[0]
+            else:
+                unread.append(name)
+    return _resolved(files, links, unread)
+
+
+@contextmanager
+def opened(stream: IO[bytes]) -> Iterator[tarfile.TarFile]:
+    """Yield a tar that comes as a stream, and has to be whole.
+
+    :raises StepFailed: where the stream ends before its end mark, or is no tar.
+    """
     try:
         with tarfile.open(
             fileobj=stream,
@@ -68,22 +88,20 @@ def of_tar(
             encoding="utf-8",
             errors="surrogateescape",
         ) as tar:
-            while entry := tar.next():
-                check()
-                # It would hold all that it has seen.
-                tar.members = []  # type: ignore[attr-defined]
-                name = _plain(entry.name)
-                if not wanted(name) or entry.isdir():
-                    continue
-                if entry.issym() or entry.islnk():
-                    links[name] = _target(name, entry.linkname, symbolic=entry.issym())
-                elif content := _content(tar, entry):
-                    files[name] = content[0]
-                else:
-                    unread.append(name)
+            yield tar
     except (tarfile.TarError, EOFError, OSError):
         raise _damaged() from None
-    return _resolved(files, links, unread)
+
+
+def entries(
+    tar: tarfile.TarFile, *, check: Callable[[], None] = lambda: None
+) -> Iterator[tuple[str, tarfile.TarInfo]]:
+    """Yield each entry with its path; see ``of_tar``."""
+    while entry := tar.next():
+        check()
+        # It would hold all that it has seen.
+        tar.members = []  # type: ignore[attr-defined]
+        yield plain(entry.name), entry
 
 
 def listed(text: bytes, wanted: Wanted) -> Listing:
@@ -106,6 +124,19 @@ def listed(text: bytes, wanted: Wanted) -> Listing:
         else:
             unread.append(name)
     return Listing(files=tuple(files), links=links, unread=tuple(unread))
+
+
+def plain(name: str) -> str:
+    """Return the name of an entry as a path without slashes at its ends."""
+    return name.removeprefix("./").strip("/")
+
+
+def sizes(text: bytes) -> Iterator[tuple[str, int]]:
+    """Yield the plain files of a listing by ``unsquashfs -lln``, each with its size in bytes."""
+    for line in text.split(b"\n"):
+        match = _LINE.fullmatch(line)
+        if match and match[1] == b"-":
+            yield _text(match[3]), int(match[2])
 
 
 def patterns(names: Iterable[str]) -> bytes:
@@ -179,11 +210,7 @@ def _resolved(files: dict[str, bytes], links: Mapping[str, str], unread: list[st
 def _target(name: str, link: str, *, symbolic: bool) -> str:
     """Return the path that a link names; links on the way to it are not known."""
     above = posixpath.dirname(name) if symbolic else ""
-    return _plain(posixpath.normpath(posixpath.join("/", above, link)))
-
-
-def _plain(name: str) -> str:
-    return name.removeprefix("./").strip("/")
+    return plain(posixpath.normpath(posixpath.join("/", above, link)))
 
 
 def _text(name: bytes) -> str:

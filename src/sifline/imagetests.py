@@ -43,6 +43,7 @@ class Container(Protocol):
 
     name: str
     runtime: str
+    gpus: int
 
     def run(
         self,
@@ -62,6 +63,45 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--sifline-image", metavar="NAME", help="the image's name")
     group.addoption("--sifline-ref", metavar="TAG-OR-ID", help="the image in the Docker engine")
     group.addoption("--sifline-sif", metavar="PATH", help="the SIF, for apptainer")
+    group.addoption("--sifline-smoke", metavar="JSON", default="[]", help="smoke commands")
+    group.addoption("--sifline-budget", metavar="BYTES", type=int, default=0, help="of the SIF")
+    group.addoption("--sifline-image-size", metavar="BYTES", type=int, default=0, help="in Docker")
+
+
+def run_file(
+    container: Container,
+    source: str,
+    argv: Sequence[str],
+    *,
+    name: str,
+    env: Mapping[str, str] | None = None,
+) -> Ran:
+    """Write ``source`` to the file ``name`` and run ``argv`` with that name behind it.
+
+    In a folder of its own, which is gone afterwards: a SIF's /tmp is the host's.
+    """
+    script = (
+        'folder="$(mktemp -d)" && cd "$folder" && printf "%s" "$1" > "$2" || exit 125\n'
+        'name="$2"; shift 2; "$@" "$name"; status=$?; cd / && rm -r "$folder"; exit $status'
+    )
+    return container.run(["sh", "-c", script, "sh", source, name, *argv], env=env)
+
+
+@pytest.fixture(scope="session")
+def gpus(container: Container) -> int:
+    """How many NVIDIA GPUs the container has; a test that asks is skipped where there is none."""
+    if not host_gpus():
+        pytest.skip("this host has no NVIDIA GPU (no /dev/nvidia0)")
+    if not container.gpus:
+        pytest.skip("the engine cannot hand in GPUs: NVIDIA's container toolkit is missing")
+    return container.gpus
+
+
+def host_gpus() -> int:
+    """Return how many NVIDIA GPUs this host has a driver for."""
+    if not Path("/dev/nvidiactl").exists():
+        return 0
+    return sum(bool(re.fullmatch("nvidia[0-9]+", path.name)) for path in Path("/dev").iterdir())
 
 
 @pytest.fixture(scope="session")
@@ -117,18 +157,35 @@ def read_certificates(text: str) -> frozenset[str]:
     return frozenset("".join(body.split()) for body in _PEM.findall(text))
 
 
+def _engine_gpus() -> int:
+    """Return how many GPUs the engine can hand in: all of the host's, or none."""
+    found = host_gpus()
+    if not found:
+        return 0
+    import docker
+
+    client = docker.from_env()
+    try:
+        return found if "nvidia" in client.info().get("Runtimes", {}) else 0
+    finally:
+        client.close()
+
+
 @contextmanager
 def _docker(name: str, image: str) -> Iterator[Container]:
     """Start a container that sleeps, read-only as a SIF is; its image needs a ``sleep``."""
     from docker.errors import APIError
-    from docker.types import Mount
+    from docker.types import DeviceRequest, Mount
     from testcontainers.core.container import DockerContainer
 
+    gpus = _engine_gpus()
+    devices = [DeviceRequest(count=-1, capabilities=[["gpu"]])] if gpus else []
     sleeper = DockerContainer(
         image,
         command=str(LIFETIME),
         entrypoint=["sleep"],
         auto_remove=True,
+        device_requests=devices,
         init=False,
         labels={LABEL_TEST: name},
         # An anonymous volume starts with what the image holds there; a tmpfs would hide it.
@@ -140,7 +197,7 @@ def _docker(name: str, image: str) -> Iterator[Container]:
     except APIError as error:
         pytest.fail(f"{name}: no container can be started of {image}: {error.explanation}")
     try:
-        yield _DockerContainer(name, sleeper)
+        yield _DockerContainer(name, sleeper, gpus)
     finally:
         # The engine removes it, too: whoever comes second has nothing to do.
         with suppress(APIError):
@@ -152,8 +209,8 @@ class _DockerContainer:
 
     runtime = "docker"
 
-    def __init__(self, name: str, sleeper: DockerContainer) -> None:
-        self.name = name
+    def __init__(self, name: str, sleeper: DockerContainer, gpus: int) -> None:
+        self.name, self.gpus = name, gpus
         self._container: Any = sleeper.get_wrapped_container()
 
     def run(
@@ -194,6 +251,7 @@ class _SifContainer:
         self._sif = sif
         self._workdir = siffile.workdir(siffile.read(sif))
         self._apptainer = Apptainer(ProcessRunner())
+        self.gpus = host_gpus() if self._apptainer.native else _engine_gpus()
 
     def run(
         self,
@@ -207,7 +265,12 @@ class _SifContainer:
         if user is not None:
             pytest.skip("Apptainer runs commands as the caller, not as another user")
         result = self._apptainer.exec(
-            self._sif, argv, env=env, workdir=workdir or self._workdir, check=False
+            self._sif,
+            argv,
+            env=env,
+            workdir=workdir or self._workdir,
+            gpus=self.gpus > 0,
+            check=False,
         )
         return Ran(
             argv=tuple(argv),

@@ -132,13 +132,56 @@ class SifOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Run:
+    """What a container of an image is given by default, as image.toml writes it."""
+
+    gpus: str = ""
+    shared_memory: str = ""
+    binds: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bind:
+    """A path of this machine that is seen at ``target`` in a container; read-only unless said."""
+
+    source: Path
+    target: str
+    writable: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opening:
+    """What a container that a person opens is given, the same in either runtime.
+
+    ``home`` is the caller's home folder, where it is one of ``binds``: HOME inside, and what is
+    done there is done as ``user`` (uid and gid). A variable of ``env`` without a value has the
+    caller's own. ``gpus`` is ``all``, how many, or ``device=…``; "" none. ``notes`` is what
+    people should know of it.
+    """
+
+    binds: tuple[Bind, ...] = ()
+    home: str = ""
+    user: tuple[int, int] | None = None
+    env: Mapping[str, str | None] = field(default_factory=dict)
+    workdir: str = ""
+    gpus: str = ""
+    shared_memory: str = ""
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class Image:
-    """A folder with a Dockerfile, and what is known of it without building it."""
+    """A folder with a Dockerfile, and what is known of it without building it.
+
+    ``base`` is the image of ours that it begins with: the others of its ``parents`` only give
+    files to it, or to a stage that does.
+    """
 
     name: str
     folder: Path
     tag: str
     sources: tuple[Source, ...] = ()
+    base: str = ""
     description: str = ""
     build_args: tuple[tuple[str, str], ...] = ()
     target: str = ""
@@ -148,6 +191,8 @@ class Image:
     prepare: Prepare | None = None
     category: str = "custom-images"
     sif: SifOptions = SifOptions()
+    run: Run = Run()
+    smoke: tuple[tuple[str, ...], ...] = ()
 
     @property
     def parents(self) -> tuple[str, ...]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import subprocess
-import sys
 import time
 
 import pytest
@@ -12,20 +11,7 @@ import pytest
 from sifline.model import Cluster
 from sifline.pipeline import Pipeline
 
-from .conftest import ROOT
-
-
-def invoke(*words: str) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(
-        [sys.executable, "-m", "invoke", *words],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=600,
-    )
-    assert "Traceback" not in done.stderr, done.stderr
-    return done
+from .conftest import invoke
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 
@@ -19,6 +20,7 @@ from sifline.adapters.ssh import Ssh
 from sifline.model import CheckResult, Cluster, Node, Status
 from sifline.runner import CommandFailed, Context
 from sifline.stages.validate import validate
+from sifline.validation import training_job
 from sifline.validation.checks import known
 
 SETTLE_SECONDS = 60
@@ -36,6 +38,17 @@ exec /usr/bin/srun "${words[@]}"
 APPTAINER_OUTSIDE = """#!/bin/sh
 . /etc/os-release
 echo "rank=$SLURM_PROCID size=4 host=$(hostname) sum=6 expected=6 os=$ID-$VERSION_ID container="
+"""
+
+# Four processes that do not hear of each other.
+APPTAINER_APART = """#!/bin/bash
+export RANK=0 WORLD_SIZE=1 MASTER_ADDR="$(hostname)" MASTER_PORT=$((30000 + SLURM_PROCID))
+exec /usr/bin/apptainer "$@"
+"""
+
+# A training that learns nothing.
+APPTAINER_LAZY = """#!/bin/bash
+exec /usr/bin/apptainer "${@/lr=0.1/lr=0.0}"
 """
 
 # The right program in the right container, but one that was started without MPI.
@@ -373,7 +386,21 @@ PROOFS = (
         says="srun ended with status 1",
         id="one node short",
     ),
+    Proof(
+        check="training-job.one-model-on-two-nodes",
+        sabotage=apptainer(APPTAINER_APART),
+        says="processes [0, 0, 0, 0] instead of 0 to 3",
+        id="each for itself",
+    ),
+    Proof(
+        check="training-job.one-model-on-two-nodes",
+        sabotage=apptainer(APPTAINER_LAZY),
+        says="the loss went from",
+        id="learning rate 0",
+    ),
 )
+# Those whose image takes minutes and gigabytes.
+BIG = {training_job.SUITE: "pytorch"}
 
 
 @pytest.fixture(scope="module")
@@ -393,15 +420,30 @@ def test_every_check_has_a_proof() -> None:
 def test_a_healthy_cluster_passes_every_check(cluster: Cluster, context: Context) -> None:
     results = judge(cluster, context)
 
-    others = [item for item in results if item.status is not Status.PASSED]
+    # The suites of big images have tests of their own.
+    others = [
+        item for item in results if item.status is not Status.PASSED and item.suite not in BIG
+    ]
     assert others == []
     assert len(results) == len(known())
 
 
-@pytest.mark.parametrize("proof", PROOFS, ids=lambda proof: f"{proof.check}: {proof.id}")
+def parameters() -> Iterator[Any]:
+    for proof in PROOFS:
+        marks = [pytest.mark.big] if proof.check.partition(".")[0] in BIG else []
+        yield pytest.param(proof, id=f"{proof.check}: {proof.id}", marks=marks)
+
+
+@pytest.mark.parametrize("proof", parameters())
 def test_a_broken_thing_turns_its_check_red(
-    proof: Proof, cluster: Cluster, context: Context, hands: Hands
+    proof: Proof,
+    cluster: Cluster,
+    context: Context,
+    hands: Hands,
+    request: pytest.FixtureRequest,
 ) -> None:
+    if needed := BIG.get(proof.check.partition(".")[0]):
+        request.getfixturevalue(needed)
     with proof.sabotage(hands):
         (broken,) = judge(cluster, context, [proof.check])
     (mended,) = judge(cluster, context, [proof.check])

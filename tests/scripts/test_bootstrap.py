@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -36,11 +37,34 @@ def test_the_script_runs_by_its_first_line() -> None:
     assert "COMMAND" in done.stdout
 
 
-def test_an_unknown_flag_is_refused() -> None:
-    done = run(ROOT, "--instal", "true")
+@pytest.mark.parametrize("flag", ["--instal", "-n", "--no-install=yes"])
+def test_a_wrong_flag_is_named_in_one_line(flag: str) -> None:
+    done = run(ROOT, flag, "true")
 
-    assert done.returncode == USAGE
-    assert "--instal" in done.stderr
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (USAGE, "", 1)
+    assert flag.partition("=")[0] in done.stderr
+    assert "scripts/bootstrap --help" in done.stderr
+
+
+def test_alone_it_is_no_checkout_and_says_so(tmp_path: Path) -> None:
+    alone = tmp_path / "scripts"
+    alone.mkdir()
+    shutil.copy(SCRIPT, alone)
+
+    done = run(tmp_path, "true")
+
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert str(tmp_path / "requirements" / "dev.lock") in done.stderr
+    assert "whole checkout" in done.stderr
+
+
+def test_a_checkout_that_cannot_be_written_to_is_told_in_one_line(checkout: Path) -> None:
+    (checkout / "build").touch()  # even root cannot make the folder
+
+    done = run(checkout, "true")
+
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert str(checkout / "build") in done.stderr
 
 
 def test_no_install_names_what_is_missing_and_the_way_out(checkout: Path) -> None:
@@ -75,6 +99,72 @@ def test_the_command_gets_the_environment_and_its_status_is_passed_on(ready: Pat
 
     assert done.returncode == 7
     assert done.stdout.split("\n")[0] == f"{ready}/.venv {ready}/src/sifline/__init__.py"
+
+
+def test_arguments_of_the_command_arrive_as_they_are(ready: Path) -> None:
+    words = ["two words", "", "a\nb", "*", "$HOME", "--help", "--", "--no-install", "'"]
+
+    done = run(ready, "printf", r"%s\0", *words)
+
+    assert (done.returncode, done.stdout.split("\0")) == (0, [*words, ""])
+
+
+@pytest.mark.parametrize("before", [["--"], ["--no-install", "--"]])
+def test_two_dashes_end_the_flags(ready: Path, before: list[str]) -> None:
+    done = run(ready, *before, "printf", "%s", "--")
+
+    assert (done.returncode, done.stdout, done.stderr) == (0, "--", "")
+
+
+def test_a_command_that_begins_with_a_dash_follows_two(ready: Path) -> None:
+    done = run(ready, "--", "--help")
+
+    assert done.returncode == USAGE
+    assert done.stderr.startswith("bootstrap: error: cannot run --help")
+
+
+def test_the_command_gets_the_folder_at_hand_and_standard_input(
+    ready: Path, tmp_path: Path
+) -> None:
+    done = subprocess.run(
+        [ready / "scripts" / "bootstrap", "sh", "-c", "pwd; cat"],
+        cwd=tmp_path,
+        input="typed",
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert done.stdout == f"{tmp_path}\ntyped"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_reaches_the_command(ready: Path, number: signal.Signals) -> None:
+    process = start(ready, "sh", "-c", "echo $$; exec sleep 60")
+    assert process.stdout
+
+    assert process.stdout.readline() == f"{process.pid}\n"
+    process.send_signal(number)
+    process.communicate(timeout=60)
+    assert process.returncode == -number
+
+
+def test_a_user_without_a_home_folder_needs_none(ready: Path) -> None:
+    # Neither is HOME set, nor does the machine know the user: pwd fails in this way for one.
+    program = (
+        "import os, pwd, runpy, sys; os.environ.pop('HOME', None)\n"
+        "def getpwuid(uid): raise KeyError(uid)\n"
+        "pwd.getpwuid = getpwuid\n"
+        f"script = {str(ready / 'scripts' / 'bootstrap')!r}\n"
+        "sys.argv = [script, 'echo', 'run']\n"
+        "runpy.run_path(script, run_name='__main__')"
+    )
+
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+
+    assert (done.returncode, done.stdout, done.stderr) == (0, "run\n", "")
 
 
 def test_where_all_is_there_nothing_is_said_or_installed(ready: Path) -> None:

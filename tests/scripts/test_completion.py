@@ -57,21 +57,25 @@ def project(tmp_path: Path) -> Path:
 @pytest.fixture
 def complete(shell: str, project: Path, tmp_path: Path) -> Complete:
     """What becomes of a half-typed line; all candidates take the place of its last word."""
-    done = subprocess.run(
-        [sys.executable, "-m", "invoke", "completion", "--shell", shell],
-        cwd=project,
-        env={**os.environ, "SHELL": "/bin/false"},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
     script = tmp_path / "completion"
-    script.write_text(done.stdout)
+    script.write_text(made(shell, project, sys.executable))
 
     def words(line: str) -> list[str]:
         return ASKED[shell](script, line, project)
 
     return words
+
+
+def made(shell: str, project: Path, python: str | Path) -> str:
+    """Return what a user of ``python`` is given for a shell."""
+    return subprocess.run(
+        [python, "-m", "invoke", "completion", "--shell", shell],
+        cwd=project,
+        env={**os.environ, "SHELL": "/bin/false"},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
 
 
 def environment(home: Path) -> dict[str, str]:
@@ -232,6 +236,18 @@ def test_with_its_python_gone_invoke_still_knows(complete: Complete, tmp_path: P
     script.write_text(script.read_text().replace(sys.executable, "/nowhere/python"))
 
     assert complete("invoke build.h") == ["build.hello-mpi"]
+
+
+def test_a_python_in_a_folder_of_any_name_is_found(
+    shell: str, project: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "Ada's $HOME").symlink_to(sys.prefix)
+    script = tmp_path / "completion"
+    script.write_text(made(shell, project, tmp_path / "Ada's $HOME" / "bin" / "python"))
+
+    # Invoke, which is asked where our program fails, does not know the values of flags.
+    assert "$HOME" in script.read_text()
+    assert ASKED[shell](script, "invoke build --site m", project) == ["machine-room"]
 
 
 def test_no_module_of_the_folder_at_hand_is_run(complete: Complete, project: Path) -> None:

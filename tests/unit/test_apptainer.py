@@ -5,8 +5,10 @@ from typing import Any
 
 import pytest
 
-from sifline.adapters.apptainer import Apptainer, Bind, Compression, definition, mount
+from sifline.adapters.apptainer import Apptainer, Compression, definition
+from sifline.engine import mount
 from sifline.errors import MissingError, StepFailed
+from sifline.model import Bind, Opening
 from sifline.runner import Argv, CommandFailed, Result
 from tests.unit.recording import RecordingRunner, answer
 
@@ -61,7 +63,8 @@ def test_native_exec_passes_environment_and_binds() -> None:
     call = runner.calls[-1]
     assert call.argv == (
         *("/usr/bin/apptainer", "exec", "--cleanenv", "--contain"),
-        *("--bind", "/in:/data:rw", "--pwd", "/data", str(SIF), "id"),
+        *("--mount", '"type=bind","source=/in","target=/data"'),
+        *("--pwd", "/data", str(SIF), "id"),
     )
     assert call.env == {"APPTAINERENV_A": "1,2"}
 
@@ -213,17 +216,84 @@ def test_inspect_that_prints_no_json_fails() -> None:
         apptainer.inspect(SIF)
 
 
-def test_shell_maps_binds_twice_and_asks_for_gpus() -> None:
-    apptainer, _ = toolbox()
-    argv = tuple(apptainer.shell_argv(SIF, ["bash"], binds=["/a:/b:ro"], gpus=True, terminal=True))
-    assert after(argv, "--mount")[1] == '"type=bind","source=/a","target=/a","readonly"'
-    assert after(argv, "--bind") == ["/a:/b:ro"]
+def opened(
+    apptainer: Apptainer, runner: RecordingRunner, opening: Opening, *, terminal: bool = False
+) -> tuple[tuple[str, ...], dict[str, str]]:
+    """What the shell runs: its argv, and the variables that it gets."""
+    status = apptainer.shell(SIF, ["bash", "-l"], opening, workdir="/work", terminal=terminal)
+    assert status == 0
+    return runner.calls[-1].argv, dict(runner.calls[-1].env or {})
+
+
+def test_shell_keeps_the_folders_of_the_toolbox_from_those_of_the_host() -> None:
+    binds = (Bind(source=Path("/etc"), target="/b"), Bind(source=Path("/x"), target="/home/ann"))
+    argv, _ = opened(*toolbox(), Opening(binds=binds, home="/home/ann", user=(1000, 100)))
+    outside, inside = argv[: argv.index("apptainer")], argv[argv.index("apptainer") :]
+    assert after(outside, "--mount")[1:] == [
+        '"type=bind","source=/etc","target=/sifline/0","readonly"',
+        '"type=bind","source=/x","target=/sifline/1","readonly"',
+    ]
+    assert after(inside, "--mount")[0] == (
+        '"type=bind","source=/sifline/0","target=/b","readonly"'
+    )
+    assert after(inside, "--home") == ["/sifline/1:/home/ann"]
+
+
+def test_shell_of_a_machine_with_apptainer_binds_what_is_there() -> None:
+    opening = Opening(binds=(Bind(source=Path("/etc"), target="/b", writable=True),))
+    argv, env = opened(*native("apptainer version 1.4.5"), opening)
+    assert argv == (
+        *("/usr/bin/apptainer", "exec", "--cleanenv", "--contain"),
+        *("--mount", '"type=bind","source=/etc","target=/b"', "--pwd", "/work"),
+        *(str(SIF), "bash", "-l"),
+    )
+    assert env == {}
+
+
+@pytest.mark.parametrize(("asked", "begins"), [("", "/work"), ("/opt", "/opt")])
+def test_shell_begins_in_the_folder_of_the_image_unless_told(asked: str, begins: str) -> None:
+    argv, _ = opened(*toolbox(), Opening(workdir=asked))
+    assert after(argv, "--pwd") == [begins]
+
+
+def test_shell_tells_no_list_of_processes_a_value(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OWN", "its value")
+    argv, env = opened(*toolbox(), Opening(env={"A": "$(id)", "OWN": None}))
+    assert env == {"APPTAINERENV_A": "$(id)", "APPTAINERENV_OWN": "its value"}
+    assert after(argv, "--env") == ["APPTAINERENV_A", "APPTAINERENV_OWN"]
+    # Else Apptainer would run what the value says.
+    assert "--no-eval" in argv[argv.index("apptainer") :]
+
+
+@pytest.mark.parametrize(("terminal", "given"), [(True, True), (False, False)])
+def test_shell_gets_a_terminal_where_there_is_one(terminal: bool, given: bool) -> None:
+    argv, _ = opened(*toolbox(), Opening(), terminal=terminal)
+    assert ("--tty" in argv) == given
+
+
+@pytest.mark.parametrize(
+    ("gpus", "seen"),
+    [("all", None), ("2", "0,1"), ("device=1,3", "1,3"), ("device=GPU-a", "GPU-a")],
+)
+def test_shell_hands_in_all_gpus_and_shows_cuda_those_that_are_meant(
+    gpus: str, seen: str | None
+) -> None:
+    argv, env = opened(*toolbox(), Opening(gpus=gpus))
     assert after(argv, "--gpus") == ["all"]
-    assert {"--nv", "--tty", "--interactive"} <= set(argv)
+    assert "--nv" in argv
+    assert env.get("APPTAINERENV_CUDA_VISIBLE_DEVICES") == seen
+    assert env.get("APPTAINERENV_CUDA_DEVICE_ORDER") == (None if seen is None else "PCI_BUS_ID")
 
 
-def test_bind_text_without_target_is_the_same_place() -> None:
-    assert Bind.parse("/a").words == "/a:/a:rw"
+def test_shell_without_gpus_asks_for_none() -> None:
+    argv, env = opened(*toolbox(), Opening())
+    assert {"--gpus", "--nv"}.isdisjoint(argv)
+    assert env == {}
+
+
+def test_shell_passes_on_how_the_command_ended() -> None:
+    apptainer, _ = toolbox({("docker",): answer(returncode=7)})
+    assert apptainer.shell(SIF, ["x"], Opening(), workdir="/", terminal=False) == 7
 
 
 def test_mount_survives_commas_and_quotes() -> None:

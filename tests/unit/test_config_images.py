@@ -9,12 +9,11 @@ import pytest
 from sifline.config.images import (
     Conversion,
     ImageSettings,
-    Run,
     load_image_settings,
     size_in_bytes,
 )
 from sifline.errors import UsageError
-from sifline.model import Prepare
+from sifline.model import Prepare, Run
 
 ALL_KEYS = """
 description = "d"

@@ -150,3 +150,18 @@ def test_a_broken_image_does_not_stop_the_others(repository: Repository) -> None
     assert repository.read("base").name == "base"
     with pytest.raises(UsageError, match="no Dockerfile instruction"):
         repository.read("broken")
+
+
+def test_an_image_begins_with_one_of_ours_and_takes_files_from_others(
+    repository: Repository,
+) -> None:
+    repository.add("x", "FROM sifline/other AS files\nFROM sifline/base\nCOPY --from=files / /f")
+    found = repository.read()
+    assert (found.base, set(found.parents)) == ("base", {"base", "other"})
+
+
+@pytest.mark.parametrize("begin", ["debian:12", "scratch"])
+def test_one_that_begins_elsewhere_has_no_base_of_ours(repository: Repository, begin: str) -> None:
+    repository.add("x", f"FROM sifline/base AS files\nFROM {begin}\nCOPY --from=files / /f")
+    found = repository.read()
+    assert (found.base, found.parents) == ("", ("base",))

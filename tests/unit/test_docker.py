@@ -10,6 +10,7 @@ import pytest
 
 from sifline.adapters.docker import Docker
 from sifline.errors import MissingError, SiflineError, StepFailed
+from sifline.model import Bind, Opening
 from sifline.runner import Argv, Result
 from tests.unit.recording import RecordingRunner, answer
 
@@ -94,3 +95,58 @@ def test_a_full_disk_is_named(tmp_path: Path) -> None:
     error = failure(FAILED_BUILD + "write /x: no space left on device\n", tmp_path)
 
     assert "the disk is full" in error.message
+
+
+def opened(opening: Opening, *, terminal: bool = False) -> tuple[str, ...]:
+    runner = RecordingRunner({("docker", "run"): answer(returncode=7)})
+    assert Docker(runner).shell("sha256:x", ["a", "b"], opening, terminal=terminal) == 7
+    return runner.argvs[0]
+
+
+def test_a_shell_runs_the_command_alone() -> None:
+    assert opened(Opening()) == (
+        *("docker", "run", "--rm", "--init", "--interactive"),
+        *("--entrypoint", "a", "sha256:x", "b"),
+    )
+
+
+def test_a_shell_gets_a_terminal_where_there_is_one() -> None:
+    assert "--tty" in opened(Opening(), terminal=True)
+
+
+def test_a_shell_is_given_what_was_asked_for() -> None:
+    argv = opened(
+        Opening(
+            binds=(Bind(source=Path('/a,"b'), target="/c"),),
+            env={"A": "1 2", "OWN": None},
+            workdir="/w",
+            gpus="2",
+            shared_memory="8g",
+        )
+    )
+
+    assert set(pairwise(argv)) >= {
+        ("--mount", '"type=bind","source=/a,""b","target=/c","readonly"'),
+        ("--env", "A=1 2"),
+        ("--env", "OWN"),
+        ("--workdir", "/w"),
+        ("--gpus", "2"),
+        ("--shm-size", "8g"),
+    }
+    assert "--user" not in argv
+
+
+def test_with_the_home_folder_a_shell_is_the_callers() -> None:
+    home = Bind(source=Path("/data/ann"), target="/home/ann", writable=True)
+
+    argv = opened(Opening(binds=(home,), home="/home/ann", user=(1000, 100)))
+
+    assert set(pairwise(argv)) >= {
+        ("--mount", '"type=bind","source=/data/ann","target=/home/ann"'),
+        ("--user", "1000:100"),
+        ("--env", "HOME=/home/ann"),
+    }
+
+
+def test_several_devices_are_one_value_of_a_list() -> None:
+    assert ("--gpus", '"device=0,2"') in pairwise(opened(Opening(gpus="device=0,2")))

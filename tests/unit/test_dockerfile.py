@@ -453,3 +453,24 @@ def test_any_text_is_read_or_refused(tmp_path_factory: pytest.TempPathFactory, t
 def test_nesting_without_end_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="nested too deeply"):
         images(tmp_path, "FROM " + "${a:-" * 5000)
+
+
+@pytest.mark.parametrize(
+    ("text", "target", "expected"),
+    [
+        ("FROM a AS x\nFROM b\nCOPY --from=x / /", "", "b"),
+        ("FROM a AS x\nFROM x AS y\nFROM c AS z\nFROM y\nCOPY --from=z / /", "", "a"),
+        ("FROM a AS x\nFROM b", "x", "a"),
+        ("FROM a AS x\nFROM scratch\nCOPY --from=x / /", "", "scratch"),
+        ("ARG B=a:1\nFROM $B", "", "a:1"),
+    ],
+)
+def test_an_image_begins_with_one_other_whatever_it_copies(
+    tmp_path: Path, text: str, target: str, expected: str
+) -> None:
+    assert dockerfile(tmp_path, text).base({}, target=target).text == expected
+
+
+def test_arguments_decide_what_it_begins_with(tmp_path: Path) -> None:
+    found = dockerfile(tmp_path, "ARG B=a\nFROM $B AS x\nFROM x")
+    assert found.base({"B": "nvidia/cuda:12.1"}).text == "nvidia/cuda:12.1"

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from sifline.errors import StepFailed
-from sifline.model import Sif, Workspace
+from sifline.model import Image, Sif, Workspace
 from sifline.runner import Context
 from sifline.stages import imagetest
 from tests.unit.recording import RecordingRunner, answer
@@ -66,11 +67,24 @@ def test_report_of_an_earlier_run_is_not_taken_for_this_one(tmp_path: Path) -> N
         runner=RecordingRunner({(): answer(returncode=0)}),
         progress=lambda _: None,
     )
+    tests = tmp_path / "i" / "x" / "tests"
+    tests.mkdir(parents=True)
+    (tests / "test_x.py").touch()
     old = tmp_path / "build" / "reports" / "x.test-apptainer.xml"
     old.parent.mkdir(parents=True)
     old.write_text('<testsuites><testsuite time="1"><testcase name="a"/></testsuite></testsuites>')
     with pytest.raises(StepFailed, match="pytest ended with status 0"):
-        imagetest.imagetest(SUBJECT, [tmp_path / "i" / "x" / "tests"], here, runtime="apptainer")
+        imagetest.imagetest(SUBJECT, [tests], here, runtime="apptainer")
+
+
+def test_a_folder_whose_files_pytest_would_not_take_is_a_failure(tmp_path: Path) -> None:
+    """Beside other folders that hold some nobody would notice."""
+    here = Context(
+        workspace=Workspace(root=tmp_path), runner=RecordingRunner(), progress=lambda _: None
+    )
+    (tmp_path / "check_x.py").touch()
+    with pytest.raises(StepFailed, match="holds no test"):
+        imagetest.imagetest(SUBJECT, [tmp_path], here, runtime="apptainer")
 
 
 def test_all_folders_and_the_sif_are_handed_over() -> None:
@@ -79,3 +93,23 @@ def test_all_folders_and_the_sif_are_handed_over() -> None:
     assert argv[-2:] == ["/i/base/tests", "/i/x/tests"]
     assert argv[argv.index("--sifline-sif") + 1] == "/s/x.sif"
     assert argv[argv.index("--sifline-runtime") + 1] == "apptainer"
+
+
+def test_every_sif_is_held_to_tests_of_our_own_and_an_image_to_its_smoke_commands() -> None:
+    plain = Image(name="x", folder=Path("/i/x"), tag="")
+    smoky = replace(plain, smoke=(("true",),))
+
+    def names(image: Image, runtime: str) -> list[str]:
+        return [path.name for path in imagetest.suites(image, runtime=runtime)]
+
+    assert (names(plain, "docker"), names(plain, "apptainer")) == ([], ["sif"])
+    assert (names(smoky, "docker"), names(smoky, "apptainer")) == (["smoke"], ["sif", "smoke"])
+    assert all(path.is_dir() for path in imagetest.suites(smoky, runtime="apptainer"))
+
+
+def test_what_an_image_promises_is_handed_over() -> None:
+    promises = imagetest.Promises(smoke=(("ls", "a b"),), budget=5, image_size=7)
+    assert promises.words == [
+        *("--sifline-smoke", '[["ls", "a b"]]'),
+        *("--sifline-budget", "5", "--sifline-image-size", "7"),
+    ]

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from sifline.adapters.apptainer import Apptainer, Bind
+from sifline.adapters.apptainer import Apptainer
 from sifline.errors import MissingError, UsageError
+from sifline.model import Bind
 from sifline.signatures import Key
 from sifline.stages import keys
 from tests.unit.recording import RecordingRunner, answer

@@ -70,3 +70,22 @@ def test_no_build_secret_is_left(container: Container) -> None:
 def test_apt_was_left_without_the_settings_of_the_build(container: Container) -> None:
     settings = container.run(["apt-config", "dump", "Acquire::https::CAInfo"])
     assert (settings.returncode, settings.stdout) == (0, "")
+
+
+def test_apt_left_no_cache(container: Container) -> None:
+    found = container.run(
+        [
+            "find",
+            "/var/cache/apt",
+            "-type",
+            "f",
+            "(",
+            "-name",
+            "*.bin",
+            "-o",
+            "-name",
+            "*.deb",
+            ")",
+        ]
+    )
+    assert found.stdout == ""

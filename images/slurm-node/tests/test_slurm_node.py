@@ -79,9 +79,21 @@ def test_jobs_user_is_not_root(container: Container) -> None:
 
 def test_entrypoint_has_help(container: Container) -> None:
     found = container.run(["/usr/local/sbin/entrypoint", "--help"])
-    assert (found.returncode, found.stdout.split()[0]) == (0, "usage:")
+    assert (found.returncode, found.stdout.split()[0], found.stderr) == (0, "usage:", "")
 
 
-def test_entrypoint_refuses_a_count_that_is_none(container: Container) -> None:
-    found = container.run(["/usr/local/sbin/entrypoint"], env={"NODE_GPUS": "two"})
-    assert (found.returncode, found.stderr.split()[0]) == (2, "usage:")
+@pytest.mark.parametrize(
+    ("words", "env", "named"),
+    [
+        ([], {"NODE_GPUS": "two"}, "NODE_GPUS='two'"),
+        (["--gpus"], {}, "'--gpus'"),
+        # What it does as the first process is tested by tests/images/test_container_scripts.py.
+        ([], {"NODE_GPUS": "2"}, "first process"),
+    ],
+)
+def test_entrypoint_names_what_is_wrong(
+    container: Container, words: list[str], env: dict[str, str], named: str
+) -> None:
+    found = container.run(["/usr/local/sbin/entrypoint", *words], env=env)
+    assert (found.returncode, found.stderr.count("\n")) == (2, 1)
+    assert named in found.stderr

@@ -8,14 +8,15 @@ import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from sifline import signatures
-from sifline.engine import LABEL_PURPOSE, need_answer
+from sifline.engine import LABEL_PURPOSE, mount, need_answer
 from sifline.errors import MissingError, SiflineError, StepFailed
+from sifline.model import Bind, Opening
 from sifline.runner import CommandFailed, OnLine, Result, Runner
 from sifline.signatures import Key
 
@@ -87,28 +88,6 @@ _UNPACK = 'exec xargs -0 unsquashfs "$@" < "$0"'
 
 _VERSION = re.compile(r"(\d+)\.\d+\S*")
 _numbers = itertools.count()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Bind:
-    """A host path that is seen at ``target`` inside; files are read-only unless said."""
-
-    source: Path
-    target: str
-    writable: bool = False
-
-    @classmethod
-    def parse(cls, text: str) -> Bind:
-        """Read ``SOURCE[:TARGET[:ro]]``, as the command lines of both engines write it."""
-        source, _, rest = text.partition(":")
-        target, _, mode = rest.partition(":")
-        place = Path(source).expanduser().absolute()
-        return cls(source=place, target=target or str(place), writable=mode != "ro")
-
-    @property
-    def words(self) -> str:
-        """The same for Apptainer."""
-        return f"{self.source}:{self.target}:{'rw' if self.writable else 'ro'}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -363,42 +342,66 @@ class Apptainer:
         binds: Sequence[Bind] = (),
         env: Mapping[str, str] | None = None,
         workdir: str = "",
+        gpus: bool = False,
         check: bool = True,
         timeout: float | None = None,
     ) -> Result:
-        """Run ``argv`` inside ``sif``, apart from the caller's environment and home."""
-        words = ["exec", *self._options(binds, workdir), str(sif), *argv]
+        """Run ``argv`` inside ``sif``, apart from the caller's environment and home.
+
+        :param gpus: hand in all GPUs of the host, which has to have some.
+        """
+        nvidia = ["--nv"] if gpus else []
+        words = ["exec", *self._options(binds, workdir), *nvidia, str(sif), *argv]
         return self._run(
             words,
             binds=[_file(sif), *map(_same, binds)],
             env=self._inside(env or {}),
+            gpus=gpus,
             check=check,
             timeout=timeout,
         )
 
-    def shell_argv(
+    def shell(
         self,
         sif: Path,
         command: Sequence[str],
+        opening: Opening,
         *,
-        binds: Sequence[str] = (),
-        workdir: str = "",
-        gpus: bool = False,
-        terminal: bool = False,
-    ) -> list[str]:
-        """Return the command line that runs ``command`` inside ``sif`` for a person."""
-        parsed = [Bind.parse(text) for text in binds]
-        words = ["exec", *self._options(parsed, workdir), *(["--nv"] if gpus else [])]
-        return self._argv(
+        workdir: str,
+        terminal: bool,
+    ) -> int:
+        """Run ``command`` inside ``sif`` on the user's own terminal; return its exit status.
+
+        :param workdir: where it starts, if ``opening`` does not say.
+        """
+        # At its own path a folder would hide one of the toolbox: its programs, its /etc.
+        places = {
+            bind: bind.source if self.native else Path(f"/sifline/{number}")
+            for number, bind in enumerate(opening.binds)
+        }
+        seen = [replace(bind, source=place) for bind, place in places.items()]
+        words = ["exec", *self._options(seen, opening.workdir or workdir)]
+        home = next((bind for bind in seen if bind.target == opening.home), None)
+        words += ["--home", f"{home.source}:{home.target}"] if home else []
+        words += ["--nv"] if opening.gpus else []
+        # As variables they stand in no list of processes; Apptainer would evaluate their values.
+        env = self._inside({**_visible(opening.gpus), **_values(opening.env)})
+        words += ["--no-eval"] if env else []
+        extra = ["--interactive", *(["--tty"] if terminal else [])]
+        # All of them: numbers count those that the toolbox has.
+        extra += ["--gpus", "all"] if opening.gpus else []
+        for name in env:
+            extra += ["--env", name]
+        argv = self._argv(
             [*words, str(sif), *command],
-            binds=[_file(sif), *map(_same, parsed)],
-            env={},
-            extra=[
-                "--interactive",
-                *(["--tty"] if terminal else []),
-                *(["--gpus", "all"] if gpus else []),
+            binds=[
+                _file(sif),
+                *(replace(bind, target=str(place)) for bind, place in places.items()),
             ],
+            env={},
+            extra=extra,
         )
+        return self._runner.attach(argv, env=env or None)
 
     def inspect(self, sif: Path) -> dict[str, Any]:
         """Return what Apptainer says of ``sif``: labels, environment, run script."""
@@ -586,7 +589,7 @@ class Apptainer:
             # Root would mount as a set-uid program does, with more rights than there are here.
             options.append("--userns")
         for bind in binds:
-            options += ["--bind", bind.words]
+            options += ["--mount", mount(bind)]
         return options + (["--pwd", workdir] if workdir else [])
 
     def _inside(self, env: Mapping[str, str]) -> dict[str, str]:
@@ -641,6 +644,7 @@ class Apptainer:
         env: Mapping[str, str] | None = None,
         workdir: Path | None = None,
         network: bool = True,
+        gpus: bool = False,
         purpose: str = "",
         check: bool = True,
         timeout: float | None = None,
@@ -653,6 +657,7 @@ class Apptainer:
         extra = ["--name", name, "--label", f"{LABEL_PURPOSE}={purpose}"]
         extra += ["--workdir", str(workdir)] if workdir else []
         extra += [] if network else ["--network", "none"]
+        extra += ["--gpus", "all"] if gpus else []
         extra += [] if input is None else ["--interactive"]
         path = None if toolbox else self._own(program)
         argv = self._argv(
@@ -727,12 +732,20 @@ def label_section(labels: Mapping[str, str]) -> list[str]:
     return ["%labels", *(f"    {key} {value}" for key, value in found if value)]
 
 
-def mount(bind: Bind) -> str:
-    """Return a bind for the docker command; its format is CSV, so quotes are doubled."""
-    fields = ["type=bind", f"source={bind.source}", f"target={bind.target}"]
-    fields += [] if bind.writable else ["readonly"]
-    quoted = ['"' + field.replace('"', '""') + '"' for field in fields]
-    return ",".join(quoted)
+def _values(env: Mapping[str, str | None]) -> dict[str, str]:
+    return {name: os.environ[name] if value is None else value for name, value in env.items()}
+
+
+def _visible(gpus: str) -> dict[str, str]:
+    """Return the variables by which CUDA sees those GPUs alone: Apptainer hands in all of them."""
+    if gpus in ("", "all"):
+        return {}
+    _, named, devices = gpus.partition("device=")
+    return {
+        # The order of nvidia-smi and Docker; by itself CUDA puts the fastest first.
+        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
+        "CUDA_VISIBLE_DEVICES": devices if named else ",".join(map(str, range(int(gpus)))),
+    }
 
 
 def _file(path: Path) -> Bind:

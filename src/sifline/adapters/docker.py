@@ -21,9 +21,10 @@ from sifline.engine import (
     exported,
     layers_size,
     load,
+    mount,
 )
 from sifline.errors import StepFailed
-from sifline.model import BuiltImage, Image
+from sifline.model import BuiltImage, Image, Opening
 from sifline.recipe import SHORT, parse
 from sifline.references import normalise
 from sifline.runner import Result, Runner
@@ -203,6 +204,16 @@ class Docker:
         found = docker(self._runner, "image", "inspect", "--format", "{{json .}}", "--", image)
         return dict(json.loads(found.stdout))
 
+    def history(self, image: str) -> tuple[tuple[str, int], ...]:
+        """Return what made an image, the first instruction first, and the bytes that each added.
+
+        The instructions are as the engine remembers them, with words of its own.
+        """
+        show = ("--no-trunc", "--human=false", "--format", "{{json .}}")
+        said = docker(self._runner, "image", "history", *show, "--", image).stdout
+        entries = [json.loads(line) for line in said.splitlines()]
+        return tuple((entry["CreatedBy"], int(entry["Size"])) for entry in reversed(entries))
+
     @staticmethod
     def layers(image: Mapping[str, Any]) -> tuple[Path, ...]:
         """Return the folders in which the engine keeps an image's layers, the last one first.
@@ -314,25 +325,31 @@ class Docker:
         """Return the folder in which the engine keeps all it holds."""
         return docker(self._runner, "info", "--format", "{{.DockerRootDir}}").stdout.strip()
 
-    def shell_argv(
-        self,
-        tag: str,
-        command: Sequence[str],
-        *,
-        volumes: Sequence[str] = (),
-        gpus: str = "",
-        terminal: bool = False,
-    ) -> list[str]:
-        """Return the command line that runs ``command`` in a throw-away container.
+    def shell(
+        self, image: str, command: Sequence[str], opening: Opening, *, terminal: bool
+    ) -> int:
+        """Run ``command`` in a throw-away container on the user's own terminal.
 
-        The command alone, as ``apptainer exec`` does it: no entrypoint stands before it.
+        Return its exit status. The command alone, as ``apptainer exec`` does it: no entrypoint
+        stands before it.
         """
-        argv = ["docker", "run", "--rm", "--interactive", *(["--tty"] if terminal else [])]
-        for volume in volumes:
-            argv += ["--volume", volume]
-        argv += ["--gpus", gpus] if gpus else []
+        # Signals do not end a container's first process unless it asks for that.
+        argv = ["docker", "run", "--rm", "--init", "--interactive"]
+        argv += ["--tty"] if terminal else []
         program, *words = command
-        return [*argv, "--entrypoint", program, tag, *words]
+        for flag, values in (
+            ("--mount", [mount(bind) for bind in opening.binds]),
+            ("--user", [f"{opening.user[0]}:{opening.user[1]}"] if opening.user else []),
+            ("--env", [f"HOME={opening.home}"] if opening.home else []),
+            ("--env", [_variable(name, value) for name, value in opening.env.items()]),
+            ("--workdir", [opening.workdir] if opening.workdir else []),
+            ("--gpus", [_gpus(opening.gpus)] if opening.gpus else []),
+            ("--shm-size", [opening.shared_memory] if opening.shared_memory else []),
+            ("--entrypoint", [program]),
+        ):
+            for value in values:
+                argv += [flag, value]
+        return self._runner.attach([*argv, image, *words])
 
     @staticmethod
     def _build_error(folder: Path, result: Result, log: Path) -> StepFailed:
@@ -402,6 +419,16 @@ def _built(image: Image, entry: EngineImage) -> BuiltImage:
         commit=entry.labels.get(LABEL_COMMIT, ""),
         recipe=parse(entry.labels.get(LABEL_RECIPE, "")),
     )
+
+
+def _variable(name: str, value: str | None) -> str:
+    """Return a variable for the docker command, which takes a name's value from the caller."""
+    return name if value is None else f"{name}={value}"
+
+
+def _gpus(which: str) -> str:
+    """Return GPUs for the docker command: CSV, where a comma between devices ends the field."""
+    return f'"{which}"' if which.startswith("device=") else which
 
 
 def _names(found: Sequence[str] | None) -> tuple[str, ...]:

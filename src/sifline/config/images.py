@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from sifline.config.keys import Choice, Key, Keys, Most, Named, Several, Text, Whole
 from sifline.config.table import Table, read_toml
-from sifline.model import Prepare
+from sifline.model import Prepare, Run
 
 CATEGORIES = ("ml-frameworks", "custom-images", "base-images")
 CATEGORY = "custom-images"
@@ -220,15 +220,6 @@ IMAGE = Keys(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run:
-    """What a container of an image is given by default."""
-
-    gpus: str = ""
-    shared_memory: str = ""
-    binds: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, kw_only=True)
 class Conversion:
     """How a SIF is made; what is not said is left to those who ask."""
 
@@ -253,7 +244,7 @@ class ImageSettings:
     labels: tuple[tuple[str, str], ...] = ()
     foreign_bases: tuple[str, ...] = ()
     prepare: Prepare | None = None
-    run: Run = Run()
+    run: Run = field(default_factory=Run)
     size_budget: int | None = None
     smoke: tuple[tuple[str, ...], ...] = ()
     convert: Conversion = Conversion()

@@ -28,13 +28,22 @@ from sifline.model import (
     TestReport,
     Verb,
 )
-from sifline.pipeline.plans import BUILD, CONVERT, KINDS, MAKE, TOOLBOX, ImagePlans
+from sifline.pipeline.plans import (
+    BUILD,
+    CONVERT,
+    KINDS,
+    MAKE,
+    RUNTIMES,
+    TOOLBOX,
+    ImagePlans,
+)
 from sifline.stages import build, discover
 from sifline.stages.build import Surroundings
 from sifline.stages.discover import tag_of
 
 if TYPE_CHECKING:
     from sifline.config.settings import Setting
+    from sifline.model import Opening
     from sifline.schedule import Outcome
 
 # What one more step may take while others run: it is not started into less.
@@ -187,7 +196,7 @@ class ImagePipeline(ImagePlans):
                 return self._told(
                     convert.convert(before, self._context, force=force, processors=share)
                 )
-            return self._test(name, before, step.verb)
+            return self._test(name, before, step.verb, size=got[f"{Verb.BUILD.value} {name}"].size)
 
     def _told(self, made: Sif) -> Sif:
         """Say what people should know of the making of a SIF, in lines that stay."""
@@ -209,18 +218,30 @@ class ImagePipeline(ImagePlans):
             "cores": step.image.sif.processors or share,
         }
 
-    def _test(self, name: str, subject: BuiltImage | Sif, verb: Verb) -> TestReport:
-        """Run the tests and remember that they passed; one run of them at a time."""
+    def _test(self, name: str, subject: BuiltImage | Sif, verb: Verb, *, size: int) -> TestReport:
+        """Run the tests and remember that they passed; one run of them at a time.
+
+        :param size: of the image in the engine, in bytes.
+        """
         from sifline.stages import imagetest
 
-        runtime = "docker" if verb is Verb.TEST else "apptainer"
         lock = self._workspace.build / "locks" / f"{name}.{KINDS[verb]}.lock"
         with records.locked(lock, self._context):
             place, key = self._workspace.record(name, KINDS[verb]), self._test_key(name, subject)
+            options = self.images[name].sif
+            budget = (options.budget or 0) if options.over_budget == "error" else 0
             # Whatever passed before: what counts is how it ends now.
             place.unlink(missing_ok=True)
             report = imagetest.imagetest(
-                subject, self._test_folders(name), self._context, runtime=runtime
+                subject,
+                self._test_folders(name, subject),
+                self._context,
+                runtime=RUNTIMES[verb],
+                promises=imagetest.Promises(
+                    smoke=self.images[name].smoke,
+                    budget=budget,
+                    image_size=size,
+                ),
             )
             if key == self._test_key(name, subject):  # else the tests changed while they ran
                 records.write(place, {"key": key, "report": vars(report)})
@@ -312,40 +333,55 @@ class ImagePipeline(ImagePlans):
     def shell(
         self,
         name: str,
+        command: Sequence[str],
         *,
         sif: bool,
         mount_home: bool,
         volumes: Sequence[str],
         gpus: str,
-        command: Sequence[str],
+        workdir: str,
+        env: Sequence[str],
     ) -> int:
         """Open ``name`` on the user's terminal; return the exit status."""
-        for volume in volumes:
-            if ":" not in volume:
-                raise UsageError(f"--volume {volume!r}: takes SOURCE:TARGET")
-        binds = [*volumes, *([f"{Path.home()}:{Path.home()}"] if mount_home else [])]
-        wanted = list(command) or ["/bin/sh", "-l"]
-        if sif:
-            from sifline import sif as siffile
+        from sifline.stages import shell
 
-            if self._need_toolbox():
-                self.build([TOOLBOX])
-            (made,) = self.convert([name])
-            argv = self._apptainer.shell_argv(
-                made.path,
-                wanted,
-                binds=binds,
-                # As Docker does; Apptainer by itself goes by where it was called.
-                workdir=siffile.workdir(siffile.read(made.path)),
-                gpus=bool(gpus),
-                terminal=sys.stdin.isatty(),
-            )
-        else:
-            (built,) = self.build([name])
-            argv = Docker(self._context.runner).shell_argv(
-                built.image_id, wanted, volumes=binds, gpus=gpus, terminal=sys.stdin.isatty()
-            )
-        return self._context.runner.attach(argv)
+        self._known([name])
+        asked = shell.Asked(
+            mount_home=mount_home, volumes=volumes, gpus=gpus, workdir=workdir, env=env
+        )
+        opening = shell.opening(self.images[name], asked, shell.Caller.here())
+        wanted = shell.command(command)
+        # Where the output is no terminal's, a terminal would write other line ends into it.
+        terminal = sys.stdin.isatty() and sys.stdout.isatty()
+        opened = self._open_sif if sif else self._open_image
+        return opened(name, wanted, opening, terminal=terminal)
+
+    def _open_image(
+        self, name: str, command: Sequence[str], opening: Opening, *, terminal: bool
+    ) -> int:
+        (built,) = self.build([name])
+        self._tell(opening)
+        engine = Docker(self._context.runner)
+        return engine.shell(built.image_id, command, opening, terminal=terminal)
+
+    def _open_sif(
+        self, name: str, command: Sequence[str], opening: Opening, *, terminal: bool
+    ) -> int:
+        from sifline import sif as siffile
+
+        if self._need_toolbox():
+            self.build([TOOLBOX])
+        (made,) = self.convert([name])
+        self._tell(opening)
+        # As Docker does; Apptainer by itself goes by where it was called.
+        workdir = siffile.workdir(siffile.read(made.path))
+        return self._apptainer.shell(
+            made.path, command, opening, workdir=workdir, terminal=terminal
+        )
+
+    def _tell(self, opening: Opening) -> None:
+        for note in opening.notes:
+            self._show.line(note)
 
     def clean(
         self,

@@ -40,7 +40,8 @@ CONVERT = (Verb.BUILD, Verb.CONVERT)
 TEST_SIF = (Verb.BUILD, Verb.CONVERT, Verb.TEST_SIF)
 WITH_APPTAINER = (Verb.CONVERT, Verb.TEST_SIF)
 METHODS = ("stream", "apptainer")
-KINDS = {Verb.TEST: "test-docker", Verb.TEST_SIF: "test-apptainer"}
+RUNTIMES = {Verb.TEST: "docker", Verb.TEST_SIF: "apptainer"}
+KINDS = {verb: f"test-{runtime}" for verb, runtime in RUNTIMES.items()}
 REPORT = {field.name for field in fields(TestReport)}
 MAKE = (Verb.BUILD, Verb.TEST, Verb.CONVERT, Verb.TEST_SIF)
 
@@ -239,13 +240,23 @@ class ImagePlans:
     def _test_key(self, name: str, subject: BuiltImage | Sif) -> dict[str, Any]:
         return {
             "subject": subject.sha256 if isinstance(subject, Sif) else subject.image_id,
-            "tests": [digest(folder) for folder in self._test_folders(name)],
+            "tests": [digest(folder) for folder in self._test_folders(name, subject)],
+            "smoke": [list(words) for words in self.images[name].smoke],
         }
 
-    def _test_folders(self, name: str) -> list[Path]:
-        """The tests of the image and of all that it is built on, parents first."""
-        folders = (self.images[item].folder / "tests" for item in plan.order(self.images, [name]))
-        return [folder for folder in folders if folder.is_dir()]
+    def _test_folders(self, name: str, subject: BuiltImage | Sif) -> list[Path]:
+        """Our own tests, then those of what the image begins with, the image's at last.
+
+        Not those of images that only files are taken from: it does not promise what they do.
+        """
+        from sifline.stages import imagetest
+
+        runtime = RUNTIMES[Verb.TEST_SIF if isinstance(subject, Sif) else Verb.TEST]
+        own, folders = imagetest.suites(self.images[name], runtime=runtime), list[Path]()
+        while name:
+            folders.append(self.images[name].folder / "tests")
+            name = self.images[name].base
+        return [*own, *(folder for folder in reversed(folders) if folder.is_dir())]
 
     def _kept(self, step: Step) -> Any:
         """What a step that is not needed would give: what is there."""

@@ -15,9 +15,11 @@ from sifline.pipeline.images import ImagePipeline
 from sifline.pipeline.plans import TOOLBOX
 
 if TYPE_CHECKING:
+    from sifline.compatibility import Compatibility
     from sifline.contents import Difference
     from sifline.passphrase import Passphrase
     from sifline.signatures import Signed, Verified
+    from sifline.sizes import Report
     from sifline.stages.inventory import Bill
 
 SIF_ENDING = ".sif"
@@ -91,6 +93,39 @@ class SifPipeline(ImagePipeline):
                 fact["sif"] = convert.info(path, self._context)
             facts.append(fact)
         return facts
+
+    def sizes_of(self, files: Sequence[Path]) -> tuple[Report, ...]:
+        """Return what takes the space in each SIF file."""
+        from sifline.stages import sizes
+
+        done = []
+        for path in files:
+            with self._show.step(f"sizes {path}"):
+                done.append(sizes.of_sif(path, self._context))
+        return tuple(done)
+
+    def sizes(self, names: Sequence[str]) -> tuple[Report, ...]:
+        """Return what takes the space in each image, as it is in the engine, beside its SIF."""
+        from sifline.stages import convert, sizes
+
+        held_images = self._held(self._known(names), Docker(self._context.runner).all()).images
+        built = [held_images[name][0] for name in names if held_images[name]]
+        missing = [name for name in names if not held_images[name]]
+        if missing and not built:
+            raise _not_held(missing[0])
+        done = []
+        for item in built:
+            name = item.image.name
+            with self._show.step(f"sizes {name}"):
+                path, size, notes = self._workspace.sif(name), None, []
+                if path.is_file():
+                    size = path.stat().st_size
+                    why = convert.stale(name, item, self._workspace)
+                    notes = [f"{why}; run invoke convert.{name}"] if why else []
+                done.append(sizes.of_image(item, self._context, sif_size=size, notes=notes))
+        for name in missing:
+            self._show.line(f"{name} is left out: {_not_held(name).message}")
+        return tuple(done)
 
     def convert_source(self, source: str, name: str) -> Sif:
         """Convert an image of a registry or an archive, or what a definition file says.
@@ -170,6 +205,32 @@ class SifPipeline(ImagePipeline):
 
         if target and len(subjects) != 1:
             raise UsageError("--output takes one bill; name one image or SIF, or leave it out")
+        done = []
+        for item, subject in self._subjects(subjects, sif=sif):
+            with self._show.step(f"sbom {item}"):
+                done.append(inventory.write_sbom(subject, self._context, target=target))
+        return tuple(done)
+
+    def compat(
+        self, subjects: Sequence[str | Path], *, sif: bool
+    ) -> tuple[tuple[str, Compatibility], ...]:
+        """Return what images, made where needed, or SIF files need of hosts and clusters.
+
+        :param sif: of the images' SIFs.
+        """
+        from sifline.stages import inventory
+
+        done = []
+        for item, subject in self._subjects(subjects, sif=sif):
+            with self._show.step(f"compat {item}"):
+                name = item.stem if isinstance(item, Path) else item
+                done.append((name, inventory.needs(subject, self._context)))
+        return tuple(done)
+
+    def _subjects(
+        self, subjects: Sequence[str | Path], *, sif: bool
+    ) -> tuple[tuple[str | Path, BuiltImage | Path], ...]:
+        """Return SIF files as they are, and of images what was made: the image, or its SIF."""
         names = [item for item in subjects if isinstance(item, str)]
         if sif and len(names) < len(subjects):
             raise UsageError("--sif is for images: a SIF file is a SIF in any case")
@@ -178,12 +239,7 @@ class SifPipeline(ImagePipeline):
             found = {made.name: made.path for made in self.convert(names)}
         elif names:
             found = {built.image.name: built for built in self.build(names)}
-        done = []
-        for item in subjects:
-            subject = found[item] if isinstance(item, str) else item
-            with self._show.step(f"sbom {item}"):
-                done.append(inventory.write_sbom(subject, self._context, target=target))
-        return tuple(done)
+        return tuple((item, found[item] if isinstance(item, str) else item) for item in subjects)
 
     def diff(self, name: str, *, against: str) -> Difference:
         """Compare an image, as it is in the engine, with an older version, or with another.
@@ -194,7 +250,7 @@ class SifPipeline(ImagePipeline):
         self._known([name])
         held = self._held([name], Docker(self._context.runner).all()).images[name]
         if not held:
-            raise MissingError(f"the engine holds no {name} yet; run invoke build.{name}")
+            raise _not_held(name)
         return self._difference(_other(name, against, held), held[0])
 
     def diff_of(self, files: Sequence[Path]) -> Difference:
@@ -207,6 +263,10 @@ class SifPipeline(ImagePipeline):
 
         with self._show.step("diff"):
             return inventory.diff(old, new, self._context)
+
+
+def _not_held(name: str) -> MissingError:
+    return MissingError(f"the engine holds no {name} yet; run invoke build.{name}")
 
 
 def _other(name: str, against: str, held: Sequence[BuiltImage]) -> Path | BuiltImage | str:

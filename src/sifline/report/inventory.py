@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from sifline.compatibility import Compatibility
 from sifline.contents import Change, Difference, Side
 from sifline.report.tables import megabytes, short, table
 from sifline.stages.inventory import Bill
@@ -54,6 +55,36 @@ def bill_values(items: Sequence[Bill]) -> list[dict[str, Any]]:
         }
         for item in items
     ]
+
+
+def compatibility(items: Sequence[tuple[str, Compatibility]]) -> str:
+    """Return what each image needs and brings, a line for each kind that it has."""
+    return "\n\n".join("\n".join(_needs(name, found)) for name, found in items)
+
+
+def compatibility_values(items: Sequence[tuple[str, Compatibility]]) -> list[dict[str, Any]]:
+    """Return the same for JSON."""
+    return [{"name": name, **asdict(found)} for name, found in items]
+
+
+def _needs(name: str, found: Compatibility) -> Iterator[str]:
+    driver = found.least_driver or "unknown here; see NVIDIA's release notes"
+    told = {
+        "architecture": found.architecture,
+        "C library": found.libc,
+        "MPI": ", ".join(found.mpi),
+        "PMIx": ", ".join(found.pmix),
+        "CUDA run time": ", ".join(found.cuda),
+        "NVIDIA driver": f"at least {driver}" if found.cuda else "",
+        "NCCL": ", ".join(found.nccl),
+        "Python": ", ".join(found.python),
+        **found.frameworks,
+    }
+    yield name
+    width = max(map(len, told))
+    for kind, text in told.items():
+        if text:
+            yield f"  {kind.ljust(width)}  {text}"
 
 
 def difference(found: Difference) -> str:

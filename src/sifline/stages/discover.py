@@ -108,11 +108,13 @@ def _image(folder: Path, known: tuple[str, ...], site: Site, flags: Mapping[str,
         _source(reference, folder, known, settings.foreign_bases, site)
         for reference in dockerfile.references(given, target=settings.target)
     ]
+    begin = dockerfile.base(given, target=settings.target).text
     return Image(
         name=folder.name,
         folder=folder,
         tag=tag_of(folder.name),
         sources=tuple(sources),
+        base=next((item.image for item in sources if item.written == begin), ""),
         description=settings.description,
         build_args=tuple(given.items()),
         target=settings.target,
@@ -121,6 +123,8 @@ def _image(folder: Path, known: tuple[str, ...], site: Site, flags: Mapping[str,
         frontend=dockerfile.frontend,
         prepare=prepare and replace(prepare, sources=site.sources(prepare.suite)),
         category=settings.category,
+        run=settings.run,
+        smoke=settings.smoke,
     )
 
 

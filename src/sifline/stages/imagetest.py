@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
 from xml.etree import ElementTree
 
 from sifline.errors import StepFailed
-from sifline.model import BuiltImage, Progress, Sif, TestReport
+from sifline.model import BuiltImage, Image, Progress, Sif, TestReport
 from sifline.runner import Context, Result
 
 # pytest's exit statuses: https://docs.pytest.org/en/stable/reference/exit-codes.html
 PASSED, FAILED, NONE_COLLECTED = 0, 1, 5
 NAMED_FAILURES = 5
+APPTAINER = "apptainer"
+# What pytest takes for a file of tests.
+TESTS = ("test_*.py", "*_test.py")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,12 +34,41 @@ class Outcome:
     seconds: float
 
 
+@dataclass(frozen=True, kw_only=True)
+class Promises:
+    """What tests of sifline's own hold an image to; sizes in bytes, 0 where there is none."""
+
+    smoke: tuple[tuple[str, ...], ...] = ()
+    budget: int = 0
+    image_size: int = 0
+
+    @property
+    def words(self) -> list[str]:
+        """The options by which the tests hear of them."""
+        return [
+            *("--sifline-smoke", json.dumps(self.smoke)),
+            *("--sifline-budget", str(self.budget)),
+            *("--sifline-image-size", str(self.image_size)),
+        ]
+
+
+NOTHING_PROMISED = Promises()
+
+
+def suites(image: Image, *, runtime: str) -> list[Path]:
+    """Return the folders of those of sifline's own tests that the image is to pass."""
+    folder = Path(str(resources.files("sifline") / "suites"))
+    names = [*(["sif"] if runtime == APPTAINER else []), *(["smoke"] if image.smoke else [])]
+    return [folder / name for name in names]
+
+
 def imagetest(
     subject: BuiltImage | Sif,
     test_folders: Sequence[Path],
     context: Context,
     *,
     runtime: str,
+    promises: Promises = NOTHING_PROMISED,
 ) -> TestReport:
     """Run the tests in ``test_folders``, the image's own and its parents', on ``subject``.
 
@@ -45,6 +79,9 @@ def imagetest(
     name = subject.name if isinstance(subject, Sif) else subject.image.name
     if not test_folders:
         return TestReport(name=name, runtime=runtime, passed=0, failed=0, skipped=0, seconds=0.0)
+    for folder in test_folders:
+        if not any(found for pattern in TESTS for found in folder.rglob(pattern)):
+            raise _holds_none(name, folder)
     space = context.workspace
     junit = space.build / "reports" / f"{name}.test-{runtime}.xml"
     log = space.logs / f"{name}.test-{runtime}.log"
@@ -52,11 +89,12 @@ def imagetest(
     for old in (junit, log):
         old.unlink(missing_ok=True)
     result = context.runner.run(
-        argv(subject, name, test_folders, runtime, junit),
+        [*argv(subject, name, test_folders, runtime, junit), *promises.words],
         check=False,
         cwd=space.root,
         # Its reaper is an image from a hub; the containers end by themselves.
-        env={"TESTCONTAINERS_RYUK_DISABLED": "true"},
+        # Byte code in their folders would count as another version of the tests.
+        env={"TESTCONTAINERS_RYUK_DISABLED": "true", "PYTHONDONTWRITEBYTECODE": "1"},
         log=log,
         on_line=lambda line: _tell(line, context.progress),
     )
@@ -82,7 +120,7 @@ def argv(
         where = ["--sifline-ref", subject.image_id]
     return [
         *(sys.executable, "-m", "pytest", "--verbose"),
-        *("-c", os.devnull, "--rootdir", str(folders[0].parent.parent)),
+        *("-c", os.devnull, "--rootdir", str(folders[-1].parent.parent)),
         # Two images may both have a test_image.py.
         *("--import-mode", "importlib", "-p", "no:cacheprovider"),
         *("--sifline-runtime", runtime, "--sifline-image", name, *where),
@@ -97,9 +135,7 @@ def judge(name: str, result: Result, junit: Path, log: Path) -> Outcome:
     :raises StepFailed: unless at least one test was run or skipped, and none failed.
     """
     if result.returncode == NONE_COLLECTED:
-        raise StepFailed(
-            f"testing {name}: its tests folder holds no test; add test_*.py or remove the folder"
-        )
+        raise _holds_none(name)
     if result.returncode not in (PASSED, FAILED) or not junit.is_file():
         raise StepFailed(
             f"testing {name}: pytest ended with status {result.returncode};"
@@ -145,3 +181,8 @@ def _tell(line: str, progress: Progress) -> None:
     name, _, status = rest.partition(" ")
     if mark and status.split():
         progress(f"{name}: {status.split()[0].lower()}")
+
+
+def _holds_none(name: str, folder: Path | None = None) -> StepFailed:
+    which = f"{folder}" if folder else "its tests folder"
+    return StepFailed(f"testing {name}: {which} holds no test; add test_*.py or remove the folder")

@@ -1,23 +1,20 @@
 """Inventory: what an image or a SIF holds, its bill of materials, and how two of them differ.
 
-Nothing of an image is run. A SIF is listed first, and then only the files that tell of packages
-are unpacked; of an image in the engine they are picked out of the stream of its file system.
+Nothing of an image is run. A SIF is listed first, and then only the files that tell something are
+unpacked; of an image in the engine they are picked out of the stream of its file system.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from sifline import contents, excerpt, packages, records, sbom, sif, sifrecords
+from sifline import compatibility, contents, excerpt, packages, records, sbom, sif, sifrecords
 from sifline.adapters.apptainer import Apptainer
 from sifline.adapters.docker import (
     LABEL_COMMIT,
@@ -27,11 +24,13 @@ from sifline.adapters.docker import (
     version_tag,
 )
 from sifline.buildcontext import file_digest
+from sifline.compatibility import Compatibility
 from sifline.contents import Contents, Difference, Settings
-from sifline.errors import MissingError, SiflineError, StepFailed, UsageError
+from sifline.errors import MissingError, StepFailed, UsageError
 from sifline.excerpt import Excerpt
 from sifline.model import BuiltImage, Workspace
 from sifline.runner import CommandFailed, Context
+from sifline.scratch import scratch_folder
 
 IMAGE, SIF = "image", "sif"
 # A SIF, or an image in the engine: one of ours, or its tag or id.
@@ -76,6 +75,23 @@ def diff(old: Subject, new: Subject, context: Context) -> Difference:
     return contents.compare(look(old, context), look(new, context))
 
 
+def needs(subject: Path | BuiltImage, context: Context) -> Compatibility:
+    """Return what ``subject`` needs of hosts and clusters; see ``write_sbom``.
+
+    An image of the engine is read once: what has its id never changes.
+    """
+    if isinstance(subject, Path):
+        return look(subject, context).compatibility
+    kept = (
+        context.workspace.caches / "compatibility" / f"{subject.image_id.rpartition(':')[2]}.json"
+    )
+    if known := compatibility.restored(records.read(kept) or {}):
+        return known
+    found = look(subject, context).compatibility
+    records.write(kept, compatibility.kept(found))
+    return found
+
+
 def look(subject: Subject, context: Context) -> Contents:
     """Return what ``subject`` holds and how it is started; see ``write_sbom``."""
     if isinstance(subject, Path):
@@ -91,15 +107,16 @@ def _of_sif(path: Path, context: Context) -> Contents:
     target, labels = path.resolve(), sif.labels(file)
     offset = sif.system(file).offset
     started = settings(file)
-    with _scratch(str(target), context) as scratch:
+    with scratch_folder("inventory", str(target), context) as scratch:
         context.progress("reading the SIF")
         try:
-            found = _unpacked(target, offset, scratch, Apptainer(context.runner))
+            picked = _unpacked(target, offset, scratch, Apptainer(context.runner))
         except CommandFailed as error:
             raise StepFailed(
                 f"{path}: its file system cannot be read; is it damaged? Convert it again",
                 details=error.details,
             ) from None
+    found = _found(picked)
     return Contents(
         name=path.stem,
         kind=SIF,
@@ -110,8 +127,9 @@ def _of_sif(path: Path, context: Context) -> Contents:
         image_id=labels.get(f"{_LABEL}image-id", ""),
         fingerprint=labels.get(f"{_LABEL}fingerprint", ""),
         commit=labels.get(f"{_LABEL}commit", ""),
-        found=_found(found),
+        found=found,
         settings=started,
+        compatibility=_compatible(picked, found, file.architecture),
     )
 
 
@@ -119,7 +137,7 @@ def _unpacked(path: Path, offset: int, scratch: Path, apptainer: Apptainer) -> E
     """Unpack the wanted files of the squashfs into ``scratch`` and read them."""
     listing, names, tree = (scratch / name for name in ("listing", "names", "tree"))
     apptainer.list_files(path, offset, listing, purpose=str(scratch))
-    listed = excerpt.listed(listing.read_bytes(), packages.wanted)
+    listed = excerpt.listed(listing.read_bytes(), _wanted)
     if listed.files:
         names.write_bytes(excerpt.patterns(listed.files))
         apptainer.unpack(path, offset, names, tree, purpose=str(scratch))
@@ -161,14 +179,15 @@ def _of_image(subject: BuiltImage | str, context: Context) -> Contents:
     image = _inspected(engine, reference)
     identity = str(image["Id"])
     config: Mapping[str, Any] = image.get("Config") or {}
-    with _scratch(identity, context) as scratch:
+    with scratch_folder("inventory", identity, context) as scratch:
         context.progress("reading the image's files")
         with (
             engine.exported(identity, purpose=str(scratch)) as connection,
             connection.makefile("rb") as stream,
         ):
-            found = excerpt.of_tar(stream, packages.wanted, check=context.runner.check)
+            picked = excerpt.of_tar(stream, _wanted, check=context.runner.check)
     name, mark, commit = _origin(subject, image)
+    found = _found(picked)
     return Contents(
         name=name,
         kind=IMAGE,
@@ -179,8 +198,9 @@ def _of_image(subject: BuiltImage | str, context: Context) -> Contents:
         image_id=identity,
         fingerprint=mark,
         commit=commit,
-        found=_found(found),
+        found=found,
         settings=contents.of_config(config),
+        compatibility=_compatible(picked, found, str(image.get("Architecture") or "")),
     )
 
 
@@ -219,38 +239,20 @@ def _seconds(created: str) -> int:
 # For both
 
 
+def _wanted(path: str) -> bool:
+    return packages.wanted(path) or compatibility.wanted(path)
+
+
+def _compatible(picked: Excerpt, found: packages.Found, architecture: str) -> Compatibility:
+    return compatibility.read(picked.files, picked.unread, found, architecture=architecture)
+
+
 def _found(picked: Excerpt) -> packages.Found:
     """Return the packages; what could not be picked counts with what was not understood."""
     found = packages.read(picked.files)
-    unread = (packages.printable(path) for path in picked.unread)
+    unread = (packages.printable(path) for path in picked.unread if packages.wanted(path))
     lost = (path for path in unread if path not in packages.OS_RELEASE)
     return replace(found, broken=tuple(sorted({*found.broken, *lost})))
-
-
-@contextmanager
-def _scratch(subject: str, context: Context) -> Iterator[Path]:
-    """Yield an empty folder that is gone afterwards; one run at a time looks at a subject.
-
-    So what carries its name is of a killed run: a folder, and maybe a container.
-    """
-    name = f"inventory-{hashlib.sha256(os.fsencode(subject)).hexdigest()[:16]}"
-    space = context.workspace
-    folder = space.build / "tmp" / name
-    with records.locked(space.build / "locks" / f"{name}.lock", context):
-        if folder.exists():
-            with suppress(SiflineError):  # without an engine there is no container
-                Apptainer(context.runner).stop_builds(folder)
-            excerpt.remove(folder)
-        try:
-            folder.mkdir(parents=True)
-            yield folder
-        except OSError as error:
-            raise StepFailed(
-                f"{error.filename or folder}: {error.strerror}; make room in {space.build}, or"
-                " mend it"
-            ) from None
-        finally:
-            excerpt.remove(folder)
 
 
 def _file_name(name: str) -> str:

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sifline import signatures
-from sifline.adapters.apptainer import Apptainer, Bind
+from sifline.adapters.apptainer import Apptainer
 from sifline.errors import StepFailed, UsageError, did_you_mean
+from sifline.model import Bind
 from sifline.passphrase import Passphrase
 from sifline.runner import Context
 

@@ -35,6 +35,7 @@ DRY = frozenset(
             images.clean,
             images.info,
             images.diff,
+            images.sizes,
         ),
         *(cluster.status, project.doctor, project.completion),
     }

@@ -220,7 +220,8 @@ VALUES: Mapping[str, Find] = {
     "check": lambda root, here, half: _checks(here.given.get("suite", "")),
     "cluster": lambda root, here, half: _clusters(root),
     "format": lambda root, here, half: _words(images.GRAPH_FORMATS),
-    "gpus": lambda root, here, half: _words(["all"]),
+    "env": lambda root, here, half: _words(sorted(os.environ)),
+    "gpus": lambda root, here, half: _words(["all", "none"]),
     "invoke help": lambda root, here, half: _tasks(half, root),
     "invoke list": lambda root, here, half: _words(
         [*(flags.called(verb) for verb in images.VERBS), "cluster"]

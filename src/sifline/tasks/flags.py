@@ -21,10 +21,11 @@ HELP = {
     "cluster": "a cluster of clusters/, a standing virtual one, or a path to its file",
     "compression": "how the squashfs is compressed: zstd or gzip",
     "docker": "remove the Docker images",
+    "env": "a variable, as NAME=value, or NAME for the value that you have; may be repeated",
     "file": "the cluster file to bring up",
     "force": "even where nothing changed",
     "format": "text, dot, mermaid or svg; default: by the ending of --output",
-    "gpus": "GPUs to hand in: all, or a number",
+    "gpus": "GPUs to hand in: all, a number, device=0,2 or none; default: as image.toml says",
     "jobs": "how many steps run at once; default: one per core",
     "json": "print JSON",
     "keep_going": "after a failed step, go on with what does not depend on it",
@@ -32,7 +33,7 @@ HELP = {
     "level": "level of the compression: 1 is quick, the highest (zstd 22, gzip 9) small",
     "list": "print the suites and their checks, run none",
     "method": "stream (fast) or apptainer (its own build); default: the first that can be",
-    "mount_home": "bind your home folder",
+    "mount_home": "bind your home folder, and be who you are",
     "name": "the name of the virtual cluster",
     "node": "the node to open, such as controller or compute-01",
     "older_than": "only what is older, such as 12h or 7d",
@@ -54,7 +55,8 @@ HELP = {
     "suite": "one suite, or several with commas",
     "unused": "only what is not at hand: older versions and, with --all, what has no folder now",
     "user": "who to be inside",
-    "volume": "bind a folder, as SOURCE:TARGET; may be repeated",
+    "volume": "bind a folder, as SOURCE:TARGET or SOURCE:TARGET:ro; may be repeated",
+    "workdir": "the folder in the container to start in",
 }
 SINGLE = (*cluster.TOP, *project.TOP)
 ALL = inspect.Parameter("all", inspect.Parameter.KEYWORD_ONLY, default=False)

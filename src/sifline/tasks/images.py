@@ -165,6 +165,18 @@ def sbom(
 
 
 @options(*SEEING)
+def compat(
+    run: Run, images: Sequence[str | Path], *, sif: bool = False, json: bool = False
+) -> None:
+    """Tell what an image or a SIF needs: driver, PMIx, architecture; read from its own files."""
+    from sifline.report import inventory, tables
+
+    found = run.pipeline.compat(images, sif=sif)
+    values = inventory.compatibility_values(found)
+    run.print(tables.dump(values) if json else inventory.compatibility(found))
+
+
+@options(*SEEING)
 def diff(run: Run, images: Sequence[str | Path], *, against: str = "", json: bool = False) -> None:
     """Compare an image with its version before, or another, or two SIF files, old one first."""
     from sifline.report import inventory, tables
@@ -180,6 +192,18 @@ def diff(run: Run, images: Sequence[str | Path], *, against: str = "", json: boo
 
 
 @options(*SEEING)
+def sizes(run: Run, images: Sequence[str | Path], *, json: bool = False) -> None:
+    """Print what takes the space in an image or a SIF file; nothing of it is run."""
+    from sifline.report import sizes as report
+    from sifline.report import tables
+
+    files = [item for item in images if isinstance(item, Path)]
+    names = [item for item in images if isinstance(item, str)]
+    found = run.pipeline.sizes_of(files) if files else run.pipeline.sizes(names)
+    run.print(tables.dump(report.values(found)) if json else report.sizes(found))
+
+
+@options(*SEEING)
 def shell(
     run: Run,
     images: Sequence[str],
@@ -188,17 +212,21 @@ def shell(
     mount_home: bool = False,
     volume: Sequence[str] = (),
     gpus: str = "",
+    workdir: str = "",
+    env: Sequence[str] = (),
 ) -> None:
     """Open a shell in the image, or run the command that stands after --."""
     if len(images) != 1:
         raise UsageError("shell opens one image: say shell.<image>")
     code = run.pipeline.shell(
         images[0],
+        run.command,
         sif=sif,
         mount_home=mount_home,
         volumes=volume,
         gpus=gpus,
-        command=run.command,
+        workdir=workdir,
+        env=env,
     )
     run.end(code)
 
@@ -306,10 +334,18 @@ def _carry_out(
 # Over all images even without --all: they change nothing and take no time.
 LOOKING = (status, explain, graph, config)
 # How many SIF files a verb may be about instead.
-FILED: dict[Body, int] = {info: 1, sign: 1, verify_signature: 1, sbom: 1, diff: 2}
+FILED: dict[Body, int] = {
+    info: 1,
+    sign: 1,
+    verify_signature: 1,
+    sbom: 1,
+    compat: 1,
+    sizes: 1,
+    diff: 2,
+}
 # Flags that a verb has only without an image.
 ALONE: dict[Body, tuple[str, ...]] = {convert: ("source", "sif_name")}
 VERBS = (
     *(build, test, convert, make, sign, verify_signature, deploy),
-    *(info, sbom, diff, shell, clean, status, explain, graph, config),
+    *(info, sbom, compat, diff, sizes, shell, clean, status, explain, graph, config),
 )

@@ -89,11 +89,14 @@ class Run:
 
     @staticmethod
     def end(status: int) -> None:
-        """Pass on the exit status of a program that had the terminal."""
+        """Pass on the exit status of a program that had the terminal.
+
+        One that a signal ended has a negative number; shells say 128 and that of the signal.
+        """
         from invoke.exceptions import Exit
 
         if status:
-            raise Exit(code=status)
+            raise Exit(code=status if status > 0 else 128 - status)
 
 
 def guarded(body: Callable[[], None], *, debug: bool) -> None:

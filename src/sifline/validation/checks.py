@@ -156,9 +156,10 @@ def known() -> tuple[Check, ...]:
         infrastructure,
         mpi_job,
         registry,
+        training_job,
     )
 
-    modules = (infrastructure, gpu_resources, cgroup_isolation, registry, mpi_job)
+    modules = (infrastructure, gpu_resources, cgroup_isolation, registry, mpi_job, training_job)
     suites, phases = [module.SUITE for module in modules], list(Phase)
     return tuple(
         sorted(

@@ -35,7 +35,7 @@ def four_ranks_on_two_nodes(probe: Probe) -> str:
     """Four ranks on two nodes add up their numbers, each inside the deployed image."""
     if len(probe.cluster.compute) < NODES:
         raise CheckSkipped(f"the cluster has fewer than {NODES} compute nodes")
-    paths = deployed(probe)
+    paths = deployed(probe, IMAGE)
     result = probe.slurm.srun(
         ["apptainer", "exec", paths[0], "hello-mpi"],
         options=[f"--nodes={NODES}", f"--ntasks={RANKS}", "--mpi=pmix"],
@@ -46,11 +46,11 @@ def four_ranks_on_two_nodes(probe: Probe) -> str:
     return judge(read_ranks(result.stdout), paths, hosts)
 
 
-def deployed(probe: Probe) -> tuple[str, ...]:
-    """Return the path of the image on the compute nodes, and the file it leads to."""
+def deployed(probe: Probe, image: str) -> tuple[str, ...]:
+    """Return the path of ``image`` on the compute nodes, and the file it leads to."""
     held = probe.holdings()
     for entry in held[probe.cluster.controller.name]["images"].values():
-        if entry["name"] == IMAGE:
+        if entry["name"] == image:
             missing = [
                 node.name
                 for node in probe.cluster.compute
@@ -64,7 +64,7 @@ def deployed(probe: Probe) -> tuple[str, ...]:
             argv = ["readlink", "--canonicalize", entry["path"]]
             found = probe.run(probe.cluster.compute[0], argv).stdout.strip()
             return entry["path"], found
-    raise CheckSkipped(f"{IMAGE} is not deployed; invoke deploy.{IMAGE}")
+    raise CheckSkipped(f"{image} is not deployed; invoke deploy.{image}")
 
 
 def host_os(probe: Probe, node: Node) -> str:

@@ -1,0 +1,199 @@
+"""What an image needs of the hosts and the cluster it runs on, told from its own files.
+
+Sources: the C library, Open MPI and OpenPMIx carry their releases as texts; CUDA's libraries have
+theirs in file names and packages. Least drivers: "CUDA Toolkit and Corresponding Driver Versions"
+of NVIDIA's release notes, by CUDA's minor version compatibility.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from sifline.packages import Found, Package
+
+# To be raised when the same files would be told another way.
+_FORMAT = 2
+# By the major release of the CUDA run time.
+LEAST_DRIVERS = {11: "450.80.02", 12: "525.60.13", 13: "580.65.06"}
+FRAMEWORKS = ("torch", "tensorflow", "jax")
+
+_NAMES = re.compile(
+    r"libc\.so\.6|libc-\d[\d.]*\.so|ld-musl-\w+\.so\.1|lib(?:mpi|mpich|pmix|cudart|nccl)\.so(?:\.[\d.]+)?"
+    r"|python3\.\d+|pyvenv\.cfg"
+)
+# Where frameworks say which CUDA they were built with.
+_BUILDS = {
+    "torch": "torch/version.py",
+    "tensorflow": "tensorflow/python/platform/build_info.py",
+}
+# Where a system has its own; compilers and environments bring others.
+_SYSTEM = re.compile(r"(?:usr/)?lib(?:64)?/(?:[a-z0-9_]+-linux-[a-z0-9]+/)?libc[^/]+")
+_GLIBC = re.compile(rb"GNU C Library [^\n]*? release version (\d+\.\d+)")
+# What an Open MPI was made of: as the tarball's, or the repository's, name for it.
+_OPEN_MPI = re.compile(rb"\0v(\d+\.\d+\.\d+(?:rc\d+)?)\0")
+_MPICH = re.compile(rb"MPICH Version:\s*(\d[\w.]*)")
+_PMIX = re.compile(rb"PMIx (\d+\.\d+\.\d+\w*) ")
+_UPSTREAM = re.compile(r"(?:\d+:)?([^-+~]+)")
+_CUDART = re.compile(r"nvidia-cuda-runtime(?:-cu\d+)?|cuda-cudart-\d+-\d+")
+_NCCL = re.compile(r"nvidia-nccl-cu\d+|libnccl2")
+_CUDA_OF = re.compile(rb"cuda(?:_version)?['\"]?\s*[:=,][^'\"]*['\"](\d+\.\d+(?:\.\d+)?)")
+_VENV = re.compile(rb"^version\s*=\s*(\d+\.\d+\.\d+)", re.MULTILINE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compatibility:
+    """What an image brings along and asks for; empty where it has nothing of the kind.
+
+    ``mpi``, ``pmix`` and the like are several where an image holds several: that is worth a
+    look. ``least_driver`` is "" without CUDA, and where nobody here knows it.
+    """
+
+    architecture: str = ""
+    libc: str = ""
+    mpi: tuple[str, ...] = ()
+    pmix: tuple[str, ...] = ()
+    cuda: tuple[str, ...] = ()
+    least_driver: str = ""
+    nccl: tuple[str, ...] = ()
+    python: tuple[str, ...] = ()
+    frameworks: Mapping[str, str] = field(default_factory=dict)
+
+
+_FIELDS = {item.name for item in fields(Compatibility)}
+
+
+def kept(found: Compatibility) -> dict[str, Any]:
+    """Return a record as JSON can hold it, for ``restored``."""
+    return {"format": _FORMAT, **asdict(found)}
+
+
+def restored(values: Mapping[str, Any]) -> Compatibility | None:
+    """Return what was ``kept``; None where it was by another release of this module."""
+    if values.get("format") != _FORMAT or values.keys() - {"format"} != _FIELDS:
+        return None
+    own: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value
+        for key, value in values.items()
+        if key != "format"
+    }
+    return Compatibility(**own)
+
+
+def wanted(path: str) -> bool:
+    """Tell whether ``read`` looks at the file at ``path``, which has no leading slash."""
+    return bool(_NAMES.fullmatch(path.rpartition("/")[2])) or path.endswith(
+        tuple(f"/{place}" for place in _BUILDS.values())
+    )
+
+
+def read(
+    files: Mapping[str, bytes], names: Iterable[str], found: Found, *, architecture: str
+) -> Compatibility:
+    """Return what the files of an image tell.
+
+    :param files: contents by path; where one is too large to be read its name is enough.
+    :param names: paths that are there as well.
+    :param found: the packages of the image.
+    """
+    paths = {*files, *names}
+    packages = found.packages
+    cuda = _versions(_CUDART, packages) or _named("libcudart.so.", paths)
+    return Compatibility(
+        architecture=architecture,
+        libc=_libc(files, paths),
+        mpi=_unique(_mpi(files)),
+        pmix=_unique(_texts(_PMIX, files, "libpmix.so"))
+        or _versions(re.compile("libpmix2.*"), packages),
+        cuda=cuda,
+        least_driver=least_driver(cuda),
+        nccl=_versions(_NCCL, packages) or _named("libnccl.so.", paths),
+        python=_python(files, paths, packages),
+        frameworks=_frameworks(files, packages),
+    )
+
+
+def least_driver(cuda: Iterable[str]) -> str:
+    """Return the least driver for all of these releases of the CUDA run time, "" if unknown."""
+    majors = [int(version.partition(".")[0]) for version in cuda if version[:1].isdecimal()]
+    return LEAST_DRIVERS.get(max(majors), "") if majors else ""
+
+
+def _libc(files: Mapping[str, bytes], paths: Iterable[str]) -> str:
+    """Return the C library: that of the system, where others lie elsewhere as well."""
+    found = {
+        path: match[1].decode()
+        for path, content in files.items()
+        if _base(path).startswith(("libc.so.6", "libc-")) and (match := _GLIBC.search(content))
+    }
+    for path in sorted(found, key=lambda path: (not _SYSTEM.fullmatch(path), path)):
+        return f"glibc {found[path]}"
+    return "musl" if any(_base(path).startswith("ld-musl-") for path in paths) else ""
+
+
+def _mpi(files: Mapping[str, bytes]) -> Iterator[str]:
+    for version in _texts(_OPEN_MPI, files, "libmpi.so"):
+        yield f"Open MPI {version}"
+    for version in _texts(_MPICH, files, "libmpi"):
+        yield f"MPICH {version}"
+
+
+def _texts(pattern: re.Pattern[bytes], files: Mapping[str, bytes], start: str) -> Iterator[str]:
+    """Yield what ``pattern`` finds in libraries whose names begin so."""
+    for path, content in files.items():
+        if _base(path).startswith(start) and (match := pattern.search(content)):
+            yield match[1].decode()
+
+
+def _versions(name: re.Pattern[str], packages: Iterable[Package]) -> tuple[str, ...]:
+    return _unique(_upstream(item.version) for item in packages if name.fullmatch(item.name))
+
+
+def _named(start: str, paths: Iterable[str]) -> tuple[str, ...]:
+    """Return the releases in the names of libraries; the fullest where one is a link's."""
+    every = _unique(
+        _base(path).removeprefix(start) for path in paths if _base(path).startswith(start)
+    )
+    return tuple(one for one in every if not any(other.startswith(f"{one}.") for other in every))
+
+
+def _python(
+    files: Mapping[str, bytes], paths: Iterable[str], packages: Iterable[Package]
+) -> tuple[str, ...]:
+    minors = {_base(path).removeprefix("python") for path in paths if "bin/python3." in path}
+    names = re.compile("|".join(f"python{re.escape(minor)}-minimal" for minor in minors) or "-")
+    full = set(_versions(names, packages))
+    full |= {
+        match[1].decode()
+        for path, content in files.items()
+        if _base(path) == "pyvenv.cfg" and (match := _VENV.search(content))
+    }
+    known = {version.rpartition(".")[0] for version in full}
+    return _unique([*full, *(minor for minor in minors if minor not in known)])
+
+
+def _frameworks(files: Mapping[str, bytes], packages: Iterable[Package]) -> dict[str, str]:
+    found: dict[str, set[str]] = {}
+    for item in packages:
+        if item.name in FRAMEWORKS:
+            content = files.get(f"{item.place}/{_BUILDS.get(item.name, '')}".lstrip("/"), b"")
+            match = _CUDA_OF.search(content)
+            cuda = f" for CUDA {match[1].decode()}" if match else ""
+            found.setdefault(item.name, set()).add(item.version + cuda)
+    return {name: ", ".join(sorted(versions)) for name, versions in found.items()}
+
+
+def _upstream(version: str) -> str:
+    """Return a version without what a distribution adds to it: ``1:2.36-9+deb12u14`` is 2.36."""
+    match = _UPSTREAM.match(version)
+    return match[1] if match else version
+
+
+def _base(path: str) -> str:
+    return path.rpartition("/")[2]
+
+
+def _unique(words: Iterable[str]) -> tuple[str, ...]:
+    return tuple(sorted(set(words)))

@@ -1,0 +1,112 @@
+"""A small training job for several processes, run inside an image: it converges, or it fails.
+
+Each process learns the same line through points of its own with PyTorch's
+DistributedDataParallel over gloo, and prints one line of JSON about what came out. Started by
+torchrun, or by srun: the variables of either say which process it is and where the first one is.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+import sys
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from torch.nn.parallel import DistributedDataParallel
+
+STEPS = 200
+POINTS = 64
+TRUE = torch.tensor([[2.0, -3.0, 0.5]])
+BIAS = 0.25
+# Any free one, the same for all processes of a job and another for the next job.
+FIRST_PORT, PORTS = 20000, 20000
+# How long a process waits for the others, in seconds.
+PATIENCE = 60
+
+
+def first_host(nodes: str) -> str:
+    """Return the first name in a list of Slurm's: ``n[01-03,7],login`` begins with ``n01``."""
+    match = re.match(r"([^,\[]*)(?:\[([0-9]+)[^\]]*\])?([^,\[]*)", nodes)
+    if not match or not match[0]:
+        raise SystemExit(f"training: cannot read the list of nodes {nodes!r}")
+    return match[1] + (match[2] or "") + match[3]
+
+
+def find_others() -> None:
+    """Set the variables of torchrun where srun started this process."""
+    env = os.environ
+    if "RANK" in env:
+        return
+    if "SLURM_PROCID" not in env:
+        raise SystemExit("training: start it with torchrun or with srun")
+    env["RANK"], env["WORLD_SIZE"] = env["SLURM_PROCID"], env["SLURM_NTASKS"]
+    env["MASTER_ADDR"] = first_host(env["SLURM_STEP_NODELIST"])
+    env["MASTER_PORT"] = str(FIRST_PORT + int(env["SLURM_JOB_ID"]) % PORTS)
+
+
+def train(rank: int) -> tuple[torch.nn.Module, float, float]:
+    """Return the trained model, and the loss over all processes before and after."""
+    # Other points and another beginning in each process: only if the gradients are averaged
+    # do all end with the same parameters.
+    torch.manual_seed(rank)
+    points = torch.randn(POINTS, TRUE.shape[1])
+    values = points @ TRUE.T + BIAS
+    model = DistributedDataParallel(torch.nn.Linear(TRUE.shape[1], 1))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    losses = []
+    for _ in range(STEPS):
+        optimizer.zero_grad()
+        loss = torch.nn.functional.mse_loss(model(points), values)
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.detach())
+    ends = torch.stack([losses[0], losses[-1]])
+    dist.all_reduce(ends)
+    first, last = (ends / dist.get_world_size()).tolist()
+    return model.module, first, last
+
+
+def spread(model: torch.nn.Module) -> float:
+    """Return how far the parameters of the processes are apart at most."""
+    own = torch.cat([item.detach().flatten() for item in model.parameters()])
+    all_of_them = [torch.empty_like(own) for _ in range(dist.get_world_size())]
+    dist.all_gather(all_of_them, own)
+    return max(float((other - own).abs().max()) for other in all_of_them)
+
+
+def main() -> None:
+    """Train, and say what came out."""
+    find_others()
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", timeout=timedelta(seconds=PATIENCE))
+    rank = dist.get_rank()
+    total = torch.tensor([rank + 1])
+    dist.all_reduce(total)
+    model, first, last = train(rank)
+    found = {
+        "rank": rank,
+        "size": dist.get_world_size(),
+        "host": socket.gethostname(),
+        "sum": int(total),
+        "first": first,
+        "last": last,
+        "spread": spread(model),
+        "weights": [round(value, 3) for value in model.weight.flatten().tolist()],
+        "bias": round(float(model.bias), 3),
+        "torch": torch.__version__,
+        "container": os.environ.get("APPTAINER_CONTAINER", ""),
+    }
+    # In one piece: lines of several processes are mixed otherwise.
+    sys.stdout.write(json.dumps(found) + "\n")
+    sys.stdout.flush()
+    dist.barrier()
+    # PyTorch 2.4 on a busy machine: what takes gloo down again may wait for ever. All is said.
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,140 @@
+"""What takes the space in images and SIFs: for people, and as values for ``tables.dump``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from sifline.report.tables import table
+from sifline.sizes import MOST_COPIES, MOST_HIDDEN, Copies, Hidden, Report
+
+WIDTH = 90
+# Of a group of copies; the rest is counted.
+MOST_NAMES = 2
+
+
+def sizes(reports: Iterable[Report]) -> str:
+    """Return what each report says."""
+    return "\n\n".join("\n".join(_lines(item)) for item in reports)
+
+
+def values(reports: Iterable[Report]) -> list[dict[str, Any]]:
+    """Return the same for JSON, in bytes."""
+    return [
+        {
+            **asdict(item),
+            "folders": [_path(folder) for folder in item.folders],
+            "copies": None
+            if item.copies is None
+            else [
+                {"size": copy.size, "waste": copy.waste, "paths": [f"/{x}" for x in copy.paths]}
+                for copy in item.copies[:MOST_COPIES]
+            ],
+            "hidden": None
+            if item.hidden is None
+            else [_path(hidden) for hidden in item.hidden[:MOST_HIDDEN]],
+            "wasted": item.wasted,
+            "buried": item.buried,
+        }
+        for item in reports
+    ]
+
+
+def _path(item: Any) -> dict[str, Any]:
+    return {**asdict(item), "path": f"/{item.path}"}
+
+
+def _lines(item: Report) -> Iterator[str]:
+    yield f"{item.name}: {'; '.join(_heads(item))}"
+    yield from (f"note: {note}" for note in item.notes)
+    if item.layers:
+        yield "\nlayers, the newest last:"
+        yield _sized(
+            ("size", "made by"),
+            [(layer.size, _shortened(layer.instruction)) for layer in item.layers],
+        )
+    yield f"\nlargest folders, of {_mb(item.total)} in {item.files} files:"
+    yield _sized(("size", "folder"), [(found.size, f"/{found.path}") for found in item.folders])
+    yield from _copies(item)
+    yield from _hidden(item)
+
+
+def _heads(item: Report) -> Iterator[str]:
+    """Tell the size of the image and of the SIF, and what to measure that by."""
+    if item.image is not None:
+        yield f"Docker image {_mb(item.image)}"
+    if item.sif is None:
+        yield "no SIF yet"
+        return
+    parts = [f"SIF {_mb(item.sif)}"]
+    if item.image is not None:  # else it is a file, which has no image and no settings
+        parts += [f"{_percent(item.sif, item.image)} of the image"] if item.image else []
+        parts.append(
+            "no budget"
+            if not item.budget
+            else f"{_percent(item.sif, item.budget)} of its budget of {_mb(item.budget)}"
+        )
+    yield ", ".join(parts)
+
+
+def _copies(item: Report) -> Iterator[str]:
+    if item.copies is None:
+        yield f"\nfiles that lie there twice: not known: {item.unknown['copies']}"
+        return
+    if not item.copies:
+        yield "\nfiles that lie there twice: none of 1 MB or more"
+        return
+    yield f"\nfiles that lie there twice, and waste {_mb(item.wasted)}:"
+    yield _sized(
+        ("waste", "files"), [(copy.waste, _names(copy)) for copy in item.copies[:MOST_COPIES]]
+    )
+    yield from _more(item.copies[MOST_COPIES:], "groups")
+
+
+def _names(copy: Copies) -> str:
+    names = ", ".join(f"/{path}" for path in copy.paths[:MOST_NAMES])
+    more = len(copy.paths) - MOST_NAMES
+    return f"{names} and {more} more" if more > 0 else names
+
+
+def _hidden(item: Report) -> Iterator[str]:
+    if item.hidden is None:
+        yield f"\nhidden by later layers: not known: {item.unknown['hidden']}"
+        return
+    if not item.hidden:
+        yield "\nhidden by later layers: nothing"
+        return
+    yield f"\nhidden by later layers, which delete or replace {_mb(item.buried)}:"
+    shown = item.hidden[:MOST_HIDDEN]
+    yield _sized(("size", "what"), [(found.size, _what(found)) for found in shown])
+    yield from _more(item.hidden[MOST_HIDDEN:], "paths")
+
+
+def _what(found: Hidden) -> str:
+    return f"/{found.path} {'replaced' if found.replaced else 'deleted'}"
+
+
+def _more(rest: Sequence[Copies] | Sequence[Hidden], what: str) -> Iterator[str]:
+    if rest:
+        yield f"and {len(rest)} more {what}"
+
+
+def _sized(head: tuple[str, str], rows: Sequence[tuple[int, str]]) -> str:
+    """Return a table whose first column is of bytes."""
+    numbers = [_mb(size) for size, _ in rows]
+    width = max(map(len, numbers), default=0)
+    cells = zip(numbers, rows, strict=True)
+    return table(head, [(number.rjust(width), text) for number, (_, text) in cells])
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= WIDTH else f"{text[:WIDTH]}…"
+
+
+def _percent(part: int, whole: int) -> str:
+    return f"{100 * part / whole:.0f} %"
+
+
+def _mb(size: int) -> str:
+    return f"{size / 1e6:.1f} MB"

@@ -1,0 +1,20 @@
+"""The commands under ``smoke`` of image.toml: each has to end well."""
+
+from __future__ import annotations
+
+import json
+import shlex
+
+import pytest
+
+from sifline.imagetests import Container
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    commands = json.loads(metafunc.config.getoption("--sifline-smoke"))
+    metafunc.parametrize("command", commands, ids=[shlex.join(words) for words in commands])
+
+
+def test_smoke(container: Container, command: list[str]) -> None:
+    ran = container.run(command)
+    assert ran.returncode == 0, ran.stderr or ran.stdout

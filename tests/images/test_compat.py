@@ -1,0 +1,68 @@
+"""What an image needs is read from its files: the same of the image and of its SIF."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from .conftest import docker
+
+ROOT = Path(__file__).parents[2]
+NAME = "hello-mpi"
+
+
+def compat(*words: str) -> tuple[dict[str, object], str]:
+    done = subprocess.run(
+        [sys.executable, "-m", "invoke", *words],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    (found,) = json.loads(done.stdout)
+    return found, done.stderr
+
+
+def in_docker(*argv: str) -> str:
+    return docker("run", "--rm", "--entrypoint", argv[0], f"sifline/{NAME}", *argv[1:]).stdout
+
+
+@pytest.fixture(scope="module")
+def of_image() -> dict[str, object]:
+    return compat(f"compat.{NAME}", "--json")[0]
+
+
+def test_it_tells_what_the_programs_in_the_image_tell(of_image: dict[str, object]) -> None:
+    libc = in_docker("getconf", "GNU_LIBC_VERSION").split()[1]
+    mpi = in_docker("ompi_info", "--version").split()[2].removeprefix("v")
+    assert of_image["libc"] == f"glibc {libc}"
+    assert of_image["mpi"] == [f"Open MPI {mpi}"]
+
+
+def test_pmix_is_that_of_its_package(of_image: dict[str, object]) -> None:
+    package = in_docker("dpkg-query", "--show", "--showformat=${Version}", "libpmix2")
+    told = of_image["pmix"]
+    assert isinstance(told, list)
+    # The library tells the candidate for its release that it was made of.
+    assert [str(version).partition("rc")[0] for version in told] == [package.partition("-")[0]]
+
+
+def test_it_has_no_cuda_and_asks_for_no_driver(of_image: dict[str, object]) -> None:
+    assert (of_image["cuda"], of_image["least_driver"], of_image["frameworks"]) == ([], "", {})
+
+
+def test_the_sif_says_the_same(of_image: dict[str, object]) -> None:
+    assert compat(f"compat.{NAME}", "--sif", "--json")[0] == of_image
+    assert compat("compat", f"build/sif/{NAME}.sif", "--json")[0] == of_image
+
+
+def test_an_image_is_read_once(of_image: dict[str, object]) -> None:
+    again, said = compat(f"compat.{NAME}", "--json")
+    assert again == of_image
+    assert "reading the image's files" not in said

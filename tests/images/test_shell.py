@@ -1,0 +1,374 @@
+"""What ``invoke shell`` promises, of the same image in Docker and as a SIF."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from .conftest import Project
+
+DOCKERFILE = """
+FROM docker.io/sifline/debian-trixie
+RUN mkdir /work
+ENV GREETING=image
+WORKDIR /work
+USER 1234
+ENTRYPOINT ["echo", "entry"]
+"""
+RUN = """
+[run]
+shared-memory = "32m"
+binds = ["{host}/default:/default:ro", "/no/such/scratch:/scratch"]
+"""
+RUNTIMES = pytest.mark.parametrize("sif", [False, True], ids=["docker", "apptainer"])
+# Nobody's, on this machine.
+OTHER = (4321, 8765)
+ODD = ("a,b", 'q"q', "it's", "a b", "b\\s", "$HOME")
+
+without_gpu = pytest.mark.skipif(
+    Path("/dev/nvidiactl").exists(), reason="this host has an NVIDIA driver"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opened:
+    """An image that is built and converted, and folders of the host beside it."""
+
+    project: Project
+    name: str
+    host: Path
+
+    def tried(
+        self,
+        *flags: str,
+        sif: bool,
+        command: Sequence[str] = ("true",),
+        env: Mapping[str, str] | None = None,
+        input: str = "",
+    ) -> subprocess.CompletedProcess[str]:
+        """Call ``invoke shell`` in the folder of the host."""
+        argv = ["--search-root", str(self.project.root), f"shell.{self.name}", *flags]
+        done = subprocess.run(
+            [sys.executable, "-m", "invoke", *argv, *(["--sif"] * sif), "--", *command],
+            cwd=self.host,
+            env={**os.environ, **(env or {})},
+            input=input,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+        )
+        assert "Traceback" not in done.stderr, done.stderr
+        return done
+
+    def shell(
+        self, script: str, *flags: str, sif: bool, env: Mapping[str, str] | None = None
+    ) -> str:
+        """Run a script inside; return what it printed."""
+        done = self.tried(*flags, sif=sif, command=("sh", "-c", script), env=env)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    @contextmanager
+    def settings(self, text: str) -> Iterator[None]:
+        """Let image.toml say something else while the block runs."""
+        path = self.project.root / "images" / self.name / "image.toml"
+        before = path.read_text()
+        path.write_text(text)
+        try:
+            yield
+        finally:
+            path.write_text(before)
+
+
+@pytest.fixture(scope="module")
+def opened() -> Iterator[Opened]:
+    # Not pytest's own folder: another user has to get there.
+    with tempfile.TemporaryDirectory(prefix="sifline-shell-") as folder:
+        Path(folder).chmod(0o755)
+        host = Path(folder, "host")
+        for name in ("default", "home", *ODD):
+            (host / name).mkdir(parents=True)
+            (host / name / "file").write_text(f"in {name}\n")
+        (Path(folder) / "project").mkdir()
+        project = Project(Path(folder, "project"))
+        name = project.image("shell", DOCKERFILE, **{"image.toml": RUN.format(host=host)})
+        done = project.invoke(f"convert.{name}")
+        assert done.returncode == 0, done.stderr
+        yield Opened(project=project, name=name, host=host)
+        project.invoke(f"clean.{name}")
+
+
+@RUNTIMES
+def test_nothing_but_what_the_image_says_is_there_without_flags(opened: Opened, sif: bool) -> None:
+    look = 'pwd; echo "$GREETING"; ls ~ 2>&1 | grep file'
+
+    assert opened.tried(sif=sif, command=("sh", "-c", look)).stdout == "/work\nimage\n"
+
+
+@RUNTIMES
+def test_volumes_with_odd_names_are_there_and_can_be_written(opened: Opened, sif: bool) -> None:
+    flags = [word for name in ODD for word in ("--volume", f"{name}:/new/{name}")]
+    for name in ODD:
+        (opened.host / name).chmod(0o777)
+
+    printed = opened.shell(
+        f'cd /new; for name in *; do cat "$name/file"; echo made > "$name/made-{sif}"; done',
+        *flags,
+        sif=sif,
+    )
+
+    assert sorted(printed.splitlines()) == sorted(f"in {name}" for name in ODD)
+    made = [(opened.host / name / f"made-{sif}").read_text() for name in ODD]
+    assert made == ["made\n"] * len(ODD)
+
+
+@RUNTIMES
+def test_a_volume_may_be_kept_from_being_written(opened: Opened, sif: bool) -> None:
+    done = opened.tried(
+        *("--volume", "~/file:/some/file:ro"),
+        sif=sif,
+        command=("sh", "-c", "cat /some/file; echo x > /some/file"),
+        env={"HOME": str(opened.host / "home")},
+    )
+
+    assert (done.stdout, done.returncode) == ("in home\n", 2)
+    assert "Read-only file system" in done.stderr
+
+
+@RUNTIMES
+def test_folders_of_the_host_do_not_stand_in_for_those_of_the_container(
+    opened: Opened, sif: bool
+) -> None:
+    hosts = Path("/etc/hostname").read_text()
+
+    printed = opened.shell(
+        "cat /host/hostname; ls /usr-of-the-host",
+        *("--volume", "/etc:/host:ro", "--volume", f"{opened.host}:/usr-of-the-host:ro"),
+        sif=sif,
+    )
+
+    assert printed.startswith(hosts)
+    assert "default" in printed
+
+
+@RUNTIMES
+def test_the_folders_of_image_toml_are_there(opened: Opened, sif: bool) -> None:
+    script = ("sh", "-c", "cat /default/file; touch /default/x; ls -d /scratch")
+
+    done = opened.tried(sif=sif, command=script)
+
+    assert done.stdout == "in default\n"
+    assert "touch: cannot touch '/default/x': Read-only file system" in done.stderr
+    assert "there is no /no/such/scratch on this host, so it is not bound" in done.stderr
+
+
+@RUNTIMES
+def test_a_flag_wins_over_a_folder_of_image_toml(opened: Opened, sif: bool) -> None:
+    assert opened.shell("cat /default/file", "--volume", "home:/default", sif=sif) == "in home\n"
+
+
+@RUNTIMES
+def test_it_begins_in_the_folder_that_is_asked_for(opened: Opened, sif: bool) -> None:
+    flags = ("--volume", "a,b:/new/a b", "--workdir", "/new/a b")
+
+    assert opened.shell("pwd; ls file", *flags, sif=sif) == "/new/a b\nfile\n"
+
+
+@RUNTIMES
+def test_a_variable_wins_over_the_image_and_stays_as_it_is(opened: Opened, sif: bool) -> None:
+    odd = "a,\"b\" 'c' $(id) `id` $HOME \\ \n\tend"
+    flags = ("--env", "GREETING=told", "--env", f"ODD={odd}", "--env", "OWN", "--env", "EMPTY=")
+
+    printed = opened.shell(
+        'printf "%s|" "$GREETING" "$ODD" "$OWN" "${EMPTY-none}"',
+        *flags,
+        sif=sif,
+        env={"OWN": odd, "EMPTY": "caller"},
+    )
+
+    assert printed == f"told|{odd}|{odd}||"
+
+
+@RUNTIMES
+def test_variables_that_runtimes_set_themselves_are_passed_on(opened: Opened, sif: bool) -> None:
+    wanted = {f"{name}=/usr/bin" for name in ("LANG", "PATH", "PS1", "TERM", "TMPDIR", "_X", "x")}
+
+    printed = opened.shell(
+        "/usr/bin/env", *(word for text in wanted for word in ("--env", text)), sif=sif
+    )
+
+    assert wanted <= set(printed.splitlines())
+
+
+@RUNTIMES
+@pytest.mark.parametrize(
+    ("script", "status"), [("exit 7", 7), ("kill -KILL $$", 137), ("kill -ABRT $$", 134)]
+)
+def test_the_exit_status_is_that_of_the_command(
+    opened: Opened, sif: bool, script: str, status: int
+) -> None:
+    done = opened.tried(sif=sif, command=("sh", "-c", script))
+
+    assert done.returncode == status
+
+
+@RUNTIMES
+def test_the_command_reads_what_comes_in(opened: Opened, sif: bool) -> None:
+    done = opened.tried(sif=sif, command=("cat",), input="one\ntwo\n")
+
+    assert done.stdout == "one\ntwo\n"
+
+
+@RUNTIMES
+def test_a_person_gets_a_shell_on_a_terminal(opened: Opened, sif: bool) -> None:
+    argv = [sys.executable, "-m", "invoke", f"shell.{opened.name}", *(["--sif"] * sif)]
+    ours, theirs = pty.openpty()
+    os.write(ours, b"test -t 0 && test -t 1 && echo $GREETING-$PWD; exit 3\n")
+
+    done = subprocess.run(
+        argv,
+        cwd=opened.project.root,
+        stdin=theirs,
+        stdout=theirs,
+        stderr=subprocess.DEVNULL,
+        check=False,
+        timeout=120,
+    )
+    printed = os.read(ours, 1 << 16).decode()
+    os.close(ours)
+    os.close(theirs)
+
+    assert "image-/work" in printed
+    assert done.returncode == 3
+
+
+@RUNTIMES
+def test_the_home_folder_is_that_of_the_caller(opened: Opened, sif: bool) -> None:
+    home = opened.host / "home"
+
+    printed = opened.shell(
+        "echo $HOME; pwd; cat ~/file", "--mount-home", sif=sif, env={"HOME": str(home)}
+    )
+
+    assert printed == f"{home}\n/work\nin home\n"
+
+
+@RUNTIMES
+def test_what_is_made_at_home_belongs_to_the_caller(opened: Opened, sif: bool) -> None:
+    setpriv, socket = shutil.which("setpriv"), Path("/var/run/docker.sock")
+    if os.geteuid() != 0 or not setpriv or not socket.exists():
+        pytest.skip("takes root, setpriv and the engine's socket to call as another user")
+    uid, gid = OTHER
+    as_other = [setpriv, f"--reuid={uid}", f"--regid={gid}", f"--groups={socket.stat().st_gid}"]
+    if subprocess.run([*as_other, sys.executable, "-c", "import sifline"], check=False).returncode:
+        pytest.skip("another user cannot read this Python")
+    home = opened.host / "other"
+    home.mkdir(exist_ok=True)
+    for path in (home, opened.project.root, *opened.project.root.rglob("*")):
+        os.chown(path, uid, gid, follow_symlinks=False)
+
+    done = subprocess.run(
+        [*as_other, sys.executable, "-m", "invoke", f"shell.{opened.name}", "--mount-home"]
+        + ["--sif"] * sif
+        + ["--", "sh", "-c", f"echo $HOME; touch ~/made-{sif}; id -u; id -g"],
+        cwd=opened.project.root,
+        env={**os.environ, "HOME": str(home)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.stdout == f"{home}\n{uid}\n{gid}\n", done.stderr
+    made = (home / f"made-{sif}").stat()
+    assert (made.st_uid, made.st_gid) == OTHER
+
+
+def test_shared_memory_in_docker_is_as_large_as_image_toml_says(opened: Opened) -> None:
+    size = opened.shell("df --output=size --block-size=1M /dev/shm", sif=False).split()[-1]
+
+    assert size == "32"
+
+
+def test_shared_memory_in_a_sif_may_take_half_of_the_memory(opened: Opened) -> None:
+    size = opened.shell("df --output=size --block-size=1M /dev/shm", sif=True).split()[-1]
+
+    whole = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") >> 20
+    assert 0.45 < int(size) / whole < 0.55
+
+
+@without_gpu
+@RUNTIMES
+def test_gpus_of_image_toml_are_left_out_where_there_is_no_driver(
+    opened: Opened, sif: bool
+) -> None:
+    with opened.settings('[run]\ngpus = "all"\n'):
+        done = opened.tried(sif=sif)
+        without = opened.tried("--gpus", "none", sif=sif)
+
+    assert (done.returncode, without.returncode) == (0, 0)
+    told = [line for line in done.stderr.splitlines() if "gpus" in line]
+    assert told == [
+        f"images/{opened.name}/image.toml: run.gpus: all asked for, but this host has no NVIDIA"
+        " driver: no GPU is handed in"
+    ]
+    assert "gpus" not in without.stderr
+
+
+@without_gpu
+@RUNTIMES
+def test_gpus_that_are_asked_for_are_something_missing(opened: Opened, sif: bool) -> None:
+    done = opened.tried("--gpus", "2", sif=sif)
+
+    assert done.returncode == 3
+    (line,) = done.stderr.splitlines()
+    assert "this host has no NVIDIA driver (no /dev/nvidiactl)" in line
+
+
+@RUNTIMES
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--volume", "none:/d"), "--volume 'none:/d': there is no "),
+        (("--gpus", "0"), "--gpus '0': takes all, a number"),
+        (("--workdir", "d"), "--workdir 'd': takes an absolute path"),
+        (("--env", "NOT_SET_BY_ANYBODY"), "you have no such variable"),
+    ],
+)
+def test_what_cannot_be_used_is_refused(
+    opened: Opened, sif: bool, flags: tuple[str, ...], message: str
+) -> None:
+    done = opened.tried(*flags, sif=sif)
+
+    assert (done.returncode, done.stdout) == (2, "")
+    (line,) = done.stderr.splitlines()
+    assert message in line
+
+
+def test_what_cannot_be_used_is_refused_before_anything_is_built(project: Project) -> None:
+    name = project.image("never-built", DOCKERFILE)
+
+    done = project.invoke(f"shell.{name}", "--volume", "none:/d", "--", "true")
+
+    assert done.returncode == 2
+    assert project.inspect(name) is None
+
+
+def test_what_run_says_is_no_reason_to_build_or_convert(opened: Opened) -> None:
+    with opened.settings('[run]\nshared-memory = "64m"\n'):
+        said = json.loads(opened.project.invoke(f"status.{opened.name}", "--json").stdout)
+        size = opened.shell("df --output=size --block-size=1M /dev/shm", sif=False).split()[-1]
+
+    assert [(item["stale"], item["sif"]) for item in said] == [("", "up to date")]
+    assert size == "64"

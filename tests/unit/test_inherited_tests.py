@@ -1,0 +1,70 @@
+"""Which tests an image has to pass: its own, and those of what it begins with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sifline.model import BuiltImage, Image, Sif, Workspace
+from sifline.pipeline import Pipeline
+from sifline.report.terminal import Terminal
+from sifline.runner import Context
+from tests.unit.recording import RecordingRunner
+
+IMAGES = {
+    "base": "FROM scratch",
+    "files": "FROM scratch",
+    "middle": "FROM sifline/files AS f\nFROM sifline/base\nCOPY --from=f / /f",
+    "leaf": "ARG B=sifline/middle\nFROM $B",
+}
+
+
+@pytest.fixture
+def pipeline(tmp_path: Path) -> Pipeline:
+    for name, dockerfile in IMAGES.items():
+        (tmp_path / "images" / name / "tests").mkdir(parents=True)
+        (tmp_path / "images" / name / "Dockerfile").write_text(dockerfile)
+    here = Context(
+        workspace=Workspace(root=tmp_path), runner=RecordingRunner(), progress=lambda _: None
+    )
+    return Pipeline(here, Terminal())
+
+
+def inherited(pipeline: Pipeline, subject: BuiltImage | Sif) -> list[str]:
+    folders = pipeline._test_folders("leaf", subject)
+    return [path.parent.name if path.name == "tests" else path.name for path in folders]
+
+
+IMAGE = BuiltImage(
+    image=Image(name="leaf", folder=Path(), tag=""),
+    image_id="",
+    fingerprint="",
+    size=0,
+    fresh=False,
+)
+SIF = Sif(name="leaf", path=Path("leaf.sif"), sha256="", size=0)
+
+
+def test_parents_come_first_and_what_is_only_copied_from_does_not_count(
+    pipeline: Pipeline,
+) -> None:
+    assert inherited(pipeline, IMAGE) == ["base", "middle", "leaf"]
+
+
+def test_a_sif_has_to_pass_those_of_every_sif_as_well(pipeline: Pipeline) -> None:
+    assert inherited(pipeline, SIF) == ["sif", "base", "middle", "leaf"]
+
+
+def test_one_without_a_folder_of_tests_has_those_of_what_it_begins_with(
+    pipeline: Pipeline, tmp_path: Path
+) -> None:
+    (tmp_path / "images" / "leaf" / "tests").rmdir()
+    assert inherited(pipeline, IMAGE) == ["base", "middle"]
+
+
+def test_begun_with_an_image_from_elsewhere_it_has_its_own_alone(
+    pipeline: Pipeline, tmp_path: Path
+) -> None:
+    (tmp_path / "images" / "leaf" / "image.toml").write_text('[build-args]\nB = "debian:12"\n')
+    assert inherited(pipeline, IMAGE) == ["leaf"]
