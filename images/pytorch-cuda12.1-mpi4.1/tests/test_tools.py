@@ -246,4 +246,6 @@ def test_an_ssh_client_logs_in_to_the_ssh_server(container: Container) -> None:
         cat log client >&2
         """,
     )
+    if "setgroups: Operation not permitted" in ran.stderr:
+        pytest.skip("root's sshd gives up rights, which root of a user namespace may not")
     assert ran.stdout == "inside\n", ran.stderr
