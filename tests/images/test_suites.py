@@ -25,13 +25,14 @@ Judge = Callable[..., TestReport]
 
 @pytest.fixture(scope="module")
 def sif(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sif]:
-    """The SIF of a small image."""
+    """The SIF of a small image, built and tested in one run."""
     project = Project(tmp_path_factory.mktemp("suites"))
     name = project.image("plain", DOCKERFILE)
     base = Path(__file__).parents[2] / "images" / "debian-bookworm"
     (project.root / "images" / "debian-bookworm").symlink_to(base)
-    done = project.invoke(f"convert.{name}")
+    done = project.invoke(f"make.{name}")
     assert done.returncode == 0, done.stderr
+    assert f"{name} (apptainer): " in done.stdout + done.stderr, done.stdout
     path = project.root / "build" / "sif" / f"{name}.sif"
     yield Sif(name=name, path=path, sha256="", size=path.stat().st_size)
     docker("image", "rm", "--force", f"sifline/{name}:latest")

@@ -434,7 +434,7 @@ def parameters() -> Iterator[Any]:
         yield pytest.param(proof, id=f"{proof.check}: {proof.id}", marks=marks)
 
 
-@pytest.mark.parametrize("proof", parameters())
+@pytest.mark.parametrize("proof", list(parameters()))
 def test_a_broken_thing_turns_its_check_red(
     proof: Proof,
     cluster: Cluster,

@@ -165,6 +165,9 @@ class ImagePlans:
                 step = self._later(verb, before, only_new=only_new)
                 if verb in WITH_APPTAINER:
                     step = replace(step, needs=(*step.needs, *toolbox))
+                if verb is Verb.TEST_SIF:
+                    # It is compared with the image, whose size a step learns from what it needs.
+                    step = replace(step, needs=(*step.needs, builds[name].key))
                 if verb is Verb.CONVERT and Verb.TEST in verbs:
                     # What does not pass its tests is not converted.
                     step = replace(step, needs=(*step.needs, f"{Verb.TEST.value} {name}"))

@@ -82,7 +82,7 @@ def convert(run: Run, images: Sequence[str], *, source: str = "", sif_name: str 
 @options(*DOING, *CONVERTING, *SEEING)
 def make(run: Run, images: Sequence[str]) -> None:
     """Build, test, convert, and test the SIF: all that is not up to date."""
-    _carry_out(run, images, "MAKE", "CONVERT")
+    _carry_out(run, images, "MAKE", "TEST", "CONVERT", "TEST_SIF")
 
 
 @options(*SEEING)
@@ -311,9 +311,9 @@ def _convert_source(run: Run, source: str, name: str) -> None:
 
 
 def _carry_out(
-    run: Run, images: Sequence[str], verbs: str, shown: str, *, only_new: bool = True
+    run: Run, images: Sequence[str], verbs: str, *shown: str, only_new: bool = True
 ) -> None:
-    """Do what the plan of ``verbs`` says and print what came of one; or print the plan."""
+    """Do what the plan of ``verbs`` says and print what came of some; or print the plan."""
     from sifline.model import Verb
     from sifline.pipeline import plans
     from sifline.report import tables
@@ -325,9 +325,9 @@ def _carry_out(
         planned.check()
         return
     done = run.pipeline.run(wanted, images, only_new=only_new)
-    verb = Verb[shown]
-    if found := done.of(verb):
-        run.print(tables.results(verb, found))
+    for verb in (Verb[name] for name in shown):
+        if found := done.of(verb):
+            run.print(tables.results(verb, found))
     done.check()
 
 
