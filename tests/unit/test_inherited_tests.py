@@ -68,3 +68,14 @@ def test_begun_with_an_image_from_elsewhere_it_has_its_own_alone(
 ) -> None:
     (tmp_path / "images" / "leaf" / "image.toml").write_text('[build-args]\nB = "debian:12"\n')
     assert inherited(pipeline, IMAGE) == ["leaf"]
+
+
+def test_byte_code_is_no_other_version_of_the_tests(pipeline: Pipeline, tmp_path: Path) -> None:
+    tests = tmp_path / "images" / "leaf" / "tests"
+    (tests / "test_x.py").write_text("")
+    before = pipeline._test_key("leaf", IMAGE)
+    (tests / "__pycache__").mkdir()
+    (tests / "__pycache__" / "test_x.cpython-311.pyc").write_bytes(b"code")
+    assert pipeline._test_key("leaf", IMAGE) == before
+    (tests / "test_x.py").write_text("# another")
+    assert pipeline._test_key("leaf", IMAGE) != before

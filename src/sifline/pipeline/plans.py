@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sifline import imagenames, records
 from sifline.adapters.docker import Docker, base_ids, versions
-from sifline.buildcontext import digest
+from sifline.buildcontext import file_digest
 from sifline.config.images import LEVELS
 from sifline.errors import MissingError, UsageError, did_you_mean
 from sifline.model import (
@@ -243,7 +245,7 @@ class ImagePlans:
     def _test_key(self, name: str, subject: BuiltImage | Sif) -> dict[str, Any]:
         return {
             "subject": subject.sha256 if isinstance(subject, Sif) else subject.image_id,
-            "tests": [digest(folder) for folder in self._test_folders(name, subject)],
+            "tests": [_tests_digest(folder) for folder in self._test_folders(name, subject)],
             "smoke": [list(words) for words in self.images[name].smoke],
         }
 
@@ -300,3 +302,14 @@ class ImagePlans:
                 " install Apptainer, or add that image"
             )
         return False
+
+
+def _tests_digest(folder: Path) -> str:
+    """Return the SHA-256 of the files in a folder of tests; Python's byte code is no part of it."""
+    files = [
+        path
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and "__pycache__" not in path.parts
+    ]
+    told = {str(path.relative_to(folder)): file_digest(path) for path in files}
+    return sha256(json.dumps(told).encode()).hexdigest()
