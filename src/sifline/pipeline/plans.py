@@ -305,7 +305,7 @@ class ImagePlans:
 
 
 def _tests_digest(folder: Path) -> str:
-    """Return the SHA-256 of the files in a folder of tests; Python's byte code is no part of it."""
+    """Return the SHA-256 of a folder of tests; Python's byte code is no part of it."""
     files = [
         path
         for path in sorted(folder.rglob("*"))
