@@ -4,6 +4,12 @@ from __future__ import annotations
 
 import signal
 
+from hypothesis import settings
+
+# On a busy machine an example takes as long as it takes: that says nothing of the code.
+settings.register_profile("sifline", deadline=None)
+settings.load_profile("sifline")
+
 # Run in the background or under nohup, these signals are ignored, and so would be by all that
 # tests start and then interrupt.
 for number in (signal.SIGINT, signal.SIGHUP):

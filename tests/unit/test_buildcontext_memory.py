@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sifline import buildcontext
@@ -176,7 +176,6 @@ def write(folder: Path, tree: Mapping[str, tuple[bytes, int]], order: list[str])
         path.chmod(tree[name][1])
 
 
-@settings(deadline=None)
 @given(TREES, st.data())
 def test_equal_content_has_an_equal_digest_however_it_came_about(
     tree: dict[str, tuple[bytes, int]], data: st.DataObject
@@ -210,7 +209,6 @@ CHANGES: dict[str, Callable[[Path], object]] = {
 }
 
 
-@settings(deadline=None)
 @given(TREES, st.data(), st.sampled_from(sorted(CHANGES)))
 def test_any_single_change_is_another_digest_and_is_told_by_name(
     tree: dict[str, tuple[bytes, int]], data: st.DataObject, change: str

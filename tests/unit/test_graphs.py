@@ -13,7 +13,7 @@ from typing import NamedTuple
 from xml.etree import ElementTree
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sifline.errors import UsageError
@@ -67,7 +67,7 @@ def acyclic(draw_: st.DrawFn) -> list[GraphNode]:
 
 def any_graph(test: Callable[..., None]) -> Callable[..., None]:
     """Call a test with ``nodes`` of many graphs; a busy machine is no fault of theirs."""
-    return settings(deadline=None)(given(nodes=acyclic())(test))
+    return given(nodes=acyclic())(test)
 
 
 def given_graph(nodes: list[GraphNode]) -> Parsed:

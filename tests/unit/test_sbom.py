@@ -184,7 +184,7 @@ def test_truncated_bill_is_refused() -> None:
 _TEXTS = st.text(max_size=8)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(
     st.lists(
         st.builds(

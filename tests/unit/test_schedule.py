@@ -308,7 +308,7 @@ def graphs(draw: st.DrawFn) -> tuple[dict[int, tuple[int, ...]], frozenset[int]]
     return needs, draw(st.frozensets(st.integers(0, size - 1), max_size=3))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(graph=graphs(), workers=st.integers(1, 4), shuffled=st.randoms(use_true_random=False))
 def test_a_job_runs_iff_nothing_it_stands_on_failed(
     graph: tuple[dict[int, tuple[int, ...]], frozenset[int]], workers: int, shuffled: Any

@@ -164,7 +164,7 @@ PART = st.sampled_from(["a", "b", "c"])
 PATHS = st.sets(st.lists(PART, min_size=1, max_size=4).map("/".join), max_size=12)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(paths=PATHS)
 def test_inodes_are_those_of_the_tree(paths: set[str]) -> None:
     inner = {path.rpartition("/")[0] for path in paths}
