@@ -78,7 +78,7 @@ def run_file(
 ) -> Ran:
     """Write ``source`` to the file ``name`` and run ``argv`` with that name behind it.
 
-    In a folder of its own, which is gone afterwards: a SIF's /tmp is the host's.
+    In a folder of its own, which is gone afterwards: all tests of a run share Docker's container.
     """
     script = (
         'folder="$(mktemp -d)" && cd "$folder" && printf "%s" "$1" > "$2" || exit 125\n'

@@ -107,6 +107,22 @@ def test_every_sif_is_held_to_tests_of_our_own_and_an_image_to_its_smoke_command
     assert all(path.is_dir() for path in imagetest.suites(smoky, runtime="apptainer"))
 
 
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("a/test_x.py::test_b PASSED   [ 50%]", ["test_b: passed"]),
+        ("a/test_x.py::test_s[ls 'a b'] FAILED [ 5%]", ["test_s[ls 'a b']: failed"]),
+        ("a/test_x.py::test_c SKIPPED (no GPU) [ 9%]", ["test_c: skipped"]),
+        ("collected 5 items", []),
+        ("a/test_x.py::test_b ", []),
+    ],
+)
+def test_progress_names_a_test_whole_and_how_it_ended(line: str, told: list[str]) -> None:
+    said = list[str]()
+    imagetest._tell(line, lambda text: said.append(text))
+    assert said == told
+
+
 def test_what_an_image_promises_is_handed_over() -> None:
     promises = imagetest.Promises(smoke=(("ls", "a b"),), budget=5, image_size=7)
     assert promises.words == [

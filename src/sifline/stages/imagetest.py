@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -20,6 +21,8 @@ from sifline.runner import Context, Result
 PASSED, FAILED, NONE_COLLECTED = 0, 1, 5
 NAMED_FAILURES = 5
 APPTAINER = "apptainer"
+# A parameter in a test's name may hold spaces.
+ENDED = re.compile(r"::(?P<name>.+) (?P<status>PASSED|FAILED|SKIPPED|ERROR|XFAIL|XPASS)\b")
 # What pytest takes for a file of tests.
 TESTS = ("test_*.py", "*_test.py")
 
@@ -177,10 +180,8 @@ def read_junit(text: str) -> Outcome:
 
 def _tell(line: str, progress: Progress) -> None:
     """Pass on a test's name and how it ended, without its path and the percentage."""
-    _, mark, rest = line.partition("::")
-    name, _, status = rest.partition(" ")
-    if mark and status.split():
-        progress(f"{name}: {status.split()[0].lower()}")
+    if match := ENDED.search(line):
+        progress(f"{match['name']}: {match['status'].lower()}")
 
 
 def _holds_none(name: str, folder: Path | None = None) -> StepFailed:

@@ -169,6 +169,33 @@ def known() -> tuple[Check, ...]:
     )
 
 
+def deployed(probe: Probe, image: str) -> tuple[str, ...]:
+    """Return the path of ``image`` on the compute nodes, and the file it leads to."""
+    held = probe.holdings()
+    for entry in held[probe.cluster.controller.name]["images"].values():
+        if entry["name"] == image:
+            missing = [
+                node.name
+                for node in probe.cluster.compute
+                if not any(
+                    other["path"] == entry["path"] and other["found"]
+                    for other in held[node.name]["images"].values()
+                )
+            ]
+            if missing:
+                raise CheckFailed(f"{entry['path']} is missing on {', '.join(missing)}")
+            argv = ["readlink", "--canonicalize", entry["path"]]
+            found = probe.run(probe.cluster.compute[0], argv).stdout.strip()
+            return entry["path"], found
+    raise CheckSkipped(f"{image} is not deployed; invoke deploy.{image}")
+
+
+def reason(stderr: str) -> str:
+    """Return the first line of srun's complaint."""
+    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
+    return lines[0] if lines else "it printed nothing"
+
+
 def one_line(error: Exception) -> str:
     """Return an error as one line; the last line of its details where there are any."""
     details = getattr(error, "details", "")

@@ -7,7 +7,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sifline.model import Node
-from sifline.validation.checks import CheckFailed, CheckSkipped, Phase, Probe, check
+from sifline.validation.checks import (
+    CheckFailed,
+    CheckSkipped,
+    Phase,
+    Probe,
+    check,
+    deployed,
+    reason,
+)
 
 SUITE = "mpi-job"
 IMAGE = "hello-mpi"
@@ -44,27 +52,6 @@ def four_ranks_on_two_nodes(probe: Probe) -> str:
         raise CheckFailed(f"srun ended with status {result.returncode}: {reason(result.stderr)}")
     hosts = {host_os(probe, node) for node in probe.cluster.compute}
     return judge(read_ranks(result.stdout), paths, hosts)
-
-
-def deployed(probe: Probe, image: str) -> tuple[str, ...]:
-    """Return the path of ``image`` on the compute nodes, and the file it leads to."""
-    held = probe.holdings()
-    for entry in held[probe.cluster.controller.name]["images"].values():
-        if entry["name"] == image:
-            missing = [
-                node.name
-                for node in probe.cluster.compute
-                if not any(
-                    other["path"] == entry["path"] and other["found"]
-                    for other in held[node.name]["images"].values()
-                )
-            ]
-            if missing:
-                raise CheckFailed(f"{entry['path']} is missing on {', '.join(missing)}")
-            argv = ["readlink", "--canonicalize", entry["path"]]
-            found = probe.run(probe.cluster.compute[0], argv).stdout.strip()
-            return entry["path"], found
-    raise CheckSkipped(f"{image} is not deployed; invoke deploy.{image}")
 
 
 def host_os(probe: Probe, node: Node) -> str:
@@ -111,9 +98,3 @@ def judge(ranks: Sequence[Rank], paths: Sequence[str], host_systems: set[str]) -
         raise CheckFailed(f"all ranks ran on {', '.join(hosts)} instead of {NODES} nodes")
     each = ", ".join(f"rank {item.rank} on {item.host} sum {item.sum}" for item in ranks)
     return f"{each}; inside {ranks[0].os}, on {', '.join(sorted(host_systems))} nodes"
-
-
-def reason(stderr: str) -> str:
-    """Return the first line of srun's complaint."""
-    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
-    return lines[0] if lines else "it printed nothing"

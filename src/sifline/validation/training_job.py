@@ -7,8 +7,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
 
-from sifline.validation.checks import CheckFailed, CheckSkipped, Phase, Probe, check
-from sifline.validation.mpi_job import deployed, reason
+from sifline.validation.checks import (
+    CheckFailed,
+    CheckSkipped,
+    Phase,
+    Probe,
+    check,
+    deployed,
+    reason,
+)
 
 SUITE = "training-job"
 IMAGE = "pytorch-cuda12.1-mpi4.1"
