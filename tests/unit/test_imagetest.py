@@ -119,7 +119,11 @@ def test_every_sif_is_held_to_tests_of_our_own_and_an_image_to_its_smoke_command
 )
 def test_progress_names_a_test_whole_and_how_it_ended(line: str, told: list[str]) -> None:
     said = list[str]()
-    imagetest._tell(line, lambda text: said.append(text))
+
+    def progress(text: str) -> None:
+        said.append(text)
+
+    imagetest._tell(line, progress)
     assert said == told
 
 
