@@ -72,12 +72,12 @@ def kept(found: Compatibility) -> dict[str, Any]:
 
 def restored(values: Mapping[str, Any]) -> Compatibility | None:
     """Return what was ``kept``; None where it was by another release of this module."""
-    if values.get("format") != _FORMAT or values.keys() - {"format"} != _FIELDS:
+    if values.get("format") != _FORMAT or not values.keys() >= _FIELDS:
         return None
     own: dict[str, Any] = {
         key: tuple(value) if isinstance(value, list) else value
         for key, value in values.items()
-        if key != "format"
+        if key in _FIELDS
     }
     return Compatibility(**own)
 

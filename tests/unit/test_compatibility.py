@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from sifline import records
 from sifline.compatibility import (
     Compatibility,
     kept,
@@ -190,9 +193,10 @@ def test_other_files_are_not_looked_at(path: str) -> None:
     assert not wanted(path)
 
 
-def test_what_is_kept_comes_back_and_another_format_does_not() -> None:
+def test_what_is_kept_comes_back_and_another_format_does_not(tmp_path: Path) -> None:
     found = Compatibility(architecture="amd64", mpi=("Open MPI 4.1.4",), frameworks={"torch": "2"})
-    assert restored({**kept(found), "mpi": ["Open MPI 4.1.4"]}) == found
+    records.write(tmp_path / "record", kept(found))
+    assert restored(records.read(tmp_path / "record") or {}) == found
     assert restored({**kept(found), "format": 0}) is None
     assert restored({"format": kept(found)["format"]}) is None
     assert restored({}) is None
