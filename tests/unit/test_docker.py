@@ -43,6 +43,14 @@ class Buildx(RecordingRunner):
         return super().run(argv, **more)
 
 
+def test_the_id_of_a_killed_build_is_not_read(tmp_path: Path) -> None:
+    (tmp_path / "log.id").write_text("sha256:former\n")
+    with pytest.raises(FileNotFoundError):  # this engine says yes and writes no id
+        build(RecordingRunner({("docker", "buildx"): answer()}), tmp_path)
+    assert build(Buildx({("docker", "buildx"): answer()}), tmp_path) == "sha256:made"
+    assert not (tmp_path / "log.id").exists()
+
+
 def test_a_build_is_handed_labels_arguments_and_secrets(tmp_path: Path) -> None:
     runner = Buildx({("docker", "buildx"): answer()})
 

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from socket import socket
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from sifline.engine import (
@@ -189,15 +188,20 @@ class Docker:
             if match:
                 on_step(_shortened(match[1]))
 
-        with TemporaryDirectory(prefix="sifline-") as scratch:
-            made = Path(scratch) / "id"
-            argv += ["--iidfile", str(made), "--", str(folder)]
+        # Beside the log: the next build of this image clears away what a killed one left.
+        made = log.with_suffix(".id")
+        made.parent.mkdir(parents=True, exist_ok=True)
+        made.unlink(missing_ok=True)
+        argv += ["--iidfile", str(made), "--", str(folder)]
+        try:
             result = docker(
                 self._runner, *argv, check=False, env=proxies, log=log, on_line=line, hide=hide
             )
             if not result.ok:
                 raise self._build_error(folder, result, log)
             return made.read_text(encoding="utf-8").strip()
+        finally:
+            made.unlink(missing_ok=True)
 
     def inspect(self, image: str) -> dict[str, Any]:
         """Return all that the engine says of the image of that tag or id."""
