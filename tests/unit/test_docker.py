@@ -43,12 +43,24 @@ class Buildx(RecordingRunner):
         return super().run(argv, **more)
 
 
-def test_the_id_of_a_killed_build_is_not_read(tmp_path: Path) -> None:
-    (tmp_path / "log.id").write_text("sha256:former\n")
-    with pytest.raises(FileNotFoundError):  # this engine says yes and writes no id
-        build(RecordingRunner({("docker", "buildx"): answer()}), tmp_path)
-    assert build(Buildx({("docker", "buildx"): answer()}), tmp_path) == "sha256:made"
-    assert not (tmp_path / "log.id").exists()
+class Survivor(Buildx):
+    """While it builds, a build whose caller was killed ends, and writes its id as well."""
+
+    former: tuple[str, ...] = ()
+
+    def run(self, argv: Argv, **more: Any) -> Result:
+        done = super().run(argv, **more)
+        for path in self.former:
+            Path(path).write_text("sha256:former\n")
+        self.former = (argv[argv.index("--iidfile") + 1],)
+        return done
+
+
+def test_a_build_whose_caller_was_killed_gives_no_id_to_the_next(tmp_path: Path) -> None:
+    runner = Survivor({("docker", "buildx"): answer()})
+    assert [build(runner, tmp_path) for _ in range(3)] == ["sha256:made"] * 3
+    # What the second one left goes with the next build.
+    assert len([*tmp_path.glob("*.id")]) == 1
 
 
 def test_a_build_is_handed_labels_arguments_and_secrets(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from glob import escape
 from pathlib import Path
 from socket import socket
 from typing import Any
@@ -46,6 +47,8 @@ FROM scratch
 COPY --from=look /out /
 """
 
+# Bytes of chance in the name of a file.
+_TOKEN = 4
 _STEP = re.compile(r"^#\d+ (\[[^\]]+\] .*)$")
 _FAILED_STEP = re.compile(r"^ > (\[[^\]]+\] .*?):?$", re.MULTILINE)
 
@@ -188,10 +191,7 @@ class Docker:
             if match:
                 on_step(_shortened(match[1]))
 
-        # Beside the log: the next build of this image clears away what a killed one left.
-        made = log.with_suffix(".id")
-        made.parent.mkdir(parents=True, exist_ok=True)
-        made.unlink(missing_ok=True)
+        made = _id_file(log)
         argv += ["--iidfile", str(made), "--", str(folder)]
         try:
             result = docker(
@@ -364,6 +364,19 @@ class Docker:
             f"building {folder.name} failed {step}; {cause}the whole log is {log}",
             details=result.tail(LOG_LINES),
         )
+
+
+def _id_file(log: Path) -> Path:
+    """Return where a build is to write its id: beside the log, under a name of its own.
+
+    What killed builds left there is cleared away; one of them may still be running, and write.
+    """
+    from secrets import token_hex
+
+    log.parent.mkdir(parents=True, exist_ok=True)
+    for left in log.parent.glob(f"{escape(log.stem)}.{'[0-9a-f]' * 2 * _TOKEN}.id"):
+        left.unlink(missing_ok=True)
+    return log.with_name(f"{log.stem}.{token_hex(_TOKEN)}.id")
 
 
 def version_tag(name: str, mark: str) -> str:
