@@ -15,14 +15,14 @@ from typing import Any
 from sifline.packages import Found, Package
 
 # To be raised when the same files would be told another way.
-_FORMAT = 2
+_FORMAT = 3
 # By the major release of the CUDA run time.
 LEAST_DRIVERS = {11: "450.80.02", 12: "525.60.13", 13: "580.65.06"}
 FRAMEWORKS = ("torch", "tensorflow", "jax")
 
 _NAMES = re.compile(
-    r"libc\.so\.6|libc-\d[\d.]*\.so|ld-musl-\w+\.so\.1|lib(?:mpi|mpich|pmix|cudart|nccl)\.so(?:\.[\d.]+)?"
-    r"|python3\.\d+|pyvenv\.cfg"
+    r"libc\.so\.6|libc-\d[\d.]*\.so|ld-musl-\w+\.so\.1|lib(?:mpi|mpich|pmix|nccl)\.so(?:\.[\d.]+)?"
+    r"|libcudart(?:-[0-9a-f]+)?\.so(?:\.[\d.]+)?|python3\.\d+|pyvenv\.cfg"
 )
 # Where frameworks say which CUDA they were built with.
 _BUILDS = {
@@ -38,6 +38,7 @@ _MPICH = re.compile(rb"MPICH Version:\s*(\d[\w.]*)")
 _PMIX = re.compile(rb"PMIx (\d+\.\d+\.\d+\w*) ")
 _UPSTREAM = re.compile(r"(?:\d+:)?([^-+~]+)")
 _CUDART = re.compile(r"nvidia-cuda-runtime(?:-cu\d+)?|cuda-cudart-\d+-\d+")
+_SUM = re.compile(r"(?<=/libcudart)-[0-9a-f]+(?=\.so)")
 _NCCL = re.compile(r"nvidia-nccl-cu\d+|libnccl2")
 _CUDA_OF = re.compile(rb"cuda(?:_version)?['\"]?\s*[:=,][^'\"]*['\"](\d+\.\d+(?:\.\d+)?)")
 _VENV = re.compile(rb"^version\s*=\s*(\d+\.\d+\.\d+)", re.MULTILINE)
@@ -100,7 +101,7 @@ def read(
     """
     paths = {*files, *names}
     packages = found.packages
-    cuda = _versions(_CUDART, packages) or _named("libcudart.so.", paths)
+    cuda = _versions(_CUDART, packages) or _cudart(paths)
     return Compatibility(
         architecture=architecture,
         libc=_libc(files, paths),
@@ -119,6 +120,16 @@ def least_driver(cuda: Iterable[str]) -> str:
     """Return the least driver for all of these releases of the CUDA run time, "" if unknown."""
     majors = [int(version.partition(".")[0]) for version in cuda if version[:1].isdecimal()]
     return LEAST_DRIVERS.get(max(majors), "") if majors else ""
+
+
+def _cudart(paths: Iterable[str]) -> tuple[str, ...]:
+    """Return the releases in the names of CUDA's run time, which wheels add a sum to.
+
+    All of 11 call themselves 11.0, so that this says little beside another one.
+    """
+    found = _named("libcudart.so.", (_SUM.sub("", path) for path in paths))
+    more = [one for one in found if one != "11.0" and one.startswith("11.")]
+    return tuple(one for one in found if one != "11.0" or not more)
 
 
 def _libc(files: Mapping[str, bytes], paths: Iterable[str]) -> str:

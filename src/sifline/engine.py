@@ -7,12 +7,12 @@ import os
 import re
 import socket
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from sifline.errors import MissingError, StepFailed
+from sifline.errors import MissingError, SiflineError, StepFailed
 from sifline.model import Bind
 from sifline.runner import CommandFailed, OnLine, Result, Runner
 
@@ -117,6 +117,27 @@ def layers_size() -> int | None:
         return None
 
 
+def attach(
+    runner: Runner, argv: Sequence[str], *, name: str, env: Mapping[str, str] | None = None
+) -> int:
+    """Run ``argv``, which runs a container called ``name``, on the user's own terminal.
+
+    Return its exit status. Should this run be ended, the container is as well: the docker
+    command's own end does not always do that.
+    """
+    try:
+        return runner.attach(argv, env=env)
+    except BaseException:
+        remove(runner, name)
+        raise
+
+
+def remove(runner: Runner, name: str) -> None:
+    """End the container of that name, if there is one."""
+    with suppress(SiflineError):
+        runner.run(["docker", "rm", "--force", name], check=False, timeout=30)
+
+
 def is_local() -> bool:
     """Tell whether the engine is asked through a socket of this machine."""
     return _socket() is not None
@@ -134,17 +155,17 @@ def exported(container: str) -> Iterator[socket.socket]:
     local = _socket()
     if local is None:
         raise MissingError("the Docker engine is on another machine; run this there")
-    try:
-        connection = _asked(local, f"/containers/{container}/export")
-    except OSError as error:
-        raise MissingError(
-            f"the Docker engine does not answer: {error.strerror or error}; run scripts/bootstrap,"
-            " which starts one"
-        ) from None
-    with connection:
-        head = b""
-        while not head.endswith(b"\r\n\r\n") and (byte := connection.recv(1)):
-            head += byte
+    with ExitStack() as stack:
+        try:
+            connection = stack.enter_context(_asked(local, f"/containers/{container}/export"))
+            head = b""
+            while not head.endswith(b"\r\n\r\n") and (byte := connection.recv(1)):
+                head += byte
+        except OSError as error:
+            raise MissingError(
+                f"the Docker engine does not answer: {error.strerror or error}; run"
+                " scripts/bootstrap, which starts one"
+            ) from None
         if head.split()[1:2] != [b"200"]:
             raise StepFailed(
                 "the Docker engine does not hand out the file system:"

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import pytest
 
 if TYPE_CHECKING:
+    from docker.types import DeviceRequest
     from testcontainers.core.container import DockerContainer
 
 RUNTIMES = ("docker", "apptainer")
@@ -44,6 +45,8 @@ class Container(Protocol):
     name: str
     runtime: str
     gpus: int
+    # Why there are none.
+    no_gpus: str
 
     def run(
         self,
@@ -87,21 +90,54 @@ def run_file(
     return container.run(["sh", "-c", script, "sh", source, name, *argv], env=env)
 
 
+def run_as_root(container: Container, argv: Sequence[str]) -> Ran:
+    """Run ``argv`` as one who sees every file of the image; in a SIF that is only root himself."""
+    return container.run(argv, user="0" if container.runtime == "docker" else None)
+
+
 @pytest.fixture(scope="session")
 def gpus(container: Container) -> int:
     """How many NVIDIA GPUs the container has; a test that asks is skipped where there is none."""
-    if not host_gpus():
-        pytest.skip("this host has no NVIDIA GPU (no /dev/nvidia0)")
     if not container.gpus:
-        pytest.skip("the engine cannot hand in GPUs: NVIDIA's container toolkit is missing")
+        pytest.skip(container.no_gpus)
     return container.gpus
 
 
-def host_gpus() -> int:
-    """Return how many NVIDIA GPUs this host has a driver for."""
-    from sifline.stages.shell import Caller
+def host_gpus() -> tuple[int, str]:
+    """Return how many NVIDIA GPUs this host has a driver for, and why where there are none."""
+    from sifline.gpus import here
 
-    return Caller.here().gpus or 0
+    found = here()
+    return found, "" if found else "this host has no NVIDIA GPU (no /dev/nvidia0)"
+
+
+def engine_gpus(image: str) -> tuple[int, str]:
+    """Return how many GPUs the engine hands in, all of the host's or none, and why where none.
+
+    Whether it can, a container of ``image`` shows; how it does so is its own affair.
+    """
+    found, why = host_gpus()
+    if not found:
+        return 0, why
+    import docker
+    from docker.errors import APIError
+
+    client = docker.from_env()
+    try:
+        client.containers.run(
+            image,
+            ["0"],
+            entrypoint=["sleep"],
+            auto_remove=True,
+            detach=True,
+            device_requests=_all_gpus(),
+            labels={LABEL_TEST: image},
+        )
+    except APIError as error:
+        return 0, f"the engine cannot hand in GPUs: {error.explanation}"
+    finally:
+        client.close()
+    return found, ""
 
 
 @pytest.fixture(scope="session")
@@ -142,12 +178,13 @@ def private_certificates() -> frozenset[str]:
 
 def certificates(container: Container, *folders: str) -> frozenset[str]:
     """Return every certificate in any file below ``folders`` of the image."""
-    found = container.run(
+    found = run_as_root(
+        container,
         [
             *("grep", "--recursive", "--no-messages", "--text", "--no-filename"),
             *("--exclude-dir=proc", "--exclude-dir=sys", "--exclude-dir=dev"),
             *("--after-context=99", "--regexp=-----BEGIN CERTIFICATE-----", "--", *folders),
-        ]
+        ],
     )
     return read_certificates(found.stdout)
 
@@ -157,35 +194,26 @@ def read_certificates(text: str) -> frozenset[str]:
     return frozenset("".join(body.split()) for body in _PEM.findall(text))
 
 
-def _engine_gpus() -> int:
-    """Return how many GPUs the engine can hand in: all of the host's, or none."""
-    found = host_gpus()
-    if not found:
-        return 0
-    import docker
+def _all_gpus() -> list[DeviceRequest]:
+    from docker.types import DeviceRequest
 
-    client = docker.from_env()
-    try:
-        return found if "nvidia" in client.info().get("Runtimes", {}) else 0
-    finally:
-        client.close()
+    return [DeviceRequest(count=-1, capabilities=[["gpu"]])]
 
 
 @contextmanager
 def _docker(name: str, image: str) -> Iterator[Container]:
     """Start a container that sleeps, read-only as a SIF is; its image needs a ``sleep``."""
     from docker.errors import APIError
-    from docker.types import DeviceRequest, Mount
+    from docker.types import Mount
     from testcontainers.core.container import DockerContainer
 
-    gpus = _engine_gpus()
-    devices = [DeviceRequest(count=-1, capabilities=[["gpu"]])] if gpus else []
+    gpus, no_gpus = engine_gpus(image)
     sleeper = DockerContainer(
         image,
         command=str(LIFETIME),
         entrypoint=["sleep"],
         auto_remove=True,
-        device_requests=devices,
+        device_requests=_all_gpus() if gpus else [],
         init=False,
         labels={LABEL_TEST: name},
         # An anonymous volume starts with what the image holds there; a tmpfs would hide it.
@@ -197,7 +225,7 @@ def _docker(name: str, image: str) -> Iterator[Container]:
     except APIError as error:
         pytest.fail(f"{name}: no container can be started of {image}: {error.explanation}")
     try:
-        yield _DockerContainer(name, sleeper, gpus)
+        yield _DockerContainer(name, sleeper, gpus, no_gpus)
     finally:
         # The engine removes it, too: whoever comes second has nothing to do.
         with suppress(APIError):
@@ -209,8 +237,8 @@ class _DockerContainer:
 
     runtime = "docker"
 
-    def __init__(self, name: str, sleeper: DockerContainer, gpus: int) -> None:
-        self.name, self.gpus = name, gpus
+    def __init__(self, name: str, sleeper: DockerContainer, gpus: int, no_gpus: str) -> None:
+        self.name, self.gpus, self.no_gpus = name, gpus, no_gpus
         self._container: Any = sleeper.get_wrapped_container()
 
     def run(
@@ -244,14 +272,15 @@ class _SifContainer:
 
     def __init__(self, name: str, sif: Path) -> None:
         from sifline import sif as siffile
-        from sifline.adapters.apptainer import Apptainer
+        from sifline.adapters.apptainer import TOOLBOX, Apptainer
         from sifline.runner import ProcessRunner
 
         self.name = name
         self._sif = sif
         self._workdir = siffile.workdir(siffile.read(sif))
         self._apptainer = Apptainer(ProcessRunner())
-        self.gpus = host_gpus() if self._apptainer.native else _engine_gpus()
+        found = host_gpus() if self._apptainer.native else engine_gpus(TOOLBOX)
+        self.gpus, self.no_gpus = found
 
     def run(
         self,

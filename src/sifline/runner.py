@@ -120,9 +120,19 @@ class ProcessRunner:
         """Run ``argv`` on the user's own terminal; return its exit status."""
         self._say(argv)
         try:
-            return subprocess.run(list(argv), env=_environment(env), check=False).returncode
+            process = subprocess.Popen(list(argv), env=_environment(env))
         except FileNotFoundError:
             raise _missing(argv) from None
+        try:
+            return process.wait()
+        except BaseException:
+            # Killed at once, what it started elsewhere, such as a container, would go on.
+            process.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(GRACE_SECONDS)
+            process.kill()
+            process.wait()
+            raise
 
     def stop(self) -> None:
         """End every process that runs, in whatever thread, and interrupt the others' work.

@@ -33,8 +33,8 @@ def scratch_folder(kind: str, subject: str, context: Context) -> Iterator[Path]:
             yield folder
         except OSError as error:
             raise StepFailed(
-                f"{error.filename or folder}: {error.strerror}; make room in {space.build}, or"
-                " mend it"
+                f"{error.filename or folder}: {error.strerror or error}; make room in"
+                f" {space.build}, or mend it"
             ) from None
         finally:
             excerpt.remove(folder)

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from sifline import gpus
 from sifline.adapters.docker import Docker
 from sifline.errors import StepFailed
+from sifline.imagetests import LABEL_TEST, engine_gpus, host_gpus
 from sifline.model import BuiltImage, Image, TestReport, Workspace
 from sifline.runner import Context, ProcessRunner
 from sifline.stages import imagetest
@@ -69,6 +71,24 @@ def step(command: str) -> str:
     return f"RUN --mount=type=secret,id=ca-certificates,target=/run/secrets/ca {command}"
 
 
+def test_an_engine_that_cannot_hand_in_gpus_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not host_gpus()[0]:
+        assert engine_gpus(TRIXIE) == (0, "this host has no NVIDIA GPU (no /dev/nvidia0)")
+    if "nvidia" in docker("info", "--format", "{{json .Runtimes}}").stdout:
+        pytest.skip("the engine of this host can")
+    for name in ("nvidiactl", "nvidia0"):
+        (tmp_path / name).touch()
+    monkeypatch.setattr(gpus, "DEVICES", tmp_path)
+    found, why = engine_gpus(TRIXIE)
+    assert found == 0
+    assert why.startswith("the engine cannot hand in GPUs: could not select device driver")
+    assert (
+        docker("ps", "--all", "--quiet", "--filter", f"label={LABEL_TEST}={TRIXIE}").stdout == ""
+    )
+
+
 def test_a_step_that_uses_the_secret_keeps_the_promises(run: Run) -> None:
     report = run(step("grep --count BEGIN /run/secrets/ca > /count"))
     assert (report.failed, report.skipped) == (0, 0)
@@ -80,6 +100,7 @@ def test_a_step_that_uses_the_secret_keeps_the_promises(run: Run) -> None:
     [
         ("cp /run/secrets/ca /opt/some.where", {LEAKED}),
         ("cp /run/secrets/ca /tmp/ca", {LEAKED}),
+        ("mkdir /root/.cache && cp /run/secrets/ca /root/.cache/ca\nUSER 1234", {LEAKED}),
         (
             "cp /run/secrets/ca /etc/ssl/certs/host.crt",
             {LEAKED, "test_the_trust_store_holds_the_distributions_certificates_alone"},
@@ -90,7 +111,7 @@ def test_a_step_that_uses_the_secret_keeps_the_promises(run: Run) -> None:
             {LEAKED, "test_the_trust_store_holds_the_distributions_certificates_alone"},
         ),
     ],
-    ids=["anywhere", "tmp", "trust store", "installed"],
+    ids=["anywhere", "tmp", "root's home", "trust store", "installed"],
 )
 def test_a_leaked_certificate_is_found(run: Run, command: str, red: set[str]) -> None:
     with pytest.raises(StepFailed) as caught:

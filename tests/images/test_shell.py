@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pytest
 
+from sifline import gpus
+
 from .conftest import Project
 
 DOCKERFILE = """
@@ -36,9 +38,8 @@ RUNTIMES = pytest.mark.parametrize("sif", [False, True], ids=["docker", "apptain
 OTHER = (4321, 8765)
 ODD = ("a,b", 'q"q', "it's", "a b", "b\\s", "$HOME")
 
-without_gpu = pytest.mark.skipif(
-    Path("/dev/nvidiactl").exists(), reason="this host has an NVIDIA driver"
-)
+without_gpu = pytest.mark.skipif(gpus.here() > 0, reason="this host has an NVIDIA GPU")
+with_gpu = pytest.mark.skipif(not gpus.here(), reason="this host has no NVIDIA GPU")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -282,7 +283,7 @@ def test_what_is_made_at_home_belongs_to_the_caller(opened: Opened, sif: bool) -
     done = subprocess.run(
         [*as_other, sys.executable, "-m", "invoke", f"shell.{opened.name}", "--mount-home"]
         + ["--sif"] * sif
-        + ["--", "sh", "-c", f"echo $HOME; touch ~/made-{sif}; id -u; id -g"],
+        + ["--", "sh", "-c", f"echo $HOME $USER $LOGNAME; touch ~/made-{sif}; id -u; id -g"],
         cwd=opened.project.root,
         env={**os.environ, "HOME": str(home)},
         capture_output=True,
@@ -290,7 +291,8 @@ def test_what_is_made_at_home_belongs_to_the_caller(opened: Opened, sif: bool) -
         check=False,
     )
 
-    assert done.stdout == f"{home}\n{uid}\n{gid}\n", done.stderr
+    name = f"uid{uid}"
+    assert done.stdout == f"{home} {name} {name}\n{uid}\n{gid}\n", done.stderr
     made = (home / f"made-{sif}").stat()
     assert (made.st_uid, made.st_gid) == OTHER
 
@@ -321,7 +323,7 @@ def test_gpus_of_image_toml_are_left_out_where_there_is_no_driver(
     told = [line for line in done.stderr.splitlines() if "gpus" in line]
     assert told == [
         f"images/{opened.name}/image.toml: run.gpus: all asked for, but this host has no NVIDIA"
-        " driver: no GPU is handed in"
+        " GPU: none is handed in"
     ]
     assert "gpus" not in without.stderr
 
@@ -333,7 +335,28 @@ def test_gpus_that_are_asked_for_are_something_missing(opened: Opened, sif: bool
 
     assert done.returncode == 3
     (line,) = done.stderr.splitlines()
-    assert "this host has no NVIDIA driver (no /dev/nvidiactl)" in line
+    assert "this host has no NVIDIA GPU (no /dev/nvidia0)" in line
+
+
+@with_gpu
+@pytest.mark.parametrize("asked", ["all", "1", "device=0", "none"])
+def test_docker_hands_in_the_gpus_that_are_asked_for(opened: Opened, asked: str) -> None:
+    found = opened.shell("ls /dev | grep '^nvidia[0-9]'; true", "--gpus", asked, sif=False)
+
+    assert len(found.split()) == {"all": gpus.here(), "none": 0}.get(asked, 1)
+
+
+@with_gpu
+@pytest.mark.parametrize(
+    ("asked", "visible"), [("all", ""), ("1", "0"), ("device=0", "0"), ("none", None)]
+)
+def test_a_sif_gets_the_driver_and_shows_the_gpus_that_are_asked_for(
+    opened: Opened, asked: str, visible: str | None
+) -> None:
+    look = 'ls /.singularity.d/libs | grep -c "^libcuda.so"; echo "$CUDA_VISIBLE_DEVICES"'
+    count, shown = opened.shell(look, "--gpus", asked, sif=True).split("\n")[:2]
+
+    assert (int(count) > 0, shown) == (visible is not None, visible or "")
 
 
 @RUNTIMES

@@ -64,7 +64,7 @@ def test_native_exec_passes_environment_and_binds() -> None:
     assert call.argv == (
         *("/usr/bin/apptainer", "exec", "--cleanenv", "--contain"),
         *("--mount", '"type=bind","source=/in","target=/data"'),
-        *("--pwd", "/data", str(SIF), "id"),
+        *("--pwd", "/data", "--no-eval", str(SIF), "id"),
     )
     assert call.env == {"APPTAINERENV_A": "1,2"}
 

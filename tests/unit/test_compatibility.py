@@ -106,8 +106,19 @@ def test_else_from_the_names_of_their_libraries() -> None:
         "usr/lib/libnccl.so.2",
         "usr/lib/libnccl.so.2.15.5",
     )
-    assert found.cuda == ("11.0", "11.8.89")
+    assert found.cuda == ("11.8.89",)
     assert (found.nccl, found.least_driver) == (("2.15.5",), "450.80.02")
+
+
+@pytest.mark.parametrize(
+    ("name", "cuda"),
+    [("libcudart-d0da41ae.so.11.0", "11.0"), ("libcudart-8774224f.so.12.4.127", "12.4.127")],
+)
+def test_or_of_the_copy_that_a_wheel_carries(name: str, cuda: str) -> None:
+    path = f"opt/venv/lib/python3.11/site-packages/torch/lib/{name}"
+    assert wanted(path)
+    found = told({}, path)
+    assert (found.cuda, bool(found.least_driver)) == ((cuda,), True)
 
 
 @pytest.mark.parametrize(

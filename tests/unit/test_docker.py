@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -125,7 +126,8 @@ def opened(opening: Opening, *, terminal: bool = False) -> tuple[str, ...]:
 
 def test_a_shell_runs_the_command_alone() -> None:
     assert opened(Opening()) == (
-        *("docker", "run", "--rm", "--init", "--interactive"),
+        *("docker", "run", "--rm", "--name", f"sifline-shell-{os.getpid()}"),
+        *("--init", "--interactive"),
         *("--entrypoint", "a", "sha256:x", "b"),
     )
 

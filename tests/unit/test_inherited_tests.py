@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from sifline import gpus
 from sifline.model import BuiltImage, Image, Sif, Workspace
 from sifline.pipeline import Pipeline
 from sifline.report.terminal import Terminal
@@ -79,3 +80,18 @@ def test_byte_code_is_no_other_version_of_the_tests(pipeline: Pipeline, tmp_path
     assert pipeline._test_key("leaf", IMAGE) == before
     (tests / "test_x.py").write_text("# another")
     assert pipeline._test_key("leaf", IMAGE) != before
+
+
+def test_what_passed_without_a_gpu_is_tested_again_with_one(
+    pipeline: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gpus, "DEVICES", tmp_path)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    seen = [pipeline._test_key("leaf", IMAGE)]
+    for name in ("nvidiactl", "nvidia0", "nvidia1"):
+        (tmp_path / name).touch()
+    seen.append(pipeline._test_key("leaf", IMAGE))
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "nvidia-ctk").touch(mode=0o755)
+    seen.append(pipeline._test_key("leaf", IMAGE))
+    assert [key["gpus"] for key in seen] == [["0"], ["2"], ["2", "nvidia-ctk"]]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -36,6 +39,51 @@ def test_a_failed_write_keeps_the_old_record(tmp_path: Path) -> None:
         records.write(path, {"key": object()})
 
     assert records.read(path) == {"version": records.VERSION, "key": 1}
+    assert [item.name for item in tmp_path.iterdir()] == ["a.json"]
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from sifline import records
+def kill(descriptor):
+    os.kill(os.getpid(), signal.SIGKILL)
+os.fsync = kill
+records.write(Path(sys.argv[1]), {"key": "new"})
+"""
+
+
+def test_what_a_killed_write_left_goes_with_the_next(tmp_path: Path) -> None:
+    path, other = tmp_path / "a[1].json", tmp_path / "a1.json"
+    for target in (path, other):
+        argv = [sys.executable, "-c", KILLED, str(target)]
+        assert subprocess.run(argv, check=False).returncode == -signal.SIGKILL
+    assert len([*tmp_path.iterdir()]) == 2
+
+    records.write(path, {"key": 1})
+
+    (left,) = set(tmp_path.iterdir()) - {path}
+    assert left.name.startswith(".a1.json.")
+
+
+def test_many_who_write_one_record_do_not_take_away_each_others(tmp_path: Path) -> None:
+    path, faults = tmp_path / "a.json", list[BaseException]()
+
+    def write() -> None:
+        try:
+            for number in range(100):
+                records.write(path, {"key": number})
+        except BaseException as error:
+            faults.append(error)
+
+    threads = [threading.Thread(target=write) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert faults == []
+    assert records.read(path) == {"version": records.VERSION, "key": 99}
     assert [item.name for item in tmp_path.iterdir()] == ["a.json"]
 
 

@@ -13,8 +13,8 @@ from sifline.stages.shell import Asked, Caller, command, opening
 TOLD = "hunter\x07"
 
 
-def caller(gpus: int | None = None, **environ: str) -> Caller:
-    return Caller(user=(1000, 100), environ=environ, gpus=gpus)
+def caller(gpus: int = 0, **environ: str) -> Caller:
+    return Caller(user=(1000, 100), name="alice", environ=environ, gpus=gpus)
 
 
 def opened(
@@ -153,6 +153,8 @@ def test_the_home_folder_makes_the_caller_the_user(folder: Path) -> None:
     home = str(folder / "home")
     assert found.binds == (Bind(source=folder / "home", target=home, writable=True),)
     assert (found.home, found.user) == (home, (1000, 100))
+    assert found.env == {"USER": "alice", "LOGNAME": "alice"}
+    assert opened(asked=Asked(mount_home=True, env=["USER=bob"])).env["USER"] == "bob"
 
 
 @pytest.mark.parametrize("home", ["/", "", "relative", "/no/such", "/a:b", "/a\nb"])
@@ -174,7 +176,7 @@ def test_gpus_that_are_there_are_handed_in(gpus: str) -> None:
 
 @pytest.mark.parametrize("gpus", ["all", "1", "device=0"])
 def test_gpus_without_a_driver_are_something_missing(gpus: str) -> None:
-    with pytest.raises(MissingError, match="no NVIDIA driver"):
+    with pytest.raises(MissingError, match="no NVIDIA GPU"):
         opened(asked=Asked(gpus=gpus))
 
 
@@ -195,12 +197,12 @@ def test_other_words_for_gpus_are_refused(gpus: str) -> None:
         ("all", 2, "all", ""),
         ("2", 2, "2", ""),
         ("4", 2, "all", "this host has 2: all of them are handed in"),
-        ("all", None, "", "this host has no NVIDIA driver: no GPU is handed in"),
-        ("", None, "", ""),
+        ("all", 0, "", "this host has no NVIDIA GPU: none is handed in"),
+        ("", 0, "", ""),
     ],
 )
 def test_the_gpus_of_image_toml_are_those_that_there_are(
-    said: str, here: int | None, given: str, note: str
+    said: str, here: int, given: str, note: str
 ) -> None:
     found = opened(Run(gpus=said), who=caller(here))
 

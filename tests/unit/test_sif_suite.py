@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import runpy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -63,7 +64,6 @@ class Liar:
             {"config": {"Env": ["GREETING=hello"]}},
         ),
         ("test_it_knows_that_it_runs_in_apptainer", Liar(stdout="\n"), {"file": FILE}),
-        ("test_python_finds_its_own_modules_alone", Liar(stdout=f'["{Path.home()}/x"]'), {}),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -71,6 +71,16 @@ def test_a_lie_is_noticed(test: str, answer: Liar, more: dict[str, Any]) -> None
     wanted = "container" if test == "test_a_command_that_is_not_there_fails" else "shell"
     with pytest.raises(AssertionError):
         SUITE[test](**{wanted: answer}, **more)
+
+
+@pytest.mark.parametrize("where", ["home", "PYTHONPATH"])
+def test_modules_of_the_callers_are_noticed(
+    where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = {"home": Path.home() / "x", "PYTHONPATH": tmp_path}[where]
+    answer = Liar(stdout=json.dumps([[str(folder)], 2**100]))
+    with pytest.raises(AssertionError):
+        SUITE["test_python_finds_its_own_modules_alone"](answer, monkeypatch, tmp_path)
 
 
 def test_another_place_to_start_in_is_noticed(tmp_path: Path) -> None:

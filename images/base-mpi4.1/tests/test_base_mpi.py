@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 
@@ -236,6 +237,8 @@ def test_it_compiles_fortran(container: Container) -> None:
 
 
 def test_it_says_nothing_on_a_host_without_gpu_and_infiniband(container: Container) -> None:
+    if container.gpus or any(Path("/sys/class/infiniband").glob("*")):
+        pytest.skip("the host has what its libraries may speak about: a GPU, or InfiniBand")
     ran = run_program(container, "mpicc", PROGRAM, "c", 4)
     assert (ran.returncode, ran.stderr) == (0, "")
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from sifline.imagetests import Container
+from sifline.imagetests import Container, run_file
 from sifline.pythonimages import printed, python
 
 # The compiler's own tool for it comes with Triton.
@@ -105,6 +105,32 @@ def test_the_cuda_libraries_can_be_loaded(container: Container) -> None:
     assert told(container, source) == 12010
 
 
+@pytest.mark.parametrize("capability", [70, 80, 90])
+def test_triton_compiles_for_gpus_that_are_not_here(container: Container, capability: int) -> None:
+    """Its library was stripped when the image was made, and no code for a processor needs it."""
+    program = f"""
+import json
+import triton, triton.language as tl
+from triton.backends.compiler import GPUTarget
+@triton.jit
+def add(x, y, out, n, BLOCK: tl.constexpr):
+    at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    tl.store(out + at, tl.load(x + at, at < n) + tl.load(y + at, at < n), at < n)
+source = triton.compiler.ASTSource(
+    add, signature={{0: "*fp32", 1: "*fp32", 2: "*fp32", 3: "i32"}}, constants={{4: 128}}
+)
+made = triton.compile(source, target=GPUTarget("cuda", {capability}, 32)).asm
+print(json.dumps([made["cubin"][:4].decode("latin-1"), "add.f32" in made["ptx"],
+                  [line for line in made["ptx"].splitlines() if line.startswith(".target")]]))
+"""
+    ran = run_file(
+        container, program, ["python3"], name="add.py", env={"TRITON_CACHE_DIR": "/tmp/triton"}
+    )
+    elf, adds, (target,) = printed(ran)
+    assert (elf, adds) == ("\x7fELF", True)
+    assert f"sm_{capability}" in target
+
+
 def test_without_a_gpu_it_says_so(container: Container) -> None:
     if container.gpus:
         pytest.skip("the container has a GPU")
@@ -161,3 +187,38 @@ print(json.dumps([losses[0], losses[-1]]))
 """
     first, last = told(container, source)
     assert last < first / 100
+
+
+@pytest.mark.usefixtures("gpus")
+def test_the_compiler_of_pytorch_works_for_a_gpu(container: Container) -> None:
+    source = """
+def f(x):
+    return (torch.sin(x) ** 2 + torch.cos(x) ** 2).sum()
+print(json.dumps(float(torch.compile(f)(torch.randn(1000, device="cuda")))))
+"""
+    assert told(container, source) == pytest.approx(1000, rel=1e-5)
+
+
+@pytest.mark.usefixtures("gpus")
+def test_mpi_sums_what_lies_on_a_gpu(container: Container) -> None:
+    """By the components that can, see docs/reference/images.md; of two ranks on one GPU."""
+    program = """
+import json, sys
+import torch
+from mpi4py import MPI
+world = MPI.COMM_WORLD
+mine = torch.full((100_000,), world.Get_rank() + 1.0, device="cuda")
+total = torch.zeros_like(mine)
+torch.cuda.synchronize()
+world.Allreduce(mine, total, op=MPI.SUM)
+if world.Get_rank() == 0:
+    sys.stdout.write(json.dumps([total.device.type, total.unique().tolist()]) + "\\n")
+"""
+    ran = run_file(
+        container,
+        program,
+        ["mpirun", "-n", "2", "--oversubscribe", "--mca", "pml", "ob1", "python3"],
+        name="sum.py",
+        env={"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"},
+    )
+    assert printed(ran) == ["cuda", [3.0]]

@@ -7,14 +7,13 @@ import json
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from sifline import signatures
-from sifline.engine import LABEL_PURPOSE, mount, need_answer
+from sifline.engine import LABEL_PURPOSE, attach, mount, need_answer, remove
 from sifline.errors import MissingError, SiflineError, StepFailed
 from sifline.model import Bind, Opening
 from sifline.runner import CommandFailed, OnLine, Result, Runner
@@ -351,7 +350,9 @@ class Apptainer:
         :param gpus: hand in all GPUs of the host, which has to have some.
         """
         nvidia = ["--nv"] if gpus else []
-        words = ["exec", *self._options(binds, workdir), *nvidia, str(sif), *argv]
+        # Apptainer would evaluate the values.
+        literal = ["--no-eval"] if env else []
+        words = ["exec", *self._options(binds, workdir), *nvidia, *literal, str(sif), *argv]
         return self._run(
             words,
             binds=[_file(sif), *map(_same, binds)],
@@ -388,6 +389,8 @@ class Apptainer:
         env = self._inside({**_visible(opening.gpus), **_values(opening.env)})
         words += ["--no-eval"] if env else []
         extra = ["--interactive", *(["--tty"] if terminal else [])]
+        name = f"sifline-shell-{os.getpid()}"
+        extra += ["--name", name]
         # All of them: numbers count those that the toolbox has.
         extra += ["--gpus", "all"] if opening.gpus else []
         for name in env:
@@ -401,7 +404,9 @@ class Apptainer:
             env={},
             extra=extra,
         )
-        return self._runner.attach(argv, env=env or None)
+        if self.native:
+            return self._runner.attach(argv, env=env or None)
+        return attach(self._runner, argv, name=name, env=env or None)
 
     def inspect(self, sif: Path) -> dict[str, Any]:
         """Return what Apptainer says of ``sif``: labels, environment, run script."""
@@ -684,21 +689,16 @@ class Apptainer:
         except CommandFailed as error:
             if path:
                 raise
-            self._remove(name)
+            remove(self._runner, name)
             raise self._cause(error.result) or error from None
         except BaseException:
             if not path:
-                self._remove(name)
+                remove(self._runner, name)
             raise
         cause = None if result.ok or path else self._cause(result)
         if cause:
             raise cause
         return result
-
-    def _remove(self, name: str) -> None:
-        """End the container; the docker command's own end does not always do that."""
-        with suppress(SiflineError):
-            self._runner.run(["docker", "rm", "--force", name], check=False, timeout=30)
 
     def _cause(self, result: Result) -> SiflineError | None:
         """Return what kept the toolbox from starting; None where it was not that."""

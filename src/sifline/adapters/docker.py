@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from typing import Any
 from sifline.engine import (
     LABEL_PURPOSE,
     all_images,
+    attach,
     builder,
     docker,
     exported,
@@ -338,7 +340,8 @@ class Docker:
         stands before it.
         """
         # Signals do not end a container's first process unless it asks for that.
-        argv = ["docker", "run", "--rm", "--init", "--interactive"]
+        name = f"sifline-shell-{os.getpid()}"
+        argv = ["docker", "run", "--rm", "--name", name, "--init", "--interactive"]
         argv += ["--tty"] if terminal else []
         program, *words = command
         for flag, values in (
@@ -353,7 +356,7 @@ class Docker:
         ):
             for value in values:
                 argv += [flag, value]
-        return self._runner.attach([*argv, image, *words])
+        return attach(self._runner, [*argv, image, *words], name=name)
 
     @staticmethod
     def _build_error(folder: Path, result: Result, log: Path) -> StepFailed:

@@ -7,11 +7,14 @@ torchrun, or by srun: the variables of either say which process it is and where 
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
 import socket
+import struct
 import sys
+from contextlib import suppress
 from datetime import timedelta
 
 import torch
@@ -22,8 +25,11 @@ STEPS = 200
 POINTS = 64
 TRUE = torch.tensor([[2.0, -3.0, 0.5]])
 BIAS = 0.25
-# Any free one, the same for all processes of a job and another for the next job.
-FIRST_PORT, PORTS = 20000, 20000
+# One below those that Linux hands out by itself, the same for all processes of a job and another
+# for the next job.
+FIRST_PORT, PORTS = 20000, 12000
+# Of an interface its IPv4 address, netdevice(7).
+SIOCGIFADDR = 0x8915
 # How long a process waits for the others, in seconds.
 PATIENCE = 60
 
@@ -46,6 +52,28 @@ def find_others() -> None:
     env["RANK"], env["WORLD_SIZE"] = env["SLURM_PROCID"], env["SLURM_NTASKS"]
     env["MASTER_ADDR"] = first_host(env["SLURM_STEP_NODELIST"])
     env["MASTER_PORT"] = str(FIRST_PORT + int(env["SLURM_JOB_ID"]) % PORTS)
+    if name := interface_to(env["MASTER_ADDR"]):
+        env.setdefault("GLOO_SOCKET_IFNAME", name)
+
+
+def interface_to(host: str) -> str:
+    """Return the network interface by which ``host`` is reached, "" where none can be told.
+
+    Gloo takes the address that the machine's own name has, which on Debian may be 127.0.1.1:
+    nobody else gets there. So towards oneself it is the first one that leads elsewhere.
+    """
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect((host, 9))  # sends nothing
+        except OSError:
+            return ""
+        own, found = probe.getsockname()[0], {}
+        for _, name in socket.if_nameindex():
+            with suppress(OSError):  # it has no IPv4 address
+                told = fcntl.ioctl(probe, SIOCGIFADDR, struct.pack("256s", name.encode()))
+                found[name] = socket.inet_ntoa(told[20:24])
+    others = [name for name, address in found.items() if not address.startswith("127.")]
+    return next((name for name in others if found[name] == own), next(iter(others), ""))
 
 
 def train(rank: int) -> tuple[torch.nn.Module, float, float]:

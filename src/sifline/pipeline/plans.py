@@ -10,7 +10,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sifline import imagenames, records
+from sifline import gpus, imagenames, records
 from sifline.adapters.docker import Docker, base_ids, versions
 from sifline.buildcontext import file_digest
 from sifline.config.images import LEVELS
@@ -44,6 +44,16 @@ WITH_APPTAINER = (Verb.CONVERT, Verb.TEST_SIF)
 METHODS = ("stream", "apptainer")
 RUNTIMES = {Verb.TEST: "docker", Verb.TEST_SIF: "apptainer"}
 KINDS = {verb: f"test-{runtime}" for verb, runtime in RUNTIMES.items()}
+# What tests do besides what they say themselves.
+HERE, TEST_MEANS = Path(__file__).parents[1], ("imagetests.py", "pythonimages.py")
+# Why they are run again: where another of these stands in the key of those that passed.
+RETEST = {
+    "tests": "its tests changed",
+    "smoke": "its tests changed",
+    "means": "what tests are made with changed",
+    "gpus": "there are other GPUs than when it was tested",
+    "subject": "what was tested is another",
+}
 REPORT = {field.name for field in fields(TestReport)}
 MAKE = (Verb.BUILD, Verb.TEST, Verb.CONVERT, Verb.TEST_SIF)
 
@@ -231,9 +241,8 @@ class ImagePlans:
         # Looking only: what is kept is given its common tag when a run says so.
         subject: Any = before.held if verb is Verb.TEST else self._kept(before)
         now = self._test_key(name, subject)
-        if known["key"].get("tests") != now["tests"]:
-            return "its tests changed"
-        return "" if known["key"] == now else "what was tested is another"
+        changed = (why for part, why in RETEST.items() if known["key"].get(part) != now[part])
+        return next(changed, "")
 
     def _tested(self, name: str, verb: Verb) -> dict[str, Any]:
         """The record of tests that passed; empty where there is none of the right shape."""
@@ -247,6 +256,8 @@ class ImagePlans:
             "subject": subject.sha256 if isinstance(subject, Sif) else subject.image_id,
             "tests": [_tests_digest(folder) for folder in self._test_folders(name, subject)],
             "smoke": [list(words) for words in self.images[name].smoke],
+            "means": [file_digest(HERE / name) for name in TEST_MEANS],
+            "gpus": gpus.means(),
         }
 
     def _test_folders(self, name: str, subject: BuiltImage | Sif) -> list[Path]:

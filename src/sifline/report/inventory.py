@@ -13,6 +13,7 @@ from sifline.report.tables import megabytes, short, table
 from sifline.stages.inventory import Bill
 
 KINDS = {"deb": "Debian", "python": "Python"}
+UNKNOWN_DRIVER = "unknown here; see NVIDIA's release notes"
 # As with the files that explain names: the rest stands in the bill itself.
 NAMED_FILES = 20
 
@@ -68,14 +69,14 @@ def compatibility_values(items: Sequence[tuple[str, Compatibility]]) -> list[dic
 
 
 def _needs(name: str, found: Compatibility) -> Iterator[str]:
-    driver = found.least_driver or "unknown here; see NVIDIA's release notes"
+    driver = f"at least {found.least_driver}" if found.least_driver else UNKNOWN_DRIVER
     told = {
         "architecture": found.architecture,
         "C library": found.libc,
         "MPI": ", ".join(found.mpi),
         "PMIx": ", ".join(found.pmix),
         "CUDA run time": ", ".join(found.cuda),
-        "NVIDIA driver": f"at least {driver}" if found.cuda else "",
+        "NVIDIA driver": driver if found.cuda or found.least_driver else "",
         "NCCL": ", ".join(found.nccl),
         "Python": ", ".join(found.python),
         **found.frameworks,

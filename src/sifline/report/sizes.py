@@ -20,7 +20,7 @@ def sizes(reports: Iterable[Report]) -> str:
 
 
 def values(reports: Iterable[Report]) -> list[dict[str, Any]]:
-    """Return the same for JSON, in bytes."""
+    """Return the same for JSON, in bytes; all copies and all that is hidden."""
     return [
         {
             **asdict(item),
@@ -29,11 +29,9 @@ def values(reports: Iterable[Report]) -> list[dict[str, Any]]:
             if item.copies is None
             else [
                 {"size": copy.size, "waste": copy.waste, "paths": [f"/{x}" for x in copy.paths]}
-                for copy in item.copies[:MOST_COPIES]
+                for copy in item.copies
             ],
-            "hidden": None
-            if item.hidden is None
-            else [_path(hidden) for hidden in item.hidden[:MOST_HIDDEN]],
+            "hidden": None if item.hidden is None else [_path(hidden) for hidden in item.hidden],
             "wasted": item.wasted,
             "buried": item.buried,
         }

@@ -9,15 +9,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from posixpath import normpath
+from pwd import getpwuid
 
+from sifline import gpus
 from sifline.config.images import origin
 from sifline.errors import MissingError, UsageError
 from sifline.model import Bind, Image, Opening
 
 SHELL = ("/bin/sh",)
-DEVICES = Path("/dev")
-# The driver's own device; those of the GPUs have a number behind the name.
-DRIVER = "nvidiactl"
 # Apptainer sets these itself, or reads them as something else than a variable.
 NOT_TAKEN = frozenset(
     {"APPEND_PATH", "APPTAINER_APPNAME", "EUID", "GID", "PREPEND_PATH", "UID", "e", "key"}
@@ -45,21 +44,29 @@ class Asked:
 
 @dataclass(frozen=True, kw_only=True)
 class Caller:
-    """Who opens it, and on what. ``gpus`` is how many there are, None without a driver."""
+    """Who opens it, and on what. ``gpus`` is how many there are."""
 
     user: tuple[int, int]
+    name: str
     environ: Mapping[str, str]
-    gpus: int | None = None
+    gpus: int = 0
 
     @classmethod
     def here(cls) -> Caller:
         """Return who runs this, on this host."""
-        driver = (DEVICES / DRIVER).exists()
         return cls(
             user=(os.getuid(), os.getgid()),
+            name=_name(os.getuid()),
             environ=os.environ,
-            gpus=len([*DEVICES.glob("nvidia[0-9]*")]) if driver else None,
+            gpus=gpus.here(),
         )
+
+
+def _name(uid: int) -> str:
+    try:
+        return getpwuid(uid).pw_name
+    except KeyError:
+        return f"uid{uid}"
 
 
 class _Absent(UsageError):
@@ -76,14 +83,16 @@ def opening(image: Image, asked: Asked, caller: Caller) -> Opening:
     """
     home = _home() if asked.mount_home else None
     binds, missing = _binds(image, asked.volumes, home)
-    gpus, fewer = _gpus(image, asked.gpus, caller.gpus)
+    devices, fewer = _gpus(image, asked.gpus, caller.gpus)
+    # In Docker nobody there knows this user: Python's getpass asks these two first.
+    named = {"USER": caller.name, "LOGNAME": caller.name} if home else {}
     return Opening(
         binds=binds,
         home=home.target if home else "",
         user=caller.user if home else None,
-        env=dict(_variable(text, caller.environ) for text in asked.env),
+        env=named | dict(_variable(text, caller.environ) for text in asked.env),
         workdir=_workdir(asked.workdir),
-        gpus=gpus,
+        gpus=devices,
         shared_memory=image.run.shared_memory,
         notes=(*missing, *fewer),
     )
@@ -178,28 +187,28 @@ def _source(what: str, text: str) -> Path:
 # What else there is
 
 
-def _gpus(image: Image, asked: str, here: int | None) -> tuple[str, list[str]]:
+def _gpus(image: Image, asked: str, here: int) -> tuple[str, list[str]]:
     """Return the GPUs that are handed in, and what image.toml asks for in vain."""
     if asked:
         return _asked_gpus(asked, here), []
     wanted = image.run.gpus
     told = f"{origin(image.name)}: run.gpus: {wanted} asked for"
-    if wanted and here is None:
-        return "", [f"{told}, but this host has no NVIDIA driver: no GPU is handed in"]
-    if wanted.isdecimal() and here is not None and int(wanted) > here:
+    if wanted and not here:
+        return "", [f"{told}, but this host has no NVIDIA GPU: none is handed in"]
+    if wanted.isdecimal() and int(wanted) > here:
         return "all", [f"{told}, but this host has {here}: all of them are handed in"]
     return wanted, []
 
 
-def _asked_gpus(asked: str, here: int | None) -> str:
+def _asked_gpus(asked: str, here: int) -> str:
     if not _GPUS.fullmatch(asked):
         raise UsageError(f"--gpus {asked!r}: takes all, a number, device=0,2 or none")
     if asked == "none":
         return ""
-    if here is None:
+    if not here:
         raise MissingError(
-            f"--gpus {asked}: this host has no NVIDIA driver (no {DEVICES / DRIVER}); install it,"
-            " or leave --gpus out"
+            f"--gpus {asked}: this host has no NVIDIA GPU (no {gpus.DEVICES}/nvidia0); install its"
+            " driver, or leave --gpus out"
         )
     if max(_counted(asked), default=0) > here:
         raise MissingError(f"--gpus {asked}: this host has {here} of them; ask for fewer")

@@ -61,8 +61,15 @@ def one_model_on_two_nodes(probe: Probe) -> str:
         timeout=SECONDS,
     )
     if not result.ok:
-        raise CheckFailed(f"srun ended with status {result.returncode}: {reason(result.stderr)}")
+        raise CheckFailed(f"srun ended with status {result.returncode}: {cause(result.stderr)}")
     return judge(read(result.stdout), paths)
+
+
+def cause(stderr: str) -> str:
+    """Return the last line that a process said itself: there a traceback names the error."""
+    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
+    own = [line for line in lines if not line.startswith(("srun:", "slurmstepd:"))]
+    return own[-1] if own else reason(stderr)
 
 
 def read(text: str) -> tuple[Trained, ...]:

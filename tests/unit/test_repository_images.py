@@ -1,0 +1,82 @@
+"""The images of this repository: what a change of one file makes old, and another base."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from sifline.config.sites import Site, load_site
+from sifline.model import Workspace
+from sifline.stages.build import context_digest
+from sifline.stages.discover import Catalog
+
+ROOT = Path(__file__).parents[2]
+PYTORCH, TENSORFLOW = "pytorch-cuda12.1-mpi4.1", "tensorflow2.18-cuda12.5-mpi4.1"
+
+
+@pytest.fixture
+def space(tmp_path: Path) -> Workspace:
+    """A copy of the repository's images."""
+    shutil.copytree(
+        ROOT / "images", tmp_path / "images", ignore=shutil.ignore_patterns("rootfs.tar")
+    )
+    return Workspace(root=tmp_path)
+
+
+def digests(space: Workspace) -> dict[str, str]:
+    images = Catalog(space, Site(), ())
+    return {name: context_digest(images[name], space) for name in images}
+
+
+def chain(space: Workspace, name: str, site: Site | None = None) -> list[str]:
+    """Return what the image ``name`` begins with, its own name first."""
+    images, found = Catalog(space, site or Site(), ()), [name]
+    while base := images[found[-1]].base:
+        found.append(base)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("file", "old"),
+    [
+        (f"{PYTORCH}/tools.lock", {PYTORCH}),
+        (f"{PYTORCH}/torch.lock", {PYTORCH}),
+        (f"{TENSORFLOW}/tensorflow.lock", {TENSORFLOW}),
+        ("python-mpi4.1/mpi4py.lock", {"python-mpi4.1"}),
+        ("base-mpi4.1/cuda.lock", {"base-mpi4.1"}),
+        ("base-mpi4.1/image.toml", set()),
+        ("base-mpi4.1/tests/test_base_mpi.py", set()),
+    ],
+)
+def test_another_pin_is_no_reason_to_compile_open_mpi(
+    space: Workspace, file: str, old: set[str]
+) -> None:
+    before = digests(space)
+    with (space.images / file).open("a") as changed:
+        changed.write("# another line\n")
+    after = digests(space)
+    assert {name for name in after if after[name] != before[name]} == old
+
+
+@pytest.mark.parametrize("name", [PYTORCH, TENSORFLOW])
+def test_both_frameworks_stand_on_one_mpi(space: Workspace, name: str) -> None:
+    assert chain(space, name) == [name, "python-mpi4.1", "base-mpi4.1", "debian-bookworm"]
+
+
+def test_one_value_of_a_profile_puts_all_of_it_on_another_base(space: Workspace) -> None:
+    base = "nvidia/cuda:12.1.1-runtime-ubuntu22.04"
+    (space.root / "sites").mkdir()
+    (space.root / "sites" / "lab.toml").write_text(
+        f'[images."base-mpi4.1".build-args]\nBASE_IMAGE = "{base}"\n'
+    )
+    site = load_site(space, "lab")
+    assert chain(space, PYTORCH, site) == [PYTORCH, "python-mpi4.1", "base-mpi4.1"]
+    bases = Catalog(space, site, ())["base-mpi4.1"].bases
+    assert [reference.endswith(base) for reference in bases] == [True]
+
+
+def test_every_image_has_a_budget(space: Workspace) -> None:
+    images = Catalog(space, Site(), ())
+    assert [name for name in images if not images[name].sif.budget] == []
