@@ -50,6 +50,10 @@ class Workspace:
         """What was read before; deleting it costs time alone."""
         return self.build / "cache"
 
+    def needs(self, image_id: str) -> Path:
+        """Path of what is remembered of the needs of an image of the engine."""
+        return self.caches / "compatibility" / f"{image_id.rpartition(':')[2]}.json"
+
     @property
     def resolved(self) -> Path:
         """Dockerfiles as they are built, every image they stand on named for certain."""

@@ -131,6 +131,21 @@ def test_clean_unused_spares_what_is_up_to_date(project: Project) -> None:
     assert project.build(name) == {name: "up to date"}
 
 
+def test_clean_takes_what_was_remembered_of_an_image(project: Project) -> None:
+    name = project.image("a", SMALL, file="x")
+    project.build(name)
+    assert project.invoke(f"compat.{name}").returncode == 0
+    ours = str((project.inspect(name) or {})["Id"]).rpartition(":")[2]
+    kept = project.root / "build" / "cache" / "compatibility"
+    (kept / "0000.json").write_text("{}")  # of an image that is gone
+
+    project.invoke("clean", "--all", "--unused")
+    assert [path.stem for path in kept.iterdir()] == [ours]
+
+    project.invoke(f"clean.{name}")
+    assert [*kept.iterdir()] == []
+
+
 def test_clean_older_than_spares_the_young(project: Project) -> None:
     name = project.image("a", SMALL, file="x")
     project.build(name)

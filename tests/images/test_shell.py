@@ -18,7 +18,7 @@ import pytest
 
 from sifline import gpus
 
-from .conftest import Project
+from .conftest import Project, docker
 
 DOCKERFILE = """
 FROM docker.io/sifline/debian-trixie
@@ -109,6 +109,26 @@ def opened() -> Iterator[Opened]:
         assert done.returncode == 0, done.stderr
         yield Opened(project=project, name=name, host=host)
         project.invoke(f"clean.{name}")
+
+
+@RUNTIMES
+def test_a_job_without_a_terminal_ends_with_its_caller(opened: Opened, sif: bool) -> None:
+    # It does not listen to what asks it to end.
+    script = "trap '' TERM INT; echo started; while true; do sleep 1; done"
+    argv = ["--search-root", str(opened.project.root), f"shell.{opened.name}"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "invoke", *argv, *(["--sif"] * sif), "--", "sh", "-c", script],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "started\n"
+        process.terminate()
+        assert process.wait(timeout=60) != 0
+
+    found = docker("ps", "--filter", f"name=sifline-shell-{process.pid}", "--quiet").stdout
+    assert found == ""
 
 
 @RUNTIMES

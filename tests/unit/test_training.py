@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from sifline.validation.checks import CheckFailed
-from sifline.validation.training_job import Trained, judge, read
+from sifline.validation.training_job import Trained, cause, judge, read
 
 SIF = "/opt/containers/ml-frameworks/pytorch.sif"
 
@@ -79,3 +79,19 @@ def test_lines_are_read_in_any_order_and_others_are_left() -> None:
 def test_a_line_that_is_cut_short_is_a_failure(line: str) -> None:
     with pytest.raises(CheckFailed, match="cannot be read"):
         read(line)
+
+
+@pytest.mark.parametrize(
+    ("stderr", "says"),
+    [
+        (
+            'INFO: gocryptfs not found\nTraceback (most recent call last):\n  File "x"\n'
+            "RuntimeError: connect timeout\nsrun: error: compute-01: task 0: Exited\n",
+            "RuntimeError: connect timeout",
+        ),
+        ("srun: error: Unable to allocate\nsrun: more\n", "srun: error: Unable to allocate"),
+        ("", "it printed nothing"),
+    ],
+)
+def test_what_a_process_says_at_last_is_why_the_job_failed(stderr: str, says: str) -> None:
+    assert cause(stderr) == says

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from glob import escape
 from pathlib import Path
 
 from sifline import records
@@ -143,4 +144,10 @@ def _files(
             resolved = space.resolved / f"{name}.Dockerfile"
             found += [resolved, resolved.with_name(f"{resolved.name}.dockerignore")]
             found.append(space.caches / f"{name}.context")
+            found += sorted(space.logs.glob(f"{escape(name)}.build.????????.id"))
+        if parts.state and not parts.unused:
+            found += [space.needs(built.image_id) for built in by_name[name]]
         yield from (path for path in found if path.is_file())
+    if parts.state and parts.unused:
+        known = {space.needs(entry.image_id) for entry in listed}
+        yield from sorted({*space.needs("").parent.glob("*.json")} - known)

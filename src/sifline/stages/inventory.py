@@ -82,9 +82,7 @@ def needs(subject: Path | BuiltImage, context: Context) -> Compatibility:
     """
     if isinstance(subject, Path):
         return look(subject, context).compatibility
-    kept = (
-        context.workspace.caches / "compatibility" / f"{subject.image_id.rpartition(':')[2]}.json"
-    )
+    kept = context.workspace.needs(subject.image_id)
     if known := compatibility.restored(records.read(kept) or {}):
         return known
     found = look(subject, context).compatibility
