@@ -115,7 +115,7 @@ def opened() -> Iterator[Opened]:
 def test_a_job_without_a_terminal_ends_with_its_caller(opened: Opened, sif: bool) -> None:
     # It does not listen to what asks it to end.
     script = "trap '' TERM INT; echo started; while true; do sleep 1; done"
-    argv = ["--search-root", str(opened.project.root), f"shell.{opened.name}"]
+    argv = ["--search-root", str(opened.project.root), f"shell.{opened.name}", "--env", "A=b"]
     with subprocess.Popen(
         [sys.executable, "-m", "invoke", *argv, *(["--sif"] * sif), "--", "sh", "-c", script],
         stdout=subprocess.PIPE,

@@ -388,9 +388,8 @@ class Apptainer:
         # As variables they stand in no list of processes; Apptainer would evaluate their values.
         env = self._inside({**_visible(opening.gpus), **_values(opening.env)})
         words += ["--no-eval"] if env else []
-        extra = ["--interactive", *(["--tty"] if terminal else [])]
-        name = f"sifline-shell-{os.getpid()}"
-        extra += ["--name", name]
+        container = f"sifline-shell-{os.getpid()}"
+        extra = ["--name", container, "--interactive", *(["--tty"] if terminal else [])]
         # All of them: numbers count those that the toolbox has.
         extra += ["--gpus", "all"] if opening.gpus else []
         for name in env:
@@ -406,7 +405,7 @@ class Apptainer:
         )
         if self.native:
             return self._runner.attach(argv, env=env or None)
-        return attach(self._runner, argv, name=name, env=env or None)
+        return attach(self._runner, argv, name=container, env=env or None)
 
     def inspect(self, sif: Path) -> dict[str, Any]:
         """Return what Apptainer says of ``sif``: labels, environment, run script."""
