@@ -256,9 +256,13 @@ class ImagePlans:
             "subject": subject.sha256 if isinstance(subject, Sif) else subject.image_id,
             "tests": [_tests_digest(folder) for folder in self._test_folders(name, subject)],
             "smoke": [list(words) for words in self.images[name].smoke],
-            "means": [file_digest(HERE / name) for name in TEST_MEANS],
+            "means": self._test_means,
             "gpus": gpus.means(),
         }
+
+    @cached_property
+    def _test_means(self) -> list[str]:
+        return [file_digest(HERE / name) for name in TEST_MEANS]
 
     def _test_folders(self, name: str, subject: BuiltImage | Sif) -> list[Path]:
         """Our own tests, then those of what the image begins with, the image's at last.
