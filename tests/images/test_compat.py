@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -66,3 +67,12 @@ def test_an_image_is_read_once(of_image: dict[str, object]) -> None:
     again, said = compat(f"compat.{NAME}", "--json")
     assert again == of_image
     assert "reading the image's files" not in said
+
+
+def test_a_framework_is_told_with_the_cuda_that_it_was_built_for() -> None:
+    if os.environ.get("SIFLINE_BIG") == "no":
+        pytest.skip("SIFLINE_BIG=no: the image of TensorFlow is not made")
+    found, _ = compat("compat", "build/sif/tensorflow2.18-cuda12.5-mpi4.1.sif", "--json")
+    assert found["frameworks"] == {"tensorflow": "2.18.1 for CUDA 12.5.1"}
+    assert (found["cuda"], found["nccl"]) == (["12.5.82"], ["2.21.5"])
+    assert (found["mpi"], found["least_driver"]) == (["Open MPI 4.1.4"], "525.60.13")
