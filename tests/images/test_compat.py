@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 NAME = "hello-mpi"
 
 
-def compat(*words: str) -> tuple[dict[str, object], str]:
+def compat(*words: str) -> tuple[dict[str, Any], str]:
     done = subprocess.run(
         [sys.executable, "-m", "invoke", *words],
         cwd=ROOT,
@@ -35,18 +37,18 @@ def in_docker(*argv: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def of_image() -> dict[str, object]:
+def of_image() -> dict[str, Any]:
     return compat(f"compat.{NAME}", "--json")[0]
 
 
-def test_it_tells_what_the_programs_in_the_image_tell(of_image: dict[str, object]) -> None:
+def test_it_tells_what_the_programs_in_the_image_tell(of_image: dict[str, Any]) -> None:
     libc = in_docker("getconf", "GNU_LIBC_VERSION").split()[1]
     mpi = in_docker("ompi_info", "--version").split()[2].removeprefix("v")
     assert of_image["libc"] == f"glibc {libc}"
     assert of_image["mpi"] == [f"Open MPI {mpi}"]
 
 
-def test_pmix_is_that_of_its_package(of_image: dict[str, object]) -> None:
+def test_pmix_is_that_of_its_package(of_image: dict[str, Any]) -> None:
     package = in_docker("dpkg-query", "--show", "--showformat=${Version}", "libpmix2")
     told = of_image["pmix"]
     assert isinstance(told, list)
@@ -54,16 +56,16 @@ def test_pmix_is_that_of_its_package(of_image: dict[str, object]) -> None:
     assert [str(version).partition("rc")[0] for version in told] == [package.partition("-")[0]]
 
 
-def test_it_has_no_cuda_and_asks_for_no_driver(of_image: dict[str, object]) -> None:
+def test_it_has_no_cuda_and_asks_for_no_driver(of_image: dict[str, Any]) -> None:
     assert (of_image["cuda"], of_image["least_driver"], of_image["frameworks"]) == ([], "", {})
 
 
-def test_the_sif_says_the_same(of_image: dict[str, object]) -> None:
+def test_the_sif_says_the_same(of_image: dict[str, Any]) -> None:
     assert compat(f"compat.{NAME}", "--sif", "--json")[0] == of_image
     assert compat("compat", f"build/sif/{NAME}.sif", "--json")[0] == of_image
 
 
-def test_an_image_is_read_once(of_image: dict[str, object]) -> None:
+def test_an_image_is_read_once(of_image: dict[str, Any]) -> None:
     again, said = compat(f"compat.{NAME}", "--json")
     assert again == of_image
     assert "reading the image's files" not in said
@@ -73,6 +75,6 @@ def test_a_framework_is_told_with_the_cuda_that_it_was_built_for() -> None:
     if os.environ.get("SIFLINE_BIG") == "no":
         pytest.skip("SIFLINE_BIG=no: the image of TensorFlow is not made")
     found, _ = compat("compat", "build/sif/tensorflow2.18-cuda12.5-mpi4.1.sif", "--json")
-    assert found["frameworks"] == {"tensorflow": "2.18.1 for CUDA 12.5.1"}
-    assert (found["cuda"], found["nccl"]) == (["12.5.82"], ["2.21.5"])
+    assert re.fullmatch(r"2\.18\.\d+ for CUDA 12\.5\.\d+", found["frameworks"]["tensorflow"])
+    assert [version.rpartition(".")[0] for version in found["cuda"]] == ["12.5"]
     assert (found["mpi"], found["least_driver"]) == (["Open MPI 4.1.4"], "525.60.13")
