@@ -64,6 +64,13 @@ class Project:
                 docker("rm", made)
             return Path(folder, "file").read_text()
 
+    def remove_images(self) -> None:
+        """Take what was built out of the engine; by tag: an id may have tags of others as well."""
+        shown = ("--format", "{{.Repository}}:{{.Tag}}")
+        tags = docker("image", "ls", *shown, f"sifline/{self.prefix}-*").stdout.split()
+        if tags:
+            docker("image", "rm", "--force", *tags)
+
     def invoke(self, *words: str) -> subprocess.CompletedProcess[str]:
         """Run invoke to its end."""
         done = subprocess.run(
@@ -137,11 +144,7 @@ def litter(project: Project) -> list[str]:
 def project(tmp_path: Path) -> Iterator[Project]:
     made = Project(tmp_path)
     yield made
-    # By tag: an id may have tags of others as well.
-    shown = ("--format", "{{.Repository}}:{{.Tag}}")
-    tags = docker("image", "ls", *shown, f"sifline/{made.prefix}-*").stdout.split()
-    if tags:
-        docker("image", "rm", "--force", *tags)
+    made.remove_images()
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ from sifline.model import Image, Sif, TestReport, Workspace
 from sifline.runner import Context, ProcessRunner
 from sifline.stages.imagetest import Promises, imagetest, suites
 
-from .conftest import Project, docker
+from .conftest import Project
 
 DOCKERFILE = """FROM sifline/debian-bookworm
 ENV GREETING="hello you"
@@ -35,7 +35,7 @@ def sif(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sif]:
     assert f"{name} (apptainer): " in done.stdout + done.stderr, done.stdout
     path = project.root / "build" / "sif" / f"{name}.sif"
     yield Sif(name=name, path=path, sha256="", size=path.stat().st_size)
-    docker("image", "rm", "--force", f"sifline/{name}:latest")
+    project.remove_images()
 
 
 @pytest.fixture
