@@ -119,10 +119,8 @@ class ProcessRunner:
     def attach(self, argv: Argv, *, env: Mapping[str, str] | None = None) -> int:
         """Run ``argv`` on the user's own terminal; return its exit status."""
         self._say(argv)
-        try:
+        with _starting(argv):
             process = subprocess.Popen(list(argv), env=_environment(env))
-        except FileNotFoundError:
-            raise _missing(argv) from None
         try:
             return process.wait()
         except BaseException:
@@ -267,7 +265,7 @@ class _Running:
 def _started(
     argv: Argv, cwd: Path | None, env: Mapping[str, str] | None, *, feed: bool
 ) -> subprocess.Popen[str]:
-    try:
+    with _starting(argv):
         return subprocess.Popen(
             list(argv),
             stdin=subprocess.PIPE if feed else subprocess.DEVNULL,
@@ -281,6 +279,13 @@ def _started(
             # what a command started has to end with it.
             start_new_session=True,
         )
+
+
+@contextmanager
+def _starting(argv: Argv) -> Iterator[None]:
+    """Say why a program cannot be started."""
+    try:
+        yield
     except FileNotFoundError:
         raise _missing(argv) from None
     except PermissionError as error:

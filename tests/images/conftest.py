@@ -23,6 +23,14 @@ ns = namespace(Path(__file__).parent)
 """
 
 
+def need_image(image: str) -> None:
+    """Fail where the engine lacks an image of this repository."""
+    if docker("image", "inspect", image, check=False).returncode:
+        pytest.fail(
+            f"the engine has no image {image}; run invoke build.{image.rpartition('/')[2]}"
+        )
+
+
 class Project:
     """A folder with tasks.py and images/, driven through the command line as a user does."""
 

@@ -17,7 +17,7 @@ import pytest
 from sifline import rootfs
 from sifline.virtual import CAPABILITIES, TMPFS, UNCONFINED
 
-from .conftest import docker
+from .conftest import docker, need_image
 
 ROOT = Path(__file__).resolve().parents[2]
 TOOLBOX, NODE = "sifline/toolbox", "sifline/slurm-node"
@@ -28,8 +28,7 @@ BOOT_SECONDS = 30
 @pytest.fixture(autouse=True, scope="module")
 def _images() -> None:
     for image in (TOOLBOX, NODE):
-        if docker("image", "inspect", image, check=False).returncode:
-            pytest.fail(f"the engine has no image {image}; run invoke build.{image[8:]}")
+        need_image(image)
 
 
 def instead(script: str, place: str) -> str:

@@ -6,15 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import docker
+from .conftest import docker, need_image
 
 IMAGE = "sifline/python-mpi4.1"
 
 
 @pytest.fixture(autouse=True, scope="module")
 def _image() -> None:
-    if docker("image", "inspect", IMAGE, check=False).returncode:
-        pytest.fail(f"the engine has no image {IMAGE}; run invoke build.{IMAGE[8:]}")
+    need_image(IMAGE)
 
 
 def run(*words: str, options: tuple[str, ...] = ()) -> list[str]:

@@ -282,3 +282,16 @@ def test_a_log_on_a_full_disk_does_not_hang_and_is_told(tmp_path: Path) -> None:
 def test_a_word_that_no_command_takes_is_no_traceback(word: str) -> None:
     with pytest.raises(StepFailed, match="cannot run true: "):
         ProcessRunner().run(["true", word])
+
+
+@pytest.mark.parametrize("how", ["run", "attach"])
+def test_what_cannot_be_started_is_told_in_one_line(tmp_path: Path, how: str) -> None:
+    start = getattr(ProcessRunner(), how)
+    closed = tmp_path / "closed"
+    closed.write_text("")
+    with pytest.raises(MissingError, match="is not installed"):
+        start([str(tmp_path / "none")])
+    with pytest.raises(MissingError, match="cannot run"):
+        start([str(closed)])
+    with pytest.raises(StepFailed, match="very long or odd"):
+        start(["true", "x" * (1 << 20)])

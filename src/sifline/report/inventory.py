@@ -76,7 +76,7 @@ def _needs(name: str, found: Compatibility) -> Iterator[str]:
         "MPI": ", ".join(found.mpi),
         "PMIx": ", ".join(found.pmix),
         "CUDA run time": ", ".join(found.cuda),
-        "NVIDIA driver": driver if found.cuda or found.least_driver else "",
+        "NVIDIA driver": driver if found.cuda else "",
         "NCCL": ", ".join(found.nccl),
         "Python": ", ".join(found.python),
         **found.frameworks,
