@@ -6,6 +6,7 @@ import json
 import os
 import re
 import socket
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
@@ -24,6 +25,8 @@ SOCKET = Path("/var/run/docker.sock")
 # On what a run starts in the engine: for what work, so that the next one finds what was left.
 LABEL_PURPOSE = "sifline.apptainer"
 ANSWER_SECONDS = 60
+# How long a container may take to end that is ending already.
+REMOVE_SECONDS = 60
 # An image of tens of gigabytes takes the engine some minutes to unpack.
 LOAD_SECONDS = 3600
 DEFAULT_CONTEXT = "default"
@@ -136,6 +139,25 @@ def remove(runner: Runner, name: str) -> None:
     """End the container of that name, if there is one."""
     with suppress(SiflineError):
         runner.run(["docker", "rm", "--force", name], check=False, timeout=30)
+
+
+def remove_left_over(runner: Runner, purpose: str) -> None:
+    """Remove the containers that a run which was killed had started for ``purpose``.
+
+    :raises MissingError: where no engine answers, or it may not be used.
+    :raises StepFailed: where one is still there after ``REMOVE_SECONDS``.
+    """
+    deadline = time.monotonic() + REMOVE_SECONDS
+    listing = ("ps", "--all", "--quiet", "--filter", f"label={LABEL_PURPOSE}={purpose}")
+    while left := docker(runner, *listing).stdout.split():
+        result = docker(runner, "rm", "--force", *left, check=False)
+        if result.ok:
+            return
+        # Many go by themselves when their caller is gone. The engine calls it a failure to
+        # remove one that has gone since it was listed, or that is going.
+        if time.monotonic() > deadline:
+            raise StepFailed(f"what a killed run left cannot be removed: {result.tail(1)}")
+        time.sleep(0.1)
 
 
 def is_local() -> bool:

@@ -13,6 +13,7 @@ import threading
 import time
 from collections import namedtuple
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +25,7 @@ from sifline import ocilayout, records, sif
 from sifline.adapters.apptainer import Apptainer, Compression
 from sifline.adapters.docker import Docker
 from sifline.buildcontext import file_digest
-from sifline.engine import LABEL_PURPOSE, SOCKET
+from sifline.engine import LABEL_PURPOSE, SOCKET, remove_left_over
 from sifline.errors import SiflineError, StepFailed, UsageError
 from sifline.model import BuiltImage, Image, SifOptions, Workspace
 from sifline.runner import Context, ProcessRunner
@@ -400,6 +401,22 @@ def test_a_container_that_still_builds_for_a_killed_run_is_ended(
     assert len(at_work(tmp_path)) == 1
 
     convert.convert(built("tiny", tags["tiny"]), context(tmp_path))
+
+    assert at_work(tmp_path) == []
+
+
+def test_containers_that_end_while_they_are_removed_are_no_failure(tmp_path: Path) -> None:
+    label = f"{LABEL_PURPOSE}={tmp_path}"
+    options = ("--detach", "--rm", "--label", label, "--label", "sifline.test=1")
+    for _ in range(6):
+        docker("run", *options, TRIXIE, "sleep", "300")
+    assert len(at_work(tmp_path)) == 6
+
+    purpose = str(tmp_path)
+    with ThreadPoolExecutor(3) as pool:  # each finds some gone, and some that are going
+        running = [pool.submit(remove_left_over, ProcessRunner(), purpose) for _ in range(3)]
+        for done in running:
+            done.result()
 
     assert at_work(tmp_path) == []
 

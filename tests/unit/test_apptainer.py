@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from sifline import engine
 from sifline.adapters.apptainer import Apptainer, Compression, definition
 from sifline.engine import mount
 from sifline.errors import MissingError, StepFailed
@@ -195,6 +196,25 @@ def test_builds_of_a_killed_run_are_ended(tmp_path: Path) -> None:
     apptainer.stop_builds(tmp_path)
     assert after(runner.argvs[0], "--filter") == [f"label=sifline.apptainer={tmp_path}"]
     assert runner.argvs[1] == ("docker", "rm", "--force", "a1", "b2")
+
+
+def test_a_build_that_ends_by_itself_while_it_is_removed_is_no_failure(tmp_path: Path) -> None:
+    gone = answer(stderr="Error: No such container: a1", returncode=1)
+    listed = [answer("a1\nb2\n"), answer("b2\n"), answer("")]
+    apptainer, runner = toolbox({("docker", "ps"): listed, ("docker", "rm"): gone})
+    apptainer.stop_builds(tmp_path)
+    removed = [argv[3:] for argv in runner.argvs if argv[1] == "rm"]
+    assert removed == [("a1", "b2"), ("b2",)]
+
+
+def test_a_build_that_cannot_be_ended_is_a_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "REMOVE_SECONDS", 0)
+    stuck = answer(stderr="Error: driver failed: device or resource busy", returncode=1)
+    apptainer, _ = toolbox({("docker", "ps"): answer("a1\n"), ("docker", "rm"): stuck})
+    with pytest.raises(StepFailed, match=r"cannot be removed: .*device or resource busy"):
+        apptainer.stop_builds(tmp_path)
 
 
 def test_nothing_is_removed_where_nothing_was_left(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from sifline import signatures
-from sifline.engine import LABEL_PURPOSE, attach, mount, need_answer, remove
+from sifline.engine import LABEL_PURPOSE, attach, mount, need_answer, remove, remove_left_over
 from sifline.errors import MissingError, SiflineError, StepFailed
 from sifline.model import Bind, Opening
 from sifline.runner import CommandFailed, OnLine, Result, Runner
@@ -577,13 +577,8 @@ class Apptainer:
 
     def stop_builds(self, scratch: Path) -> None:
         """Remove the containers of a killed run that worked in ``scratch``."""
-        if not self._runner.which("docker"):
-            return
-        listed = self._runner.run(
-            ["docker", "ps", "--all", "--quiet", "--filter", f"label={LABEL_PURPOSE}={scratch}"]
-        )
-        if listed.stdout.split():
-            self._runner.run(["docker", "rm", "--force", *listed.stdout.split()])
+        if self._runner.which("docker"):
+            remove_left_over(self._runner, str(scratch))
 
     # How a command line comes about
 
