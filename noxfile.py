@@ -41,7 +41,8 @@ def environment(session: nox.Session) -> None:
     stamp = Path(session.virtualenv.location) / "sifline-stamp"
     compile_ = ("python", "-m", "compileall", "-q")
     if not stamp.exists() or stamp.read_text(encoding="utf-8") != made_from:
-        session.install("--require-hashes", "--requirement", LOCK)
+        # The file is whole. Resolving would let what is released tomorrow decide.
+        session.install("--no-deps", "--require-hashes", "--requirement", LOCK)
         session.install("--no-deps", "--no-build-isolation", "--editable", ".")
         # Some installers and settings leave byte code out; every start would compile anew.
         session.run(*compile_, "-j", "0", session.virtualenv.location)
