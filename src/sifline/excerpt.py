@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import posixpath
 import re
-import shutil
 import tarfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -151,16 +150,6 @@ def of_folder(folder: Path, listing: Listing) -> Excerpt:
     files = {name: content for name, content in _below(folder) if name in wanted}
     unread = [*listing.unread, *(name for name in listing.files if name not in files)]
     return _resolved(files, listing.links, unread)
-
-
-def remove(folder: Path) -> None:
-    """Remove what was unpacked; its modes may forbid even its owner to do so."""
-    waiting = [folder] if folder.is_dir() else []
-    while waiting:
-        found = waiting.pop()
-        found.chmod(0o700)
-        waiting += [path for path in found.iterdir() if path.is_dir() and not path.is_symlink()]
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 class _Entry(tarfile.TarInfo):

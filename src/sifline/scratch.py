@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from sifline import excerpt, records
+from sifline import records
 from sifline.adapters.apptainer import Apptainer
 from sifline.errors import SiflineError, StepFailed
 from sifline.runner import Context
@@ -27,7 +28,7 @@ def scratch_folder(kind: str, subject: str, context: Context) -> Iterator[Path]:
         if folder.exists():
             with suppress(SiflineError):  # without an engine there is no container
                 Apptainer(context.runner).stop_builds(folder)
-            excerpt.remove(folder)
+            remove(folder)
         try:
             folder.mkdir(parents=True)
             yield folder
@@ -37,4 +38,31 @@ def scratch_folder(kind: str, subject: str, context: Context) -> Iterator[Path]:
                 f" {space.build}, or mend it"
             ) from None
         finally:
-            excerpt.remove(folder)
+            remove(folder)
+
+
+def remove(folder: Path) -> None:
+    """Remove ``folder``; what an image holds may have modes that forbid its owner to do so.
+
+    It loses its name first: what a killed run had started may still be writing into it.
+    What cannot be removed stays: who makes the folder anew finds it.
+    """
+    going = folder.with_name(f".{folder.name}.going")
+    _remove(going)  # of a run that was killed just here
+    with suppress(OSError):
+        folder.rename(going)
+    _remove(going)
+
+
+def _remove(folder: Path) -> None:
+    _open(folder)
+    for top, names, _ in os.walk(folder):  # which lists a folder only when it was opened
+        for name in names:
+            _open(Path(top, name))
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _open(folder: Path) -> None:
+    with suppress(OSError):
+        if not folder.is_symlink():
+            folder.chmod(0o700)

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
+import pytest
+
 from .conftest import CA_BUNDLE, docker
 
 DOCKERFILE = r"""
@@ -40,13 +42,8 @@ def serving(folder: Path) -> Iterator[str]:
     docker("run", "--detach", "--name", name, "--publish", "127.0.0.1::5000", name)
     port = docker("port", name, "5000").stdout.strip().rpartition(":")[2]
     address = f"localhost:{port}"
-    for _ in range(50):
-        try:
-            urllib.request.urlopen(f"http://{address}/v2/", timeout=1).close()
-            break
-        except OSError:
-            time.sleep(0.2)
     try:
+        wait_for(address)
         yield address
     finally:
         docker("rm", "--force", "--volumes", name)
@@ -55,6 +52,18 @@ def serving(folder: Path) -> Iterator[str]:
         held = docker("image", "ls", "--quiet", "--filter", f"reference={address}/*/*").stdout
         if held.split():
             docker("image", "rm", "--force", *set(held.split()))
+
+
+def wait_for(address: str) -> None:
+    """Return when the registry answers; fail where it never does."""
+    last = time.monotonic() + 60
+    while time.monotonic() < last:
+        try:
+            urllib.request.urlopen(f"http://{address}/v2/", timeout=1).close()
+            return
+        except OSError:
+            time.sleep(0.2)
+    pytest.fail(f"no registry answers at {address}")
 
 
 class Base:

@@ -29,6 +29,7 @@ from sifline.runner import Context, ProcessRunner
 from sifline.sif import Kind, Part
 from sifline.sifrecords import Stamp
 from sifline.stages import convert, keys, sign
+from tests import processes
 from tests.unit.test_sif import labels_object
 
 from .conftest import docker
@@ -387,12 +388,8 @@ def seen_on_command_lines(text: str, while_running: Callable[[], object]) -> boo
 
     def look() -> None:
         while not ended.is_set():
-            for found in Path("/proc").glob("[0-9]*/cmdline"):
-                try:
-                    if text.encode() in found.read_bytes():
-                        seen.set()
-                except OSError:
-                    continue
+            if any(text.encode() in line for _, line in processes.read_all("cmdline")):
+                seen.set()
 
     thread = threading.Thread(target=look)
     thread.start()

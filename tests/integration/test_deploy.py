@@ -218,7 +218,9 @@ def test_the_run_after_a_killed_one_leaves_nothing_half_made(
     time.sleep(moment[1])
     os.kill(process.pid, end)
     process.stdout.close()
-    assert process.wait() != 0
+    status = process.wait()
+    # After the last word, little is left to do: it may be over before the signal comes.
+    assert status != 0 or word == "verified"
 
     done = deploy(sif, cluster, context)
 

@@ -196,13 +196,3 @@ def test_no_link_is_followed_out_of_what_was_unpacked(tmp_path: Path) -> None:
     (tree / "folder").symlink_to(secret)
     found = excerpt.of_folder(tree, Listing(files=("keep", "folder/keep"), links={}))
     assert found == excerpt.Excerpt(files={}, unread=("folder/keep", "keep"))
-
-
-def test_what_was_unpacked_can_be_removed_whatever_its_modes(tmp_path: Path) -> None:
-    folder = unpacked(tmp_path / "tree", "a/b/keep")
-    (folder / "link").symlink_to(tmp_path)
-    for name in ("a/b", "a", ""):
-        (folder / name).chmod(0)
-    excerpt.remove(folder)
-    assert not folder.exists()
-    assert tmp_path.exists()

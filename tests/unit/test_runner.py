@@ -8,7 +8,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from subprocess import PIPE, Popen
 
@@ -17,6 +16,7 @@ import pytest
 from sifline import runner as module
 from sifline.errors import MissingError, StepFailed
 from sifline.runner import CommandFailed, Interrupted, ProcessRunner
+from tests import processes
 
 
 @pytest.fixture
@@ -232,18 +232,17 @@ def test_an_interrupted_program_leaves_nothing_running_behind() -> None:
         program.send_signal(signal.SIGINT)
         program.wait(20)
 
-    assert time.monotonic() - before < 2
+    assert time.monotonic() - before < 10  # they would sleep for longer
     assert set(pids).isdisjoint(groups())
 
 
 def groups() -> set[str]:
     """The process groups in which anything still runs."""
     found = set()
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(OSError):  # it ended meanwhile
-            state, _, group = path.read_text().rsplit(")", 1)[1].split()[:3]
-            if state != "Z":  # dead, if not yet buried
-                found.add(group)
+    for _, stat in processes.read_all("stat"):
+        state, _, group = stat.decode(errors="replace").rsplit(")", 1)[1].split()[:3]
+        if state != "Z":  # dead, if not yet buried
+            found.add(group)
     return found
 
 

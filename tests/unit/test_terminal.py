@@ -232,6 +232,7 @@ def test_a_question_is_not_wiped_away(screen: Screen) -> None:
         soon(lambda: "sign a" in screen.raw)
         with show.asking():
             os.write(screen.slave, b"passphrase: ")
+            soon(lambda: screen.raw.endswith("passphrase: "))
             time.sleep(5 * terminal.TICK_SECONDS)
             assert screen.raw.endswith("passphrase: ")
         soon(lambda: not screen.raw.endswith("passphrase: "))
@@ -446,19 +447,19 @@ def test_figures_that_run_on_do_not_fill_a_log() -> None:
 
 
 def test_only_a_step_that_says_nothing_gets_a_heartbeat(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(terminal, "HEARTBEAT_SECONDS", 0.3)
+    monkeypatch.setattr(terminal, "HEARTBEAT_SECONDS", 1)
     monkeypatch.setattr(terminal, "TICK_SECONDS", 0.02)
     show, lines = plain()
 
     with show.step("silent") as silent, show.step("talking") as talking:
         silent("compiling")
-        for number in range(10):
+        for number in range(50):
             talking(str(number))
-            time.sleep(0.1)
+            time.sleep(0.05)
 
     beats = [line for line in lines() if "still at it" in line]
-    assert set(beats) <= {f"[silent] still at it after {n} s: compiling" for n in (0, 1)}
-    assert 2 <= len(beats) <= 3
+    assert set(beats) <= {f"[silent] still at it after {n} s: compiling" for n in range(1, 10)}
+    assert len(beats) >= 2
 
 
 def test_a_reader_that_went_away_does_not_fail_the_step() -> None:

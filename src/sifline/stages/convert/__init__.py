@@ -18,7 +18,7 @@ from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
-from sifline import records, sif, sifrecords
+from sifline import records, scratch, sif, sifrecords
 from sifline.adapters.apptainer import Apptainer
 from sifline.buildcontext import file_digest
 from sifline.errors import SiflineError, StepFailed, UsageError
@@ -183,7 +183,7 @@ class _Conversion:
                     return stream.make(self._work)
             except Complicated as error:
                 why = error.message
-                _remove_tree(self._work.scratch)
+                scratch.remove(self._work.scratch)
                 self._work.scratch.mkdir()
             if self._options.method == stream.METHOD:
                 raise UsageError(
@@ -283,26 +283,14 @@ class _Conversion:
             with suppress(SiflineError):
                 self._apptainer.stop_builds(self._work.scratch)
             self._work.partial.unlink(missing_ok=True)
-            _remove_tree(self._work.scratch)
+            scratch.remove(self._work.scratch)
 
     def _sweep(self) -> None:
         """Remove what a killed run left, beginning with the container that may still write."""
         self._apptainer.stop_builds(self._work.scratch)
         for left in self._target.parent.glob(f".{self._target.name}.partial-*"):
             left.unlink(missing_ok=True)
-        _remove_tree(self._work.scratch)
-
-
-def _remove_tree(folder: Path) -> None:
-    """Remove ``folder``; an unpacked image may hold folders its owner may not write to."""
-    if not folder.exists():
-        return
-    for path, folders, _ in os.walk(folder):
-        for name in folders:
-            with suppress(OSError):
-                if not Path(path, name).is_symlink():
-                    Path(path, name).chmod(0o700)
-    shutil.rmtree(folder)
+        scratch.remove(self._work.scratch)
 
 
 def _gb(size: int) -> str:
