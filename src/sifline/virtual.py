@@ -47,6 +47,8 @@ SSH_PORT = 22
 READY_SECONDS = 30
 POLL_SECONDS = 0.05
 LOOK_SECONDS = 1.0
+PASSING_SECONDS = 10
+PASSING = re.compile("already in use by container|already in progress|has active endpoints")
 
 KEY = "id_ed25519"
 KNOWN_HOSTS = "known_hosts"
@@ -340,14 +342,15 @@ def _up(wanted: _Wanted, context: Context) -> tuple[Container, ...]:
 
     def start(node: Node) -> None:
         label = f"--label=sifline.spec={wanted.spec(node.name)}"
-        # A run that was killed may still have been creating its own until now.
         for left in engine.find(_label(cluster.name)):
             if left.labels["sifline.node"] == node.name:
                 engine.remove(left.name)
         engine.start([*wanted.options[node.name], label], wanted.image)
 
-    engine.create_network(f"sifline-{cluster.name}", [_label(cluster.name)])
-    _each(cluster.nodes, start)
+    network = f"sifline-{cluster.name}"
+    # In a thread as the nodes are: an interrupt then waits until the engine has made it.
+    _each([network], lambda name: engine.create_network(name, [_label(cluster.name)]))
+    _each(cluster.nodes, lambda node: _despite_a_killed_run(lambda: start(node)))
     found = engine.find(_label(cluster.name))
     ended = [item for item in found if not (item.running and item.address)]
     if ended:
@@ -430,20 +433,24 @@ def _log_in(cluster: Cluster, context: Context) -> None:
 def _down(name: str, context: Context, *, keep_folder: bool = False) -> list[str]:
     engine, label = Containers(context.runner), _label(name)
     folder = _folder(name, context.workspace)
-    removed = []
-    found = engine.find(label)
-    if found:
-        context.progress(f"removing {', '.join(sorted(item.name for item in found))}")
+    removed = list[str]()
+
+    def remove() -> None:
+        found = engine.find(label)
+        if found:
+            context.progress(f"removing {', '.join(sorted(item.name for item in found))}")
+        _each(found, lambda item: engine.remove(item.name))
+        removed.extend(f"container {item.name}" for item in found)
+        for network in engine.networks(label):
+            engine.remove_network(network)
+            removed.append(f"network sifline-{name}")
+        for volume in engine.volumes(label):
+            engine.remove_volume(volume)
+            removed.append(f"volume {volume}")
+
     # Without its file a cluster does not stand: first the file, in case this is interrupted.
     (folder / STATE_FILE).unlink(missing_ok=True)
-    _each(found, lambda item: engine.remove(item.name))
-    removed += [f"container {item.name}" for item in found]
-    for network in engine.networks(label):
-        engine.remove_network(network)
-        removed.append(f"network sifline-{name}")
-    for volume in engine.volumes(label):
-        engine.remove_volume(volume)
-        removed.append(f"volume {volume}")
+    _despite_a_killed_run(remove)
     if folder.is_dir() and not keep_folder:
         shutil.rmtree(folder)
         removed.append(f"folder {folder}")
@@ -457,6 +464,21 @@ def _each(items: Iterable[T], work: Callable[[T], R]) -> list[R]:
     """Do ``work`` for all ``items`` side by side."""
     with ThreadPoolExecutor(max_workers=PARALLEL) as pool:
         return list(pool.map(work, items))
+
+
+def _despite_a_killed_run(work: Callable[[], None]) -> None:
+    """Do ``work``, again where the engine still does what a run that was killed had asked for.
+
+    Then a name is taken, or a network in use, of which nothing was seen a moment before.
+    """
+    last = time.monotonic() + PASSING_SECONDS
+    while True:
+        try:
+            return work()
+        except StepFailed as error:
+            if time.monotonic() > last or not PASSING.search(f"{error}\n{error.details}"):
+                raise
+            time.sleep(POLL_SECONDS)
 
 
 def _read(path: Path) -> str:

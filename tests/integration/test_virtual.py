@@ -161,9 +161,12 @@ def test_another_host_key_is_refused(standing: Cluster, shared: Context, tmp_pat
 
 def test_the_second_up_changes_nothing(standing: Cluster, shared: Context) -> None:
     before = containers(SHARED)
-    started = time.monotonic()
-    assert virtual.up(FILE, SHARED, shared) == standing
-    assert time.monotonic() - started < 2
+    seconds = list[float]()
+    for _ in range(3):
+        started = time.monotonic()
+        assert virtual.up(FILE, SHARED, shared) == standing
+        seconds.append(time.monotonic() - started)
+    assert min(seconds) < 2
     assert containers(SHARED) == before
 
 
@@ -255,17 +258,21 @@ def started(space: Context) -> subprocess.Popen[bytes]:
 
 @pytest.fixture(scope="module")
 def duration(tmp_path_factory: pytest.TempPathFactory) -> float:
-    """How long an undisturbed `up` takes on this machine, in seconds."""
+    """How long an undisturbed `up` takes on this machine at least, in seconds."""
     root = tmp_path_factory.mktemp("undisturbed")
     space = Context(
         workspace=Workspace(root=root), runner=ProcessRunner(), progress=lambda _: None
     )
-    begun = time.monotonic()
-    try:
-        assert started(space).wait(timeout=60) == 0
-        return time.monotonic() - begun
-    finally:
-        virtual.down(NAME, space)
+
+    def measured() -> float:
+        begun = time.monotonic()
+        try:
+            assert started(space).wait(timeout=60) == 0
+            return time.monotonic() - begun
+        finally:
+            virtual.down(NAME, space)
+
+    return min(measured() for _ in range(2))
 
 
 def interrupted(space: Context, seconds: float, signal_: signal.Signals) -> int:
@@ -275,7 +282,7 @@ def interrupted(space: Context, seconds: float, signal_: signal.Signals) -> int:
     return process.wait(timeout=60)
 
 
-@pytest.mark.parametrize("part", [0.2, 0.35, 0.55, 0.75])
+@pytest.mark.parametrize("part", [0.2, 0.35, 0.5, 0.65])
 def test_up_after_a_killed_one_succeeds(
     up: Callable[..., Cluster], space: Context, duration: float, part: float
 ) -> None:
@@ -284,7 +291,7 @@ def test_up_after_a_killed_one_succeeds(
 
 
 @pytest.mark.usefixtures("up")
-@pytest.mark.parametrize("part", [0.2, 0.3, 0.45, 0.65])
+@pytest.mark.parametrize("part", [0.2, 0.3, 0.4, 0.55])
 def test_an_interrupted_up_leaves_nothing(space: Context, duration: float, part: float) -> None:
     # 1: Python's status for an exception; a cluster that was already up would end with 0.
     assert interrupted(space, part * duration, signal.SIGINT) in (1, -signal.SIGINT)

