@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import io
+import socket
 import tarfile
 import threading
 from collections.abc import Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 
 import pytest
@@ -24,6 +26,17 @@ class Quiet(SimpleHTTPRequestHandler):
         """Print nothing."""
 
 
+def end_of_the_engines_network() -> str:
+    """This host's address there. Not every engine tells it, but each tells the network's."""
+    show = "{{(index .IPAM.Config 0).Subnet}}"
+    network = ip_network(docker("network", "inspect", "bridge", "--format", show).stdout.strip())
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect((str(network[-2]), 9))  # sends nothing: the kernel chooses the road
+        host = str(probe.getsockname()[0])
+    assert ip_address(host) in network
+    return host
+
+
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[str]:
     """A site's server, as build steps see it: on this host's end of the engine's network."""
@@ -33,8 +46,7 @@ def server(tmp_path: Path) -> Iterator[str]:
         info = tarfile.TarInfo("openmpi-4.1.4/README")
         info.size = len(CONTENT)
         tar.addfile(info, io.BytesIO(CONTENT))
-    show = "{{(index .IPAM.Config 0).Gateway}}"
-    host = docker("network", "inspect", "bridge", "--format", show).stdout.strip()
+    host = end_of_the_engines_network()
     with ThreadingHTTPServer((host, 0), partial(Quiet, directory=str(folder))) as made:
         thread = threading.Thread(target=made.serve_forever, daemon=True)
         thread.start()
