@@ -156,7 +156,10 @@ def remove_left_over(runner: Runner, purpose: str) -> None:
         # Many go by themselves when their caller is gone. The engine calls it a failure to
         # remove one that has gone since it was listed, or that is going.
         if time.monotonic() > deadline:
-            raise StepFailed(f"what a killed run left cannot be removed: {result.tail(1)}")
+            raise StepFailed(
+                f"what a killed run left cannot be removed: {result.tail(1)}; remove it yourself:"
+                f" docker rm --force {' '.join(left)}"
+            )
         time.sleep(0.1)
 
 

@@ -55,14 +55,14 @@ def remove(folder: Path) -> None:
 
 
 def _remove(folder: Path) -> None:
-    _open(folder)
-    for top, names, _ in os.walk(folder):  # which lists a folder only when it was opened
+    _make_writable(folder)
+    for top, names, _ in os.walk(folder):  # which lists a folder only after that
         for name in names:
-            _open(Path(top, name))
+            _make_writable(Path(top, name))
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def _open(folder: Path) -> None:
+def _make_writable(folder: Path) -> None:
     with suppress(OSError):
         if not folder.is_symlink():
             folder.chmod(0o700)

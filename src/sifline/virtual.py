@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from sifline import records
-from sifline.adapters.containers import Container, Containers, Machine
+from sifline.adapters.containers import Busy, Container, Containers, Machine
 from sifline.adapters.ssh import Ssh
 from sifline.config.clusters import STATE_FILE, dump_cluster, load_cluster, load_virtual
 from sifline.errors import MissingError, SiflineError, StepFailed, UsageError, did_you_mean
@@ -47,8 +47,7 @@ SSH_PORT = 22
 READY_SECONDS = 30
 POLL_SECONDS = 0.05
 LOOK_SECONDS = 1.0
-PASSING_SECONDS = 10
-PASSING = re.compile("already in use by container|already in progress|has active endpoints")
+BUSY_SECONDS = 10
 
 KEY = "id_ed25519"
 KNOWN_HOSTS = "known_hosts"
@@ -471,12 +470,12 @@ def _despite_a_killed_run(work: Callable[[], None]) -> None:
 
     Then a name is taken, or a network in use, of which nothing was seen a moment before.
     """
-    last = time.monotonic() + PASSING_SECONDS
+    last = time.monotonic() + BUSY_SECONDS
     while True:
         try:
             return work()
-        except StepFailed as error:
-            if time.monotonic() > last or not PASSING.search(f"{error}\n{error.details}"):
+        except Busy:
+            if time.monotonic() > last:
                 raise
             time.sleep(POLL_SECONDS)
 

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from sifline import virtual
+from sifline.adapters.containers import Containers
 from sifline.adapters.ssh import Fault, Ssh, SshFailed
 from sifline.config.clusters import find_cluster, load_cluster
 from sifline.errors import MissingError, StepFailed, UsageError
@@ -288,6 +289,22 @@ def test_up_after_a_killed_one_succeeds(
 ) -> None:
     assert interrupted(space, part * duration, signal.SIGKILL) == -signal.SIGKILL
     ask(up(), space, "true")
+
+
+def test_up_takes_the_name_that_a_killed_run_took_just_now(
+    up: Callable[..., Cluster], space: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, late = Containers.start, list[str]()
+
+    def start(self: Containers, options: Sequence[str], image: str) -> None:
+        if not late:
+            late.append(image)
+            real(self, options, image)
+        real(self, options, image)
+
+    monkeypatch.setattr(Containers, "start", start)
+    ask(up(), space, "true")
+    assert late
 
 
 @pytest.mark.usefixtures("up")

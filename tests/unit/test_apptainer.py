@@ -213,7 +213,7 @@ def test_a_build_that_cannot_be_ended_is_a_failure(
     monkeypatch.setattr(engine, "REMOVE_SECONDS", 0)
     stuck = answer(stderr="Error: driver failed: device or resource busy", returncode=1)
     apptainer, _ = toolbox({("docker", "ps"): answer("a1\n"), ("docker", "rm"): stuck})
-    with pytest.raises(StepFailed, match=r"cannot be removed: .*device or resource busy"):
+    with pytest.raises(StepFailed, match=r"resource busy; .*docker rm --force a1"):
         apptainer.stop_builds(tmp_path)
 
 

@@ -460,6 +460,7 @@ def test_only_a_step_that_says_nothing_gets_a_heartbeat(monkeypatch: pytest.Monk
     beats = [line for line in lines() if "still at it" in line]
     assert set(beats) <= {f"[silent] still at it after {n} s: compiling" for n in range(1, 10)}
     assert len(beats) >= 2
+    assert len(beats) == len(set(beats))  # one each second at most
 
 
 def test_a_reader_that_went_away_does_not_fail_the_step() -> None:

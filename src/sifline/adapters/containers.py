@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,13 @@ from sifline.runner import CommandFailed, Result, Runner
 
 LOG_LINES = 20
 START_SECONDS = 60
+
+_REASON = re.compile(r"(?:docker: |(?=Error))(.+)")
+_BUSY = re.compile("already in use by container|already in progress|has active endpoints")
+
+
+class Busy(StepFailed):
+    """The engine refused for what else it does or holds; a moment later it may not."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,9 +80,7 @@ class Containers:
         try:
             self._docker("run", "--detach", "--pull=never", *options, image, timeout=START_SECONDS)
         except CommandFailed as error:
-            raise StepFailed(
-                f"a container did not start: {_reason(error)}", details=error.details
-            ) from None
+            raise _refused("a container did not start", error.result, error.message) from None
 
     def execute(self, name: str, *argv: str, check: bool = True) -> Result:
         """Run ``argv`` inside the container ``name``, as root."""
@@ -88,7 +94,7 @@ class Containers:
         """Remove the container ``name`` and its volumes; it need not exist any more."""
         result = self._docker("rm", "--force", "--volumes", "--", name, check=False)
         if not result.ok and "No such container" not in result.stderr:
-            raise StepFailed(f"container {name} cannot be removed: {result.tail(1)}")
+            raise _refused(f"container {name} cannot be removed", result)
 
     def create_network(self, name: str, labels: Sequence[str]) -> None:
         """Create a bridge network.
@@ -110,8 +116,14 @@ class Containers:
         return self._ids("volume", label=label)
 
     def remove_network(self, name: str) -> None:
-        """Remove the network ``name``, which no container uses."""
-        self._docker("network", "rm", name)
+        """Remove the network ``name``.
+
+        :raises Busy: while a container uses it.
+        """
+        result = self._docker("network", "rm", name, check=False)
+        if not result.ok:
+            more = f"; docker network inspect {name} shows what uses it"
+            raise _refused(f"network {name} cannot be removed", result, more=more)
 
     def remove_volume(self, name: str) -> None:
         """Remove the volume ``name``, which no container uses."""
@@ -147,6 +159,8 @@ def _container(entry: Mapping[str, Any]) -> Container:
     )
 
 
-def _reason(error: CommandFailed) -> str:
-    lines = [line for line in error.result.stderr.splitlines() if "docker: " in line]
-    return lines[-1].partition("docker: ")[2] if lines else error.message
+def _refused(what: str, result: Result, otherwise: str = "", *, more: str = "") -> StepFailed:
+    """Return the error of a failed command: ``Busy``, where that may pass."""
+    reasons = _REASON.findall(result.stderr) or [otherwise or result.tail(1)]
+    kind = Busy if _BUSY.search(result.stderr) else StepFailed
+    return kind(f"{what}: {reasons[-1]}{more}", details=result.tail())
