@@ -15,7 +15,7 @@ from sifline.runner import Context
 from sifline.stages.provision import provision
 
 KEY = "/etc/munge/munge.key"
-FILES = ("/etc/slurm/slurm.conf", "/etc/slurm/cgroup.conf", "/etc/slurm/gres.conf", KEY)
+FILES = (*(f"/etc/slurm/{name}.conf" for name in ("slurm", "cgroup", "gres", "mpi")), KEY)
 
 
 @pytest.fixture

@@ -26,6 +26,7 @@ from sifline.validation.checks import known
 SETTLE_SECONDS = 60
 IMAGE = "custom-images/hello-mpi.sif"
 CGROUP_CONF = "/etc/slurm/cgroup.conf"
+MPI_CONF = "/etc/slurm/mpi.conf"
 
 # A srun that leaves out what was asked of it in GPUs.
 SRUN_WITHOUT_GRES = """#!/bin/bash
@@ -88,7 +89,7 @@ class Hands:
         return self.done(node, make, f"rm -f {path}")
 
     @contextmanager
-    def slurmd_with(self, old: str, new: str, path: str = CGROUP_CONF) -> Iterator[None]:
+    def slurmd_with(self, old: str, new: str, path: str) -> Iterator[None]:
         """Change a line of a configuration file on all compute nodes and restart slurmd."""
         # grep, because a substitution that changes nothing would prove nothing.
         change = (
@@ -224,7 +225,11 @@ def srun_without_gres(hands: Hands) -> AbstractContextManager[None]:
 
 
 def unconstrained(what: str) -> Sabotage:
-    return lambda hands: hands.slurmd_with(rf"^\(Constrain{what}\)=yes", r"\1=no")
+    return lambda hands: hands.slurmd_with(rf"^\(Constrain{what}\)=yes", r"\1=no", CGROUP_CONF)
+
+
+def fence_by_tree(hands: Hands) -> AbstractContextManager[None]:
+    return hands.slurmd_with("^PMIxCollFence=ring", "PMIxCollFence=tree", MPI_CONF)
 
 
 def closed_gpus(hands: Hands) -> AbstractContextManager[None]:
@@ -277,6 +282,12 @@ PROOFS = (
         sabotage=other_slurmd,
         says="with 99.1 installed",
         id="another slurmd installed",
+    ),
+    Proof(
+        check="infrastructure.pmix-fence-spans-nodes",
+        sabotage=fence_by_tree,
+        says="left the fence before rank 0 on compute-01 had come",
+        id="PMIxCollFence=tree",
     ),
     Proof(
         check="cgroup-isolation.memory-is-limited",

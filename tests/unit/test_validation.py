@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
@@ -11,14 +14,21 @@ from sifline.adapters.slurm import gpu_count, read_nodes
 from sifline.adapters.ssh import Ssh
 from sifline.errors import StepFailed, UsageError
 from sifline.model import Cluster, Node, Partition, Role, SshAccess, Status
+from sifline.runner import Argv, Result
 from sifline.stages.validate import judge as run_check
 from sifline.stages.validate import listing, select
 from sifline.validation.cgroup_isolation import judge_cores
 from sifline.validation.checks import Check, CheckFailed, CheckSkipped, Phase, Probe, known
-from sifline.validation.infrastructure import Reading, judge_clocks, judge_nodes
+from sifline.validation.infrastructure import (
+    Reading,
+    judge_clocks,
+    judge_fence,
+    judge_nodes,
+    pmix_fence_spans_nodes,
+)
 from sifline.validation.mpi_job import Rank, judge, read_ranks
 from sifline.validation.registry import judge_copies
-from tests.unit.recording import RecordingRunner
+from tests.unit.recording import RecordingRunner, answer
 
 PATH = "/opt/containers/custom-images/hello-mpi.sif"
 COMPUTE = Node(name="n1", role=Role.COMPUTE, cpus=2, memory_mb=1000, gpus=2)
@@ -87,6 +97,88 @@ def test_a_garbled_rank_fails(text: str) -> None:
 
 def test_other_output_of_the_job_is_no_rank() -> None:
     assert ranks("a warning: rank=9", GOOD[0]) == ranks(GOOD[0])
+
+
+def fence(*rounds: str) -> str:
+    """Lines of the ranks of n1 and n2, written "1c 0c 1l 0l" for each round."""
+    words = {"c": "comes", "l": "leaves"}
+    return "\n".join(
+        f"fence {late} {step[0]} n{int(step[0]) + 1} {words[step[1]]}"
+        for late, steps in enumerate(rounds)
+        for step in steps.split()
+    )
+
+
+HELD = ("1c 0c 1l 0l", "0c 1c 0l 1l")
+
+
+def test_a_fence_that_holds_all_is_evidence() -> None:
+    said = judge_fence("a prolog says something\n" + fence(*HELD))
+
+    assert said == "ranks on n1 and n2 left it when all had come"
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (fence("1c 1l 0c 0l", HELD[1]), "rank 1 on n2 left the fence before rank 0 on n1"),
+        (fence(HELD[0], "0c 0l 1c 1l"), "rank 0 on n1 left the fence before rank 1 on n2"),
+        (fence(HELD[0]), "did not go through 2 fences: 0 1 comes, "),
+        (fence(HELD[0], "0c 1c 0l"), "did not go through"),
+        (fence(HELD[0], "0c 1c 0l 0l"), "did not go through"),
+        ("", "did not go through 2 fences: nothing"),
+        (fence(*HELD).replace("n2", "n1"), "all ranks ran on n1"),
+    ],
+)
+def test_a_fence_that_proves_nothing_fails(lines: str, message: str) -> None:
+    with pytest.raises(CheckFailed, match=message):
+        judge_fence(lines)
+
+
+def fence_seen(listed: str, done: Result) -> str:
+    """Look at a fence where srun lists plugins like that, and the job ends like this."""
+
+    def srun(argv: Argv, *, options: Sequence[str]) -> Result:
+        return answer(stderr=listed) if "--mpi=list" in options else done
+
+    other = replace(COMPUTE, name="n2")
+    cluster = replace(CLUSTER, nodes=(*CLUSTER.nodes, other))
+    probe = SimpleNamespace(cluster=cluster, slurm=SimpleNamespace(srun=srun))
+    return pmix_fence_spans_nodes(cast("Probe", probe))
+
+
+PLUGINS = "MPI plugin types are...\n\tnone\n\tpmix\nspecific pmix plugin versions: pmix_v5\n"
+
+
+@pytest.mark.parametrize(
+    ("listed", "done", "outcome", "message"),
+    [
+        ("MPI plugin types are...\n\tnone\n", answer(), CheckSkipped, "has no plugin pmix"),
+        (
+            PLUGINS,
+            answer(stderr="fence: no PMIx for programs: libpmix.so.2: x\nsrun: y", returncode=1),
+            CheckSkipped,
+            "^no PMIx for programs: libpmix.so.2: x$",
+        ),
+        (
+            PLUGINS,
+            answer(stderr="srun: x\nfence: PMIx_Init returned -25", returncode=1),
+            CheckFailed,
+            "status 1: fence: PMIx_Init returned -25",
+        ),
+        (PLUGINS, answer(stderr="srun: x", returncode=1), CheckFailed, "status 1: srun: x"),
+        (PLUGINS, answer(), CheckFailed, "did not go through"),
+    ],
+)
+def test_a_fence_that_cannot_be_looked_at(
+    listed: str, done: Result, outcome: type[Exception], message: str
+) -> None:
+    with pytest.raises(outcome, match=message):
+        fence_seen(listed, done)
+
+
+def test_a_fence_is_looked_at_through_the_plugin() -> None:
+    assert "left it when all had come" in fence_seen(PLUGINS, answer(fence(*HELD)))
 
 
 def test_clocks_may_differ_by_less_than_the_limit() -> None:

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib import resources
+from itertools import product
 
 from sifline.adapters.slurm import SlurmNode
 from sifline.model import Cluster, Node
-from sifline.validation.checks import CheckFailed, Phase, Probe, check
+from sifline.validation.checks import CheckFailed, CheckSkipped, Phase, Probe, check, reason
 
 SUITE = "infrastructure"
 infrastructure = check(suite=SUITE, phase=Phase.INFRASTRUCTURE)
 
 # MUNGE credentials stand 300 s of skew, but time stamps in logs and build tools do not.
 SKEW_SECONDS = 2.0
+
+# Ranks, one on each node, that meet in a fence of PMIx.
+RANKS = 2
+FENCE = re.compile(r"^fence (\d+) (\d+) (\S+) (comes|leaves)$", re.MULTILINE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,3 +144,48 @@ def slurm_versions_equal(probe: Probe) -> str:
         listed = ", ".join(f"{name} {version}" for name, version in versions.items())
         raise CheckFailed(f"versions differ: {listed}")
     return f"Slurm {next(iter(versions.values()))} on {len(versions)} nodes"
+
+
+@infrastructure
+def pmix_fence_spans_nodes(probe: Probe) -> str:
+    """A fence of PMIx holds the ranks of all nodes, as MPI programs need it when they start."""
+    if len(probe.cluster.compute) < RANKS:
+        raise CheckSkipped(f"the cluster has fewer than {RANKS} compute nodes")
+    plugins = probe.slurm.srun(["true"], options=["--mpi=list"])
+    if "pmix" not in (plugins.stdout + plugins.stderr).split():
+        raise CheckSkipped("Slurm has no plugin pmix")
+    program = (resources.files("sifline") / "nodeside" / "fence.py").read_text("utf-8")
+    result = probe.slurm.srun(
+        ["python3", "-c", program],
+        options=[f"--nodes={RANKS}", f"--ntasks={RANKS}", "--mpi=pmix", "--kill-on-bad-exit=1"],
+    )
+    own = [line for line in result.stderr.splitlines() if line.startswith("fence: ")]
+    if own and "no PMIx for programs" in own[0]:
+        raise CheckSkipped(own[0].removeprefix("fence: "))
+    if not result.ok:
+        cause = own[0] if own else reason(result.stderr)
+        raise CheckFailed(f"srun ended with status {result.returncode}: {cause}")
+    return judge_fence(result.stdout)
+
+
+def judge_fence(text: str) -> str:
+    """Read the lines of the program in their order: nobody leaves before all have come."""
+    lines = FENCE.findall(text)
+    order = [(late, rank, what) for late, rank, _, what in lines]
+    hosts = {rank: host for _, rank, host, _ in lines}
+    ranks = [str(rank) for rank in range(RANKS)]
+    if sorted(order) != sorted(product(ranks, ranks, ("comes", "leaves"))):
+        said = ", ".join(" ".join(line) for line in order)
+        raise CheckFailed(f"the ranks did not go through {RANKS} fences: {said or 'nothing'}")
+    for late in ranks:
+        first = next(rank for at, rank, what in order if (at, what) == (late, "leaves"))
+        if order.index((late, first, "leaves")) < order.index((late, late, "comes")):
+            raise CheckFailed(
+                f"rank {first} on {hosts[first]} left the fence before rank {late} on"
+                f" {hosts[late]} had come: MPI programs can crash as they start. Set"
+                " PMIxCollFence=ring in mpi.conf on all nodes; a job helps itself with"
+                " SLURM_PMIX_FENCE=ring"
+            )
+    if len(set(hosts.values())) < RANKS:
+        raise CheckFailed(f"all ranks ran on {hosts['0']} instead of {RANKS} nodes")
+    return f"ranks on {' and '.join(hosts[rank] for rank in ranks)} left it when all had come"

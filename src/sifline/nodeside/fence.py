@@ -1,0 +1,57 @@
+"""See whether a fence of PMIx holds its ranks: started by srun on several nodes, once on each.
+
+A fence is a barrier: nobody leaves it before all have come. In each round another rank is late,
+and every rank prints when it comes and when it leaves: "fence ROUND RANK HOST comes". The late
+one prints so a while before it comes, so that the order of the lines hangs neither on how fast
+they travel nor on the nodes' clocks.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import socket
+import time
+
+LIBRARY = "libpmix.so.2"
+# How late is late, and how long before it comes a rank says so; in seconds.
+LATE = AHEAD = 1.0
+
+
+class Process(ctypes.Structure):
+    """``pmix_proc_t``: a rank of a job."""
+
+    _fields_ = (("nspace", ctypes.c_char * 256), ("rank", ctypes.c_uint32))
+
+
+def main() -> None:
+    """Go through the rounds; the status of the first call of PMIx that fails ends it."""
+    try:
+        pmix = ctypes.CDLL(LIBRARY)
+    except OSError as error:
+        raise SystemExit(f"fence: no PMIx for programs: {error}") from None
+    me = Process()
+    done("PMIx_Init", pmix.PMIx_Init(ctypes.byref(me), None, 0))
+    for late in range(int(os.environ["SLURM_NTASKS"])):
+        time.sleep(LATE if me.rank == late else 0)
+        say(me.rank, late, "comes")
+        time.sleep(AHEAD if me.rank == late else 0)
+        # Neither data nor processes: all of the job, and nothing but the barrier.
+        done("PMIx_Fence", pmix.PMIx_Fence(None, 0, None, 0))
+        say(me.rank, late, "leaves")
+    done("PMIx_Finalize", pmix.PMIx_Finalize(None, 0))
+
+
+def done(name: str, status: int) -> None:
+    """End with what PMIx returned, unless it is 0."""
+    if status:
+        raise SystemExit(f"fence: {name} returned {status}")
+
+
+def say(rank: int, late: int, what: str) -> None:
+    """Print a line of this rank in the round of ``late``."""
+    print("fence", late, rank, socket.gethostname(), what, flush=True)
+
+
+if __name__ == "__main__":
+    main()
