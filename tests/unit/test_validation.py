@@ -135,11 +135,11 @@ def test_a_fence_that_proves_nothing_fails(lines: str, message: str) -> None:
         judge_fence(lines)
 
 
-def fence_seen(listed: str, done: Result) -> str:
+def fence_seen(listed: Result, done: Result) -> str:
     """Look at a fence where srun lists plugins like that, and the job ends like this."""
 
     def srun(argv: Argv, *, options: Sequence[str]) -> Result:
-        return answer(stderr=listed) if "--mpi=list" in options else done
+        return listed if "--mpi=list" in options else done
 
     other = replace(COMPUTE, name="n2")
     cluster = replace(CLUSTER, nodes=(*CLUSTER.nodes, other))
@@ -147,13 +147,16 @@ def fence_seen(listed: str, done: Result) -> str:
     return pmix_fence_spans_nodes(cast("Probe", probe))
 
 
-PLUGINS = "MPI plugin types are...\n\tnone\n\tpmix\nspecific pmix plugin versions: pmix_v5\n"
+PLUGINS = answer(stderr="MPI plugin types are...\n\tnone\n\tpmix\nversions: pmix_v5\n")
+NO_PLUGIN = answer(stderr="MPI plugin types are...\n\tnone\n")
+NO_SRUN = answer(stderr="env: srun: No such file", returncode=127)
 
 
 @pytest.mark.parametrize(
     ("listed", "done", "outcome", "message"),
     [
-        ("MPI plugin types are...\n\tnone\n", answer(), CheckSkipped, "has no plugin pmix"),
+        (NO_PLUGIN, answer(), CheckSkipped, "has no plugin pmix"),
+        (NO_SRUN, answer(), CheckFailed, "does not list its plugins: env: srun: No such file"),
         (
             PLUGINS,
             answer(stderr="fence: no PMIx for programs: libpmix.so.2: x\nsrun: y", returncode=1),
@@ -171,7 +174,7 @@ PLUGINS = "MPI plugin types are...\n\tnone\n\tpmix\nspecific pmix plugin version
     ],
 )
 def test_a_fence_that_cannot_be_looked_at(
-    listed: str, done: Result, outcome: type[Exception], message: str
+    listed: Result, done: Result, outcome: type[Exception], message: str
 ) -> None:
     with pytest.raises(outcome, match=message):
         fence_seen(listed, done)

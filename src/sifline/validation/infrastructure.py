@@ -152,6 +152,8 @@ def pmix_fence_spans_nodes(probe: Probe) -> str:
     if len(probe.cluster.compute) < RANKS:
         raise CheckSkipped(f"the cluster has fewer than {RANKS} compute nodes")
     plugins = probe.slurm.srun(["true"], options=["--mpi=list"])
+    if not plugins.ok:
+        raise CheckFailed(f"srun does not list its plugins: {reason(plugins.stderr)}")
     if "pmix" not in (plugins.stdout + plugins.stderr).split():
         raise CheckSkipped("Slurm has no plugin pmix")
     program = (resources.files("sifline") / "nodeside" / "fence.py").read_text("utf-8")
