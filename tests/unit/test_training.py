@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from sifline.validation.checks import CheckFailed
-from sifline.validation.training_job import Trained, cause, judge, read
+from sifline.validation.checks import CheckFailed, cause
+from sifline.validation.training_job import Trained, judge, read
 
 SIF = "/opt/containers/ml-frameworks/pytorch.sif"
 
@@ -90,6 +90,11 @@ def test_a_line_that_is_cut_short_is_a_failure(line: str) -> None:
             "RuntimeError: connect timeout",
         ),
         ("srun: error: Unable to allocate\nsrun: more\n", "srun: error: Unable to allocate"),
+        (
+            "RuntimeError: x\nsrun: error: y\nslurmstepd-n2: error:  mpi/pmix_v5: z\n"
+            "slurmstepd: error: *** STEP 4.0 ON n1 CANCELLED ***\n",
+            "RuntimeError: x",
+        ),
         ("", "it printed nothing"),
     ],
 )

@@ -10,7 +10,7 @@ from typing import cast
 
 import pytest
 
-from sifline.adapters.slurm import gpu_count, read_nodes
+from sifline.adapters.slurm import Slurm, gpu_count, read_nodes
 from sifline.adapters.ssh import Ssh
 from sifline.errors import StepFailed, UsageError
 from sifline.model import Cluster, Node, Partition, Role, SshAccess, Status
@@ -141,10 +141,11 @@ def fence_seen(listed: Result, done: Result) -> str:
     def srun(argv: Argv, *, options: Sequence[str]) -> Result:
         return listed if "--mpi=list" in options else done
 
-    other = replace(COMPUTE, name="n2")
-    cluster = replace(CLUSTER, nodes=(*CLUSTER.nodes, other))
-    probe = SimpleNamespace(cluster=cluster, slurm=SimpleNamespace(srun=srun))
-    return pmix_fence_spans_nodes(cast("Probe", probe))
+    cluster = replace(CLUSTER, nodes=(*CLUSTER.nodes, replace(COMPUTE, name="n2")))
+    with Ssh(cluster, RecordingRunner()) as ssh:
+        probe = Probe(ssh, seconds=5)
+        probe.slurm = cast("Slurm", SimpleNamespace(srun=srun))
+        return pmix_fence_spans_nodes(probe)
 
 
 PLUGINS = answer(stderr="MPI plugin types are...\n\tnone\n\tpmix\nversions: pmix_v5\n")
@@ -336,6 +337,15 @@ def test_every_check_is_listed_with_what_it_says() -> None:
 
     assert listed == {check.key for check in known()}
     assert all(summary for items in listing().values() for _, summary in items)
+
+
+def test_a_cluster_with_too_few_nodes_is_no_place_for_a_check() -> None:
+    with Ssh(CLUSTER, RecordingRunner()) as ssh:
+        probe = Probe(ssh, seconds=5)
+
+        probe.need_nodes(1)
+        with pytest.raises(CheckSkipped, match="fewer than 2 compute nodes"):
+            probe.need_nodes(2)
 
 
 def test_a_cluster_without_a_job_user_cannot_be_looked_at_as_one() -> None:

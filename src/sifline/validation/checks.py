@@ -108,6 +108,11 @@ class Probe:
         reading = {"read": "yes"} if read else {}
         return self.each(self.cluster.nodes, lambda node: ask(self, node, "list", **reading))
 
+    def need_nodes(self, count: int) -> None:
+        """Skip the check where the cluster has fewer compute nodes than ``count``."""
+        if len(self.cluster.compute) < count:
+            raise CheckSkipped(f"the cluster has fewer than {count} compute nodes")
+
     @property
     def job_user(self) -> str:
         """The ordinary user whose eyes count."""
@@ -194,6 +199,14 @@ def reason(stderr: str) -> str:
     """Return the first line of srun's complaint."""
     lines = [line.strip() for line in stderr.splitlines() if line.strip()]
     return lines[0] if lines else "it printed nothing"
+
+
+def cause(stderr: str) -> str:
+    """Return the last line that a process said itself: there a traceback names the error."""
+    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
+    # A step daemon calls itself slurmstepd or slurmstepd-NODE.
+    own = [line for line in lines if not line.startswith(("srun:", "slurmstepd"))]
+    return own[-1] if own else reason(stderr)
 
 
 def one_line(error: Exception) -> str:

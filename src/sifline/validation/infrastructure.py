@@ -11,7 +11,15 @@ from itertools import product
 
 from sifline.adapters.slurm import SlurmNode
 from sifline.model import Cluster, Node
-from sifline.validation.checks import CheckFailed, CheckSkipped, Phase, Probe, check, reason
+from sifline.validation.checks import (
+    CheckFailed,
+    CheckSkipped,
+    Phase,
+    Probe,
+    cause,
+    check,
+    reason,
+)
 
 SUITE = "infrastructure"
 infrastructure = check(suite=SUITE, phase=Phase.INFRASTRUCTURE)
@@ -149,8 +157,7 @@ def slurm_versions_equal(probe: Probe) -> str:
 @infrastructure
 def pmix_fence_spans_nodes(probe: Probe) -> str:
     """A fence of PMIx holds the ranks of all nodes, as MPI programs need it when they start."""
-    if len(probe.cluster.compute) < RANKS:
-        raise CheckSkipped(f"the cluster has fewer than {RANKS} compute nodes")
+    probe.need_nodes(RANKS)
     plugins = probe.slurm.srun(["true"], options=["--mpi=list"])
     if not plugins.ok:
         raise CheckFailed(f"srun does not list its plugins: {reason(plugins.stderr)}")
@@ -161,12 +168,11 @@ def pmix_fence_spans_nodes(probe: Probe) -> str:
         ["python3", "-c", program],
         options=[f"--nodes={RANKS}", f"--ntasks={RANKS}", "--mpi=pmix", "--kill-on-bad-exit=1"],
     )
-    own = [line for line in result.stderr.splitlines() if line.startswith("fence: ")]
-    if own and "no PMIx for programs" in own[0]:
-        raise CheckSkipped(own[0].removeprefix("fence: "))
     if not result.ok:
-        cause = own[0] if own else reason(result.stderr)
-        raise CheckFailed(f"srun ended with status {result.returncode}: {cause}")
+        said = cause(result.stderr)
+        if said.startswith("fence: no PMIx for programs"):
+            raise CheckSkipped(said.removeprefix("fence: "))
+        raise CheckFailed(f"srun ended with status {result.returncode}: {said}")
     return judge_fence(result.stdout)
 
 

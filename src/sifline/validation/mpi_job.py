@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from sifline.model import Node
 from sifline.validation.checks import (
     CheckFailed,
-    CheckSkipped,
     Phase,
     Probe,
     check,
@@ -41,8 +40,7 @@ class Rank:
 @check(suite=SUITE, phase=Phase.END_TO_END)
 def four_ranks_on_two_nodes(probe: Probe) -> str:
     """Four ranks on two nodes add up their numbers, each inside the deployed image."""
-    if len(probe.cluster.compute) < NODES:
-        raise CheckSkipped(f"the cluster has fewer than {NODES} compute nodes")
+    probe.need_nodes(NODES)
     paths = deployed(probe, IMAGE)
     result = probe.slurm.srun(
         ["apptainer", "exec", paths[0], "hello-mpi"],

@@ -9,12 +9,11 @@ from importlib import resources
 
 from sifline.validation.checks import (
     CheckFailed,
-    CheckSkipped,
     Phase,
     Probe,
+    cause,
     check,
     deployed,
-    reason,
 )
 
 SUITE = "training-job"
@@ -51,8 +50,7 @@ class Trained:
 @check(suite=SUITE, phase=Phase.END_TO_END)
 def one_model_on_two_nodes(probe: Probe) -> str:
     """Four processes on two nodes train one model (gloo): it converges, and is the same on all."""
-    if len(probe.cluster.compute) < NODES:
-        raise CheckSkipped(f"the cluster has fewer than {NODES} compute nodes")
+    probe.need_nodes(NODES)
     paths = deployed(probe, IMAGE)
     program = (resources.files("sifline") / "nodeside" / "training.py").read_text("utf-8")
     result = probe.slurm.srun(
@@ -63,13 +61,6 @@ def one_model_on_two_nodes(probe: Probe) -> str:
     if not result.ok:
         raise CheckFailed(f"srun ended with status {result.returncode}: {cause(result.stderr)}")
     return judge(read(result.stdout), paths)
-
-
-def cause(stderr: str) -> str:
-    """Return the last line that a process said itself: there a traceback names the error."""
-    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
-    own = [line for line in lines if not line.startswith(("srun:", "slurmstepd:"))]
-    return own[-1] if own else reason(stderr)
 
 
 def read(text: str) -> tuple[Trained, ...]:
