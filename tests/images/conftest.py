@@ -2,150 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
-import signal
 import subprocess
-import sys
-import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from uuid import uuid4
 
 import pytest
 
-CA_BUNDLE = os.environ.get("SSL_CERT_FILE", "/etc/ssl/certs/ca-certificates.crt")
-TASKS = """
-from pathlib import Path
-from sifline.tasks import namespace
-ns = namespace(Path(__file__).parent)
-"""
-
-
-def need_image(image: str) -> None:
-    """Fail where the engine lacks an image of this repository."""
-    if docker("image", "inspect", image, check=False).returncode:
-        pytest.fail(
-            f"the engine has no image {image}; run invoke build.{image.rpartition('/')[2]}"
-        )
-
-
-class Project:
-    """A folder with tasks.py and images/, driven through the command line as a user does."""
-
-    def __init__(self, root: Path, prefix: str = "") -> None:
-        self.root = root
-        (root / "images").mkdir()
-        (root / "tasks.py").write_text(TASKS)
-        self.prefix = prefix or f"t{uuid4().hex[:8]}"
-
-    def image(self, name: str, dockerfile: str, **files: str) -> str:
-        """Write an image; return its name, which no other run uses."""
-        full = f"{self.prefix}-{name}"
-        folder = self.root / "images" / full
-        folder.mkdir(exist_ok=True)
-        (folder / "Dockerfile").write_text(dockerfile)
-        for file, content in files.items():
-            (folder / file).write_text(content)
-        return full
-
-    def site(self, name: str, profile: str) -> None:
-        """Write a site profile."""
-        (self.root / "sites").mkdir(exist_ok=True)
-        (self.root / "sites" / f"{name}.toml").write_text(profile)
-
-    def build(self, name: str, *flags: str) -> dict[str, str]:
-        """Build ``name``; return what was done to it and to each image it stands on."""
-        done = self.invoke(f"build.{name}", *flags)
-        assert done.returncode == 0, done.stderr
-        rows = [row for row in done.stdout.splitlines()[1:] if row]
-        return {row.split()[0]: "up to date" if "up to date" in row else "built" for row in rows}
-
-    def read(self, name: str, path: str) -> str:
-        """Return the content of a file of a built image, which needs no shell for that."""
-        with tempfile.TemporaryDirectory() as folder:
-            made = docker("create", f"sifline/{name}", "none").stdout.strip()
-            try:
-                docker("cp", f"{made}:/{path}", f"{folder}/file")
-            finally:
-                docker("rm", made)
-            return Path(folder, "file").read_text()
-
-    def remove_images(self) -> None:
-        """Take what was built out of the engine; by tag: an id may have tags of others as well."""
-        shown = ("--format", "{{.Repository}}:{{.Tag}}")
-        tags = docker("image", "ls", *shown, f"sifline/{self.prefix}-*").stdout.split()
-        if tags:
-            docker("image", "rm", "--force", *tags)
-
-    def invoke(self, *words: str) -> subprocess.CompletedProcess[str]:
-        """Run invoke to its end."""
-        done = subprocess.run(
-            [sys.executable, "-m", "invoke", *words],
-            cwd=self.root,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=300,
-        )
-        assert "Traceback" not in done.stderr, done.stderr
-        return done
-
-    def interrupt(self, *words: str, when: str, number: int = signal.SIGINT) -> tuple[int, str]:
-        """Run invoke, signal its whole group when it prints ``when``; return status and output."""
-
-        def signal_group(process: subprocess.Popen[str]) -> None:
-            time.sleep(0.5)
-            os.killpg(process.pid, number)
-
-        return self.disturb(*words, when=when, act=signal_group)
-
-    def disturb(
-        self, *words: str, when: str, act: Callable[[subprocess.Popen[str]], None]
-    ) -> tuple[int, str]:
-        """Run invoke to its end, and ``act`` when it prints ``when``; return status and output."""
-        process = subprocess.Popen(
-            [sys.executable, "-m", "invoke", *words],
-            cwd=self.root,
-            stderr=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            text=True,
-            start_new_session=True,
-        )
-        assert process.stderr is not None
-        printed = ""
-        for line in process.stderr:
-            printed += line
-            if when in line:
-                act(process)
-                break
-        else:
-            pytest.fail(f"{when!r} was never printed:\n{printed}")
-        printed += process.stderr.read()
-        process.stderr.close()
-        return process.wait(60), printed
-
-    def inspect(self, name: str) -> dict[str, object] | None:
-        """What the engine holds under the image's tag."""
-        done = docker("image", "inspect", f"sifline/{name}:latest", check=False)
-        return json.loads(done.stdout)[0] if done.returncode == 0 else None
-
-
-def docker(*words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(["docker", *words], capture_output=True, text=True, check=check)
-
-
-def litter(project: Project) -> list[str]:
-    """Temporary files below build/, and untagged images of these names."""
-    files = [str(path) for path in (project.root / "build").rglob("*.tmp")]
-    listed = docker("image", "ls", "--filter", "dangling=true", "--quiet", "--no-trunc").stdout
-    found = []
-    for image in set(listed.split()):
-        label = '{{index .Config.Labels "sifline.image"}}'
-        said = docker("image", "inspect", "--format", label, image, check=False).stdout.strip()
-        found += [image] if said.startswith(project.prefix) else []
-    return files + found
+from tests.support.engine import Project
+from tests.support.registry import serving
 
 
 @pytest.fixture
@@ -158,8 +23,6 @@ def project(tmp_path: Path) -> Iterator[Project]:
 @pytest.fixture(scope="session")
 def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a registry."""
-    from .registry import serving
-
     with serving(tmp_path_factory.mktemp("registry")) as address:
         yield address
 

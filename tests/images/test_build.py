@@ -12,8 +12,7 @@ from sifline.adapters.mmdebstrap import Mmdebstrap
 from sifline.errors import StepFailed
 from sifline.model import Prepare
 from sifline.runner import ProcessRunner
-
-from .conftest import Project, docker
+from tests.support.engine import Project, docker
 
 # With the registry in front it is a foreign image to these projects; the engine holds it.
 BASE = "docker.io/sifline/debian-trixie"

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from .conftest import docker
+from tests.support.engine import docker
 
 ROOT = Path(__file__).parents[2]
 NAME = "hello-mpi"

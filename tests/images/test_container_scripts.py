@@ -16,8 +16,7 @@ import pytest
 
 from sifline import rootfs
 from sifline.virtual import CAPABILITIES, TMPFS, UNCONFINED
-
-from .conftest import docker, need_image
+from tests.support.engine import docker, need_image
 
 ROOT = Path(__file__).resolve().parents[2]
 TOOLBOX, NODE = "sifline/toolbox", "sifline/slurm-node"

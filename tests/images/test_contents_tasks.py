@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import Project, docker
+from tests.support.engine import Project, docker
 
 # Foreign, since the projects have no folder of that name.
 FIRST = "FROM docker.io/sifline/debian-bookworm\nENV KIND=one\nLABEL org.example.a=1\n"

@@ -17,7 +17,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -27,58 +26,28 @@ from sifline.adapters.docker import Docker
 from sifline.buildcontext import file_digest
 from sifline.engine import LABEL_PURPOSE, SOCKET, remove_left_over
 from sifline.errors import SiflineError, StepFailed, UsageError
-from sifline.model import BuiltImage, Image, SifOptions, Workspace
-from sifline.runner import Context, ProcessRunner
+from sifline.model import Workspace
+from sifline.runner import ProcessRunner
 from sifline.stages import convert
 from sifline.stages.convert import stream
-from tests import processes
+from tests.support import processes
+from tests.support.contexts import context_of
+from tests.support.conversion import at_work, built, left_over
+from tests.support.engine import docker, make
+from tests.support.recipes import EMPTY, TINY, TRIXIE
 
-from .conftest import docker
-
-TRIXIE = "sifline/debian-trixie"
-# No shell, no /etc: a program, its library and its loader.
-TINY = f"""
-FROM {TRIXIE} AS base
-FROM scratch
-COPY --from=base /usr/bin/true /usr/bin/
-COPY --from=base /usr/lib/x86_64-linux-gnu/libc.so.6 /usr/lib/x86_64-linux-gnu/
-COPY --from=base /usr/lib64/ld-linux-x86-64.so.2 /lib64/
-LABEL org.example.note="two words"
-"""
 MOMENTS = 20
-EMPTY = "FROM scratch\nLABEL a=b\nCOPY Dockerfile /file\n"
 
 # A conversion in a process of its own, so that it can be killed or run beside another.
 PROGRAM = """
 import sys
 from pathlib import Path
-from tests.images.test_convert import built, context
+from tests.support.contexts import context_of
+from tests.support.conversion import built
 from sifline.stages import convert
-done = convert.convert(built(sys.argv[1], sys.argv[2]), context(Path(sys.argv[3])))
+done = convert.convert(built(sys.argv[1], sys.argv[2]), context_of(Path(sys.argv[3])))
 print(done.sha256, done.fresh)
 """
-
-
-def context(root: Path) -> Context:
-    return Context(workspace=Workspace(root=root), runner=ProcessRunner(), progress=lambda _: None)
-
-
-def built(name: str, tag: str, **options: Any) -> BuiltImage:
-    entry = Docker(ProcessRunner()).images([f"{tag}:latest"])[f"{tag}:latest"]
-    return BuiltImage(
-        image=Image(name=name, folder=Path(name), tag=f"{tag}:latest", sif=SifOptions(**options)),
-        image_id=entry.image_id,
-        fingerprint="f" * 64,
-        size=entry.size,
-        fresh=True,
-    )
-
-
-def make(folder: Path, tag: str, dockerfile: str) -> str:
-    folder.mkdir(exist_ok=True)
-    (folder / "Dockerfile").write_text(dockerfile)
-    docker("buildx", "build", "--tag", tag, "--label", "sifline.test=1", str(folder))
-    return tag
 
 
 @pytest.fixture(scope="module")
@@ -101,22 +70,6 @@ def start(name: str, tag: str, root: Path) -> subprocess.Popen[str]:
     )
 
 
-def at_work(root: Path) -> list[str]:
-    """The containers that convert in this workspace."""
-    listed = docker("ps", "--all", "--format", f'{{{{.ID}}}} {{{{.Label "{LABEL_PURPOSE}"}}}}')
-    pairs = (line.partition(" ") for line in listed.stdout.splitlines())
-    return [number for number, _, purpose in pairs if purpose.startswith(str(root))]
-
-
-def left_over(root: Path) -> list[Path]:
-    """Everything besides SIFs under their own names, records, logs and locks."""
-    space = Workspace(root=root)
-    hidden = [path for path in space.sifs.iterdir() if path.name.startswith(".")]
-    # Unlike rglob, it goes on where somebody removes what it just found.
-    walk = os.walk(space.build / "tmp")
-    return hidden + [Path(folder, name) for folder, _, names in walk for name in names]
-
-
 METHODS = ("stream", "apptainer")
 
 
@@ -126,9 +79,9 @@ def test_the_sif_says_where_it_came_from(
 ) -> None:
     image = replace(built("tiny", tags["tiny"], method=method), commit="c0ffee")
 
-    done = convert.convert(image, context(tmp_path))
+    done = convert.convert(image, context_of(tmp_path))
 
-    found = convert.info(done.path, context(tmp_path))
+    found = convert.info(done.path, context_of(tmp_path))
     assert found["image id"] == image.image_id
     assert (found["fingerprint"], found["commit"]) == ("f" * 64, "c0ffee")
     assert found["labels"]["org.example.note"] == "two words"
@@ -146,13 +99,13 @@ def test_the_sif_says_where_it_came_from(
 def test_the_labels_read_here_are_those_apptainer_reads(
     tmp_path: Path, tags: dict[str, str], method: str
 ) -> None:
-    done = convert.convert(built("tiny", tags["tiny"], method=method), context(tmp_path))
+    done = convert.convert(built("tiny", tags["tiny"], method=method), context_of(tmp_path))
     theirs = Apptainer(ProcessRunner()).inspect(done.path)["labels"]
     assert sif.labels(sif.read(done.path)) == theirs
 
 
 def test_an_image_without_a_shell_is_run(tmp_path: Path, tags: dict[str, str]) -> None:
-    convert.convert(built("tiny", tags["tiny"]), context(tmp_path))
+    convert.convert(built("tiny", tags["tiny"]), context_of(tmp_path))
     record = records.read(tmp_path / "build" / "records" / "tiny" / "convert.json") or {}
     assert record["verified"] == "ran true"
 
@@ -160,13 +113,13 @@ def test_an_image_without_a_shell_is_run(tmp_path: Path, tags: dict[str, str]) -
 def test_an_image_without_any_program_is_no_broken_image(
     tmp_path: Path, tags: dict[str, str]
 ) -> None:
-    convert.convert(built("empty", tags["empty"]), context(tmp_path))
+    convert.convert(built("empty", tags["empty"]), context_of(tmp_path))
     record = records.read(tmp_path / "build" / "records" / "empty" / "convert.json") or {}
     assert record["verified"] == "mounted; it holds no true"
 
 
 def test_the_second_conversion_leaves_the_file_alone(tmp_path: Path, tags: dict[str, str]) -> None:
-    image, here = built("tiny", tags["tiny"]), context(tmp_path)
+    image, here = built("tiny", tags["tiny"]), context_of(tmp_path)
     first = convert.convert(image, here)
     before = first.path.stat()
 
@@ -178,7 +131,7 @@ def test_the_second_conversion_leaves_the_file_alone(tmp_path: Path, tags: dict[
 
 
 def test_a_damaged_sif_is_noticed_and_made_anew(tmp_path: Path, tags: dict[str, str]) -> None:
-    image, here = built("tiny", tags["tiny"]), context(tmp_path)
+    image, here = built("tiny", tags["tiny"]), context_of(tmp_path)
     path = convert.convert(image, here).path
     with path.open("r+b") as file:
         file.seek(-5000, os.SEEK_END)
@@ -191,14 +144,14 @@ def test_a_damaged_sif_is_noticed_and_made_anew(tmp_path: Path, tags: dict[str, 
 
 
 def test_a_truncated_sif_is_refused(tmp_path: Path, tags: dict[str, str]) -> None:
-    path = convert.convert(built("tiny", tags["tiny"]), context(tmp_path)).path
+    path = convert.convert(built("tiny", tags["tiny"]), context_of(tmp_path)).path
     os.truncate(path, path.stat().st_size - 1)
     with pytest.raises(UsageError, match="is truncated"):
         convert.read_sif(path)
 
 
 def test_another_image_under_the_name_is_converted(tmp_path: Path, tags: dict[str, str]) -> None:
-    here = context(tmp_path)
+    here = context_of(tmp_path)
     first = convert.convert(built("same", tags["tiny"]), here)
     second = convert.convert(built("same", tags["empty"]), here)
     assert not second.fresh
@@ -209,7 +162,7 @@ def test_killed_at_twenty_moments_no_file_looks_finished_and_the_next_run_succee
     tmp_path: Path,
 ) -> None:
     image = built("big", TRIXIE)
-    expected = convert.convert(image, context(tmp_path / "quiet")).sha256
+    expected = convert.convert(image, context_of(tmp_path / "quiet")).sha256
     started = time.monotonic()  # the engine has looked at the image by now
     assert start("big", TRIXIE, tmp_path / "timed").communicate()[0].split()[0] == expected
     seconds = time.monotonic() - started
@@ -228,7 +181,7 @@ def test_killed_at_twenty_moments_no_file_looks_finished_and_the_next_run_succee
             assert file_digest(path) == expected
             path.unlink()
 
-    done = convert.convert(image, context(tmp_path))
+    done = convert.convert(image, context_of(tmp_path))
 
     assert died > MOMENTS // 2  # else nothing was disturbed
     assert littered
@@ -308,12 +261,14 @@ def test_an_engine_that_stops_half_way_leaves_no_sif(
 
     monkeypatch.setattr(stream, "TELL_SECONDS", 0)
     with pytest.raises(SiflineError, match=r"engine|ended half-way"):
-        convert.convert(built("big", TRIXIE), replace(context(root), progress=stop_at_the_stream))
+        convert.convert(
+            built("big", TRIXIE), replace(context_of(root), progress=stop_at_the_stream)
+        )
     assert list(Workspace(root=root).sifs.iterdir()) == []
 
     monkeypatch.delenv("DOCKER_HOST")
     assert at_work(root)  # nobody could remove them
-    assert not convert.convert(built("big", TRIXIE), context(root)).fresh
+    assert not convert.convert(built("big", TRIXIE), context_of(root)).fresh
     assert (left_over(root), at_work(root)) == ([], [])
 
 
@@ -331,7 +286,9 @@ def test_layers_that_are_read_no_further_leave_no_sif(
 
     monkeypatch.setattr(stream, "TELL_SECONDS", 0)
     with pytest.raises(SiflineError, match="ended half-way"):
-        convert.convert(built("big", TRIXIE), replace(context(tmp_path), progress=kill_the_reader))
+        convert.convert(
+            built("big", TRIXIE), replace(context_of(tmp_path), progress=kill_the_reader)
+        )
     assert killed
     assert (left_over(tmp_path), at_work(tmp_path)) == ([], [])
     assert list(Workspace(root=tmp_path).sifs.iterdir()) == []
@@ -342,11 +299,11 @@ def test_layers_that_cannot_be_mounted_are_had_through_the_engine(
     tmp_path: Path, tags: dict[str, str], monkeypatch: pytest.MonkeyPatch, layer: str
 ) -> None:
     image = built("tiny", tags["tiny"])
-    expected = convert.convert(image, context(tmp_path / "first"))
+    expected = convert.convert(image, context_of(tmp_path / "first"))
     (tmp_path / "file").touch()
     monkeypatch.setattr(Docker, "layers", lambda *_: (tmp_path / layer,))
 
-    done = convert.convert(image, context(tmp_path / "second"))
+    done = convert.convert(image, context_of(tmp_path / "second"))
 
     assert done.sha256 == expected.sha256
     assert (len(expected.notes), len(done.notes)) == (0, 1)
@@ -357,15 +314,15 @@ def test_layers_that_cannot_be_mounted_are_had_through_the_engine(
 def test_the_same_image_gives_the_same_bytes_in_another_place_at_another_time(
     tmp_path: Path,
 ) -> None:
-    first = convert.convert(built("same", TRIXIE, processors=1), context(tmp_path / "one"))
+    first = convert.convert(built("same", TRIXIE, processors=1), context_of(tmp_path / "one"))
     time.sleep(1.1)  # what a clock wrote would differ
     there = tmp_path / "another folder"
-    second = convert.convert(built("same", TRIXIE, processors=2), context(there))
+    second = convert.convert(built("same", TRIXIE, processors=2), context_of(there))
     assert first.sha256 == second.sha256
 
 
 def test_another_compression_gives_another_file(tmp_path: Path, tags: dict[str, str]) -> None:
-    here = context(tmp_path)
+    here = context_of(tmp_path)
     plain = convert.convert(built("tiny", tags["tiny"]), here)
     gzip = convert.convert(built("tiny", tags["tiny"], compression="gzip", level=9), here)
     assert (plain.fresh, gzip.fresh) == (False, False)
@@ -381,7 +338,7 @@ def test_another_compression_gives_another_file(tmp_path: Path, tags: dict[str, 
 def test_a_sif_over_its_budget_is_an_error_or_a_warning(
     tmp_path: Path, tags: dict[str, str], over: str
 ) -> None:
-    here = context(tmp_path)
+    here = context_of(tmp_path)
     image = built("tiny", tags["tiny"], budget=1000, over_budget=over)
     if over == "error":
         with pytest.raises(StepFailed, match=r"tiny\.sif has 0\.00 GB, and its size-budget is"):
@@ -402,7 +359,7 @@ def test_a_container_that_still_builds_for_a_killed_run_is_ended(
     docker("run", *options, TRIXIE, "sleep", "300")
     assert len(at_work(tmp_path)) == 1
 
-    convert.convert(built("tiny", tags["tiny"]), context(tmp_path))
+    convert.convert(built("tiny", tags["tiny"]), context_of(tmp_path))
 
     assert at_work(tmp_path) == []
 
@@ -482,7 +439,7 @@ def test_too_small_a_disk_is_refused_with_figures(
     with pytest.raises(
         StepFailed, match=rf"needs {needed} GB free in .*, and there are 0\.\d\d GB"
     ):
-        convert.convert(built("big", TRIXIE, method=method), context(small_disk))
+        convert.convert(built("big", TRIXIE, method=method), context_of(small_disk))
     assert left_over(small_disk) == []
 
 
@@ -509,7 +466,7 @@ def test_a_disk_that_fills_up_leaves_nothing(
 
     image = built("big", TRIXIE, method=method)
     with pytest.raises(StepFailed, match="converting big failed: the disk is full"):
-        convert.convert(image, replace(context(small_disk), progress=say))
+        convert.convert(image, replace(context_of(small_disk), progress=say))
 
     assert [text for text in said if not text.startswith("packing")][-1] == step
     assert list((small_disk / "build" / "sif").iterdir()) == []

@@ -13,10 +13,9 @@ from collections.abc import Iterator
 import pytest
 
 from sifline.adapters.apptainer import TOOLBOX_RIGHTS
-
-from .conftest import Project, docker
-from .squash import TOOLBOX
-from .test_inventory import PYTHON
+from tests.support.engine import Project, docker
+from tests.support.recipes import PYTHON
+from tests.support.squash import TOOLBOX
 
 DOCKERFILE = (
     PYTHON.replace("FROM sifline/", "FROM docker.io/sifline/")

@@ -9,8 +9,7 @@ import pytest
 
 from sifline.dockerignore import IgnoreRules
 from sifline.errors import UsageError
-
-from .conftest import docker
+from tests.support.engine import docker
 
 FILES = """
 a.o  b.txt  keep  a b  [x]  a^b  b]c  x-y  #c  !e  é.txt  ab/x

@@ -11,7 +11,7 @@ from uuid import uuid4
 
 import pytest
 
-from .conftest import Project, docker, litter
+from tests.support.engine import Project, docker, litter
 
 BASE = "docker.io/sifline/debian-trixie"
 SMALL = "FROM scratch\nCOPY file /file\n"

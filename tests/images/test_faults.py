@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from uuid import uuid4
 
-from .conftest import Project, docker, litter
+from tests.support.engine import Project, docker, litter
 
 BASE = "docker.io/sifline/debian-trixie"
 MOMENTS = 20

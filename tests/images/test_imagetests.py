@@ -13,11 +13,11 @@ from sifline import gpus
 from sifline.adapters.docker import Docker
 from sifline.errors import StepFailed
 from sifline.imagetests import LABEL_TEST, engine_gpus, host_gpus
-from sifline.model import BuiltImage, Image, TestReport, Workspace
-from sifline.runner import Context, ProcessRunner
+from sifline.model import BuiltImage, Image, TestReport
+from sifline.runner import ProcessRunner
 from sifline.stages import imagetest
-
-from .conftest import docker
+from tests.support.contexts import context_of
+from tests.support.engine import docker
 
 IMAGES = Path(__file__).parents[2] / "images"
 TRIXIE = "sifline/debian-trixie"
@@ -51,9 +51,7 @@ def run(tmp_path: Path, bundle: Path) -> Iterator[Run]:
         subject = BuiltImage(
             image=image, image_id=entry.image_id, fingerprint="", size=entry.size, fresh=False
         )
-        here = Context(
-            workspace=Workspace(root=tmp_path), runner=ProcessRunner(), progress=lambda _: None
-        )
+        here = context_of(tmp_path)
         folders = [IMAGES / "debian-trixie" / "tests"]
         return imagetest.imagetest(subject, folders, here, runtime="docker")
 

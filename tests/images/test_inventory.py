@@ -17,28 +17,11 @@ from sifline import sbom, sif, squashfs
 from sifline.contents import Change, Contents
 from sifline.errors import StepFailed
 from sifline.stages import convert, inventory
+from tests.support.contexts import context_of
+from tests.support.conversion import at_work, built
+from tests.support.engine import CA_BUNDLE, docker
+from tests.support.recipes import PYTHON
 
-from .conftest import CA_BUNDLE, docker
-from .test_convert import at_work, built, context
-
-PYTHON = r"""
-FROM sifline/debian-bookworm
-RUN --mount=type=secret,id=ca-certificates,target=/run/secrets/ca-certificates \
-    --mount=type=tmpfs,target=/var/lib/apt/lists \
-    cd /etc/apt/apt.conf.d \
-    && echo 'Acquire::Check-Valid-Until "false";' > 90build \
-    && echo 'Acquire::https::CAInfo "/run/secrets/ca-certificates";' >> 90build \
-    && apt-get update \
-    && apt-get install --yes --no-install-recommends python3 python3-packaging python3-six
-RUN mkdir --parents /site/Some_Thing-1.0.dist-info /site/old.egg-info \
-    && printf 'Name: Some_Thing\nVersion: 1.0\nLicense: MIT\n' \
-        > /site/Some_Thing-1.0.dist-info/METADATA \
-    && printf 'Name: old\nVersion: 2\n' > /site/old.egg-info/PKG-INFO
-ENV PYTHONPATH=/site
-ENV SETTING="one 'and' \"two\""
-LABEL org.example.kept="yes" org.example.gone="soon"
-CMD ["python3"]
-"""
 # The odd names: no UTF-8, wildcards, a newline in a folder that holds no package.
 NEXT = r"""
 FROM {tag}
@@ -83,8 +66,8 @@ PROGRAM = """
 import sys
 from pathlib import Path
 from sifline.stages import inventory
-from tests.images.test_convert import context
-inventory.look(sys.argv[1], context(Path(sys.argv[2])))
+from tests.support.contexts import context_of
+inventory.look(sys.argv[1], context_of(Path(sys.argv[2])))
 """
 
 
@@ -115,13 +98,14 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def found(images: dict[str, str], root: Path) -> dict[str, Contents]:
     """What was found in each image."""
-    return {name: inventory.look(tag, context(root)) for name, tag in images.items()}
+    return {name: inventory.look(tag, context_of(root)) for name, tag in images.items()}
 
 
 @pytest.fixture(scope="module")
 def sifs(images: dict[str, str], root: Path) -> dict[str, Path]:
     return {
-        name: convert.convert(built(name, tag), context(root)).path for name, tag in images.items()
+        name: convert.convert(built(name, tag), context_of(root)).path
+        for name, tag in images.items()
     }
 
 
@@ -167,7 +151,7 @@ def test_python_packages_are_those_that_python_finds(
 def test_sif_holds_what_its_image_holds(
     found: dict[str, Contents], sifs: dict[str, Path], root: Path, name: str
 ) -> None:
-    read = inventory.look(sifs[name], context(root))
+    read = inventory.look(sifs[name], context_of(root))
     assert read.found == found[name].found
     assert read.settings == found[name].settings
     assert (read.image_id, read.architecture) == (found[name].image_id, "amd64")
@@ -190,7 +174,7 @@ def test_image_without_any_program_is_read(found: dict[str, Contents]) -> None:
 def test_difference_of_two_images_is_what_the_second_dockerfile_does(
     images: dict[str, str], root: Path
 ) -> None:
-    differs = inventory.diff(images["python"], images["next"], context(root))
+    differs = inventory.diff(images["python"], images["next"], context_of(root))
     assert [item.name for item in differs.added] == ["mine", "a", "b"]
     assert {item.name for item in differs.removed} == {"login", "python3-six", "six", "old"}
     assert [(item.name, item.before, item.after) for item in differs.changed] == [
@@ -214,14 +198,14 @@ def test_difference_of_two_images_is_what_the_second_dockerfile_does(
 def test_image_and_its_sif_do_not_differ(
     images: dict[str, str], sifs: dict[str, Path], root: Path
 ) -> None:
-    assert inventory.diff(images["next"], sifs["next"], context(root)).same
+    assert inventory.diff(images["next"], sifs["next"], context_of(root)).same
 
 
 def test_bill_of_a_sif_is_the_same_every_time_and_valid(
     sifs: dict[str, Path], root: Path, tmp_path: Path
 ) -> None:
-    first = inventory.write_sbom(sifs["python"], context(root))
-    again = inventory.write_sbom(sifs["python"], context(tmp_path), target=tmp_path / "again")
+    first = inventory.write_sbom(sifs["python"], context_of(root))
+    again = inventory.write_sbom(sifs["python"], context_of(tmp_path), target=tmp_path / "again")
     assert first.path == root / "build" / "sbom" / "python.sif.cdx.json"
     assert first.path.read_bytes() == again.path.read_bytes()
     text = first.path.read_text()
@@ -231,7 +215,7 @@ def test_bill_of_a_sif_is_the_same_every_time_and_valid(
 
 
 def test_bill_of_an_image_names_its_packages(images: dict[str, str], root: Path) -> None:
-    path = inventory.write_sbom(images["python"], context(root)).path
+    path = inventory.write_sbom(images["python"], context_of(root)).path
     names = {item.get("purl") for item in json.loads(path.read_text())["components"]}
     name, show = "base-files", "--showformat=${Version}"
     version = asked(images["python"], "dpkg-query", "--show", show, name).replace("+", "%2B")
@@ -251,7 +235,7 @@ def test_damaged_sif_is_refused(
     content[damage] = b"\xff" * len(content[damage])
     path.write_bytes(content)
     with pytest.raises(StepFailed, match="its file system cannot be read"):
-        inventory.look(path, context(tmp_path))
+        inventory.look(path, context_of(tmp_path))
     assert list((tmp_path / "build" / "tmp").iterdir()) == []
 
 
@@ -268,7 +252,7 @@ def test_what_a_killed_run_leaves_goes_with_the_next(tmp_path: Path) -> None:
     process.wait()
     assert len(at_work(tmp_path)) == 1
 
-    inventory.look("sifline/debian-bookworm", context(tmp_path))
+    inventory.look("sifline/debian-bookworm", context_of(tmp_path))
 
     assert at_work(tmp_path) == []
     assert list((tmp_path / "build" / "tmp").iterdir()) == []

@@ -8,7 +8,7 @@ from pathlib import Path
 from uuid import uuid4
 from xml.etree import ElementTree
 
-from .conftest import Project, docker
+from tests.support.engine import Project, docker
 
 BASE = "docker.io/sifline/debian-trixie"
 SMALL = "FROM scratch\nCOPY file /file\n"

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import Project, docker
+from tests.support.engine import Project, docker
 
 BASE = Path(__file__).parents[2] / "images" / "base-mpi4.1"
 CONTENT = b"not from Debian\n"

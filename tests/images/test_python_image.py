@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import docker, need_image
+from tests.support.engine import docker, need_image
 
 IMAGE = "sifline/python-mpi4.1"
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import Project, docker
-from .registry import Base
+from tests.support.engine import Project, docker
+from tests.support.registry import Base
 
 
 @pytest.fixture

@@ -12,14 +12,12 @@ from typing import Any
 import pytest
 
 from sifline.adapters.apptainer import TOOLBOX_RIGHTS
-
-from . import archives
-from .archives import folder, item
-from .conftest import docker
-from .roads import both
-from .samples import VALUES, Sample
-from .squash import TOOLBOX
-from .test_convert import make
+from tests.support import archives
+from tests.support.archives import folder, item
+from tests.support.engine import docker, make
+from tests.support.roads import both
+from tests.support.samples import VALUES, Sample
+from tests.support.squash import TOOLBOX
 
 pytestmark = pytest.mark.skipif(
     os.geteuid() != 0, reason="the reference is built by root, and its folders belong to it"

@@ -15,14 +15,12 @@ from sifline import sif
 from sifline.adapters.apptainer import Apptainer
 from sifline.adapters.docker import Docker
 from sifline.buildcontext import file_digest
-
-from . import squash
-from .archives import folder, hard, item
-from .conftest import docker
-from .roads import Roads, apptainer, both, convert_by, loaded
-from .samples import REFUSED, SAMPLES, Sample
-from .squash import Difference
-from .test_convert import make
+from tests.support import squash
+from tests.support.archives import folder, hard, item
+from tests.support.engine import docker, make
+from tests.support.roads import Roads, apptainer, both, convert_by, loaded
+from tests.support.samples import REFUSED, SAMPLES, Sample
+from tests.support.squash import Difference
 
 pytestmark = pytest.mark.skipif(
     os.geteuid() != 0, reason="owners, devices and capabilities can be unpacked by root alone"

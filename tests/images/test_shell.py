@@ -17,8 +17,7 @@ from pathlib import Path
 import pytest
 
 from sifline import gpus
-
-from .conftest import Project, docker
+from tests.support.engine import Project, docker
 
 DOCKERFILE = """
 FROM docker.io/sifline/debian-trixie

@@ -25,15 +25,16 @@ from sifline.engine import LABEL_PURPOSE
 from sifline.errors import StepFailed
 from sifline.model import Workspace
 from sifline.passphrase import passphrase_of
-from sifline.runner import Context, ProcessRunner
+from sifline.runner import ProcessRunner
 from sifline.sif import Kind, Part
 from sifline.sifrecords import Stamp
 from sifline.stages import convert, keys, sign
-from tests import processes
-from tests.unit.test_sif import labels_object
-
-from .conftest import docker
-from .test_convert import EMPTY, built, make
+from tests.support import processes
+from tests.support.contexts import context_of
+from tests.support.conversion import built
+from tests.support.engine import docker, make
+from tests.support.recipes import EMPTY
+from tests.support.sif_files import labels_object
 
 SECRET = "correct horse battery"  # noqa: S105 - the one that must not be seen
 LABELS = Part(
@@ -47,10 +48,10 @@ MOMENTS = 8
 PROGRAM = """
 import sys
 from pathlib import Path
-from tests.images.test_signatures import context
+from tests.support.contexts import context_of
 from sifline.stages import sign
 {before}
-done = sign.sign(Path(sys.argv[1]), context(Path(sys.argv[2])))
+done = sign.sign(Path(sys.argv[1]), context_of(Path(sys.argv[2])))
 print(done.sha256, done.fresh)
 """
 # Killed by itself, right after the signed copy took the name of the SIF.
@@ -169,12 +170,8 @@ def path(tmp_path: Path) -> Path:
 @pytest.fixture
 def signed(path: Path, rings: Rings, use: Callable[[Ring], None]) -> Path:
     use(rings.ada)
-    sign.sign(path, context(path.parent))
+    sign.sign(path, context_of(path.parent))
     return path
-
-
-def context(root: Path) -> Context:
-    return Context(workspace=Workspace(root=root), runner=ProcessRunner(), progress=lambda _: None)
 
 
 def start(path: Path, root: Path, before: str = "") -> subprocess.Popen[str]:
@@ -211,7 +208,7 @@ def flip(path: Path, place: int) -> None:
 
 
 def test_a_signed_sif_says_by_whom_and_that_it_is_all(signed: Path, rings: Rings) -> None:
-    found = sign.verify_signature(signed, context(signed.parent))
+    found = sign.verify_signature(signed, context_of(signed.parent))
     assert found.signers == (rings.ada.fingerprint,)
     assert [item.kind for item in found.objects] == ["JSON.Generic", "FS (Squashfs/*System/amd64)"]
     assert [item.name for item in found.signatures] == ["ada <ada@example.org>"]
@@ -223,7 +220,7 @@ def test_signing_keeps_mode_and_content_and_leaves_nothing(
 ) -> None:
     use(rings.ada)
     before, content = sif.parts(sif.read(path)), path.read_bytes()
-    done = sign.sign(path, context(path.parent))
+    done = sign.sign(path, context_of(path.parent))
 
     assert (done.sha256, done.size) == (file_digest(path), path.stat().st_size)
     assert not done.fresh
@@ -235,7 +232,7 @@ def test_signing_keeps_mode_and_content_and_leaves_nothing(
 
 def test_signing_again_leaves_the_file_alone(signed: Path) -> None:
     before = signed.stat()
-    done = sign.sign(signed, context(signed.parent))
+    done = sign.sign(signed, context_of(signed.parent))
     assert done.fresh
     assert done.sha256 == file_digest(signed)
     assert signed.stat().st_ino == before.st_ino
@@ -247,17 +244,17 @@ def test_a_link_goes_on_pointing_to_the_signed_file(
     use(rings.ada)
     link = path.with_name("link.sif")
     link.symlink_to(path)
-    sign.sign(link, context(path.parent))
+    sign.sign(link, context_of(path.parent))
     assert link.is_symlink()
-    assert sign.verify_signature(link, context(path.parent)).signers == (rings.ada.fingerprint,)
+    assert sign.verify_signature(link, context_of(path.parent)).signers == (rings.ada.fingerprint,)
 
 
 def test_a_second_signer_is_added(path: Path, rings: Rings, use: Callable[[Ring], None]) -> None:
     use(rings.bob)
-    sign.sign(path, context(path.parent))
+    sign.sign(path, context_of(path.parent))
     use(rings.ada)
-    sign.sign(path, context(path.parent))
-    found = sign.verify_signature(path, context(path.parent))
+    sign.sign(path, context_of(path.parent))
+    found = sign.verify_signature(path, context_of(path.parent))
     assert found.signers == (rings.bob.fingerprint, rings.ada.fingerprint)
 
 
@@ -265,7 +262,7 @@ def test_a_second_signer_is_added(path: Path, rings: Rings, use: Callable[[Ring]
 def test_one_other_bit_in_an_object_is_damage(signed: Path, kind: Kind) -> None:
     flip(signed, place_of(signed, kind))
     with pytest.raises(StepFailed, match="is not what was signed") as caught:
-        sign.verify_signature(signed, context(signed.parent))
+        sign.verify_signature(signed, context_of(signed.parent))
     assert caught.value.exit_code == 1
 
 
@@ -273,13 +270,13 @@ def test_one_other_bit_in_an_object_is_damage(signed: Path, kind: Kind) -> None:
 def test_one_other_bit_in_front_of_the_objects_is_damage(signed: Path, place: int) -> None:
     flip(signed, place)
     with pytest.raises(StepFailed, match="is not what was signed"):
-        sign.verify_signature(signed, context(signed.parent))
+        sign.verify_signature(signed, context_of(signed.parent))
 
 
 def test_a_truncated_sif_is_damage(signed: Path) -> None:
     os.truncate(signed, signed.stat().st_size - 1)
     with pytest.raises(StepFailed, match="is truncated"):
-        sign.verify_signature(signed, context(signed.parent))
+        sign.verify_signature(signed, context_of(signed.parent))
 
 
 def test_a_damaged_sif_is_not_signed_over(
@@ -288,27 +285,27 @@ def test_a_damaged_sif_is_not_signed_over(
     flip(signed, place_of(signed, Kind.PARTITION))
     damaged = signed.read_bytes()
     with pytest.raises(StepFailed, match="is not what was signed"):
-        sign.sign(signed, context(signed.parent))
+        sign.sign(signed, context_of(signed.parent))
     assert signed.read_bytes() == damaged
 
 
 def test_a_sif_without_a_signature_says_how_to_sign_it(path: Path) -> None:
     with pytest.raises(StepFailed, match="is not signed; run invoke sign --file '") as caught:
-        sign.verify_signature(path, context(path.parent))
+        sign.verify_signature(path, context_of(path.parent))
     assert caught.value.exit_code == 1
 
 
 def test_a_foreign_key_is_named(signed: Path, rings: Rings, use: Callable[[Ring], None]) -> None:
     use(rings.stranger)
     with pytest.raises(StepFailed, match=f"that is not in .*: it names {rings.ada.fingerprint};"):
-        sign.verify_signature(signed, context(signed.parent))
+        sign.verify_signature(signed, context_of(signed.parent))
 
 
 def test_a_stranger_beside_a_known_signer_is_refused(signed: Path, rings: Rings) -> None:
     words = ("sign", "--keyidx", "0", str(signed))
     apptainer(*words, ring=rings.stranger.folder, files=signed.parent)
     with pytest.raises(StepFailed, match=f"it names .*, {rings.stranger.fingerprint};"):
-        sign.verify_signature(signed, context(signed.parent))
+        sign.verify_signature(signed, context_of(signed.parent))
 
 
 def test_what_strangers_signed_is_not_signed(
@@ -317,7 +314,7 @@ def test_what_strangers_signed_is_not_signed(
     use(rings.stranger)
     before = signed.read_bytes()
     with pytest.raises(StepFailed, match="is signed by a key that is not in"):
-        sign.sign(signed, context(signed.parent))
+        sign.sign(signed, context_of(signed.parent))
     assert (signed.read_bytes(), hidden(signed.parent)) == (before, [])
 
 
@@ -333,7 +330,7 @@ def test_an_object_put_in_afterwards_is_damage(
         files=signed.parent,
     )
     with pytest.raises(StepFailed, match="is not what was signed"):
-        sign.verify_signature(signed, context(signed.parent))
+        sign.verify_signature(signed, context_of(signed.parent))
 
 
 def test_an_object_that_another_known_key_signed_is_not_the_first_ones(
@@ -346,7 +343,7 @@ def test_an_object_that_another_known_key_signed_is_not_the_first_ones(
         ("sign", "--keyidx", "0", "--group-id", "2", str(signed)),
     ):
         apptainer(*words, ring=rings.bob.folder, files=signed.parent)
-    here = context(signed.parent)
+    here = context_of(signed.parent)
     found = sign.verify_signature(signed, here)
 
     assert [(item.fingerprint, item.objects) for item in found.signatures] == [
@@ -359,7 +356,7 @@ def test_an_object_that_another_known_key_signed_is_not_the_first_ones(
 
 
 def test_the_demanded_signer_is_found_and_another_is_not(signed: Path, rings: Rings) -> None:
-    here = context(signed.parent)
+    here = context_of(signed.parent)
     sign.verify_signature(signed, here, signers=[rings.ada.fingerprint])
     with pytest.raises(StepFailed, match=f"not as a whole by {rings.bob.fingerprint}"):
         sign.verify_signature(signed, here, signers=[rings.bob.fingerprint])
@@ -374,7 +371,7 @@ def test_verifying_does_not_touch_the_keyring(
     (lent / "pgp-public").chmod(0o644)
     use(replace(rings.ada, folder=lent))
 
-    sign.verify_signature(signed, context(signed.parent))
+    sign.verify_signature(signed, context_of(signed.parent))
 
     if Apptainer(ProcessRunner()).native:
         pytest.skip("the machine's own Apptainer mends a keyring, whatever is asked of it")
@@ -407,7 +404,7 @@ def test_a_passphrase_signs_and_is_seen_nowhere(
     use(rings.locked)
     (tmp_path / "passphrase").write_text(f"{SECRET}\n")
     said = list[str]()
-    here = replace(context(path.parent), runner=ProcessRunner(echo=said.append))
+    here = replace(context_of(path.parent), runner=ProcessRunner(echo=said.append))
     source = passphrase_of(file=tmp_path / "passphrase")
 
     assert not seen_on_command_lines(SECRET, lambda: sign.sign(path, here, passphrase=source))
@@ -430,7 +427,7 @@ def test_a_key_with_a_passphrase_says_where_to_name_it(
     use(rings.locked)
     before = path.read_bytes()
     with pytest.raises(StepFailed, match="has a passphrase; name where it stands"):
-        sign.sign(path, context(path.parent))
+        sign.sign(path, context_of(path.parent))
     assert (path.read_bytes(), hidden(path.parent)) == (before, [])
 
 
@@ -440,7 +437,7 @@ def test_a_wrong_passphrase_is_told_and_not_repeated(
     use(rings.locked)
     before, wrong = path.read_bytes(), f"not {SECRET}"
     with pytest.raises(StepFailed, match="is not the passphrase of the key") as caught:
-        sign.sign(path, context(path.parent), passphrase=lambda: wrong)
+        sign.sign(path, context_of(path.parent), passphrase=lambda: wrong)
     assert SECRET not in caught.value.message + caught.value.details
     assert (path.read_bytes(), hidden(path.parent)) == (before, [])
 
@@ -453,7 +450,7 @@ def test_a_key_without_a_passphrase_asks_for_none(
     def ask() -> str:
         pytest.fail("asked for a passphrase that there is not")
 
-    assert not sign.sign(path, context(path.parent), passphrase=ask).fresh
+    assert not sign.sign(path, context_of(path.parent), passphrase=ask).fresh
 
 
 def test_an_exported_key_is_imported_by_a_script(
@@ -465,11 +462,11 @@ def test_an_exported_key_is_imported_by_a_script(
     # What apptainer key export --secret writes; that asks on a terminal alone.
     exported.write_bytes((rings.locked.folder / "pgp-secret").read_bytes())
 
-    said = keys.import_secret(exported, context(path.parent), passphrase=lambda: SECRET)
+    said = keys.import_secret(exported, context_of(path.parent), passphrase=lambda: SECRET)
 
     assert "successfully added to the private keyring" in said
-    sign.sign(path, context(path.parent), passphrase=lambda: SECRET)
-    keys.import_secret(exported, context(path.parent), passphrase=lambda: SECRET)
+    sign.sign(path, context_of(path.parent), passphrase=lambda: SECRET)
+    keys.import_secret(exported, context_of(path.parent), passphrase=lambda: SECRET)
 
 
 def test_an_import_with_another_passphrase_fails(
@@ -478,7 +475,7 @@ def test_an_import_with_another_passphrase_fails(
     use(replace(rings.ada, folder=tmp_path / "ring"))
     with pytest.raises(StepFailed, match="cannot be imported"):
         keys.import_secret(
-            rings.locked.folder / "pgp-secret", context(tmp_path), passphrase=lambda: "other"
+            rings.locked.folder / "pgp-secret", context_of(tmp_path), passphrase=lambda: "other"
         )
 
 
@@ -546,7 +543,7 @@ def test_of_two_signers_at_once_none_is_lost(
     for process in processes:
         process.communicate()
     assert [process.returncode for process in processes] == [0, 0]
-    found = sign.verify_signature(path, context(path.parent))
+    found = sign.verify_signature(path, context_of(path.parent))
     assert sorted(found.signers) == sorted([rings.ada.fingerprint, rings.bob.fingerprint])
 
 
@@ -554,7 +551,7 @@ def test_killed_at_any_moment_the_sif_is_whole_and_the_next_run_signs(
     tmp_path: Path, rings: Rings, use: Callable[[Ring], None]
 ) -> None:
     use(rings.ada)
-    here, (path, record) = context(tmp_path), remembered(tmp_path)
+    here, (path, record) = context_of(tmp_path), remembered(tmp_path)
     unsigned = path.read_bytes()
     started = time.monotonic()
     start(path, tmp_path).communicate()
@@ -585,7 +582,7 @@ def test_killed_right_after_the_rename_the_record_is_still_true(
     tmp_path: Path, rings: Rings, use: Callable[[Ring], None]
 ) -> None:
     use(rings.ada)
-    here, (path, before) = context(tmp_path), remembered(tmp_path)
+    here, (path, before) = context_of(tmp_path), remembered(tmp_path)
     process = start(path, tmp_path, KILLED_AFTERWARDS)
     process.communicate()
     assert process.returncode == -signal.SIGKILL
@@ -618,7 +615,7 @@ def test_the_record_of_a_signed_sif_is_that_of_the_file(
 ) -> None:
     use(rings.ada)
     path, _ = remembered(tmp_path)
-    done = sign.sign(path, context(tmp_path))
+    done = sign.sign(path, context_of(tmp_path))
     record = sifrecords.read("x", Workspace(root=tmp_path)) or {}
     assert (record["sha256"], record["size"]) == (done.sha256, path.stat().st_size)
     assert record["stamp"] == vars(Stamp.of(path))
@@ -632,7 +629,7 @@ def test_a_sif_altered_since_its_conversion_is_not_signed(
     path, _ = remembered(tmp_path)
     flip(path, place_of(path, Kind.PARTITION))
     with pytest.raises(StepFailed, match=r"was altered since .* run invoke convert\.x first"):
-        sign.sign(path, context(tmp_path))
+        sign.sign(path, context_of(tmp_path))
 
 
 def test_a_signed_sif_needs_no_conversion(
@@ -641,7 +638,7 @@ def test_a_signed_sif_needs_no_conversion(
     use(rings.ada)
     tag = make(tmp_path / "recipe", f"sifline-test-signed-{os.getpid()}", EMPTY)
     try:
-        image, here = built("x", tag), context(tmp_path)
+        image, here = built("x", tag), context_of(tmp_path)
         first = convert.convert(image, here)
         done = sign.sign(first.path, here)
         again = convert.convert(image, here)
@@ -662,7 +659,7 @@ def test_a_container_that_still_signs_for_a_killed_run_is_ended(
     options = ("--detach", "--rm", "--label", label, "--label", "sifline.test=1")
     docker("run", *options, TOOLBOX, "sleep", "300")
     assert len(at_work(path)) == 1
-    sign.sign(path, context(path.parent))
+    sign.sign(path, context_of(path.parent))
     assert at_work(path) == []
 
 
@@ -677,7 +674,7 @@ def test_a_file_changed_meanwhile_is_left_as_it_is(
             other.replace(path)
 
     with pytest.raises(StepFailed, match="was changed while it was signed"):
-        sign.sign(path, replace(context(path.parent), progress=say))
+        sign.sign(path, replace(context_of(path.parent), progress=say))
     assert [item.size for item in sif.read(path).objects][1:] == [9000]
     assert hidden(path.parent) == []
 
@@ -690,7 +687,7 @@ def test_too_small_a_disk_is_refused_with_figures(
     path = write(small_disk / "x.sif", size=40 << 20)
     said = r"needs 43\.\d MB free in .*, and there are 2\d\.\d MB"
     with pytest.raises(StepFailed, match=said):
-        sign.sign(path, context(small_disk))
+        sign.sign(path, context_of(small_disk))
     assert hidden(small_disk) == []
 
 
@@ -715,7 +712,7 @@ def test_a_disk_that_fills_up_leaves_the_sif_as_it_was(
         said.append(text)
 
     with pytest.raises(StepFailed, match="the disk is full; make room in"):
-        sign.sign(path, replace(context(small_disk.parent), progress=say))
+        sign.sign(path, replace(context_of(small_disk.parent), progress=say))
 
     assert said[-1] == ("copying the SIF" if room < path.stat().st_size else "signing")
     assert (file_digest(path), hidden(small_disk)) == (before, [])

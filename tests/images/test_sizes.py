@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from .conftest import Project, docker
+from tests.support.engine import Project, docker
 
 # The image holds no program: it borrows those of another while it is built.
 FUNCTIONS = r"""

@@ -16,11 +16,10 @@ from uuid import uuid4
 import pytest
 
 from sifline import ocilayout, records
-
-from . import archives, squash
-from .archives import item
-from .conftest import Project, docker
-from .registry import Base
+from tests.support import archives, squash
+from tests.support.archives import item
+from tests.support.engine import Project, docker
+from tests.support.registry import Base
 
 # Foreign, since the projects have no folder of that name.
 BOOKWORM = "docker.io/sifline/debian-bookworm:latest"

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from . import squash
-from .archives import DAY
-from .samples import CAPABILITY
-from .squash import Entry
+from tests.support import squash
+from tests.support.archives import DAY
+from tests.support.samples import CAPABILITY
+from tests.support.squash import Entry
 
 pytestmark = pytest.mark.skipif(
     os.geteuid() != 0, reason="owners, devices and capabilities can be made by root alone"

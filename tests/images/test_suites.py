@@ -9,11 +9,10 @@ from pathlib import Path
 import pytest
 
 from sifline.errors import StepFailed
-from sifline.model import Image, Sif, TestReport, Workspace
-from sifline.runner import Context, ProcessRunner
+from sifline.model import Image, Sif, TestReport
 from sifline.stages.imagetest import Promises, imagetest, suites
-
-from .conftest import Project
+from tests.support.contexts import context_of
+from tests.support.engine import Project
 
 DOCKERFILE = """FROM sifline/debian-bookworm
 ENV GREETING="hello you"
@@ -40,9 +39,7 @@ def sif(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sif]:
 
 @pytest.fixture
 def judge(tmp_path: Path, sif: Sif) -> Judge:
-    here = Context(
-        workspace=Workspace(root=tmp_path), runner=ProcessRunner(), progress=lambda _: None
-    )
+    here = context_of(tmp_path)
 
     def run(promises: Promises, path: Path = sif.path) -> TestReport:
         image = Image(name=sif.name, folder=tmp_path, tag="", smoke=promises.smoke)

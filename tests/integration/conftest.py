@@ -6,42 +6,26 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from sifline.model import Cluster, Workspace
+from sifline.model import Cluster
 from sifline.pipeline import Pipeline
 from sifline.report.terminal import Terminal
-from sifline.runner import Context, ProcessRunner
+from sifline.runner import Context
+from tests.support.command import ROOT, invoke
+from tests.support.contexts import context_of
 
-ROOT = Path(__file__).parents[2]
 NAME = "itest"
 PYTORCH = "pytorch-cuda12.1-mpi4.1"
 # Where nothing of it is in the builder's cache.
 BIG_SECONDS = 3000
 
 
-def invoke(*words: str, seconds: float = 600) -> subprocess.CompletedProcess[str]:
-    """Run a command line as a person types it; it never ends in a traceback."""
-    done = subprocess.run(
-        [sys.executable, "-m", "invoke", *words],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=seconds,
-    )
-    assert "Traceback" not in done.stderr, done.stderr
-    return done
-
-
 @pytest.fixture(scope="session")
 def context() -> Context:
-    return Context(workspace=Workspace(root=ROOT), runner=ProcessRunner(), progress=Terminal())
+    return context_of(ROOT, progress=Terminal())
 
 
 @pytest.fixture(scope="session")

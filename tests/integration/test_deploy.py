@@ -21,7 +21,7 @@ from sifline.model import Cluster, Node, Sif
 from sifline.runner import Context
 from sifline.sif import Kind
 from sifline.stages.deploy import catalog, deploy
-from tests.unit.test_sif import write
+from tests.support.sif_files import write
 
 NAME = "deploy-test"
 SIZE = 20_000_000
@@ -183,15 +183,15 @@ KILLED = """
 import sys
 from pathlib import Path
 from sifline.config.clusters import load_cluster
-from sifline.model import Sif, Workspace
-from sifline.runner import Context, ProcessRunner
+from sifline.model import Sif
+from tests.support.contexts import context_of
 from sifline.stages.deploy import deploy
 
 root, cluster, path, name, sha256 = sys.argv[1:]
 deploy(
     Sif(name=name, path=Path(path), sha256=sha256, size=Path(path).stat().st_size),
     load_cluster(Path(cluster)),
-    Context(workspace=Workspace(root=Path(root)), runner=ProcessRunner(), progress=print),
+    context_of(Path(root), progress=print),
 )
 """
 

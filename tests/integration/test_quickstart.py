@@ -10,8 +10,7 @@ import pytest
 
 from sifline.model import Cluster
 from sifline.pipeline import Pipeline
-
-from .conftest import invoke
+from tests.support.command import invoke
 
 
 @pytest.fixture(scope="module")

@@ -13,8 +13,7 @@ import pytest
 
 from sifline import virtual
 from sifline.runner import Context
-
-from .conftest import ROOT
+from tests.support.command import ROOT
 
 CLUSTER = "virtual"
 # A block that says so in its first line is for people alone: nox is what runs this test.

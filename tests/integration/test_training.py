@@ -8,8 +8,7 @@ import re
 import pytest
 
 from sifline.model import Cluster
-
-from .conftest import invoke
+from tests.support.command import invoke
 
 pytestmark = pytest.mark.big
 

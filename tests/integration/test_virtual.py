@@ -21,7 +21,8 @@ from sifline.config.clusters import find_cluster, load_cluster
 from sifline.errors import MissingError, StepFailed, UsageError
 from sifline.model import Cluster, Workspace
 from sifline.pipeline import Pipeline
-from sifline.runner import Context, ProcessRunner
+from sifline.runner import Context
+from tests.support.contexts import context_of
 
 ROOT = Path(__file__).parents[2]
 FILE = ROOT / "clusters" / "virtual.yaml"
@@ -38,9 +39,7 @@ def _image(pipeline: Pipeline) -> None:
 @pytest.fixture
 def space(tmp_path: Path) -> Context:
     """A workspace of its own, so that what is left in build/ can be counted."""
-    return Context(
-        workspace=Workspace(root=tmp_path), runner=ProcessRunner(), progress=lambda _: None
-    )
+    return context_of(tmp_path)
 
 
 @pytest.fixture
@@ -59,11 +58,7 @@ def up(space: Context) -> Iterator[Callable[..., Cluster]]:
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Context:
-    return Context(
-        workspace=Workspace(root=tmp_path_factory.mktemp("shared")),
-        runner=ProcessRunner(),
-        progress=lambda _: None,
-    )
+    return context_of(tmp_path_factory.mktemp("shared"))
 
 
 @pytest.fixture(scope="module")
@@ -239,12 +234,10 @@ KILLED = """
 import sys
 from pathlib import Path
 from sifline import virtual
-from sifline.model import Workspace
-from sifline.runner import Context, ProcessRunner
+from tests.support.contexts import context_of
 
 root, file, name = sys.argv[1:]
-space = Workspace(root=Path(root))
-virtual.up(Path(file), name, Context(workspace=space, runner=ProcessRunner(), progress=print))
+virtual.up(Path(file), name, context_of(Path(root), progress=print))
 """
 
 
@@ -261,9 +254,7 @@ def started(space: Context) -> subprocess.Popen[bytes]:
 def duration(tmp_path_factory: pytest.TempPathFactory) -> float:
     """How long an undisturbed `up` takes on this machine at least, in seconds."""
     root = tmp_path_factory.mktemp("undisturbed")
-    space = Context(
-        workspace=Workspace(root=root), runner=ProcessRunner(), progress=lambda _: None
-    )
+    space = context_of(root)
 
     def measured() -> float:
         begun = time.monotonic()

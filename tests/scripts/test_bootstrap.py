@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.scripts.bootstrap import ROOT, SCRIPT, copy_checkout, run, start
+from tests.support.bootstrap import ROOT, SCRIPT, copy_checkout, run, start
 
 MISSING = 3
 USAGE = 2

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.scripts.bootstrap import load
+from tests.support.bootstrap import load
 
 bootstrap = load()
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.scripts.calls import PATH, copy, program, refusal, run
+from tests.support.calls import PATH, copy, program, refusal, run
 
 BOOTSTRAP = """#!/bin/sh
 printf '<%s>\\n' "$PWD" "$@"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.scripts.calls import as_nobody, copy, program, refusal, run
+from tests.support.calls import as_nobody, copy, program, refusal, run
 
 AS_USER = "images/toolbox/as-user"
 NODE = "images/slurm-node/entrypoint"

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.scripts.calls import NOBODY, PATH, as_nobody, copy, program, refusal, run
+from tests.support.calls import NOBODY, PATH, as_nobody, copy, program, refusal, run
 
 SCRIPT = "images/python-mpi4.1/entrypoint"
 MISSING, NOT_RUNNABLE, NOT_FOUND = 3, 126, 127

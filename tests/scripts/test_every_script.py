@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.scripts.calls import ROOT, as_nobody, copy, program, refusal, run
+from tests.support.calls import ROOT, as_nobody, copy, program, refusal, run
 
 FOLDERS = (".ci", "images", "scripts", "src")
 SHELLS = ("sh", "bash", "zsh", "fish")

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from sifline import rootfs
-from tests.scripts.calls import copy, program, refusal, run
+from tests.support.calls import copy, program, refusal, run
 
 USAGE, MISSING = 2, 3
 REAL = ("cat", "find", "head", "mkdir", "sh", "stat", "tar", "xargs")

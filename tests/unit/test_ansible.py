@@ -19,7 +19,8 @@ from sifline.errors import MissingError, StepFailed
 from sifline.model import Cluster, Node, Partition, Role, SshAccess, Workspace
 from sifline.runner import Context, Result
 from sifline.stages.provision import playbooks, provision, ssh_reason
-from tests.unit.recording import RecordingRunner, answer
+from tests.support.contexts import context_of
+from tests.support.recording import RecordingRunner, answer
 
 ROOT = Path(__file__).parents[2]
 
@@ -110,8 +111,8 @@ def play(tmp_path: Path) -> Callable[..., Made]:
         def tell(text: str) -> None:
             told.append(text)
 
-        context = Context(workspace=Workspace(root=tmp_path), runner=runner, progress=tell)
-        return runner, context, told
+        here = context_of(tmp_path, runner, progress=tell)
+        return runner, here, told
 
     return make
 

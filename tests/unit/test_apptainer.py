@@ -11,7 +11,7 @@ from sifline.engine import mount
 from sifline.errors import MissingError, StepFailed
 from sifline.model import Bind, Opening
 from sifline.runner import Argv, CommandFailed, Result
-from tests.unit.recording import RecordingRunner, answer
+from tests.support.recording import RecordingRunner, answer
 
 SIF = Path("/data/a b/x.sif")
 

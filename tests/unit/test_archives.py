@@ -15,8 +15,7 @@ import pytest
 
 from sifline import archives, ocilayout
 from sifline.errors import UsageError
-
-from .test_ocilayout import LAYER, OTHER, archive, digest
+from tests.support.engine_archives import LAYER, OTHER, archive, digest
 
 PLATFORM = "linux/amd64"
 

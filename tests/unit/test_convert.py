@@ -11,7 +11,7 @@ from sifline import records
 from sifline.adapters.apptainer import Compression
 from sifline.buildcontext import file_digest
 from sifline.errors import StepFailed, UsageError
-from sifline.model import BuiltImage, Image, SifOptions, Workspace
+from sifline.model import BuiltImage, Image, SifOptions
 from sifline.runner import Context
 from sifline.schedule import Machine
 from sifline.sif import Kind, Part
@@ -20,7 +20,8 @@ from sifline.stages import convert
 from sifline.stages.convert import stream
 from sifline.stages.convert.state import KEPT, changed
 from sifline.stages.convert.work import Made, Work, read_provenance
-from tests.unit.recording import RecordingRunner, answer
+from tests.support.contexts import context_of
+from tests.support.recording import RecordingRunner, answer
 
 LOG = Path("x.log")
 
@@ -35,17 +36,10 @@ def image(size: int = 100, **options: Any) -> BuiltImage:
     )
 
 
-def context(root: Path) -> Context:
-    """A workspace whose runner fails any test that starts something."""
-    return Context(
-        workspace=Workspace(root=root), runner=RecordingRunner(), progress=lambda _: None
-    )
-
-
 @pytest.fixture
 def made(tmp_path: Path) -> Context:
     """A workspace with a finished conversion."""
-    here = context(tmp_path)
+    here = context_of(tmp_path, RecordingRunner())
     path = here.workspace.sif("x")
     path.parent.mkdir(parents=True)
     path.write_bytes(b"content")
@@ -155,11 +149,7 @@ def at_work(root: Path) -> Context:
         ("docker", "ps"): answer(),
         ("docker", "image"): answer(),
     }
-    return Context(
-        workspace=Workspace(root=root),
-        runner=RecordingRunner(answers, tools={"docker"}),
-        progress=lambda _: None,
-    )
+    return context_of(root, RecordingRunner(answers, tools={"docker"}))
 
 
 @pytest.fixture
@@ -195,7 +185,7 @@ def test_the_fast_road_that_cannot_be_taken_is_refused_where_it_is_asked_for(
 def work(**options: Any) -> Work:
     return Work(
         built=replace(image(), commit="c1", recipe={"parents": {"p": "sha256:0"}}),
-        context=context(Path("here")),
+        context=context_of(Path("here"), RecordingRunner()),
         options=SifOptions(**options),
         scratch=Path("scratch"),
         partial=Path("x.partial"),

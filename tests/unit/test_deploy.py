@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import pytest
 
 from sifline.errors import StepFailed, UsageError
-from sifline.model import Cluster, Node, Partition, Role, Sif, SshAccess, Workspace
-from sifline.runner import Argv, Context, Result
+from sifline.model import Cluster, Node, Partition, Role, Sif, SshAccess
+from sifline.runner import Argv, Result
 from sifline.stages.deploy import (
     RESERVE,
     Action,
@@ -21,7 +21,8 @@ from sifline.stages.deploy import (
     percents,
     shortage,
 )
-from tests.unit.recording import answer
+from tests.support.contexts import context_of
+from tests.support.recording import answer
 
 SHA = "a" * 64
 OTHER = "b" * 64
@@ -116,10 +117,6 @@ def sif(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sif:
     )
 
 
-def context(tmp_path: Path, nodes: Nodes) -> Context:
-    return Context(workspace=Workspace(root=tmp_path), runner=nodes, progress=lambda _: None)
-
-
 def in_place(sif: Sif) -> dict[str, Any]:
     return {**EMPTY, "current": sif.sha256, "settled": True, "held": True}
 
@@ -153,7 +150,7 @@ def test_a_node_that_gets_nothing_needs_no_space(sif: Sif) -> None:
 def test_an_image_goes_to_all_nodes(tmp_path: Path, sif: Sif) -> None:
     nodes = Nodes()
 
-    done = deploy(sif, CLUSTER, context(tmp_path, nodes))
+    done = deploy(sif, CLUSTER, context_of(tmp_path, nodes))
 
     assert sorted(nodes.sent) == sorted(nodes.installed) == sorted(NODES)
     assert [(item.node, item.sent) for item in done.placements] == [(n, True) for n in NODES]
@@ -163,7 +160,7 @@ def test_an_image_goes_to_all_nodes(tmp_path: Path, sif: Sif) -> None:
 def test_nodes_that_hold_the_digest_get_nothing(tmp_path: Path, sif: Sif) -> None:
     nodes = Nodes(controller=in_place(sif), compute_01=in_place(sif))
 
-    done = deploy(sif, CLUSTER, context(tmp_path, nodes))
+    done = deploy(sif, CLUSTER, context_of(tmp_path, nodes))
 
     assert nodes.sent == nodes.installed == ["compute-02"]
     assert [item.sent for item in done.placements] == [False, False, True]
@@ -173,7 +170,7 @@ def test_a_node_that_is_down_is_named_when_the_others_are_done(tmp_path: Path, s
     nodes = Nodes(compute_01="ssh: connect to host compute-01 port 22: No route to host")
 
     with pytest.raises(StepFailed, match=r"on 2 of 3 nodes of blue: compute-01 .* not answer"):
-        deploy(sif, CLUSTER, context(tmp_path, nodes))
+        deploy(sif, CLUSTER, context_of(tmp_path, nodes))
 
     assert sorted(nodes.installed) == ["compute-02", "controller"]
 
@@ -182,7 +179,7 @@ def test_a_missing_registry_stops_before_anything_is_sent(tmp_path: Path, sif: S
     nodes = Nodes(compute_02={"error": "no-registry", "message": "/opt/containers has no x"})
 
     with pytest.raises(StepFailed, match="invoke provision --cluster blue"):
-        deploy(sif, CLUSTER, context(tmp_path, nodes))
+        deploy(sif, CLUSTER, context_of(tmp_path, nodes))
 
     assert nodes.sent == []
 
@@ -191,7 +188,7 @@ def test_a_full_disk_stops_before_anything_is_sent(tmp_path: Path, sif: Sif) -> 
     nodes = Nodes(compute_02={**EMPTY, "free": 5_000_000})
 
     with pytest.raises(StepFailed, match=r"needs 67\.1 MB free .*: compute-02 has 5\.0 MB"):
-        deploy(sif, CLUSTER, context(tmp_path, nodes))
+        deploy(sif, CLUSTER, context_of(tmp_path, nodes))
 
     assert nodes.sent == []
 
@@ -201,7 +198,7 @@ def test_a_copy_that_arrived_wrong_is_named(tmp_path: Path, sif: Sif) -> None:
     nodes = Nodes(compute_01=wrong)
 
     with pytest.raises(StepFailed, match=r"on 2 of 3 nodes.*compute-01: x has the SHA-256 y"):
-        deploy(sif, CLUSTER, context(tmp_path, nodes))
+        deploy(sif, CLUSTER, context_of(tmp_path, nodes))
 
 
 @pytest.mark.parametrize("name", ["../x", "a b", "", "x;y", "x" * 300])
@@ -209,19 +206,19 @@ def test_a_bad_name_is_refused_before_any_node_is_asked(
     tmp_path: Path, sif: Sif, name: str
 ) -> None:
     with pytest.raises(UsageError, match="cannot be the name"):
-        deploy(replace(sif, name=name), CLUSTER, context(tmp_path, Nodes()))
+        deploy(replace(sif, name=name), CLUSTER, context_of(tmp_path, Nodes()))
 
 
 def test_an_unknown_category_is_refused(tmp_path: Path, sif: Sif) -> None:
     with pytest.raises(UsageError, match="ml-frameworks"):
-        deploy(replace(sif, category="../etc"), CLUSTER, context(tmp_path, Nodes()))
+        deploy(replace(sif, category="../etc"), CLUSTER, context_of(tmp_path, Nodes()))
 
 
 def test_a_file_that_changed_its_size_is_refused(tmp_path: Path, sif: Sif) -> None:
     sif.path.write_bytes(CONTENT[:-1])
 
     with pytest.raises(UsageError, match=r"invoke convert\.hello"):
-        deploy(sif, CLUSTER, context(tmp_path, Nodes()))
+        deploy(sif, CLUSTER, context_of(tmp_path, Nodes()))
 
 
 @pytest.mark.parametrize("content", [b"", b"#!/bin/sh\n" * 100])
@@ -231,7 +228,7 @@ def test_a_file_that_is_no_sif_is_refused(tmp_path: Path, content: bytes) -> Non
     given = Sif(name="x", path=path, sha256=SHA, size=len(content))
 
     with pytest.raises(UsageError, match=r"x\.sif"):
-        deploy(given, CLUSTER, context(tmp_path, Nodes()))
+        deploy(given, CLUSTER, context_of(tmp_path, Nodes()))
 
 
 def test_the_catalog_shows_what_each_node_has_and_holds(tmp_path: Path) -> None:
@@ -248,7 +245,7 @@ def test_the_catalog_shows_what_each_node_has_and_holds(tmp_path: Path) -> None:
     state = {"list": {"images": {"custom-images/hello": entry}, "unknown": []}}
     nodes = Nodes(controller=state, compute_01=state, compute_02=state)
 
-    found = catalog(CLUSTER, context(tmp_path, nodes))
+    found = catalog(CLUSTER, context_of(tmp_path, nodes))
 
     assert [item.node for item in found] == list(NODES)
     assert (found[0].sha256, found[0].found, found[0].who) == (SHA, OTHER, "somebody")

@@ -13,7 +13,7 @@ from sifline.adapters.docker import Docker
 from sifline.errors import MissingError, SiflineError, StepFailed
 from sifline.model import Bind, Opening
 from sifline.runner import Argv, Result
-from tests.unit.recording import RecordingRunner, answer
+from tests.support.recording import RecordingRunner, answer
 
 FAILED_BUILD = """\
 #5 [2/2] RUN cat /root/x

@@ -6,9 +6,10 @@ import pytest
 
 from sifline.errors import MissingError
 from sifline.model import CheckResult, Status, Workspace
-from sifline.runner import Context, Result
+from sifline.runner import Result
 from sifline.stages import doctor
-from tests.unit.recording import RecordingRunner, answer
+from tests.support.contexts import context_of
+from tests.support.recording import RecordingRunner, answer
 
 HEALTHY: dict[tuple[str, ...], Result | Exception | list[Result | Exception]] = {
     ("docker", "version"): answer("20.10.24+dfsg1\n"),
@@ -20,8 +21,7 @@ TOOLS = {"docker", "mmdebstrap", "rsync", "ssh", "ssh-keygen", "ansible-playbook
 
 
 def examine(runner: RecordingRunner, root: Path) -> dict[str, CheckResult]:
-    context = Context(workspace=Workspace(root=root), runner=runner, progress=lambda _: None)
-    return {result.name: result for result in doctor.doctor(context)}
+    return {result.name: result for result in doctor.doctor(context_of(root, runner))}
 
 
 def test_a_healthy_machine_names_what_it_found(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 from sifline.adapters.docker import Docker, EngineImage
 from sifline.errors import MissingError
 from sifline.runner import Result
-from tests.unit.recording import RecordingRunner, answer
+from tests.support.recording import RecordingRunner, answer
 
 Answers = Mapping[tuple[str, ...], Result | Exception | list[Result | Exception]]
 

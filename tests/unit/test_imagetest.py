@@ -9,7 +9,8 @@ from sifline.errors import StepFailed
 from sifline.model import Image, Sif, Workspace
 from sifline.runner import Context
 from sifline.stages import imagetest
-from tests.unit.recording import RecordingRunner, answer
+from tests.support.contexts import context_of
+from tests.support.recording import RecordingRunner, answer
 
 JUNIT = """<testsuites><testsuite time="1.5">
 <testcase name="test_a"/>
@@ -54,9 +55,7 @@ def test_run_without_a_report_fails(tmp_path: Path, status: int) -> None:
 
 
 def test_image_without_tests_runs_nothing_and_counts_nothing(tmp_path: Path) -> None:
-    here = Context(
-        workspace=Workspace(root=tmp_path), runner=RecordingRunner(), progress=lambda _: None
-    )
+    here = context_of(tmp_path, RecordingRunner())
     report = imagetest.imagetest(SUBJECT, [], here, runtime="apptainer")
     assert (report.passed, report.failed, report.skipped) == (0, 0, 0)
 
@@ -79,9 +78,7 @@ def test_report_of_an_earlier_run_is_not_taken_for_this_one(tmp_path: Path) -> N
 
 def test_a_folder_whose_files_pytest_would_not_take_is_a_failure(tmp_path: Path) -> None:
     """Beside other folders that hold some nobody would notice."""
-    here = Context(
-        workspace=Workspace(root=tmp_path), runner=RecordingRunner(), progress=lambda _: None
-    )
+    here = context_of(tmp_path, RecordingRunner())
     (tmp_path / "check_x.py").touch()
     with pytest.raises(StepFailed, match="holds no test"):
         imagetest.imagetest(SUBJECT, [tmp_path], here, runtime="apptainer")

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from sifline import gpus
-from sifline.model import BuiltImage, Image, Sif, Workspace
+from sifline.model import BuiltImage, Image, Sif
 from sifline.pipeline import Pipeline
 from sifline.report.terminal import Terminal
-from sifline.runner import Context
-from tests.unit.recording import RecordingRunner
+from tests.support.contexts import context_of
+from tests.support.recording import RecordingRunner
 
 IMAGES = {
     "base": "FROM scratch",
@@ -26,9 +26,7 @@ def pipeline(tmp_path: Path) -> Pipeline:
     for name, dockerfile in IMAGES.items():
         (tmp_path / "images" / name / "tests").mkdir(parents=True)
         (tmp_path / "images" / name / "Dockerfile").write_text(dockerfile)
-    here = Context(
-        workspace=Workspace(root=tmp_path), runner=RecordingRunner(), progress=lambda _: None
-    )
+    here = context_of(tmp_path, RecordingRunner())
     return Pipeline(here, Terminal())
 
 

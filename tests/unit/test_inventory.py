@@ -13,15 +13,14 @@ from sifline import sif
 from sifline.adapters.apptainer import Apptainer
 from sifline.contents import Contents, Settings, compare
 from sifline.errors import MissingError, StepFailed, UsageError
-from sifline.model import Workspace
 from sifline.packages import Distribution, Found, Package
 from sifline.report import inventory as report
 from sifline.report import tables
-from sifline.runner import Context
 from sifline.stages import inventory
 from sifline.stages.inventory import Bill
-from tests.unit.recording import RecordingRunner, answer
-from tests.unit.test_sif import SQUASHFS, write
+from tests.support.contexts import context_of
+from tests.support.recording import RecordingRunner, answer
+from tests.support.sif_files import SQUASHFS, write
 
 NUMPY = Package(kind="python", name="numpy", version="1.0", place="opt")
 OLD = Contents(
@@ -42,14 +41,6 @@ NEW = replace(
     found=replace(OLD.found, packages=(replace(NUMPY, version="2.0"),), broken=("opt/odd",)),
     settings=Settings(environment={"A": ""}),
 )
-
-
-def context(root: Path, runner: RecordingRunner | None = None) -> Context:
-    return Context(
-        workspace=Workspace(root=root),
-        runner=runner or RecordingRunner(tools=set()),
-        progress=lambda _: None,
-    )
 
 
 # Apptainer's neighbour
@@ -148,7 +139,7 @@ def test_missing_image_is_named(tmp_path: Path) -> None:
         tools={"docker"},
     )
     with pytest.raises(MissingError, match="holds no image gone; build it"):
-        inventory.look("gone", context(tmp_path, runner))
+        inventory.look("gone", context_of(tmp_path, runner))
 
 
 def test_damaged_file_system_is_named(tmp_path: Path) -> None:
@@ -157,7 +148,7 @@ def test_damaged_file_system_is_named(tmp_path: Path) -> None:
         {("docker",): answer(stderr="FATAL ERROR: corrupt", returncode=1)}, tools={"docker"}
     )
     with pytest.raises(StepFailed, match=r"x\.sif: its file system cannot be read") as caught:
-        inventory.look(path, context(tmp_path, runner))
+        inventory.look(path, context_of(tmp_path, runner))
     assert "corrupt" in caught.value.details
     assert list((tmp_path / "build" / "tmp").iterdir()) == []
 
@@ -165,7 +156,7 @@ def test_damaged_file_system_is_named(tmp_path: Path) -> None:
 def test_file_that_is_no_sif_is_refused_before_anything_is_started(tmp_path: Path) -> None:
     (tmp_path / "x.sif").write_text("#!/bin/sh\n")
     with pytest.raises(UsageError, match="is not a SIF"):
-        inventory.look(tmp_path / "x.sif", context(tmp_path))
+        inventory.look(tmp_path / "x.sif", context_of(tmp_path, RecordingRunner(tools=set())))
 
 
 def test_what_a_killed_run_left_goes_with_the_next(tmp_path: Path) -> None:
@@ -175,7 +166,7 @@ def test_what_a_killed_run_left_goes_with_the_next(tmp_path: Path) -> None:
         | {("docker", "rm"): answer()},
         tools={"docker"},
     )
-    here = context(tmp_path, runner)
+    here = context_of(tmp_path, runner)
     with pytest.raises(StepFailed):
         inventory.look(path, here)
     assert not any("ps" in argv for argv in runner.argvs)

@@ -10,7 +10,7 @@ from sifline.errors import MissingError, UsageError
 from sifline.model import Bind
 from sifline.signatures import Key
 from sifline.stages import keys
-from tests.unit.recording import RecordingRunner, answer
+from tests.support.recording import RecordingRunner, answer
 
 SIF = Path("/data/a b/x.sif")
 KEY = Key(index=3, fingerprint="AD" * 20, name="Ada")

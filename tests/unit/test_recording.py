@@ -4,7 +4,7 @@ import pytest
 
 from sifline.errors import MissingError
 from sifline.runner import CommandFailed
-from tests.unit.recording import RecordingRunner, answer
+from tests.support.recording import RecordingRunner, answer
 
 
 def test_the_longest_prefix_answers() -> None:

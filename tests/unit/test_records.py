@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from sifline import records
-from sifline.model import Workspace
-from sifline.runner import Context, Interrupted, ProcessRunner
+from sifline.runner import Interrupted, ProcessRunner
+from tests.support.contexts import context_of
 
 
 def test_a_record_is_read_back(tmp_path: Path) -> None:
@@ -106,12 +106,12 @@ def test_who_waits_for_a_lock_is_told_and_may_be_interrupted(tmp_path: Path) -> 
     def progress(text: str) -> None:
         said.append(text)
 
-    context = Context(workspace=Workspace(root=tmp_path), runner=runner, progress=progress)
+    here = context_of(tmp_path, runner, progress=progress)
     ended = list[BaseException]()
 
     def wait() -> None:
         try:
-            with records.locked(lock, context):
+            with records.locked(lock, here):
                 pass
         except BaseException as error:
             ended.append(error)

@@ -16,7 +16,7 @@ import pytest
 from sifline import runner as module
 from sifline.errors import MissingError, StepFailed
 from sifline.runner import CommandFailed, Interrupted, ProcessRunner
-from tests import processes
+from tests.support import processes
 
 
 @pytest.fixture

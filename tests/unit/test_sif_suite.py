@@ -13,7 +13,7 @@ import pytest
 from sifline import suites
 from sifline.imagetests import Ran
 from sifline.sif import Kind, SifFile, read
-from tests.unit.test_sif import write
+from tests.support.sif_files import write
 
 SUITE = runpy.run_path(str(Path(suites.__file__).parent / "sif" / "test_sif.py"))
 FILE = SifFile(

@@ -11,7 +11,7 @@ from sifline.report import signatures as report
 from sifline.report import tables
 from sifline.runner import Result
 from sifline.signatures import DataObject, Key, Row, Signature, Signed, Verified
-from tests.unit.recording import answer
+from tests.support.recording import answer
 
 SIF, RING = Path("/x/a.sif"), Path("/home/u/.apptainer/keys")
 ADA, BOB = "AD" * 20, "B0" * 20

@@ -12,14 +12,14 @@ import pytest
 from sifline import excerpt, sizes
 from sifline.adapters.docker import Docker
 from sifline.errors import MissingError, StepFailed
-from sifline.model import BuiltImage, Image, SifOptions, Workspace
+from sifline.model import BuiltImage, Image, SifOptions
 from sifline.report import sizes as shown
 from sifline.report import tables
-from sifline.runner import Context
 from sifline.sizes import Copies, Entry, File, Folder, Hidden, Kind, Layer, Report, Tree
 from sifline.stages import sizes as stage
-from tests.unit.recording import RecordingRunner, answer
-from tests.unit.test_sif import SQUASHFS, write
+from tests.support.contexts import context_of
+from tests.support.recording import RecordingRunner, answer
+from tests.support.sif_files import SQUASHFS, write
 
 # Of a layer: bytes of a file, None for a whiteout; folders follow from the names.
 Content = Mapping[str, int | None]
@@ -275,15 +275,11 @@ BUILT = BuiltImage(
 )
 
 
-def context(root: Path, runner: RecordingRunner) -> Context:
-    return Context(workspace=Workspace(root=root), runner=runner, progress=lambda _: None)
-
-
 def test_an_image_that_went_away_is_named(tmp_path: Path) -> None:
     gone = answer(stderr="No such image", returncode=1)
     runner = RecordingRunner(dict.fromkeys(NAMES, gone), tools={"docker"})
     with pytest.raises(MissingError, match=r"holds no x any more.*run invoke build\.x"):
-        stage.of_image(BUILT, context(tmp_path, runner))
+        stage.of_image(BUILT, context_of(tmp_path, runner))
 
 
 def test_an_engine_on_another_machine_is_named(
@@ -295,7 +291,7 @@ def test_an_engine_on_another_machine_is_named(
         tools={"docker"},
     )
     with pytest.raises(MissingError, match="on another machine; run this there"):
-        stage.of_image(BUILT, context(tmp_path, runner))
+        stage.of_image(BUILT, context_of(tmp_path, runner))
     assert list((tmp_path / "build" / "tmp").iterdir()) == []
 
 
@@ -305,7 +301,7 @@ def test_a_damaged_sif_is_named(tmp_path: Path) -> None:
         {("docker",): answer(stderr="FATAL ERROR: corrupt", returncode=1)}, tools={"docker"}
     )
     with pytest.raises(StepFailed, match=r"x\.sif: its file system cannot be read") as caught:
-        stage.of_sif(path, context(tmp_path, runner))
+        stage.of_sif(path, context_of(tmp_path, runner))
     assert "corrupt" in caught.value.details
     assert list((tmp_path / "build" / "tmp").iterdir()) == []
 

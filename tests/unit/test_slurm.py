@@ -9,7 +9,7 @@ from sifline.adapters.slurm import Slurm
 from sifline.errors import StepFailed
 from sifline.model import Cluster, Node, Partition, Role, SshAccess
 from sifline.runner import Argv, CommandFailed, Result
-from tests.unit.recording import answer
+from tests.support.recording import answer
 
 CLUSTER = Cluster(
     name="blue",

@@ -10,7 +10,7 @@ import pytest
 from sifline.adapters.ssh import Fault, Ssh, SshFailed, classify
 from sifline.model import Cluster, Node, Partition, Role, SshAccess
 from sifline.runner import CommandFailed, Result
-from tests.unit.recording import RecordingRunner, answer
+from tests.support.recording import RecordingRunner, answer
 
 NODE = Node(name="compute-01", role=Role.COMPUTE, address="192.0.2.11")
 CLUSTER = Cluster(

@@ -28,7 +28,7 @@ from sifline.validation.infrastructure import (
 )
 from sifline.validation.mpi_job import Rank, judge, read_ranks
 from sifline.validation.registry import judge_copies
-from tests.unit.recording import RecordingRunner, answer
+from tests.support.recording import RecordingRunner, answer
 
 PATH = "/opt/containers/custom-images/hello-mpi.sif"
 COMPUTE = Node(name="n1", role=Role.COMPUTE, cpus=2, memory_mb=1000, gpus=2)

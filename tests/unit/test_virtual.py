@@ -10,16 +10,13 @@ import pytest
 from sifline import virtual
 from sifline.adapters.containers import Busy, Container, Containers
 from sifline.errors import MissingError, StepFailed, UsageError
-from sifline.model import NodeState, Workspace
-from sifline.runner import Context, Result
-from tests.unit.recording import RecordingRunner, answer
+from sifline.model import NodeState
+from sifline.runner import Result
+from tests.support.contexts import context_of
+from tests.support.recording import RecordingRunner, answer
 
 FILE = Path(__file__).parents[2] / "clusters" / "virtual.yaml"
 NO_ENGINE = answer(stderr="Cannot connect to the Docker daemon at unix:///x.", returncode=1)
-
-
-def context(tmp_path: Path, runner: RecordingRunner) -> Context:
-    return Context(workspace=Workspace(root=tmp_path), runner=runner, progress=lambda _: None)
 
 
 def entry(
@@ -46,7 +43,7 @@ def holding(*entries: dict[str, object]) -> RecordingRunner:
 def test_a_name_that_cannot_be_used_reaches_neither_engine_nor_disk(
     tmp_path: Path, name: str
 ) -> None:
-    space = context(tmp_path, RecordingRunner())
+    space = context_of(tmp_path, RecordingRunner())
     with pytest.raises(UsageError, match="use lower-case letters"):
         virtual.up(FILE, name, space)
     with pytest.raises(UsageError, match="use lower-case letters"):
@@ -60,7 +57,7 @@ def test_states_come_with_the_controller_first(tmp_path: Path) -> None:
     runner = holding(
         entry("a", "compute", state="exited", address=""), entry("head", "controller")
     )
-    assert virtual.status("x", context(tmp_path, runner)) == (
+    assert virtual.status("x", context_of(tmp_path, runner)) == (
         NodeState(node="head", role="controller", address="10.0.0.2", state="running"),
         NodeState(node="a", role="compute", address="", state="exited"),
     )
@@ -70,17 +67,17 @@ def test_the_shell_of_a_cluster_that_does_not_stand_says_how_to_bring_it_up(
     tmp_path: Path,
 ) -> None:
     with pytest.raises(UsageError, match=r"invoke cluster\.up --name x"):
-        virtual.shell_argv("x", "a", context(tmp_path, holding()), command=[])
+        virtual.shell_argv("x", "a", context_of(tmp_path, holding()), command=[])
 
 
 def test_the_shell_of_a_stopped_node_is_refused(tmp_path: Path) -> None:
     runner = holding(entry("a", "compute", state="exited"))
     with pytest.raises(StepFailed, match="a of cluster x is exited"):
-        virtual.shell_argv("x", "a", context(tmp_path, runner), command=[])
+        virtual.shell_argv("x", "a", context_of(tmp_path, runner), command=[])
 
 
 def test_without_an_engine_bootstrap_is_named(tmp_path: Path) -> None:
-    space = context(tmp_path, RecordingRunner({("docker",): NO_ENGINE}))
+    space = context_of(tmp_path, RecordingRunner({("docker",): NO_ENGINE}))
     with pytest.raises(MissingError, match="run scripts/bootstrap"):
         virtual.up(FILE, "x", space)
     with pytest.raises(MissingError, match="run scripts/bootstrap"):
@@ -92,7 +89,7 @@ def test_too_many_nodes_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "large.yaml"
     path.write_text(f"nodes:\n- {{name: c, role: controller}}\n{nodes}")
     with pytest.raises(UsageError, match="65 nodes are too many"):
-        virtual.up(path, "x", context(tmp_path, RecordingRunner()))
+        virtual.up(path, "x", context_of(tmp_path, RecordingRunner()))
 
 
 def test_what_the_engine_says_of_a_container_that_does_not_start_is_told() -> None:
@@ -158,7 +155,7 @@ def test_a_name_that_is_taken_may_be_free_a_moment_later() -> None:
 
 def test_down_removes_what_a_killed_run_makes_meanwhile(tmp_path: Path) -> None:
     runner = leaving(answer(stderr=BUSY, returncode=1), answer())
-    assert virtual.down("x", context(tmp_path, runner)) == [
+    assert virtual.down("x", context_of(tmp_path, runner)) == [
         "container sifline-x-late",
         "network sifline-x",
     ]
@@ -172,6 +169,6 @@ def test_down_fails_with_what_stays_in_the_way(
     monkeypatch.setattr(virtual, "BUSY_SECONDS", 0.2)
     runner = leaving(answer(stderr=f"{said}\nexit status 1\n", returncode=1))
     with pytest.raises(StepFailed, match=rf"n1 cannot be removed: {said}; docker network inspect"):
-        virtual.down("x", context(tmp_path, runner))
+        virtual.down("x", context_of(tmp_path, runner))
     tries = [argv for argv in runner.argvs if argv[1:3] == ("network", "rm")]
     assert (len(tries) > 1) == (said is BUSY)

@@ -11,7 +11,7 @@ from uuid import uuid4
 
 import pytest
 
-from .conftest import CA_BUNDLE, docker
+from .engine import CA_BUNDLE, docker
 
 DOCKERFILE = r"""
 FROM docker.io/sifline/debian-bookworm

@@ -18,10 +18,11 @@ from sifline.model import SifOptions
 from sifline.stages import convert
 
 from . import archives
-from .conftest import docker
+from .contexts import context_of
+from .conversion import built
+from .engine import docker
 from .samples import Sample
 from .squash import TOOLBOX
-from .test_convert import built, context
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +75,7 @@ def build(tag: str, folder: Path) -> Path:
 
 def convert_by(method: str, name: str, tag: str, folder: Path) -> tuple[Path, str]:
     """Make ours; return it with the method that was taken."""
-    here, image = context(folder), built(name, tag)
+    here, image = context_of(folder), built(name, tag)
     chosen = replace(image.image, sif=SifOptions(method=method))
     made = convert.convert(replace(image, image=chosen), here)
     record = records.read(here.workspace.record(name, "convert")) or {}

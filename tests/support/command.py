@@ -1,0 +1,23 @@
+"""The command line of this checkout, called as a person does."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+def invoke(*words: str, seconds: float = 600) -> subprocess.CompletedProcess[str]:
+    """Run a command line as a person types it; it never ends in a traceback."""
+    done = subprocess.run(
+        [sys.executable, "-m", "invoke", *words],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=seconds,
+    )
+    assert "Traceback" not in done.stderr, done.stderr
+    return done

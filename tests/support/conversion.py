@@ -1,0 +1,41 @@
+"""Images of the engine as the stages hand them on, and what conversions leave behind."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from sifline.adapters.docker import Docker
+from sifline.engine import LABEL_PURPOSE
+from sifline.model import BuiltImage, Image, SifOptions, Workspace
+from sifline.runner import ProcessRunner
+
+from .engine import docker
+
+
+def built(name: str, tag: str, **options: Any) -> BuiltImage:
+    entry = Docker(ProcessRunner()).images([f"{tag}:latest"])[f"{tag}:latest"]
+    return BuiltImage(
+        image=Image(name=name, folder=Path(name), tag=f"{tag}:latest", sif=SifOptions(**options)),
+        image_id=entry.image_id,
+        fingerprint="f" * 64,
+        size=entry.size,
+        fresh=True,
+    )
+
+
+def at_work(root: Path) -> list[str]:
+    """The containers that convert in this workspace."""
+    listed = docker("ps", "--all", "--format", f'{{{{.ID}}}} {{{{.Label "{LABEL_PURPOSE}"}}}}')
+    pairs = (line.partition(" ") for line in listed.stdout.splitlines())
+    return [number for number, _, purpose in pairs if purpose.startswith(str(root))]
+
+
+def left_over(root: Path) -> list[Path]:
+    """Everything besides SIFs under their own names, records, logs and locks."""
+    space = Workspace(root=root)
+    hidden = [path for path in space.sifs.iterdir() if path.name.startswith(".")]
+    # Unlike rglob, it goes on where somebody removes what it just found.
+    walk = os.walk(space.build / "tmp")
+    return hidden + [Path(folder, name) for folder, _, names in walk for name in names]

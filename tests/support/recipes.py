@@ -1,0 +1,33 @@
+"""Dockerfiles that several modules of tests build."""
+
+from __future__ import annotations
+
+TRIXIE = "sifline/debian-trixie"
+# No shell, no /etc: a program, its library and its loader.
+TINY = f"""
+FROM {TRIXIE} AS base
+FROM scratch
+COPY --from=base /usr/bin/true /usr/bin/
+COPY --from=base /usr/lib/x86_64-linux-gnu/libc.so.6 /usr/lib/x86_64-linux-gnu/
+COPY --from=base /usr/lib64/ld-linux-x86-64.so.2 /lib64/
+LABEL org.example.note="two words"
+"""
+EMPTY = "FROM scratch\nLABEL a=b\nCOPY Dockerfile /file\n"
+PYTHON = r"""
+FROM sifline/debian-bookworm
+RUN --mount=type=secret,id=ca-certificates,target=/run/secrets/ca-certificates \
+    --mount=type=tmpfs,target=/var/lib/apt/lists \
+    cd /etc/apt/apt.conf.d \
+    && echo 'Acquire::Check-Valid-Until "false";' > 90build \
+    && echo 'Acquire::https::CAInfo "/run/secrets/ca-certificates";' >> 90build \
+    && apt-get update \
+    && apt-get install --yes --no-install-recommends python3 python3-packaging python3-six
+RUN mkdir --parents /site/Some_Thing-1.0.dist-info /site/old.egg-info \
+    && printf 'Name: Some_Thing\nVersion: 1.0\nLicense: MIT\n' \
+        > /site/Some_Thing-1.0.dist-info/METADATA \
+    && printf 'Name: old\nVersion: 2\n' > /site/old.egg-info/PKG-INFO
+ENV PYTHONPATH=/site
+ENV SETTING="one 'and' \"two\""
+LABEL org.example.kept="yes" org.example.gone="soon"
+CMD ["python3"]
+"""
