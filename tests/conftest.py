@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 
+import pytest
 from hypothesis import settings
 
 # On a busy machine an example takes as long as it takes: that says nothing of the code.
@@ -18,3 +19,12 @@ for number in (signal.SIGINT, signal.SIGHUP):
             number,
             signal.default_int_handler if number is signal.SIGINT else signal.SIG_DFL,
         )
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let one worker have all tests of a module, which may share fixtures; long ones begin."""
+    for item in items:
+        if not item.get_closest_marker("spread") and not item.get_closest_marker("xdist_group"):
+            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from docker.types import DeviceRequest
     from testcontainers.core.container import DockerContainer
 
+    from sifline.adapters.apptainer import Run
+
 RUNTIMES = ("docker", "apptainer")
 LABEL_TEST = "sifline.test"
 # A container whose test run was killed is gone after this many seconds.
@@ -150,7 +152,8 @@ def container(request: pytest.FixtureRequest) -> Iterator[Container]:
         with _docker(name, config.getoption("--sifline-ref")) as made:
             yield made
     elif runtime == "apptainer":
-        yield _SifContainer(name, Path(config.getoption("--sifline-sif")))
+        with _sif(name, Path(config.getoption("--sifline-sif"))) as opened:
+            yield opened
     else:
         raise pytest.UsageError("image tests need --sifline-runtime; run invoke test.NAME")
 
@@ -265,22 +268,28 @@ class _DockerContainer:
         )
 
 
+@contextmanager
+def _sif(name: str, path: Path) -> Iterator[Container]:
+    """Open the SIF."""
+    from sifline import sif as siffile
+    from sifline.adapters.apptainer import TOOLBOX, Apptainer
+    from sifline.runner import ProcessRunner
+
+    apptainer = Apptainer(ProcessRunner())
+    gpus, no_gpus = host_gpus() if apptainer.native else engine_gpus(TOOLBOX)
+    label = f"{LABEL_TEST}={name}"
+    with apptainer.opened(path, seconds=LIFETIME, label=label, gpus=gpus > 0) as run:
+        yield _SifContainer(name, run, siffile.workdir(siffile.read(path)), gpus, no_gpus)
+
+
 class _SifContainer:
-    """A SIF; each command runs in a container of its own as the caller, in WORKDIR as Docker's."""
+    """A SIF; commands run as the caller, in WORKDIR as Docker's."""
 
     runtime = "apptainer"
 
-    def __init__(self, name: str, sif: Path) -> None:
-        from sifline import sif as siffile
-        from sifline.adapters.apptainer import TOOLBOX, Apptainer
-        from sifline.runner import ProcessRunner
-
-        self.name = name
-        self._sif = sif
-        self._workdir = siffile.workdir(siffile.read(sif))
-        self._apptainer = Apptainer(ProcessRunner())
-        found = host_gpus() if self._apptainer.native else engine_gpus(TOOLBOX)
-        self.gpus, self.no_gpus = found
+    def __init__(self, name: str, run: Run, workdir: str, gpus: int, no_gpus: str) -> None:
+        self.name, self.gpus, self.no_gpus = name, gpus, no_gpus
+        self._run, self._workdir = run, workdir
 
     def run(
         self,
@@ -293,14 +302,7 @@ class _SifContainer:
         """Run ``argv``; a command that does not exist ends with 255."""
         if user is not None:
             pytest.skip("Apptainer runs commands as the caller, not as another user")
-        result = self._apptainer.exec(
-            self._sif,
-            argv,
-            env=env,
-            workdir=workdir or self._workdir,
-            gpus=self.gpus > 0,
-            check=False,
-        )
+        result = self._run(argv, env=env, workdir=workdir or self._workdir)
         return Ran(
             argv=tuple(argv),
             returncode=result.returncode,

@@ -6,11 +6,12 @@ import itertools
 import json
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from sifline import signatures
 from sifline.engine import LABEL_PURPOSE, attach, mount, need_answer, remove, remove_left_over
@@ -28,6 +29,8 @@ NAMES = ("apptainer", "singularity")
 OLDEST_SINGULARITY = 4
 # Begins with a dot, as no image's name does.
 DEFINITION = ".definition"
+# Of a SIF that is kept open; one in each container of the toolbox.
+INSTANCE = "sifline"
 # How the docker command says that it could not start the container at all.
 NOT_STARTED = 125
 # What Apptainer needs to make user namespaces and mount with FUSE inside a container.
@@ -106,6 +109,15 @@ class Compression:
     def mksquashfs(self) -> str:
         """The same on one line."""
         return " ".join(self.words)
+
+
+class Run(Protocol):
+    """Runs a command inside a SIF to its end, whatever its exit status is."""
+
+    def __call__(
+        self, argv: Sequence[str], *, env: Mapping[str, str] | None = None, workdir: str = ""
+    ) -> Result:
+        """Return what came of ``argv``."""
 
 
 class Apptainer:
@@ -360,6 +372,63 @@ class Apptainer:
             gpus=gpus,
             check=check,
             timeout=timeout,
+        )
+
+    @contextmanager
+    def opened(self, sif: Path, *, seconds: int, label: str, gpus: bool = False) -> Iterator[Run]:
+        """Keep ``sif`` open for many commands, which see each other's processes and /tmp.
+
+        In the toolbox this saves each command a container and a mount. The machine's own
+        Apptainer starts a container for each: that is quick, and nothing would end an instance
+        whose caller was killed.
+
+        :param seconds: after so many the toolbox's container ends, should the caller be killed.
+        :param label: of the toolbox's container, ``key=value``.
+        :param gpus: hand in all GPUs of the host, which has to have some.
+        """
+        if self.native:
+            yield partial(self.exec, sif, gpus=gpus, check=False)
+            return
+        name = _new_name()
+        extra = ["--detach", "--name", name, "--label", label, *(["--gpus", "all"] * gpus)]
+        started = self._argv(
+            [str(seconds)],
+            program="sleep",
+            toolbox=True,
+            root=True,
+            binds=[_file(sif)],
+            env={},
+            extra=extra,
+        )
+        try:
+            result = self._runner.run(started, check=False)
+            if not result.ok:
+                raise self._cause(result) or CommandFailed("no toolbox was started", result)
+            inside = ["docker", "exec", name, *self._become, APPTAINER]
+            words = ["instance", "start", *self._options((), ""), *(["--nv"] * gpus)]
+            joined = self._runner.run([*inside, *words, str(sif), INSTANCE], check=False)
+            # An image without a shell cannot become an instance.
+            target = (f"instance://{INSTANCE}",) if joined.ok else (*["--nv"] * gpus, str(sif))
+            yield partial(self._exec_opened, name, target)
+        finally:
+            remove(self._runner, name)
+
+    def _exec_opened(
+        self,
+        name: str,
+        target: Sequence[str],
+        argv: Sequence[str],
+        *,
+        env: Mapping[str, str] | None = None,
+        workdir: str = "",
+    ) -> Result:
+        """Run ``argv`` in ``target``, inside the toolbox's container ``name``."""
+        variables = self._inside(env or {})
+        handed = [word for item in variables.items() for word in ("--env", "=".join(item))]
+        words = ["exec", *self._options((), workdir), *(["--no-eval"] if env else [])]
+        return self._runner.run(
+            ["docker", "exec", *handed, name, *self._become, APPTAINER, *words, *target, *argv],
+            check=False,
         )
 
     def shell(
@@ -652,7 +721,7 @@ class Apptainer:
         input: str | None = None,
         hide: Sequence[str] = (),
     ) -> Result:
-        name = f"sifline-apptainer-{os.getpid()}-{next(_numbers)}"
+        name = _new_name()
         extra = ["--name", name, "--label", f"{LABEL_PURPOSE}={purpose}"]
         extra += ["--workdir", str(workdir)] if workdir else []
         extra += [] if network else ["--network", "none"]
@@ -710,6 +779,11 @@ class Apptainer:
         return StepFailed(
             f"the engine did not start {self._toolbox}; run invoke doctor", details=result.tail()
         )
+
+
+def _new_name() -> str:
+    """Return a name that no other container has."""
+    return f"sifline-apptainer-{os.getpid()}-{next(_numbers)}"
 
 
 def definition(layout: str, labels: Mapping[str, str]) -> str:
