@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import json
 import os
 import runpy
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import nox
@@ -20,12 +23,18 @@ LOCK = "requirements/dev.lock"
 SHELLS = (b"#!/bin/sh", b"#!/bin/bash", b"#!/usr/bin/env sh", b"#!/usr/bin/env bash")
 # Minutes and gigabytes each.
 BIG = {path.name for name in ("pytorch-*", "tensorflow*") for path in ROOT.glob(f"images/{name}")}
+# How long each session took the last time that it passed here.
+DURATIONS = ROOT / ".nox" / "durations.json"
+# Tests wait for an engine now and then: three share two cores.
+WORKERS = ("-n", "3", "--dist", "loadgroup", "--no-loadscope-reorder")
 BOOTSTRAP = runpy.run_path(str(ROOT / "scripts" / "bootstrap"))
 
 nox.needs_version = ">=2026.10"
 nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.reuse_venv = "yes"
+# The quick ones first, and nothing behind one that failed.
 nox.options.sessions = ["lint", "typing", "tests", "scripts", "images", "integration"]
+nox.options.stop_on_first_error = True
 
 # An environment of another Python than the one that runs nox is made anew.
 os.environ["NOX_ENABLE_STALENESS_CHECK"] = "1"
@@ -50,7 +59,29 @@ def environment(session: nox.Session) -> None:
     session.run(*compile_, "src")
 
 
-judges = functools.partial(nox.session, venv_backend="none", requires=["environment"])
+def judges(*, default: bool = True) -> Callable[[Callable[[nox.Session], None]], object]:
+    """Make a session of a function, in the shared environment; it says how long it took."""
+    as_session = nox.session(venv_backend="none", requires=["environment"], default=default)
+
+    def decorate(function: Callable[[nox.Session], None]) -> object:
+        @functools.wraps(function)
+        def timed(session: nox.Session) -> None:
+            started = time.monotonic()
+            function(session)
+            tell_duration(session, time.monotonic() - started)
+
+        return as_session(timed)
+
+    return decorate
+
+
+def tell_duration(session: nox.Session, seconds: float) -> None:
+    """Say how long the session took, and the last time; remember it if it was the whole."""
+    known = json.loads(DURATIONS.read_text("utf-8")) if DURATIONS.exists() else {}
+    before = f"{known[session.name]} s" if session.name in known else "not recorded"
+    session.log(f"{session.name}: {seconds:.0f} s; the last time: {before}")
+    if not session.posargs:
+        DURATIONS.write_text(json.dumps({**known, session.name: round(seconds)}), "utf-8")
 
 
 @judges()
@@ -76,27 +107,28 @@ def typing(session: nox.Session) -> None:
 @judges()
 def tests(session: nox.Session) -> None:
     """Behaviour of the package, without an engine: seconds."""
-    run(session, "pytest", "tests/unit", *session.posargs)
+    run(session, "pytest", *WORKERS, "tests/unit", *session.posargs)
 
 
 @judges()
 def scripts(session: nox.Session) -> None:
     """Behaviour of the scripts, by running them."""
-    run(session, "pytest", "tests/scripts", *session.posargs)
+    run(session, "pytest", *WORKERS, "tests/scripts", *session.posargs)
 
 
 @judges()
 def images(session: nox.Session) -> None:
     """Build every image, convert it, and run its tests in the engine and in the SIF."""
     run(session, "invoke", *tasks(session, "make"))
-    run(session, "pytest", "tests/images", *session.posargs)
+    run(session, "python", "-m", "tests.support.skips", "build/reports")
+    run(session, "pytest", *WORKERS, "tests/images", *session.posargs)
 
 
 @judges()
 def integration(session: nox.Session) -> None:
     """The whole way, from a Dockerfile to jobs on a virtual cluster."""
     chosen = () if with_big(session) else ("-m", "not big")
-    run(session, "pytest", "tests/integration", *chosen, *session.posargs)
+    run(session, "pytest", *WORKERS, "tests/integration", *chosen, *session.posargs)
 
 
 @judges(default=False)

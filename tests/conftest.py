@@ -7,6 +7,8 @@ import signal
 import pytest
 from hypothesis import settings
 
+from tests.support.skips import Plugin
+
 # On a busy machine an example takes as long as it takes: that says nothing of the code.
 settings.register_profile("sifline", deadline=None)
 settings.load_profile("sifline")
@@ -19,6 +21,12 @@ for number in (signal.SIGINT, signal.SIGHUP):
             number,
             signal.default_int_handler if number is signal.SIGINT else signal.SIG_DFL,
         )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Judge skips, once for all workers."""
+    if not hasattr(config, "workerinput"):
+        config.pluginmanager.register(Plugin())
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -106,3 +106,10 @@ def test_a_signal_reaches_bootstrap(checkout: Path) -> None:
     process.communicate(timeout=30)
 
     assert process.returncode == -signal.SIGTERM
+
+
+def test_words_are_sessions_and_what_begins_with_a_dash_is_nox_s(checkout: Path) -> None:
+    said = run([checkout / ".ci" / "run", "lint", "typing", "--verbose", "--", "-k", "x"]).stdout
+
+    words = ["--session", "lint", "typing", "--verbose", "--", "-k", "x"]
+    assert said.partition("<nox>\n")[2] == "".join(f"<{word}>\n" for word in words)

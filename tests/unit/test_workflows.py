@@ -14,12 +14,12 @@ WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 
 
 def named_sessions(workflow: Path) -> set[str]:
-    """Return the sessions a workflow's nox commands name, its matrix filled in."""
+    """Return the sessions a workflow's calls of .ci/run name, its matrix filled in."""
     found: set[str] = set()
     for job in yaml.safe_load(workflow.read_text(encoding="utf-8"))["jobs"].values():
         matrix = job.get("strategy", {}).get("matrix", {})
         for step in job["steps"]:
-            for words in re.findall(r"nox (?:--session|-s) ([^\n&|;]+)", step.get("run", "")):
+            for words in re.findall(r"\.ci/run ([^\n&|;]+)", step.get("run", "")):
                 for word in re.sub(r'\$\{\{ matrix\.(\w+) \}\}|"', r" \1 ", words).split():
                     found |= set(matrix.get(word, [word]))
     return found
@@ -33,12 +33,23 @@ def default_sessions() -> set[str]:
 
 
 def test_there_are_workflows() -> None:
-    assert [path.name for path in WORKFLOWS] == ["ci.yml"]
+    assert [path.name for path in WORKFLOWS] == ["ci.yml", "weekly.yml"]
+
+
+def test_the_workflow_of_changes_runs_the_sessions_that_nox_alone_runs(
+    default_sessions: set[str],
+) -> None:
+    # The others need "environment", and nox runs it before them.
+    assert named_sessions(WORKFLOWS[0]) == default_sessions - {"environment"}
+
+
+def test_the_weekly_workflow_runs_the_sessions_that_have_big_images() -> None:
+    assert named_sessions(WORKFLOWS[1]) == {"images", "integration"}
 
 
 @pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda path: path.name)
-def test_workflows_run_the_sessions_that_nox_alone_runs(
-    workflow: Path, default_sessions: set[str]
-) -> None:
-    # The others need "environment", and nox runs it before them.
-    assert named_sessions(workflow) == default_sessions - {"environment"}
+def test_actions_are_pinned_by_commit(workflow: Path) -> None:
+    used = re.findall(r"uses: *(\S+)", workflow.read_text(encoding="utf-8"))
+
+    assert used
+    assert [name for name in used if not re.fullmatch(r"[\w./-]+@[0-9a-f]{40}", name)] == []
