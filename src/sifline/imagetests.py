@@ -278,7 +278,7 @@ def _sif(name: str, path: Path) -> Iterator[Container]:
     apptainer = Apptainer(ProcessRunner())
     gpus, no_gpus = host_gpus() if apptainer.native else engine_gpus(TOOLBOX)
     label = f"{LABEL_TEST}={name}"
-    with apptainer.opened(path, seconds=LIFETIME, label=label, gpus=gpus > 0) as run:
+    with apptainer.opened(path, label=label, gpus=gpus > 0) as run:
         yield _SifContainer(name, run, siffile.workdir(siffile.read(path)), gpus, no_gpus)
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import itertools
 import json
 import os
 import re
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -29,6 +31,11 @@ NAMES = ("apptainer", "singularity")
 OLDEST_SINGULARITY = 4
 # Begins with a dot, as no image's name does.
 DEFINITION = ".definition"
+# Where the folders of a build are: Apptainer looks for the mount point above its scratch space,
+# and finds none where there is a space in the path.
+PLACE = "/sifline/{}"
+# Locked by whoever keeps a container of the toolbox running.
+ALIVE = "/sifline-alive"
 # Of a SIF that is kept open; one in each container of the toolbox.
 INSTANCE = "sifline"
 # How the docker command says that it could not start the container at all.
@@ -59,7 +66,7 @@ set -e
 # In a user namespace, the engine marks what a layer hides in a way that a mount here ignores.
 read -r inside outside count < /proc/self/uid_map
 test "$inside $outside $count" = "0 0 4294967295"
-mkdir /image /nothing
+mkdir --parents /image /nothing
 # The newer way to mount takes 256 characters of an option.
 LIBMOUNT_FORCE_MOUNT2=always mount -t overlay -o "ro,lowerdir=$1:/nothing" image /image
 shift
@@ -120,6 +127,23 @@ class Run(Protocol):
         """Return what came of ``argv``."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Box:
+    """A container of the toolbox that is kept running, and all that it sees of the host."""
+
+    name: str
+    binds: tuple[Bind, ...]
+
+    def sees(self, bind: Bind) -> bool:
+        """Tell whether a command in it finds ``bind`` where a container of its own would."""
+        return any(
+            held.writable >= bind.writable
+            and Path(bind.source).is_relative_to(held.source)
+            and Path(held.target, Path(bind.source).relative_to(held.source)) == Path(bind.target)
+            for held in self.binds
+        )
+
+
 class Apptainer:
     """Builds, runs and inspects SIFs, whichever way Apptainer is to be had."""
 
@@ -129,9 +153,11 @@ class Apptainer:
         *,
         toolbox: str = TOOLBOX,
         user: tuple[int, int] | None = None,
+        box: Box | None = None,
     ) -> None:
         self._runner = runner
         self._toolbox = toolbox
+        self._box = box
         self._uid, self._gid = user or (os.getuid(), os.getgid())
 
     @cached_property
@@ -234,15 +260,15 @@ class Apptainer:
         log: Path | None,
     ) -> Result:
         """Run ``script`` with what ``layers`` make at /image; the first of ``words`` is its $0."""
-        places = {path: f"/layers/{number}" for number, path in enumerate(layers)}
+        layered = mounts(layers)
         name, *others = words
         return self._run(
-            ["-c", _MOUNTED + script, name, ":".join(places.values()), *others],
-            program="sh",
+            ["--mount", "sh", "-c", _MOUNTED + script, name, _joined(layered), *others],
+            program="unshare",
             toolbox=True,
             # Whoever may use the engine may read all layers; mounting them is for root.
             root=True,
-            binds=[*binds, *(Bind(source=path, target=at) for path, at in places.items())],
+            binds=[*binds, *layered],
             network=False,
             purpose=purpose,
             log=log,
@@ -313,11 +339,9 @@ class Apptainer:
         arguments += ["-processors", str(processors)] if processors else []
         # Only the toolbox can be cut off from the network.
         toolbox = not self.native or (runs and not network)
-        # Apptainer looks for the mount point above its scratch space, and finds none where there
-        # is a space in the path.
         folders = dict.fromkeys((sif.parent, scratch, folder or scratch))
         places = {
-            path: Path(f"/sifline/{number}") if toolbox else path
+            path: Path(PLACE.format(number)) if toolbox else path
             for number, path in enumerate(folders)
         }
 
@@ -374,44 +398,78 @@ class Apptainer:
             timeout=timeout,
         )
 
+    def places(self, folder: Path) -> tuple[Bind, ...]:
+        """Return what ``held`` needs of a folder in which SIFs are built, and other files made."""
+        return tuple(
+            Bind(source=folder, target=target, writable=True)
+            for target in (str(folder), PLACE.format(0))
+        )
+
     @contextmanager
-    def opened(self, sif: Path, *, seconds: int, label: str, gpus: bool = False) -> Iterator[Run]:
+    def held(self, binds: Sequence[Bind], *, purpose: str) -> Iterator[Apptainer]:
+        """Keep one container of the toolbox for many calls of what is yielded.
+
+        It has no network, and ends with the block, with this process, or by ``stop_builds``.
+
+        :param binds: all that the calls hand in, or folders around it.
+        :raises StepFailed: where the engine does not start it, with the engine's words.
+        """
+        label = f"{LABEL_PURPOSE}={purpose}"
+        with self._kept(binds, label=label, network=False) as name:
+            box = Box(name=name, binds=tuple(binds))
+            user = (self._uid, self._gid)
+            yield Apptainer(self._runner, toolbox=self._toolbox, user=user, box=box)
+
+    @contextmanager
+    def _kept(
+        self, binds: Sequence[Bind], *, label: str, network: bool = True, gpus: bool = False
+    ) -> Iterator[str]:
+        """Keep a container of the toolbox until the block or this process ends; yield its name."""
+        name = _new_name()
+        extra = ["--detach", "--name", name, "--label", label]
+        extra += [*([] if network else ["--network", "none"]), *(["--gpus", "all"] * gpus)]
+        with tempfile.NamedTemporaryFile(prefix="sifline-held-") as alive:
+            # A process that is killed loses the lock: the container's first one gets it and ends.
+            fcntl.flock(alive, fcntl.LOCK_EX)
+            waiting = [*binds, Bind(source=Path(alive.name), target=ALIVE)]
+            argv = self._argv(
+                [ALIVE, "true"],
+                program="flock",
+                toolbox=True,
+                root=True,
+                binds=waiting,
+                env={},
+                extra=extra,
+            )
+            try:
+                result = self._runner.run(argv, check=False)
+                if not result.ok:
+                    raise self._cause(result) or CommandFailed("no toolbox was started", result)
+                yield name
+            finally:
+                remove(self._runner, name)
+
+    @contextmanager
+    def opened(self, sif: Path, *, label: str, gpus: bool = False) -> Iterator[Run]:
         """Keep ``sif`` open for many commands, which see each other's processes and /tmp.
 
         In the toolbox this saves each command a container and a mount. The machine's own
         Apptainer starts a container for each: that is quick, and nothing would end an instance
         whose caller was killed.
 
-        :param seconds: after so many the toolbox's container ends, should the caller be killed.
         :param label: of the toolbox's container, ``key=value``.
         :param gpus: hand in all GPUs of the host, which has to have some.
         """
         if self.native:
             yield partial(self.exec, sif, gpus=gpus, check=False)
             return
-        name = _new_name()
-        extra = ["--detach", "--name", name, "--label", label, *(["--gpus", "all"] * gpus)]
-        started = self._argv(
-            [str(seconds)],
-            program="sleep",
-            toolbox=True,
-            root=True,
-            binds=[_file(sif)],
-            env={},
-            extra=extra,
-        )
-        try:
-            result = self._runner.run(started, check=False)
-            if not result.ok:
-                raise self._cause(result) or CommandFailed("no toolbox was started", result)
+        with self._kept([_file(sif)], label=label, gpus=gpus) as name:
             inside = ["docker", "exec", name, *self._become, APPTAINER]
             words = ["instance", "start", *self._options((), ""), *(["--nv"] * gpus)]
             joined = self._runner.run([*inside, *words, str(sif), INSTANCE], check=False)
             # An image without a shell cannot become an instance.
             target = (f"instance://{INSTANCE}",) if joined.ok else (*["--nv"] * gpus, str(sif))
             yield partial(self._exec_opened, name, target)
-        finally:
-            remove(self._runner, name)
 
     def _exec_opened(
         self,
@@ -689,13 +747,16 @@ class Apptainer:
         path = None if toolbox else self._own(program)
         if path:
             return [path, *words]
+        variables = [word for item in env.items() for word in ("--env", "=".join(item))]
+        command = [*(() if root else self._become), program, *words]
+        if self._box:
+            unseen = [bind for bind in binds if not self._box.sees(bind)]
+            assert not unseen, unseen  # noqa: S101 - whoever holds the toolbox says what it sees
+            return ["docker", "exec", *extra, *variables, self._box.name, *command]
         argv = ["docker", "run", "--rm", "--pull", "never", *TOOLBOX_RIGHTS, *extra]
         for bind in binds:
             argv += ["--mount", mount(bind)]
-        for key, value in env.items():
-            argv += ["--env", f"{key}={value}"]
-        become = () if root else self._become
-        return [*argv, self._toolbox, *become, program, *words]
+        return [*argv, *variables, self._toolbox, *command]
 
     @property
     def _become(self) -> tuple[str, ...]:
@@ -721,11 +782,11 @@ class Apptainer:
         input: str | None = None,
         hide: Sequence[str] = (),
     ) -> Result:
-        name = _new_name()
-        extra = ["--name", name, "--label", f"{LABEL_PURPOSE}={purpose}"]
+        name = self._box.name if self._box else _new_name()
+        extra = [] if self._box else ["--name", name, "--label", f"{LABEL_PURPOSE}={purpose}"]
+        extra += [] if self._box or network else ["--network", "none"]
+        extra += ["--gpus", "all"] if gpus and not self._box else []
         extra += ["--workdir", str(workdir)] if workdir else []
-        extra += [] if network else ["--network", "none"]
-        extra += ["--gpus", "all"] if gpus else []
         extra += [] if input is None else ["--interactive"]
         path = None if toolbox else self._own(program)
         argv = self._argv(
@@ -752,16 +813,21 @@ class Apptainer:
         except CommandFailed as error:
             if path:
                 raise
-            remove(self._runner, name)
+            self._end(name)
             raise self._cause(error.result) or error from None
         except BaseException:
             if not path:
-                remove(self._runner, name)
+                self._end(name)
             raise
         cause = None if result.ok or path else self._cause(result)
         if cause:
             raise cause
         return result
+
+    def _end(self, name: str) -> None:
+        """Remove the container of a call that failed; who keeps one ends it himself."""
+        if not self._box:
+            remove(self._runner, name)
 
     def _cause(self, result: Result) -> SiflineError | None:
         """Return what kept the toolbox from starting; None where it was not that."""
@@ -779,6 +845,17 @@ class Apptainer:
         return StepFailed(
             f"the engine did not start {self._toolbox}; run invoke doctor", details=result.tail()
         )
+
+
+def mounts(layers: Sequence[Path]) -> tuple[Bind, ...]:
+    """Return where the toolbox sees the layers of an image, the last layer first."""
+    return tuple(
+        Bind(source=path, target=f"/layers/{number}") for number, path in enumerate(layers)
+    )
+
+
+def _joined(layers: Sequence[Bind]) -> str:
+    return ":".join(bind.target for bind in layers)
 
 
 def _new_name() -> str:

@@ -13,7 +13,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -144,10 +144,10 @@ class _Conversion:
         self._sweep()
         self._target.parent.mkdir(parents=True, exist_ok=True)
         self._work.log.unlink(missing_ok=True)
-        with self._cleared():
-            made = self._road()
+        with self._cleared(), ExitStack() as open_:
+            made = self._road(open_)
             self._notes += made.notes
-            proof, sha256 = self._verify()
+            proof, sha256 = self._verify(made.apptainer or self._apptainer)
             self._check_budget()
             self._settle()
         record = {
@@ -168,8 +168,8 @@ class _Conversion:
         done = remembered(self._built.image, self._target, record)
         return replace(done, fresh=False, notes=tuple(self._notes))
 
-    def _road(self) -> Made:
-        """Make the SIF under its temporary name, by the fast road where that leads there."""
+    def _road(self, open_: ExitStack) -> Made:
+        """Make the SIF under its temporary name: stream it if possible, else let Apptainer."""
         from sifline.rootfs import Complicated
         from sifline.stages.convert import ordinary, stream
 
@@ -180,9 +180,10 @@ class _Conversion:
             try:
                 if not why:
                     self._check_room(copies=1)
-                    return stream.make(self._work)
+                    return stream.make(self._work, open_)
             except Complicated as error:
                 why = error.message
+                open_.close()
                 scratch.remove(self._work.scratch)
                 self._work.scratch.mkdir()
             if self._options.method == stream.METHOD:
@@ -206,7 +207,7 @@ class _Conversion:
         self._check_room(copies=ordinary.COPIES)
         return definition.make(self._work, network=self._network)
 
-    def _verify(self) -> tuple[str, str]:
+    def _verify(self, apptainer: Apptainer) -> tuple[str, str]:
         """Look at the new SIF as its users will; return what that proved, and its digest."""
         self._context.progress("verifying the SIF")
         partial = self._work.partial
@@ -215,7 +216,7 @@ class _Conversion:
         sif.read(partial)
         with ThreadPoolExecutor(1) as pool:  # starting a container is mostly waiting
             digest = pool.submit(file_digest, partial)
-            result = self._apptainer.exec(partial, ["true"], check=False)
+            result = apptainer.exec(partial, ["true"], check=False)
             proof = verdict(result)
             if proof is None:
                 raise StepFailed(

@@ -12,7 +12,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime, timezone
 from hashlib import sha256
 from pathlib import Path
@@ -20,9 +20,10 @@ from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
 from sifline import engine, ocilayout, rootfs, sif, squashfs, tarstream
-from sifline.adapters.apptainer import TOOLBOX, Apptainer
+from sifline.adapters.apptainer import TOOLBOX, Apptainer, mounts
 from sifline.adapters.docker import Docker
 from sifline.errors import StepFailed
+from sifline.model import Bind
 from sifline.rootfs import Complicated, Layout
 from sifline.runner import CommandFailed, Result
 from sifline.sif import Part
@@ -44,28 +45,54 @@ def impossible(runner: Any) -> str:
     return ""
 
 
-def make(work: Work) -> Made:
+def make(work: Work, open_: ExitStack) -> Made:
     """Make the SIF ``work.partial``.
 
+    :param open_: keeps the toolbox's container until the SIF is verified.
     :raises Complicated: where only Apptainer itself knows how to lay the image out.
     :raises StepFailed: where a tool fails, or the engine's stream ends too early.
     """
     try:
-        return _Stream(work).make()
+        return _Stream(work, open_).make()
     except CommandFailed as error:
         raise work.failure(error.result) from None
 
 
 class _Stream:
-    def __init__(self, work: Work) -> None:
+    def __init__(self, work: Work, open_: ExitStack) -> None:
         self._work, self._scratch = work, work.scratch
         self._purpose = str(work.scratch)
-        self._apptainer = Apptainer(work.context.runner)
         self._docker = Docker(work.context.runner)
         self._image = self._docker.inspect(work.built.image_id)
         self._created = when(str(self._image.get("Created", "")))
         self._layers = self._docker.layers(self._image)
         self._notes = list[str]()
+        self._apptainer = self._toolbox(open_)
+
+    def _toolbox(self, open_: ExitStack) -> Apptainer:
+        """Start the toolbox once for all that follows, with the engine's layers if it can."""
+        apptainer, work = Apptainer(self._work.context.runner), self._work
+        binds = [
+            *apptainer.places(work.scratch),
+            Bind(source=work.partial.parent, target=str(work.partial.parent), writable=True),
+        ]
+        if self._layers:
+            try:
+                layers = [*binds, *mounts(self._layers)]
+                return open_.enter_context(apptainer.held(layers, purpose=self._purpose))
+            except StepFailed as error:
+                self._without_layers(error)
+        return open_.enter_context(apptainer.held(binds, purpose=self._purpose))
+
+    def _without_layers(self, error: StepFailed) -> None:
+        """Go on with the engine's own stream, and say why."""
+        self._layers = ()
+        cause = next(reversed(error.details.splitlines()), error.message)
+        self._notes.append(
+            "the engine's layers cannot be read, so it hands the files out itself, which"
+            f" takes longer: {cause}"
+        )
+        self._work.context.progress(self._notes[-1])
 
     def make(self) -> Made:
         work = self._work
@@ -75,7 +102,12 @@ class _Stream:
             skeleton, parts = self._skeleton()
             look = looking.result()
         layout = rootfs.layout(look, skeleton, created=self._created)
-        made = Made(method=METHOD, tools=self._tools(look), notes=self._notes)
+        made = Made(
+            method=METHOD,
+            tools=self._tools(look),
+            notes=self._notes,
+            apptainer=self._apptainer,
+        )
         parts = (*parts, work.provenance(made))
         offset = sif.room(parts)
         tally = self._squash(layout, offset)
@@ -131,13 +163,7 @@ class _Stream:
                     self._layers, folder, purpose=self._purpose, log=self._work.log
                 )
             except StepFailed as error:
-                self._layers = ()
-                cause = next(reversed(error.details.splitlines()), error.message)
-                self._notes.append(
-                    "the engine's layers cannot be read, so it hands the files out itself, which"
-                    f" takes longer: {cause}"
-                )
-                self._work.context.progress(self._notes[-1])
+                self._without_layers(error)
         return self._look_by_building(folder)
 
     def _look_by_building(self, folder: Path) -> Path:

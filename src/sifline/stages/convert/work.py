@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sifline.adapters.apptainer import Compression
+from sifline.adapters.apptainer import Apptainer, Compression
 from sifline.errors import StepFailed
 from sifline.model import BuiltImage, SifOptions
 from sifline.runner import Context, Result
@@ -92,11 +92,15 @@ class Work:
 
 @dataclass(frozen=True, kw_only=True)
 class Made:
-    """By which road a SIF was made, and with which tools; ``notes`` are for people."""
+    """How a SIF was made, with which tools; ``notes`` are for people.
+
+    ``apptainer`` sees the new SIF; where it has none, any will do.
+    """
 
     method: str
     tools: Mapping[str, str]
     notes: Sequence[str] = ()
+    apptainer: Apptainer | None = None
 
 
 def read_provenance(parts: tuple[Part, ...]) -> dict[str, Any]:

@@ -1,0 +1,126 @@
+"""A container of the toolbox that is kept for many calls: what it sees, and how it ends."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sifline.adapters.apptainer import ALIVE, Apptainer, Box
+from sifline.errors import MissingError, StepFailed
+from sifline.model import Bind
+from tests.support.recording import RecordingRunner, answer
+
+HERE = Path("/work/here")
+SIF = HERE / "x.sif"
+HELD = Bind(source=HERE, target=str(HERE), writable=True)
+
+
+def toolbox(**commands: object) -> RecordingRunner:
+    answers = {("docker", verb): commands.get(verb, answer()) for verb in ("run", "exec", "rm")}
+    return RecordingRunner(answers, tools={"docker"})  # type: ignore[arg-type]
+
+
+def verbs(runner: RecordingRunner) -> list[str]:
+    return [argv[1] for argv in runner.argvs]
+
+
+@pytest.mark.parametrize(
+    ("bind", "seen"),
+    [
+        (Bind(source=SIF, target=str(SIF)), True),
+        (Bind(source=HERE, target=str(HERE), writable=True), True),
+        (Bind(source=Path("/work"), target="/work"), False),
+        (Bind(source=SIF, target="/elsewhere/x.sif"), False),
+        (Bind(source=Path("/work/hereafter"), target="/work/hereafter"), False),
+    ],
+)
+def test_a_box_sees_what_lies_in_its_folders_at_the_same_place(bind: Bind, seen: bool) -> None:
+    assert Box(name="b", binds=(HELD,)).sees(bind) is seen
+
+
+def test_a_box_that_may_not_write_does_not_stand_in_for_one_that_may() -> None:
+    readable = Bind(source=HERE, target=str(HERE))
+
+    assert not Box(name="b", binds=(readable,)).sees(HELD)
+
+
+def test_all_calls_run_in_one_container_which_goes_in_the_end() -> None:
+    runner = toolbox(exec=answer("apptainer version 1.4.5"))
+
+    with Apptainer(runner, user=(0, 0)).held([HELD], purpose="p") as held:
+        held.exec(SIF, ["true"])
+        held.exec(SIF, ["false"])
+
+    assert verbs(runner) == ["run", "exec", "exec", "rm"]
+    name = runner.argvs[0][runner.argvs[0].index("--name") + 1]
+    assert all(name in argv for argv in runner.argvs)
+    assert "--network=none" in [
+        f"{a}={b}" for a, b in zip(runner.argvs[0], runner.argvs[0][1:], strict=False)
+    ]
+
+
+def test_a_call_that_fails_leaves_the_container_to_the_others() -> None:
+    runner = toolbox(exec=[answer(returncode=3), answer()])
+
+    with Apptainer(runner, user=(0, 0)).held([HELD], purpose="p") as held:
+        with pytest.raises(StepFailed):
+            held.exec(SIF, ["false"])
+        held.exec(SIF, ["true"])
+
+    assert verbs(runner) == ["run", "exec", "exec", "rm"]
+
+
+def test_what_a_box_does_not_see_is_a_mistake_of_the_caller() -> None:
+    runner = toolbox()
+    elsewhere = Path("/elsewhere/x.sif")
+
+    with (
+        Apptainer(runner, user=(0, 0)).held([HELD], purpose="p") as held,
+        pytest.raises(AssertionError),
+    ):
+        held.exec(elsewhere, ["true"])
+
+
+def test_the_first_process_waits_for_a_lock_that_this_process_holds() -> None:
+    runner = toolbox()
+
+    with Apptainer(runner, user=(0, 0)).held([HELD], purpose="p"):
+        started = runner.argvs[0]
+
+    assert started[-3:] == ("flock", ALIVE, "true")
+    assert "--detach" in started
+
+
+@pytest.mark.parametrize(
+    ("joins", "target"), [(0, "instance://sifline"), (255, str(SIF))], ids=["shell", "no shell"]
+)
+def test_a_sif_is_joined_where_it_can_become_an_instance(joins: int, target: str) -> None:
+    runner = toolbox(exec=[answer(returncode=joins), answer()])
+
+    with Apptainer(runner, user=(0, 0)).opened(SIF, label="a=b") as run:
+        run(["true"], workdir="/srv")
+
+    assert verbs(runner) == ["run", "exec", "exec", "rm"]
+    assert runner.argvs[2][-2:] == (target, "true")
+
+
+def test_the_machine_s_own_apptainer_starts_a_container_for_each_command() -> None:
+    version = answer("apptainer version 1.4.5")
+    answers = {("apptainer", "--version"): version, ("/usr/bin/apptainer",): version}
+    runner = RecordingRunner(answers, tools={"apptainer"})
+
+    with Apptainer(runner, user=(0, 0)).opened(SIF, label="a=b") as run:
+        run(["true"])
+
+    assert runner.argvs[-1][:2] == ("/usr/bin/apptainer", "exec")
+
+
+def test_an_engine_without_the_toolbox_says_how_to_make_it() -> None:
+    runner = toolbox(run=answer(stderr="No such image: sifline/toolbox", returncode=125))
+
+    with (
+        pytest.raises(MissingError, match=r"invoke build\.toolbox"),
+        Apptainer(runner, user=(0, 0)).held([HELD], purpose="p"),
+    ):
+        pass
