@@ -1,4 +1,4 @@
-"""A provisioned cluster with hello-mpi deployed, shared by all integration tests.
+"""A provisioned cluster with hello-mpi deployed, one for each worker that has tests of it.
 
 ``SIFLINE_TEST_CLUSTER=NAME`` reuses a standing one and leaves it standing.
 """
@@ -16,8 +16,10 @@ from sifline.report.terminal import Terminal
 from sifline.runner import Context
 from tests.support.command import ROOT, invoke
 from tests.support.contexts import context_of
+from tests.support.groups import STANDING
 
-NAME = "itest"
+# A name for each worker of each run: they do not meet.
+NAME = f"itest-{os.getpid()}"
 PYTORCH = "pytorch-cuda12.1-mpi4.1"
 # Where nothing of it is in the builder's cache.
 BIG_SECONDS = 3000
@@ -35,9 +37,8 @@ def pipeline(context: Context) -> Pipeline:
 
 @pytest.fixture(scope="session")
 def cluster(pipeline: Pipeline) -> Iterator[Cluster]:
-    standing = os.environ.get("SIFLINE_TEST_CLUSTER")
-    if standing:
-        yield pipeline.cluster(standing)
+    if STANDING:
+        yield pipeline.cluster(STANDING)
         return
     try:
         yield pipeline.quickstart(NAME).cluster

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import PurePosixPath
 
 import pytest
@@ -13,9 +15,15 @@ from sifline.errors import StepFailed
 from sifline.model import Cluster, Node
 from sifline.runner import Context
 from sifline.stages.provision import provision
+from tests.support.groups import shares_cluster
+
+pytestmark = [shares_cluster("cluster of deploy, provision and quickstart"), pytest.mark.long]
 
 KEY = "/etc/munge/munge.key"
 FILES = (*(f"/etc/slurm/{name}.conf" for name in ("slurm", "cgroup", "gres", "mpi")), KEY)
+
+# A provisioning in between takes as long as it takes.
+SESSION_SECONDS = 900
 
 
 @pytest.fixture
@@ -105,7 +113,6 @@ def test_only_the_daemon_of_a_changed_file_is_restarted(
 def test_a_change_that_an_interrupted_run_left_unread_is_read(
     cluster: Cluster, context: Context, ssh: Ssh, node: Node
 ) -> None:
-    provision(cluster, context)
     before = daemons(ssh)
     output(ssh, node, "touch", "/etc/slurm/slurm.conf")
     done = provision(cluster, context)
@@ -114,19 +121,36 @@ def test_a_change_that_an_interrupted_run_left_unread_is_read(
     assert [name for name in after if after[name] != before[name]] == [node.name]
 
 
+@contextmanager
+def without_sshd(ssh: Ssh, node: Node) -> Iterator[None]:
+    """Nobody can log in to ``node``, but who has: a session lasts, and so does its connection."""
+    script = (
+        "systemctl stop ssh; touch /run/stopped; until test -e /run/mend; do sleep 0.1; done;"
+        " systemctl start ssh; rm /run/stopped /run/mend"
+    )
+    with ThreadPoolExecutor(1) as pool:
+        session = pool.submit(
+            ssh.run, node, ["sh", "-euc", script], sudo=True, timeout=SESSION_SECONDS
+        )
+        try:
+            output(ssh, node, "sh", "-c", "until test -e /run/stopped; do sleep 0.1; done")
+            yield
+        finally:
+            output(ssh, node, "touch", "/run/mend")
+            session.result()
+
+
 def test_a_node_without_sshd_is_named_and_the_others_are_done(
     cluster: Cluster, context: Context, ssh: Ssh, node: Node
 ) -> None:
     other = cluster.controller
     folder = str(cluster.registry_root / "base-images")
     output(ssh, other, "chmod", "0700", folder)
-    # The connection that is open outlives the listening daemon.
-    output(ssh, node, "systemctl", "stop", "ssh")
-    try:
-        with pytest.raises(StepFailed, match=f"{node.name} does not answer"):
-            provision(cluster, context)
-    finally:
-        output(ssh, node, "systemctl", "start", "ssh")
+    with (
+        without_sshd(ssh, node),
+        pytest.raises(StepFailed, match=f"{node.name} does not answer"),
+    ):
+        provision(cluster, context)
     assert output(ssh, other, "stat", "--format=%a", folder) == "755\n"
 
 

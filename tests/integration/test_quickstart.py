@@ -4,28 +4,28 @@ from __future__ import annotations
 
 import re
 import subprocess
-import time
 
 import pytest
 
 from sifline.model import Cluster
 from sifline.pipeline import Pipeline
 from tests.support.command import invoke
+from tests.support.groups import shares_cluster
+
+pytestmark = [shares_cluster("cluster of deploy, provision and quickstart"), pytest.mark.long]
 
 
 @pytest.fixture(scope="module")
-def second_run(cluster: Cluster) -> tuple[subprocess.CompletedProcess[str], float]:
-    started = time.monotonic()
-    done = invoke("quickstart", "--name", cluster.name)
-    return done, time.monotonic() - started
+def second_run(cluster: Cluster) -> subprocess.CompletedProcess[str]:
+    return invoke("quickstart", "--name", cluster.name)
 
 
 def test_it_ends_with_what_was_built_deployed_and_printed(
-    second_run: tuple[subprocess.CompletedProcess[str], float],
+    second_run: subprocess.CompletedProcess[str],
     cluster: Cluster,
     pipeline: Pipeline,
 ) -> None:
-    done, _ = second_run
+    done = second_run
     assert done.returncode == 0, done.stderr
     (sif,) = pipeline.convert(["hello-mpi"])
 
@@ -38,13 +38,11 @@ def test_it_ends_with_what_was_built_deployed_and_printed(
 
 
 def test_a_second_run_does_only_what_is_not_up_to_date(
-    second_run: tuple[subprocess.CompletedProcess[str], float], cluster: Cluster
+    second_run: subprocess.CompletedProcess[str], cluster: Cluster
 ) -> None:
-    done, _ = second_run
-
-    assert "[build" not in done.stderr
-    assert "[test" not in done.stderr
-    assert f"0 sent, {len(cluster.nodes)} held already" in done.stdout
+    assert "[build" not in second_run.stderr
+    assert "[test" not in second_run.stderr
+    assert f"0 sent, {len(cluster.nodes)} held already" in second_run.stdout
 
 
 def test_validate_exits_with_1_where_a_check_fails(cluster: Cluster, pipeline: Pipeline) -> None:

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from sifline import virtual
+from sifline.adapters.containers import Containers
 from sifline.runner import Context
 from tests.support.command import ROOT
+from tests.support.contexts import context_of
 
+pytestmark = pytest.mark.long
+
+# The name that invoke gives a cluster where nobody says another.
 CLUSTER = "virtual"
+# Outside of this checkout, whose git would ignore all of it.
+COPY = Path.home() / ".cache" / "sifline" / "readme-test"
 # A block that says so in its first line is for people alone: nox is what runs this test.
 BLOCK = re.compile(r"^```console\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
@@ -26,11 +36,23 @@ def commands(text: str) -> list[str]:
     return [line.removeprefix("$ ") for line in lines if line.startswith("$ ")]
 
 
-@pytest.fixture
-def copy(tmp_path: Path, context: Context) -> Iterator[Path]:
-    """A copy of what git holds or would hold, and nothing that was built."""
-    if virtual.status(CLUSTER, context):
-        pytest.skip(f"the README uses the cluster {CLUSTER}, and one of that name stands")
+@contextmanager
+def alone() -> Iterator[None]:
+    """Wait until no other checkout runs this test: it has the same copy and cluster."""
+    COPY.parent.mkdir(parents=True, exist_ok=True)
+    with COPY.with_suffix(".lock").open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def others(context: Context) -> set[str]:
+    """Return the checkouts to which a cluster of that name belongs; ``COPY`` is our own."""
+    found = Containers(context.runner).find(f"sifline.cluster={CLUSTER}")
+    return {item.labels["sifline.workspace"] for item in found} - {str(COPY)}
+
+
+def copy_files() -> None:
+    """Make ``COPY`` what git holds or would hold, and leave nothing else there but .venv."""
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT,
@@ -38,12 +60,36 @@ def copy(tmp_path: Path, context: Context) -> Iterator[Path]:
         text=True,
         check=True,
     ).stdout.split("\0")
+    COPY.mkdir(exist_ok=True)
+    for path in COPY.iterdir():
+        if path.name != ".venv":
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
     for name in filter(None, listed):
         if (ROOT / name).is_file():
-            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, tmp_path / name)
-    yield tmp_path
-    virtual.down(CLUSTER, context)
+            (COPY / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, COPY / name)
+
+
+@pytest.fixture
+def copy() -> Iterator[Path]:
+    """A fresh copy of this checkout, at the same place each time.
+
+    Its .venv stays there: scripts/bootstrap makes it anew where the lock file changed, as for a
+    person. And what a killed run left of its cluster is our own.
+    """
+    with alone():
+        context = context_of(COPY)
+        if owners := others(context):
+            pytest.skip(
+                f"the README uses the cluster {CLUSTER}, and one of that name stands; take it down"
+                f" in {', '.join(owners)}: invoke cluster.down --name {CLUSTER}"
+            )
+        virtual.down(CLUSTER, context)
+        copy_files()
+        try:
+            yield COPY
+        finally:
+            virtual.down(CLUSTER, context)
 
 
 def run(copy: Path, document: str) -> str:
@@ -54,7 +100,9 @@ def run(copy: Path, document: str) -> str:
     # Not through standard input: srun would read the rest of it, and bash find nothing to do.
     script = copy / "build" / "typed.sh"
     script.parent.mkdir(exist_ok=True)
-    script.write_text("\n".join([*wanted, "echo the end"]), encoding="utf-8")
+    # With the time of each command, for whoever wonders where it goes (pytest -rP).
+    lines = ["PS4='+ $EPOCHREALTIME '", *wanted, "echo the end"]
+    script.write_text("\n".join(lines), encoding="utf-8")
     done = subprocess.run(
         ["bash", "-o", "errexit", "-o", "pipefail", "-o", "xtrace", str(script)],
         stdin=subprocess.DEVNULL,
@@ -65,6 +113,7 @@ def run(copy: Path, document: str) -> str:
         check=False,
         timeout=1200,
     )
+    sys.stdout.write("".join(re.findall(r"^\+ .*\n", done.stderr, re.MULTILINE)))
     assert done.returncode == 0, done.stderr[-4000:]
     assert done.stdout.endswith("the end\n")
     return done.stdout

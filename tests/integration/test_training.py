@@ -9,8 +9,13 @@ import pytest
 
 from sifline.model import Cluster
 from tests.support.command import invoke
+from tests.support.groups import shares_cluster
 
-pytestmark = pytest.mark.big
+pytestmark = [
+    shares_cluster("cluster of the proofs and the training"),
+    pytest.mark.long,
+    pytest.mark.big,
+]
 
 
 def test_one_model_is_trained_on_two_nodes(cluster: Cluster, pytorch: str) -> None:

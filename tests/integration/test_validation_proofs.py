@@ -22,6 +22,9 @@ from sifline.runner import CommandFailed, Context
 from sifline.stages.validate import validate
 from sifline.validation import training_job
 from sifline.validation.checks import known
+from tests.support.groups import shares_cluster
+
+pytestmark = [shares_cluster("cluster of the proofs and the training"), pytest.mark.long]
 
 SETTLE_SECONDS = 60
 IMAGE = "custom-images/hello-mpi.sif"

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import subprocess
-import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,14 +20,28 @@ from sifline.config.clusters import find_cluster, load_cluster
 from sifline.errors import MissingError, StepFailed, UsageError
 from sifline.model import Cluster, Workspace
 from sifline.pipeline import Pipeline
-from sifline.runner import Context
+from sifline.runner import Context, ProcessRunner
 from tests.support.contexts import context_of
+from tests.support.moments import Moment, ended_at
 
 ROOT = Path(__file__).parents[2]
 FILE = ROOT / "clusters" / "virtual.yaml"
-# A name for each run: several of them do not meet.
+# A name for each worker of each run: they do not meet.
 NAME = f"vtest-{os.getpid()}"
 SHARED = f"vshared-{os.getpid()}"
+
+# One worker has the cluster that is only looked at; whoever is free brings up the others.
+looks_at_standing = pytest.mark.xdist_group("standing virtual cluster")
+spread = pytest.mark.spread
+
+# When an `up` is ended: before anything of it is in the engine; while its first nodes are
+# started, and its last; when all of them answer.
+MOMENTS = (
+    Moment(words="+ docker network create"),
+    Moment(words="+ docker run"),
+    Moment(words="+ docker run", times=3),
+    Moment(words="logging in"),
+)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -80,15 +93,15 @@ def engine(*argv: str) -> list[str]:
 def left(name: str, space: Context) -> list[str]:
     """Everything in the engine and in build/ that has to do with the cluster ``name``."""
     return [
-        *engine("ps", "--all", "--quiet", "--filter", f"name=sifline-{name}-"),
-        *engine("network", "ls", "--quiet", "--filter", f"name=sifline-{name}"),
+        *engine("ps", "--all", "--quiet", "--filter", f"name=^sifline-{name}-"),
+        *engine("network", "ls", "--quiet", "--filter", f"name=^sifline-{name}$"),
         *engine("volume", "ls", "--quiet", "--filter", f"label=sifline.cluster={name}"),
         *map(str, space.workspace.clusters.glob(f"{name}*")),
     ]
 
 
 def containers(name: str) -> list[str]:
-    return sorted(engine("ps", "--quiet", "--no-trunc", "--filter", f"name=sifline-{name}-"))
+    return sorted(engine("ps", "--quiet", "--no-trunc", "--filter", f"name=^sifline-{name}-"))
 
 
 def ask(cluster: Cluster, space: Context, *argv: str, sudo: bool = False) -> dict[str, str]:
@@ -113,15 +126,13 @@ def file(tmp_path: Path) -> Callable[..., Path]:
     return file
 
 
-def test_nodes_are_up_in_time_and_are_what_the_file_says(
+@spread
+def test_nodes_are_what_the_file_says_and_have_booted_when_up_is_done(
     up: Callable[..., Cluster], space: Context
 ) -> None:
-    started = time.monotonic()
     cluster = up()
-    seconds = time.monotonic() - started
 
     names = ["controller", "compute-01", "compute-02"]
-    assert seconds < 15
     assert cluster == load_cluster(find_cluster(NAME, space.workspace))
     assert [node.name for node in cluster.nodes] == names
     assert ask(cluster, space, "hostname") == {name: name for name in names}
@@ -132,12 +143,14 @@ def test_nodes_are_up_in_time_and_are_what_the_file_says(
     assert gpus == {"controller": "0", "compute-01": "2", "compute-02": "2"}
 
 
+@looks_at_standing
 def test_nodes_find_each_other_by_name(standing: Cluster, shared: Context) -> None:
     for node in standing.nodes:
         answers = ask(standing, shared, "getent", "hosts", node.name)
         assert {answer.split()[0] for answer in answers.values()} == {node.address}
 
 
+@looks_at_standing
 def test_another_host_key_is_refused(standing: Cluster, shared: Context, tmp_path: Path) -> None:
     assert standing.ssh.known_hosts is not None
     lines = standing.ssh.known_hosts.read_text().splitlines()
@@ -155,17 +168,24 @@ def test_another_host_key_is_refused(standing: Cluster, shared: Context, tmp_pat
     assert error.value.fault is Fault.CHANGED_KEY
 
 
+@looks_at_standing
 def test_the_second_up_changes_nothing(standing: Cluster, shared: Context) -> None:
     before = containers(SHARED)
-    seconds = list[float]()
-    for _ in range(3):
-        started = time.monotonic()
-        assert virtual.up(FILE, SHARED, shared) == standing
-        seconds.append(time.monotonic() - started)
-    assert min(seconds) < 2
+    commands = list[str]()
+    counting = replace(shared, runner=ProcessRunner(echo=commands.append))
+    assert virtual.up(FILE, SHARED, counting) == standing
     assert containers(SHARED) == before
+    # It looks at the image, the containers and the machine, starts nothing and logs in nowhere.
+    asked = [shlex.split(command)[1:4] for command in commands]
+    assert [" ".join(word for word in words if word[0] != "-") for words in asked] == [
+        "docker image inspect",
+        "docker container ls",
+        "docker container inspect",
+        "docker info",
+    ]
 
 
+@spread
 def test_a_stopped_node_is_made_anew(up: Callable[..., Cluster], space: Context) -> None:
     up()
     engine("kill", f"sifline-{NAME}-compute-02")
@@ -174,6 +194,7 @@ def test_a_stopped_node_is_made_anew(up: Callable[..., Cluster], space: Context)
     assert [item.state for item in virtual.status(NAME, space)] == ["running"] * 3
 
 
+@spread
 def test_a_lost_key_is_replaced(up: Callable[..., Cluster], space: Context) -> None:
     up()
     key = space.workspace.clusters / NAME / "id_ed25519"
@@ -185,6 +206,7 @@ def test_a_lost_key_is_replaced(up: Callable[..., Cluster], space: Context) -> N
     assert key.read_text() != lost
 
 
+@spread
 def test_another_description_is_noticed(
     up: Callable[..., Cluster], space: Context, file: Callable[..., Path]
 ) -> None:
@@ -198,6 +220,7 @@ def test_another_description_is_noticed(
     assert [item.node for item in virtual.status(NAME, space)] == ["head", "n1"]
 
 
+@spread
 def test_clusters_stand_side_by_side(up: Callable[..., Cluster], space: Context) -> None:
     one, two = up(f"{NAME}-1"), up(f"{NAME}-2")
     assert {node.address for node in one.nodes} & {node.address for node in two.nodes} == set()
@@ -206,6 +229,7 @@ def test_clusters_stand_side_by_side(up: Callable[..., Cluster], space: Context)
     ask(two, space, "true")
 
 
+@spread
 def test_down_leaves_nothing(up: Callable[..., Cluster], space: Context) -> None:
     up()
     assert len(left(NAME, space)) == 5  # three nodes, a network, a folder
@@ -214,6 +238,7 @@ def test_down_leaves_nothing(up: Callable[..., Cluster], space: Context) -> None
     assert virtual.down(NAME, space) == []
 
 
+@spread
 def test_down_needs_no_state(up: Callable[..., Cluster], space: Context, tmp_path: Path) -> None:
     up()
     elsewhere = replace(space, workspace=Workspace(root=tmp_path / "elsewhere"))
@@ -221,6 +246,7 @@ def test_down_needs_no_state(up: Callable[..., Cluster], space: Context, tmp_pat
     assert containers(NAME) == []
 
 
+@looks_at_standing
 @pytest.mark.usefixtures("standing")
 def test_a_cluster_of_another_checkout_is_left_alone(shared: Context, tmp_path: Path) -> None:
     before = containers(SHARED)
@@ -234,54 +260,30 @@ KILLED = """
 import sys
 from pathlib import Path
 from sifline import virtual
+from sifline.runner import ProcessRunner
 from tests.support.contexts import context_of
+from tests.support.moments import Teller
 
-root, file, name = sys.argv[1:]
-virtual.up(Path(file), name, context_of(Path(root), progress=print))
+tell = Teller(*sys.argv[1:3])
+root, file, name = sys.argv[3:]
+virtual.up(Path(file), name, context_of(Path(root), ProcessRunner(echo=tell), progress=tell))
 """
 
 
-def started(space: Context) -> subprocess.Popen[bytes]:
-    words = [str(space.workspace.root), str(FILE), NAME]
-    return subprocess.Popen(
-        [sys.executable, "-c", KILLED, *words],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+def interrupted(space: Context, moment: Moment, signal_: signal.Signals) -> int:
+    return ended_at(moment, signal_, KILLED, [space.workspace.root, FILE, NAME])
 
 
-@pytest.fixture(scope="module")
-def duration(tmp_path_factory: pytest.TempPathFactory) -> float:
-    """How long an undisturbed `up` takes on this machine at least, in seconds."""
-    root = tmp_path_factory.mktemp("undisturbed")
-    space = context_of(root)
-
-    def measured() -> float:
-        begun = time.monotonic()
-        try:
-            assert started(space).wait(timeout=60) == 0
-            return time.monotonic() - begun
-        finally:
-            virtual.down(NAME, space)
-
-    return min(measured() for _ in range(2))
-
-
-def interrupted(space: Context, seconds: float, signal_: signal.Signals) -> int:
-    process = started(space)
-    time.sleep(seconds)
-    process.send_signal(signal_)
-    return process.wait(timeout=60)
-
-
-@pytest.mark.parametrize("part", [0.2, 0.35, 0.5, 0.65])
+@spread
+@pytest.mark.parametrize("moment", MOMENTS, ids=str)
 def test_up_after_a_killed_one_succeeds(
-    up: Callable[..., Cluster], space: Context, duration: float, part: float
+    up: Callable[..., Cluster], space: Context, moment: Moment
 ) -> None:
-    assert interrupted(space, part * duration, signal.SIGKILL) == -signal.SIGKILL
+    assert interrupted(space, moment, signal.SIGKILL) == -signal.SIGKILL
     ask(up(), space, "true")
 
 
+@spread
 def test_up_takes_the_name_that_a_killed_run_took_just_now(
     up: Callable[..., Cluster], space: Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -298,11 +300,12 @@ def test_up_takes_the_name_that_a_killed_run_took_just_now(
     assert late
 
 
+@spread
 @pytest.mark.usefixtures("up")
-@pytest.mark.parametrize("part", [0.2, 0.3, 0.4, 0.55])
-def test_an_interrupted_up_leaves_nothing(space: Context, duration: float, part: float) -> None:
+@pytest.mark.parametrize("moment", MOMENTS, ids=str)
+def test_an_interrupted_up_leaves_nothing(space: Context, moment: Moment) -> None:
     # 1: Python's status for an exception; a cluster that was already up would end with 0.
-    assert interrupted(space, part * duration, signal.SIGINT) in (1, -signal.SIGINT)
+    assert interrupted(space, moment, signal.SIGINT) in (1, -signal.SIGINT)
     assert left(NAME, space) == []
 
 
@@ -314,6 +317,7 @@ def broken_image(tmp_path: Path, command: str) -> str:
     return NAME
 
 
+@spread
 @pytest.mark.usefixtures("up")
 def test_a_node_that_ends_is_told_with_its_last_words(
     space: Context, tmp_path: Path, file: Callable[..., Path]
@@ -328,6 +332,7 @@ def test_a_node_that_ends_is_told_with_its_last_words(
     assert left(NAME, space) == []
 
 
+@spread
 @pytest.mark.usefixtures("up")
 def test_a_missing_image_is_named(space: Context, file: Callable[..., Path]) -> None:
     with pytest.raises(MissingError, match=r"no image nowhere; run invoke build\.nowhere"):
@@ -338,6 +343,7 @@ def test_a_missing_image_is_named(space: Context, file: Callable[..., Path]) -> 
 PRINT = ("sh", "-c", 'echo "$(id -u) $HOME"')
 
 
+@looks_at_standing
 @pytest.mark.usefixtures("standing")
 @pytest.mark.parametrize(
     ("user", "expected"),
@@ -348,6 +354,7 @@ def test_shell_runs_a_command_as_that_user(shared: Context, user: str, expected:
     assert shared.runner.run(argv).stdout == expected
 
 
+@looks_at_standing
 @pytest.mark.usefixtures("standing")
 def test_an_unknown_node_gets_the_nearest_names(shared: Context) -> None:
     with pytest.raises(UsageError, match=r"no node 'compute-1'\. Did you mean compute-01"):

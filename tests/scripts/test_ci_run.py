@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.calls import PATH, copy, program, refusal, run
+from tests.support.calls import PATH, copy, program, refusal, run, signalled
 
 BOOTSTRAP = """#!/bin/sh
 printf '<%s>\\n' "$PWD" "$@"
@@ -97,15 +97,12 @@ def test_what_a_fresh_machine_may_lack_is_named(checkout: Path, tmp_path: Path, 
 
 
 def test_a_signal_reaches_bootstrap(checkout: Path) -> None:
-    bootstrap(checkout, "#!/bin/sh\necho ready $$\nexec sleep 60\n")
+    bootstrap(checkout, "#!/bin/sh\necho ready $$\nexec sleep 600\n")
     process = subprocess.Popen([checkout / ".ci" / "run"], stdout=subprocess.PIPE, text=True)
     assert process.stdout
     lines = iter(process.stdout.readline, "")
     assert next(line for line in lines if line.startswith("ready")) == f"ready {process.pid}\n"
-    process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=30)
-
-    assert process.returncode == -signal.SIGTERM
+    assert signalled(process, signal.SIGTERM) == -signal.SIGTERM
 
 
 def test_words_are_sessions_and_what_begins_with_a_dash_is_nox_s(checkout: Path) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.calls import NOBODY, PATH, as_nobody, copy, program, refusal, run
+from tests.support.calls import NOBODY, PATH, as_nobody, copy, program, refusal, run, signalled
 
 SCRIPT = "images/python-mpi4.1/entrypoint"
 MISSING, NOT_RUNNABLE, NOT_FOUND = 3, 126, 127
@@ -318,24 +318,20 @@ def test_the_command_is_the_same_process(box: Container) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
 def test_a_signal_ends_the_command(box: Container, number: signal.Signals) -> None:
-    process = start(box, "sh", "-c", "echo ready; exec sleep 60")
+    process = start(box, "sh", "-c", "echo ready; exec sleep 600")
     assert process.stdout
-    process.stdout.readline()
-    process.send_signal(number)
-    process.communicate(timeout=30)
+    assert process.stdout.readline() == "ready\n"
 
-    assert process.returncode == -number
+    assert signalled(process, number) == -number
 
 
 def test_a_command_may_answer_a_signal(box: Container) -> None:
     process = start(box, "sh", "-c", "trap 'exit 9' TERM; echo ready; while :; do read -r x; done")
     assert process.stdout
-    process.stdout.readline()
-    process.send_signal(signal.SIGTERM)
-    # The shell looks at its traps when a line has come.
-    process.communicate("line\n", timeout=30)
+    assert process.stdout.readline() == "ready\n"
 
-    assert process.returncode == 9
+    # The shell looks at its traps when a line has come.
+    assert signalled(process, signal.SIGTERM, input="line\n") == 9
 
 
 def start(box: Container, *words: str) -> subprocess.Popen[str]:

@@ -176,13 +176,15 @@ def test_help_is_usage_on_standard_output(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", CALLED)
-def test_help_is_the_same_from_a_folder_with_a_space(name: str, public: Path) -> None:
-    moved = copy(name, public)
-
-    assert (
-        run([*call(name, moved), "--help"]).stdout
-        == run([*call(name, ROOT / name), "--help"]).stdout
+def test_help_is_the_same_from_a_folder_with_a_space(name: str, public: Path, plain: Path) -> None:
+    # The checkout itself may lie where the user who runs some of them cannot enter.
+    spaced, other = (
+        run([*call(name, copy(name, folder)), "--help"]) for folder in (public, plain)
     )
+
+    assert (spaced.returncode, spaced.stderr) == (0, "")
+    assert spaced.stdout == other.stdout
+    assert spaced.stdout.startswith("usage: ")
 
 
 @pytest.mark.parametrize("name", WITH_OPTIONS)

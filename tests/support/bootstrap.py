@@ -15,6 +15,7 @@ from types import ModuleType
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "scripts" / "bootstrap"
+PATIENCE = 600  # to make an environment takes ten seconds, where nobody else needs the machine
 # What the installation of the project needs; the whole lock file would take four times as long.
 BACKEND = {"hatchling", "packaging", "pathspec", "pluggy", "tomli", "tomlkit", "trove-classifiers"}
 
@@ -62,6 +63,14 @@ def run(
     checkout: Path, *arguments: str, environment: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
     """Run the checkout's script to its end."""
-    process = start(checkout, *arguments, environment=environment)
-    stdout, stderr = process.communicate(timeout=240)
+    return finished(start(checkout, *arguments, environment=environment))
+
+
+def finished(process: subprocess.Popen[str]) -> subprocess.CompletedProcess[str]:
+    """Wait for the end of a script that was started."""
+    try:
+        stdout, stderr = process.communicate(timeout=PATIENCE)
+    finally:
+        process.kill()
+        process.wait()
     return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)

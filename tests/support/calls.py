@@ -10,7 +10,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 NOBODY = 12345  # a user that no machine knows
-PATIENCE = 30
+PATIENCE = 120
 PATH = os.environ["PATH"]
 
 
@@ -52,6 +52,18 @@ def run(
         check=False,
         timeout=PATIENCE,
     )
+
+
+def signalled(process: subprocess.Popen[str], number: int, input: str = "") -> int:
+    """Send a signal to a process that runs; return the status with which it ends then."""
+    assert process.poll() is None, "it ended before it was signalled"
+    try:
+        process.send_signal(number)
+        process.communicate(input if process.stdin else None, timeout=PATIENCE)
+    finally:
+        process.kill()
+        process.wait()
+    return process.returncode
 
 
 def refusal(done: subprocess.CompletedProcess[str]) -> tuple[int, str]:

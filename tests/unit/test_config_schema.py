@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 import tomli
-from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 
 from sifline.config.images import load_image_settings
 from sifline.config.keys import Keys, Kind, Named
@@ -24,6 +23,8 @@ from sifline.model import Workspace
 ROOT = Path(__file__).resolve().parents[2]
 REFERENCE = ROOT / "docs" / "reference"
 AGAIN = "python -m sifline.config.schema docs/reference"
+# Seconds of loading, that one process is enough for: see also test_sbom.py.
+pytestmark = pytest.mark.xdist_group("jsonschema")
 
 # Values of every shape, good somewhere and bad elsewhere.
 ODD: tuple[Any, ...] = (
@@ -45,6 +46,14 @@ ODD: tuple[Any, ...] = (
     *({"compression": "gzip", "level": 10}, {"compression": "zstd", "level": 10}),
     *({"compression": "xz", "level": 3}, {"mpi": "4"}, {"http": "http://p:1"}, {"no": "a b"}),
 )
+
+
+@pytest.fixture(scope="module")
+def draft() -> Any:
+    """The judge of schemas and values, that is loaded for the tests which need it."""
+    from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
+
+    return Draft202012Validator
 
 
 def places(kind: Kind, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
@@ -75,13 +84,13 @@ def taken(file: str, values: dict[str, Any]) -> bool:
 
 
 @pytest.mark.parametrize("file", FILES)
-def test_the_schema_is_one(file: str) -> None:
-    Draft202012Validator.check_schema(schema(file))
+def test_the_schema_is_one(file: str, draft: Any) -> None:
+    draft.check_schema(schema(file))
 
 
 @pytest.mark.parametrize("file", FILES)
-def test_reader_and_schema_agree_on_every_value_of_every_key(file: str) -> None:
-    validator = Draft202012Validator(schema(file))
+def test_reader_and_schema_agree_on_every_value_of_every_key(file: str, draft: Any) -> None:
+    validator = draft(schema(file))
     files = [put(value, place) for place in places(FILES[file][1]) for value in ODD]
 
     verdicts = {json.dumps(item): (taken(file, item), validator.is_valid(item)) for item in files}
@@ -152,11 +161,13 @@ def blocks(page: str) -> list[str]:
         ("how-to/offline-site.md", "site"),
     ],
 )
-def test_examples_of_the_documentation_are_good(page: str, file: str, tmp_path: Path) -> None:
+def test_examples_of_the_documentation_are_good(
+    page: str, file: str, tmp_path: Path, draft: Any
+) -> None:
     found = blocks(page)
     (tmp_path / "sites").mkdir()
     for text in found:
-        assert Draft202012Validator(schema(file)).is_valid(tomli.loads(text))
+        assert draft(schema(file)).is_valid(tomli.loads(text))
         if file == "image":
             (tmp_path / "image.toml").write_text(text)
             load_image_settings(tmp_path / "image.toml")
@@ -166,11 +177,11 @@ def test_examples_of_the_documentation_are_good(page: str, file: str, tmp_path: 
     assert found
 
 
-def test_the_example_profile_has_every_key() -> None:
+def test_the_example_profile_has_every_key(draft: Any) -> None:
     example = tomli.loads((ROOT / "sites" / "example.toml").read_text(encoding="utf-8"))
     keys = FILES["site"][1]
 
-    assert Draft202012Validator(schema("site")).is_valid(example)
+    assert draft(schema("site")).is_valid(example)
     assert set(example) == {key.name for key in keys.keys}
     for key in keys.keys:
         if isinstance(key.kind, Keys):

@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,7 @@ import pytest
 from sifline import records
 from sifline.runner import Interrupted, ProcessRunner
 from tests.support.contexts import context_of
+from tests.support.waiting import PATIENCE, until
 
 
 def test_a_record_is_read_back(tmp_path: Path) -> None:
@@ -119,27 +119,31 @@ def test_who_waits_for_a_lock_is_told_and_may_be_interrupted(tmp_path: Path) -> 
     with records.locked(lock):
         thread = threading.Thread(target=wait)
         thread.start()
-        while not said:
-            time.sleep(0.01)
+        until(lambda: said, "the word of who waits")
         runner.stop()
-        thread.join(5)
+        thread.join(PATIENCE)
 
     assert said == ["waiting for another run that has a.build"]
     assert [type(error) for error in ended] == [Interrupted]
 
 
 def test_who_waits_for_a_lock_gets_it_when_it_is_free(tmp_path: Path) -> None:
-    order, lock = list[str](), tmp_path / "a.lock"
+    order, said, lock = list[str](), list[str](), tmp_path / "a.lock"
+
+    def progress(text: str) -> None:
+        said.append(text)
+
+    here = context_of(tmp_path, ProcessRunner(), progress=progress)
 
     def wait() -> None:
-        with records.locked(lock):
+        with records.locked(lock, here):
             order.append("second")
 
     with records.locked(lock):
         thread = threading.Thread(target=wait)
         thread.start()
-        time.sleep(0.1)
+        until(lambda: said, "the word of who waits")
         order.append("first")
-    thread.join(5)
+    thread.join(PATIENCE)
 
     assert order == ["first", "second"]

@@ -1,20 +1,29 @@
-"""The registry script is run as a node runs it: its source on standard input of Python."""
+"""The registry script: run as a node runs it, its source on standard input of Python, where its
+life as a process counts; called in this process, which is a tenth of the time, where its answer
+alone does.
+"""
 
 from __future__ import annotations
 
+import fcntl
 import grp
 import hashlib
+import io
 import json
 import os
 import pwd
 import subprocess
 import sys
+from collections.abc import Callable
+from contextlib import redirect_stdout, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from sifline.nodeside import registry
+from tests.support.waiting import until
 
 SOURCE = Path(registry.__file__).read_text(encoding="utf-8")
 CATEGORY = "custom-images"
@@ -52,19 +61,14 @@ def start(
         future = "from __future__ import annotations\n"
         source = SOURCE.replace(future, future + KILLER, 1)
         env["KILL_BEFORE"] = str(kill_before)
-    owner = pwd.getpwuid(os.getuid()).pw_name
-    group = grp.getgrgid(os.getgid()).gr_name
     process = subprocess.Popen(
-        [
-            *(sys.executable, "-", verb),
-            *(f"--root={root}", f"--owner={owner}", f"--group={group}"),
-            *words,
-        ],
+        [sys.executable, "-", *arguments(root, verb, *words)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         env=env,
+        umask=0o077,  # it must not depend on this
     )
     assert process.stdin
     process.stdin.write(source)
@@ -73,11 +77,33 @@ def start(
     return process
 
 
-def run(root: Path, verb: str, *words: str) -> dict[str, Any]:
-    out, err = start(root, verb, *words).communicate()
+def arguments(root: Path, verb: str, *words: str) -> list[str]:
+    owner = pwd.getpwuid(os.getuid()).pw_name
+    group = grp.getgrgid(os.getgid()).gr_name
+    return [verb, f"--root={root}", f"--owner={owner}", f"--group={group}", *words]
+
+
+def on_node(root: Path, verb: str, *words: str) -> tuple[int, dict[str, Any]]:
+    """Run the script as a node does; return its status and its answer."""
+    process = start(root, verb, *words)
+    out, err = process.communicate()
     assert out, err
-    answer: dict[str, Any] = json.loads(out)
-    return answer
+    return process.returncode, json.loads(out)
+
+
+def here(root: Path, verb: str, *words: str) -> tuple[int, dict[str, Any]]:
+    """Call the script in this process; return its status and its answer."""
+    before = os.umask(0o077)  # it must not depend on this
+    try:
+        with redirect_stdout(io.StringIO()) as out:
+            status = registry.main(arguments(root, verb, *words))
+    finally:
+        os.umask(before)
+    return status, json.loads(out.getvalue())
+
+
+def run(root: Path, verb: str, *words: str) -> dict[str, Any]:
+    return here(root, verb, *words)[1]
 
 
 def sha(content: bytes) -> str:
@@ -111,6 +137,24 @@ def temporary_files(root: Path) -> list[str]:
         for path in root.rglob("*")
         if path.name.endswith((".partial", ".new"))
     )
+
+
+@pytest.mark.parametrize("call", [on_node, here])
+def test_a_node_and_this_process_get_the_same_answers(
+    root: Path, call: Callable[..., tuple[int, dict[str, Any]]]
+) -> None:
+    """What the other tests see here is what a node does, from no upload to a catalogue."""
+    refused, why = call(root, "install", *of(b"one"))
+    asked, answer = call(root, "status", *of(b"one"))
+    Path(answer["upload"]).write_bytes(b"one")
+    installed, _ = call(root, "install", *of(b"one"))
+    listed, found = call(root, "list")
+
+    assert (refused, why["error"]) == (1, "no-upload")
+    assert (asked, installed, listed) == (0, 0, 0)
+    assert found["images"][f"{CATEGORY}/hello"]["found"] == sha(b"one")
+    assert (root / VISIBLE).stat().st_mode & 0o7777 == 0o644
+    assert (root / ".registry" / "versions").stat().st_mode & 0o7777 == 0o755
 
 
 def test_an_empty_registry_holds_nothing(root: Path) -> None:
@@ -287,21 +331,34 @@ def mend(root: Path, content: bytes) -> None:
 
 
 def test_concurrent_installs_lose_no_entry(root: Path) -> None:
+    """All have come to the lock, with all that they may have read before, when one may go on."""
     names = [f"image-{number}" for number in range(6)]
     for name in names:
         answer = run(root, "status", *of(name.encode(), name))
         Path(answer["upload"]).write_bytes(name.encode())
 
-    processes = [start(root, "install", *of(name.encode(), name)) for name in names]
-    codes = [process.wait() for process in processes]
+    lock = root / ".registry" / "lock"
+    with lock.open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        processes = [start(root, "install", *of(name.encode(), name)) for name in names]
+        for process in processes:
+            until(partial(has_open, process.pid, lock), f"{process.pid} at the lock")
     for process in processes:
         process.communicate()
+    codes = [process.returncode for process in processes]
 
     found = run(root, "list")["images"]
     assert codes == [0] * 6
     assert {key: value["found"] for key, value in found.items()} == {
         f"{CATEGORY}/{name}": sha(name.encode()) for name in names
     }
+
+
+def has_open(pid: int, path: Path) -> bool:
+    """Whether a process has a file open."""
+    with suppress(FileNotFoundError):  # one that was closed meanwhile
+        return any(file.readlink() == path for file in Path(f"/proc/{pid}/fd").iterdir())
+    return False
 
 
 def test_files_that_nobody_catalogued_are_listed(root: Path) -> None:

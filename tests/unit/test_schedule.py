@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from sifline import schedule
 from sifline.errors import MissingError, SiflineError, StepFailed, UsageError
 from sifline.schedule import Job, Machine, Outcome, State
+from tests.support.waiting import PATIENCE, ended_within, until
 
 GIB = 1 << 30
 
@@ -49,17 +50,20 @@ class Book:
         self,
         key: str,
         *needs: str,
-        fails: bool = False,
-        seconds: float = 0,
+        error: Exception | None = None,
+        lasts: Callable[[], object] | None = None,
         memory: int = 0,
         disk: int = 0,
     ) -> Job:
+        """Return a job that lasts until ``lasts`` returns something true, and raises ``error``."""
+
         def action(results: Mapping[str, Any]) -> tuple[str, ...]:
             self._note("start", key, 1)
-            time.sleep(seconds)
+            if lasts:
+                until(lasts, f"the end of {key}")
             self._note("end", key, -1)
-            if fails:
-                raise StepFailed(f"{key} is broken")
+            if error:
+                raise error
             return (key, *sorted(results))
 
         return Job(key=key, needs=needs, action=action, memory=memory, disk=disk)
@@ -69,6 +73,13 @@ class Book:
             self.events.append((event, key))
             self.running += more
             self.most = max(self.most, self.running)
+
+    def over(self, key: str) -> Callable[[], bool]:
+        """Return whether a job ended, and the scheduler can know of it: its thread is gone."""
+        return lambda: (
+            ("end", key) in self.events
+            and not any(thread.name == key for thread in threading.enumerate())
+        )
 
     @property
     def started(self) -> list[str]:
@@ -94,6 +105,10 @@ def run(
     )
 
 
+def broken(key: str) -> StepFailed:
+    return StepFailed(f"{key} is broken")
+
+
 def states(outcomes: Mapping[str, Outcome]) -> dict[str, State]:
     return {key: outcome.state for key, outcome in outcomes.items()}
 
@@ -101,17 +116,20 @@ def states(outcomes: Mapping[str, Outcome]) -> dict[str, State]:
 def test_what_is_needed_ends_before_what_needs_it_starts() -> None:
     book = Book()
 
+    # When the last one starts, the one before it was passed by, for the want of what still runs.
     run(
         [
             book.job("top"),
-            book.job("left", "top", seconds=0.05),
+            book.job("left", "top", lasts=lambda: "last" in book.started),
             book.job("right", "top"),
             book.job("bottom", "left", "right"),
+            book.job("last", "right"),
         ]
     )
 
     assert book.events[:2] == [("start", "top"), ("end", "top")]
-    assert book.events[-2:] == [("start", "bottom"), ("end", "bottom")]
+    assert book.started[-2:] == ["last", "bottom"]
+    assert book.events.index(("end", "left")) < book.events.index(("start", "bottom"))
 
 
 def test_one_worker_follows_the_given_order() -> None:
@@ -133,13 +151,14 @@ def test_results_are_handed_to_what_needs_them() -> None:
 def test_outcomes_come_in_the_order_of_the_jobs() -> None:
     book = Book()
 
-    outcomes = run([book.job("slow", seconds=0.05), book.job("quick")])
+    outcomes = run([book.job("slow", lasts=book.over("quick")), book.job("quick")])
 
+    assert book.events[-1] == ("end", "slow")
     assert list(outcomes) == ["slow", "quick"]
 
 
 def test_independent_jobs_run_side_by_side() -> None:
-    both = threading.Barrier(2, timeout=10)
+    both = threading.Barrier(2, timeout=PATIENCE)
 
     outcomes = run([Job(key=key, action=lambda _: both.wait()) for key in "ab"])
 
@@ -148,15 +167,25 @@ def test_independent_jobs_run_side_by_side() -> None:
 
 def test_never_more_run_than_there_are_workers() -> None:
     book = Book()
+    three = threading.Barrier(3, timeout=PATIENCE)
 
-    run([book.job(str(number), seconds=0.01) for number in range(12)], workers=3)
+    def meet() -> bool:
+        three.wait()
+        time.sleep(0.01)  # in which a fourth would start
+        return True
+
+    run([book.job(str(number), lasts=meet) for number in range(12)], workers=3)
 
     assert book.most == 3
 
 
 def test_a_failure_starts_nothing_else_but_what_runs_ends_in_peace() -> None:
     book = Book()
-    jobs = [book.job("bad", fails=True), book.job("beside", seconds=0.1), book.job("next")]
+    jobs = [
+        book.job("bad", error=broken("bad")),
+        book.job("beside", lasts=book.over("bad")),
+        book.job("next"),
+    ]
 
     outcomes = run(jobs)
 
@@ -171,7 +200,7 @@ def test_keep_going_leaves_out_only_what_needs_the_failed_one() -> None:
     book = Book()
 
     outcomes = run(
-        [book.job("bad", fails=True), book.job("child", "bad"), book.job("other")],
+        [book.job("bad", error=broken("bad")), book.job("child", "bad"), book.job("other")],
         keep_going=True,
     )
 
@@ -187,7 +216,11 @@ def test_a_blocked_chain_names_the_one_that_failed(keep_going: bool) -> None:
     book = Book()
 
     outcomes = run(
-        [book.job("bad", fails=True), book.job("child", "bad"), book.job("grandchild", "child")],
+        [
+            book.job("bad", error=broken("bad")),
+            book.job("child", "bad"),
+            book.job("grandchild", "child"),
+        ],
         keep_going=keep_going,
     )
 
@@ -195,7 +228,7 @@ def test_a_blocked_chain_names_the_one_that_failed(keep_going: bool) -> None:
 
 
 def test_the_error_of_a_failure_is_kept() -> None:
-    error = run([Book().job("bad", fails=True)])["bad"].error
+    error = run([Book().job("bad", error=broken("bad"))])["bad"].error
 
     assert error is not None
     assert error.message == "bad is broken"
@@ -218,16 +251,18 @@ def test_impossible_needs_are_refused(jobs: list[Job]) -> None:
 def test_a_bug_is_raised_after_the_others_ended() -> None:
     book = Book()
 
-    def bug(_: Mapping[str, Any]) -> None:
-        raise ZeroDivisionError
-
     with pytest.raises(ZeroDivisionError):
         run(
-            [Job(key="bug", action=bug), book.job("beside", seconds=0.1), book.job("next")],
+            [
+                book.job("bug", error=ZeroDivisionError()),
+                book.job("beside", lasts=book.over("bug")),
+                book.job("next"),
+            ],
             keep_going=True,
         )
 
-    assert book.events == [("start", "beside"), ("end", "beside")]
+    assert book.events[-1] == ("end", "beside")
+    assert "next" not in book.started
 
 
 @pytest.mark.parametrize(
@@ -238,7 +273,10 @@ def test_what_finds_too_little_left_waits_and_then_runs(
 ) -> None:
     monkeypatch.setattr(schedule, "LOOK_SECONDS", 0.01)
     book, told = Book(), list[str]()
-    jobs = [book.job(key, seconds=0.1, memory=memory, disk=disk) for key in "abc"]
+    jobs = [
+        book.job(key, lasts=lambda: told and book.most > 1, memory=memory, disk=disk)
+        for key in "abc"
+    ]
 
     run(jobs, workers=3, resources=Free(memory=7 * GIB, disk=7 * GIB), on_wait=told.append)
 
@@ -249,10 +287,14 @@ def test_what_finds_too_little_left_waits_and_then_runs(
 
 def test_what_claims_nothing_waits_for_nothing() -> None:
     book = Book()
-    large = book.job("large", seconds=0.1, memory=9 * GIB, disk=9 * GIB)
+
+    def together() -> bool:
+        return book.most == 3
+
+    large = book.job("large", lasts=together, memory=9 * GIB, disk=9 * GIB)
 
     run(
-        [large, book.job("a", seconds=0.1), book.job("b", seconds=0.1)],
+        [large, book.job("a", lasts=together), book.job("b", lasts=together)],
         workers=3,
         resources=Free(memory=0, disk=0),
     )
@@ -270,11 +312,16 @@ def test_with_nothing_running_a_job_starts_whatever_is_free() -> None:
 
 
 def test_who_waits_is_not_overtaken_by_smaller_ones() -> None:
-    book = Book()
+    book, told = Book(), list[str]()
 
     run(
-        [book.job("a", seconds=0.1, memory=GIB), book.job("large", memory=9 * GIB), book.job("z")],
+        [
+            book.job("a", lasts=lambda: told, memory=GIB),
+            book.job("large", memory=9 * GIB),
+            book.job("z"),
+        ],
         resources=Free(memory=2 * GIB),
+        on_wait=told.append,
     )
 
     assert book.started == ["a", "large", "z"]
@@ -283,7 +330,7 @@ def test_who_waits_is_not_overtaken_by_smaller_ones() -> None:
 def test_memory_that_others_give_back_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(schedule, "LOOK_SECONDS", 0.01)
     machine = Free(memory=0)
-    both = threading.Barrier(2, timeout=10)
+    both = threading.Barrier(2, timeout=PATIENCE)
 
     def give_back(_: str) -> None:
         machine.memory = 9 * GIB
@@ -319,7 +366,11 @@ def test_a_job_runs_iff_nothing_it_stands_on_failed(
         sound[number] = all(sound[item] and item not in failing for item in wanted)
     book = Book()
     jobs = [
-        book.job(str(number), *map(str, wanted), fails=number in failing)
+        book.job(
+            str(number),
+            *map(str, wanted),
+            error=broken(str(number)) if number in failing else None,
+        )
         for number, wanted in needs.items()
     ]
     shuffled.shuffle(jobs)
@@ -345,22 +396,30 @@ import sys, threading, time
 from sifline import schedule
 from sifline.runner import ProcessRunner
 
+class Clock:
+    # By which the time that is given for it is over when all that hear have cleaned up.
+    @staticmethod
+    def monotonic():
+        return time.monotonic() + 1000 * (said.count("cleaned") == 2)
+
 runner = ProcessRunner()
-schedule.GRACE_SECONDS = 1
+said = []
+schedule.GRACE_SECONDS, schedule.time = 500, Clock
 
 def say(text):
+    said.append(text)
     sys.stdout.write(text + "\\n")
     sys.stdout.flush()
 
 def action(results):
     try:
-        runner.run(["sh", "-c", "echo $$; exec sleep 100"], on_line=say)
+        runner.run(["sh", "-c", "echo $$; exec sleep 600"], on_line=say)
     finally:
         runner.run(["sh", "-c", "echo cleaned"], on_line=say)
 
 def deaf(results):
     say("deaf")
-    time.sleep(100)
+    time.sleep(600)
 
 jobs = [schedule.Job(key=str(n), action=action) for n in range(2)]
 jobs += [schedule.Job(key="deaf", action=deaf)] * (sys.argv[1] == "deaf")
@@ -378,12 +437,12 @@ def test_an_interruption_ends_what_runs_and_lets_it_clean_up(also: str) -> None:
     with Popen([sys.executable, "-c", INTERRUPTED, also], stdout=PIPE, text=True) as program:
         assert program.stdout is not None
         first = [program.stdout.readline().strip() for _ in range(3 if also else 2)]
-        started = time.monotonic()
-        program.send_signal(signal.SIGINT)
-        rest = program.stdout.read().split()
+        with ended_within(program):  # what they would do takes longer
+            program.send_signal(signal.SIGINT)
+            rest = program.stdout.read().split()
+            program.wait()
 
     assert rest == ["cleaned", "cleaned", "interrupted"]
-    assert time.monotonic() - started < 4
     assert [pid for pid in first if pid != "deaf" and Path("/proc", pid).exists()] == []
 
 
@@ -405,8 +464,8 @@ def test_several_failures_are_one_error_that_names_each() -> None:
     book = Book()
     outcomes = run(
         [
-            book.job("a", fails=True),
-            book.job("b", fails=True),
+            book.job("a", error=broken("a")),
+            book.job("b", error=broken("b")),
             book.job("c", "a"),
             book.job("d"),
         ],

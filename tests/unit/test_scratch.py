@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import threading
-import time
-from contextlib import suppress
 from pathlib import Path
 
 from sifline import scratch
+from tests.support.waiting import PATIENCE, until
 
 
 def test_a_folder_is_removed_whatever_its_modes(tmp_path: Path) -> None:
@@ -26,18 +25,25 @@ def test_a_folder_is_removed_while_somebody_still_writes_there(tmp_path: Path) -
     folder = tmp_path / "tree"
     folder.mkdir()
 
-    def write() -> None:
-        with suppress(FileNotFoundError):
-            for number in range(100_000):  # it ends, should the folder never go
-                (folder / str(number)).touch()
+    stopped = list[int]()
 
-    writer = threading.Thread(target=write)
+    def write() -> None:
+        number = 0
+        try:
+            for number in range(1_000_000):  # it ends, should the folder never go
+                (folder / str(number)).touch()
+        except FileNotFoundError:
+            stopped.append(number)
+
+    writer = threading.Thread(target=write, daemon=True)
     writer.start()
-    while len(list(folder.iterdir())) < 100:
-        time.sleep(0.01)
+    until(lambda: len(list(folder.iterdir())) > 99, "100 files")
+    assert writer.is_alive()
     scratch.remove(folder)
-    writer.join(10)
+    writer.join(PATIENCE)
+
     assert not folder.exists()
+    assert len(stopped) == 1, "it wrote to its end, and the folder was still there"
 
 
 def test_what_a_killed_removal_left_goes_with_the_next(tmp_path: Path) -> None:

@@ -1,9 +1,12 @@
-"""The Invoke namespace, run as a user runs it: names, lists, completion, refusals."""
+"""The Invoke namespace: names, lists, completion, refusals.
+
+Invoke is called in this process; ``test_a_user_gets_what_is_looked_at_here`` says that a user who
+starts it gets the same.
+"""
 
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
@@ -11,11 +14,21 @@ import pytest
 from invoke.parser import Parser
 
 from sifline.tasks import flags, images, namespace
+from tests.support.invoking import invoke, invoke_here
 
 TASKS = """
 from pathlib import Path
 from sifline.tasks import namespace
 ns = namespace(Path(__file__).parent)
+"""
+OWN = f"""
+from invoke import task
+{TASKS}
+@task
+def own(c, colour="red"):
+    print(colour)
+
+ns.add_task(own)
 """
 DOTTED = "pytorch-cuda12.1-mpi4.1"
 
@@ -34,37 +47,60 @@ def add(project: Path, name: str, dockerfile: str = "FROM scratch\n") -> None:
     (folder / "Dockerfile").write_text(dockerfile)
 
 
-def invoke(project: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(
-        [sys.executable, "-m", "invoke", *words],
-        cwd=project,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
-    assert "Traceback" not in done.stderr, done.stderr
-    return done
-
-
 def refused(project: Path, *words: str) -> str:
     """The one line of a refusal; its exit code is that of wrong input."""
-    done = invoke(project, *words)
+    done = invoke_here(project, *words)
     assert done.returncode == 2, done
     assert len(done.stderr.splitlines()) == 1, done.stderr
     return done.stderr
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--list",),
+        ("--list", "--list-format", "json"),
+        ("--help", f"build.{DOTTED}"),
+        ("--complete", "--", "inv build.py"),
+        ("build",),
+        ("biuld.hello-mpi",),
+        ("build", "--al"),
+        ("build.hello-mpi",),
+        ("shell.hello-mpi", "--", "build.nothing", "--unheard-of"),
+        ("clean.hello-mpi", "--sifs", "--dry"),
+        ("own", "--colour", "blue"),
+    ],
+    ids=" ".join,
+)
+def test_a_user_gets_what_is_looked_at_here(
+    project: Path, words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{project}/no.sock")
+    (project / "build" / "sif").mkdir(parents=True)
+    (project / "build" / "sif" / "hello-mpi.sif").write_text("x")
+    if words[0] == "own":
+        (project / "tasks.py").write_text(OWN)
+
+    theirs, ours = invoke(project, *words), invoke_here(project, *words)
+
+    assert (theirs.returncode, theirs.stdout, theirs.stderr) == (
+        ours.returncode,
+        ours.stdout,
+        ours.stderr,
+    )
+    assert theirs.stdout or theirs.stderr
+
+
 @pytest.mark.parametrize("layout", ["flat", "nested", "json"])
 def test_a_name_with_dots_is_listed(project: Path, layout: str) -> None:
-    done = invoke(project, "--list", "--list-format", layout)
+    done = invoke_here(project, "--list", "--list-format", layout)
 
     assert done.returncode == 0
     assert DOTTED in done.stdout
 
 
 def test_the_json_list_is_json(project: Path) -> None:
-    listed = json.loads(invoke(project, "--list", "--list-format", "json").stdout)
+    listed = json.loads(invoke_here(project, "--list", "--list-format", "json").stdout)
 
     (build,) = (item for item in listed["collections"] if item["name"] == "build")
     assert [task["name"] for task in build["tasks"]] == ["all", "hello-mpi", DOTTED]
@@ -76,7 +112,7 @@ def test_the_json_list_is_json(project: Path) -> None:
     ids=["before", "after"],
 )
 def test_help_of_a_name_with_dots(project: Path, words: tuple[str, ...]) -> None:
-    done = invoke(project, *words)
+    done = invoke_here(project, *words)
 
     assert done.returncode == 0
     assert "--force" in done.stdout
@@ -84,7 +120,7 @@ def test_help_of_a_name_with_dots(project: Path, words: tuple[str, ...]) -> None
 
 
 def test_the_list_of_one_verb_has_all_its_images(project: Path) -> None:
-    done = invoke(project, "--list", "build")
+    done = invoke_here(project, "--list", "build")
 
     assert [line.split()[0] for line in done.stdout.splitlines() if line.startswith("  .")] == [
         ".all",
@@ -126,7 +162,7 @@ def test_each_image_has_the_help_of_every_flag(project: Path) -> None:
 
 
 def test_completion_offers_names_with_dots(project: Path) -> None:
-    done = invoke(project, "--complete", "--", "inv build.py")
+    done = invoke_here(project, "--complete", "--", "inv build.py")
 
     assert f"build.{DOTTED}" in done.stdout.split()
 
@@ -137,7 +173,7 @@ def test_every_task_of_one_call_runs(project: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("x")
 
-    done = invoke(project, f"clean.{DOTTED}", "--sifs", "clean.hello-mpi", "--sifs")
+    done = invoke_here(project, f"clean.{DOTTED}", "--sifs", "clean.hello-mpi", "--sifs")
 
     assert [line.split()[:2] for line in done.stdout.splitlines() if ".sif" in line] == [
         ["removed", f"build/sif/{DOTTED}.sif"],
@@ -153,13 +189,13 @@ def test_a_verb_over_all_images_needs_the_flag(project: Path) -> None:
 def test_the_verb_that_only_looks_does_not(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DOCKER_HOST", f"unix://{project}/no.sock")
 
-    assert "no Docker engine answers" in invoke(project, "status").stderr
+    assert "no Docker engine answers" in invoke_here(project, "status").stderr
 
 
 def test_a_new_folder_shows_up_with_no_other_step(project: Path) -> None:
     add(project, "new")
 
-    assert "build.new" in invoke(project, "--list").stdout
+    assert "build.new" in invoke_here(project, "--list").stdout
 
 
 @pytest.mark.parametrize(
@@ -217,7 +253,7 @@ def test_tasks_of_other_makes_are_left_to_invoke(project: Path) -> None:
     own = "from invoke import task\n@task\ndef own(c): print('ran')\nns.add_task(own)\n"
     tasks.write_text(f"{tasks.read_text()}\n{own}")
 
-    assert invoke(project, "own").stdout == "ran\n"
+    assert invoke_here(project, "own").stdout == "ran\n"
 
 
 @pytest.mark.parametrize(
@@ -259,7 +295,7 @@ def test_what_stands_behind_the_dashes_is_for_another_program(
 ) -> None:
     monkeypatch.setenv("DOCKER_HOST", f"unix://{project}/no.sock")
 
-    done = invoke(project, "shell.hello-mpi", "--", "build.nothing", "--unheard-of")
+    done = invoke_here(project, "shell.hello-mpi", "--", "build.nothing", "--unheard-of")
 
     assert "no Docker engine answers" in done.stderr
 
@@ -270,7 +306,7 @@ def test_tasks_that_a_task_file_adds_have_their_own_flags(project: Path) -> None
         "@task\ndef mine(c, colour='red'):\n    print(colour)\n\nns.add_task(mine)\n"
     )
 
-    assert invoke(project, "mine", "--colour", "blue").stdout == "blue\n"
+    assert invoke_here(project, "mine", "--colour", "blue").stdout == "blue\n"
 
 
 def test_a_folder_without_dockerfile_says_so(project: Path) -> None:
@@ -313,7 +349,7 @@ def test_no_engine_is_one_line_and_its_own_exit_code(
 ) -> None:
     monkeypatch.setenv("DOCKER_HOST", f"unix://{project}/no.sock")
 
-    done = invoke(project, "build.hello-mpi")
+    done = invoke_here(project, "build.hello-mpi")
 
     assert done.returncode == 3
     assert "no Docker engine answers; run scripts/bootstrap" in done.stderr
