@@ -37,7 +37,13 @@ class CleanMachine:
         return done.exit_code, done.output.decode(errors="replace")
 
 
-@pytest.fixture(scope="module", params=["bookworm", "trixie"])
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(suite, marks=[pytest.mark.xdist_group(f"a clean {suite}"), pytest.mark.long])
+        for suite in ("bookworm", "trixie")
+    ],
+)
 def machine(request: pytest.FixtureRequest) -> Iterator[CleanMachine]:
     """A clean machine of a suite, the checkout in a folder with a space in its name."""
     container = DockerContainer(f"sifline/debian-{request.param}:latest")
@@ -113,8 +119,11 @@ def test_it_leaves_no_source_or_pin_of_another_suite_behind(machine: CleanMachin
     assert left == ""
 
 
-def test_the_second_run_is_silent_and_quick(machine: CleanMachine) -> None:
-    runs = [machine.run("timeout 1 scripts/bootstrap --no-install true") for _ in range(3)]
+def test_the_second_run_is_silent_and_does_little(machine: CleanMachine) -> None:
+    # How long it takes depends on what else runs here; how much of a processor, hardly.
+    timed = "TIMEFORMAT='%U %S'; time timeout 60 scripts/bootstrap --no-install true"
 
-    assert (0, "") in runs
-    assert set(runs) <= {(0, ""), (124, "")}  # of three, the machine may disturb two
+    status, said = machine.run(timed)
+
+    (line,) = said.splitlines()
+    assert (status, sum(map(float, line.split())) < 1) == (0, True), said

@@ -3,31 +3,68 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from tests.support.engine import Project, docker
+from tests.support.recipes import TRIXIE
 
-# Foreign, since the projects have no folder of that name.
-FIRST = "FROM docker.io/sifline/debian-bookworm\nENV KIND=one\nLABEL org.example.a=1\n"
-SECOND = FIRST.replace("one", "two") + (
-    "RUN printf 'Name: mine\\nVersion: 2\\n' > /METADATA && mkdir /mine-2.dist-info"
-    " && mv /METADATA /mine-2.dist-info/METADATA\n"
-)
+# What tells of packages is all that there is to look at.
+FIRST = """
+FROM scratch
+COPY status /var/lib/dpkg/
+COPY some /site/some-1.dist-info/METADATA
+ENV KIND=one
+LABEL org.example.a=1
+"""
+SECOND = FIRST.replace("one", "two") + "COPY mine /mine-2.dist-info/METADATA\n"
+FILES = {
+    "status": "Package: base-files\nStatus: install ok installed\nVersion: 12\n"
+    "Architecture: amd64\n",
+    "some": "Name: some\nVersion: 1\n",
+    "mine": "Name: mine\nVersion: 2\n",
+}
 
 
-@pytest.fixture
-def name(project: Project) -> str:
-    """An image with one version in the engine."""
-    made = project.image("a", FIRST)
-    project.build(made)
-    return made
+@dataclass(frozen=True, kw_only=True)
+class Versions:
+    """An image of two versions, the second of which has one package more.
+
+    ``old`` and ``new`` are their SIFs; ``alone`` is what came of comparing the only version.
+    """
+
+    project: Project
+    name: str
+    old: Path
+    new: Path
+    alone: int
 
 
-def renew(project: Project, name: str) -> None:
-    (project.root / "images" / name / "Dockerfile").write_text(SECOND)
-    project.build(name)
+@pytest.fixture(scope="module")
+def versions(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Versions]:
+    project = Project(tmp_path_factory.mktemp("versions"))
+    old = project.root / "old.sif"
+    try:
+        name = project.image("a", FIRST, **FILES)
+        new = converted(project, name)
+        shutil.copy(new, old)
+        alone = refused(project, f"diff.{name}")[0]
+        project.image("a", SECOND)
+        converted(project, name)
+        yield Versions(project=project, name=name, old=old, new=new, alone=alone)
+    finally:
+        project.remove_images()
+
+
+def converted(project: Project, name: str) -> Path:
+    """Build an image and convert it; return its SIF."""
+    done = project.invoke(f"convert.{name}")
+    assert done.returncode == 0, done.stderr
+    return project.root / "build" / "sif" / f"{name}.sif"
 
 
 def told(project: Project, *words: str) -> dict[str, object]:
@@ -42,12 +79,15 @@ def refused(project: Project, *words: str) -> tuple[int, str]:
     return done.returncode, done.stderr.splitlines()[-1]
 
 
-def test_a_bill_of_an_image_and_of_its_sif(project: Project, name: str) -> None:
+def test_a_bill_of_an_image_and_of_its_sif(project: Project) -> None:
+    name = project.image("debian", f"FROM docker.io/{TRIXIE}\nLABEL org.example.a=1\n")
     of_image = told(project, f"sbom.{name}")
     of_sif = told(project, f"sbom.{name}", "--sif")
     of_file = told(project, "sbom", f"build/sif/{name}.sif")
 
-    packages = inside(name, "dpkg-query", "--show").splitlines()
+    listed = docker("run", "--rm", f"sifline/{name}", "dpkg-query", "--show").stdout
+    packages = listed.splitlines()
+    assert len(packages) > 50
     assert of_image["packages"] == {"deb": len(packages), "python": 0}
     assert of_sif["packages"] == of_file["packages"] == of_image["packages"]
     files = [Path(str(item["file"])) for item in (of_image, of_sif)]
@@ -60,66 +100,54 @@ def test_a_bill_of_an_image_and_of_its_sif(project: Project, name: str) -> None:
         )
 
 
-def inside(name: str, *command: str) -> str:
-    return docker("run", "--rm", f"sifline/{name}", *command).stdout
-
-
-def test_a_bill_in_a_place_of_one_s_own(project: Project, name: str) -> None:
-    done = project.invoke(f"sbom.{name}", "--output", "mine.json")
+def test_a_bill_in_a_place_of_one_s_own(versions: Versions) -> None:
+    root = versions.project.root
+    done = versions.project.invoke(f"sbom.{versions.name}", "--output", "mine.json")
 
     assert done.returncode == 0, done.stderr
     assert "mine.json" in done.stdout
-    assert json.loads((project.root / "mine.json").read_text())["bomFormat"] == "CycloneDX"
-    assert not (project.root / "build" / "sbom").exists()
+    assert json.loads((root / "mine.json").read_text())["bomFormat"] == "CycloneDX"
+    assert not (root / "build" / "sbom").exists()
 
 
-def test_an_image_is_compared_with_its_version_before(project: Project, name: str) -> None:
-    assert refused(project, f"diff.{name}")[0] == 2
-    renew(project, name)
+def test_an_image_is_compared_with_its_version_before(versions: Versions) -> None:
+    found = told(versions.project, f"diff.{versions.name}")
 
-    found = told(project, f"diff.{name}")
-
+    assert versions.alone == 2
     assert found["same"] is False
     added = found["added"]
     assert isinstance(added, list)
     assert [(item["name"], item["version"]) for item in added] == [("mine", "2")]
     assert found["removed"] == []
     assert found["environment"] == [{"name": "KIND", "before": "one", "after": "two"}]
-    shown = project.invoke(f"diff.{name}").stdout
+    shown = versions.project.invoke(f"diff.{versions.name}").stdout
     assert "mine" in shown
     assert "KIND" in shown
 
 
-def test_an_image_is_compared_with_what_is_named(project: Project, name: str) -> None:
-    project.invoke(f"convert.{name}")
-    first = str(told(project, "info", f"build/sif/{name}.sif")["sif"]["fingerprint"])  # type: ignore[index]
-    renew(project, name)
+def test_an_image_is_compared_with_what_is_named(versions: Versions) -> None:
+    project, task = versions.project, f"diff.{versions.name}"
+    first = str(told(project, "info", str(versions.old))["sif"]["fingerprint"])  # type: ignore[index]
 
-    for against in (first, first[:8], f"build/sif/{name}.sif"):
-        found = told(project, f"diff.{name}", "--against", against)
+    for against in (first, first[:8], str(versions.old)):
+        found = told(project, task, "--against", against)
         assert [item["name"] for item in found["added"]] == ["mine"]  # type: ignore[attr-defined]
-    same = told(project, f"diff.{name}", "--against", f"sifline/{name}:latest")
+    same = told(project, task, "--against", f"sifline/{versions.name}:latest")
     assert same["same"] is True
-    status, said = refused(project, f"diff.{name}", "--against", "no-such-image:1")
+    status, said = refused(project, task, "--against", "no-such-image:1")
     assert (status, "no image no-such-image:1" in said) == (3, True)
 
 
-def test_two_sif_files_are_compared(project: Project, name: str, tmp_path: Path) -> None:
-    project.invoke(f"convert.{name}")
-    old, new = tmp_path / "old.sif", Path("build/sif") / f"{name}.sif"
-    (project.root / new).rename(old)
-    renew(project, name)
-    project.invoke(f"convert.{name}")
-
-    there = told(project, "diff", str(old), str(new))
-    back = told(project, "diff", str(new), str(old))
+def test_two_sif_files_are_compared(versions: Versions) -> None:
+    there = told(versions.project, "diff", str(versions.old), str(versions.new))
+    back = told(versions.project, "diff", str(versions.new), str(versions.old))
 
     assert [item["name"] for item in there["added"]] == ["mine"]  # type: ignore[attr-defined]
     assert there["added"] == back["removed"]
 
 
 def test_an_image_that_is_not_built_yet(project: Project) -> None:
-    made = project.image("b", FIRST)
+    made = project.image("b", FIRST, **FILES)
 
     assert refused(project, f"diff.{made}") == (
         3,

@@ -11,6 +11,8 @@ from sifline.dockerignore import IgnoreRules
 from sifline.errors import UsageError
 from tests.support.engine import docker
 
+pytestmark = pytest.mark.spread
+
 FILES = """
 a.o  b.txt  keep  a b  [x]  a^b  b]c  x-y  #c  !e  é.txt  ab/x
 a/a.o  a/bb  a/b/c  a/b/keep  foo/bar.o  foo/bar/baz/qux

@@ -4,17 +4,41 @@ from __future__ import annotations
 
 import json
 import re
-import time
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from subprocess import CalledProcessError
 from uuid import uuid4
 
 import pytest
 
+from sifline.stages.imagetest import read_junit
 from tests.support.engine import Project, docker, litter
 
 BASE = "docker.io/sifline/debian-trixie"
 SMALL = "FROM scratch\nCOPY file /file\n"
+
+# Each makes small images of its own; those that share one SIF stay together.
+pytestmark = pytest.mark.spread
+sharing = pytest.mark.xdist_group("a project with a SIF")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
+    """A project whose one image is built, tested and converted."""
+    project = Project(tmp_path_factory.mktemp("made"))
+    name = project.image("a", SMALL, file="x")
+    done = project.invoke(f"make.{name}")
+    assert done.returncode == 0, done.stderr
+    yield project
+    project.remove_images()
+
+
+@pytest.fixture
+def converted(made: Project, tmp_path: Path) -> tuple[Project, str]:
+    """A copy of that project, to be changed, and the name of its image."""
+    shutil.copytree(made.root, tmp_path, dirs_exist_ok=True)
+    return Project(tmp_path, prefix=made.prefix), f"{made.prefix}-a"
 
 
 def actions(plan: str) -> list[tuple[str, str]]:
@@ -157,11 +181,11 @@ def test_a_fresh_clone_is_no_change(project: Project, tmp_path: Path) -> None:
     assert clone.build(name) == {name: "up to date"}
 
 
+@sharing
 def test_an_altered_or_removed_sif_is_noticed_and_a_touched_one_is_not(
-    project: Project,
+    converted: tuple[Project, str],
 ) -> None:
-    name = project.image("a", SMALL, file="x")
-    assert project.invoke(f"convert.{name}").returncode == 0
+    project, name = converted
     sif = project.root / "build" / "sif" / f"{name}.sif"
 
     def planned() -> list[tuple[str, str]]:
@@ -177,9 +201,11 @@ def test_an_altered_or_removed_sif_is_noticed_and_a_touched_one_is_not(
     assert planned() == [(name, "convert")]
 
 
-def test_a_changed_conversion_option_is_a_reason_to_convert_alone(project: Project) -> None:
-    name = project.image("a", f"{SMALL}", file="x")
-    assert project.invoke(f"convert.{name}").returncode == 0
+@sharing
+def test_a_changed_conversion_option_is_a_reason_to_convert_alone(
+    converted: tuple[Project, str],
+) -> None:
+    project, name = converted
     (project.root / "images" / name / "image.toml").write_text("[convert]\ncompression='gzip'\n")
 
     plan = project.invoke("--dry", f"convert.{name}").stdout
@@ -335,24 +361,35 @@ def test_without_keep_going_nothing_more_is_begun(project: Project) -> None:
     assert f"not begun: build {good}" in done.stderr
 
 
-def test_independent_images_are_built_side_by_side(project: Project) -> None:
-    for name in ("a", "b"):
-        project.image(name, f"FROM {BASE}\nCOPY x /x\nRUN sleep 8\n", x=uuid4().hex)
+def meeting(place: str, own: str, other: str = "") -> str:
+    """A step that says ``own`` in a folder of the builder, and then waits for ``other`` there."""
+    wait = f"timeout 120 sh -c 'until test -e /{place}/{other}; do sleep 0.1; done'"
+    step = f"touch /{place}/{own}{f' && {wait}' if other else ''}"
+    return f"RUN --mount=type=cache,id={place},target=/{place} {step}\n"
 
-    started = time.monotonic()
+
+def test_independent_images_are_built_side_by_side(project: Project) -> None:
+    for own, other in (("a", "b"), ("b", "a")):
+        project.image(own, f"FROM {BASE}\n{meeting(project.prefix, own, other)}")
+
     done = project.invoke("build", "--all", "--jobs", "2")
 
-    assert done.returncode == 0
-    assert time.monotonic() - started < 16
+    assert done.returncode == 0, done.stderr
 
 
-def test_a_folder_that_changes_while_it_is_built_gives_no_image(project: Project) -> None:
-    name = project.image("a", f"FROM {BASE}\nCOPY x /x\nRUN sleep 4\n", x=uuid4().hex)
+def test_a_folder_that_changes_while_it_is_built_gives_no_image(
+    project: Project, tmp_path: Path
+) -> None:
+    step = meeting(project.prefix, "begun", "changed")
+    name = project.image("a", f"FROM {BASE}\nCOPY x /x\n{step}", x=uuid4().hex)
 
     def change(_: object) -> None:
         (project.root / "images" / name / "x").write_text("changed meanwhile")
+        step = meeting(project.prefix, "changed")
+        (tmp_path / "Dockerfile").write_text(f"FROM {BASE}\n{step}")
+        docker("buildx", "build", str(tmp_path))
 
-    status, printed = project.disturb(f"build.{name}", when="[3/3] RUN", act=change)
+    status, printed = project.disturb(f"build.{name}", when="3/3] RUN", act=change)
 
     assert status == 1
     assert "its folder changed while it was built" in printed
@@ -402,6 +439,16 @@ def test_dry_refuses_what_cannot_be_tried_without_doing_it(project: Project) -> 
     assert project.inspect(name) is None
 
 
+@sharing
+def test_make_tests_the_image_and_its_sif(converted: tuple[Project, str]) -> None:
+    project, name = converted
+    report = project.root / "build" / "reports" / f"{name}.test-apptainer.xml"
+
+    assert read_junit(report.read_text()).passed > 0
+    assert actions(project.invoke("--dry", f"make.{name}").stdout) == []
+
+
+@sharing
 @pytest.mark.parametrize(
     ("kind", "content"),
     [
@@ -411,9 +458,10 @@ def test_dry_refuses_what_cannot_be_tried_without_doing_it(project: Project) -> 
         ("cache", '{"listing": 1}\n[1]\n'),
     ],
 )
-def test_a_record_of_another_shape_is_no_record(project: Project, kind: str, content: str) -> None:
-    name = project.image("a", SMALL, file="x")
-    assert project.invoke(f"make.{name}").returncode == 0
+def test_a_record_of_another_shape_is_no_record(
+    converted: tuple[Project, str], kind: str, content: str
+) -> None:
+    project, name = converted
     folder = project.root / "build" / "records" / name
     cache = project.root / "build" / "cache" / f"{name}.context"
     (path,) = [cache] if kind == "cache" else folder.glob(f"{kind}.json")

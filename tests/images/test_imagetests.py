@@ -4,25 +4,47 @@ from __future__ import annotations
 
 import base64
 import os
+import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
 from sifline import gpus
+from sifline.adapters.apptainer import Apptainer
 from sifline.adapters.docker import Docker
 from sifline.errors import StepFailed
 from sifline.imagetests import LABEL_TEST, engine_gpus, host_gpus
 from sifline.model import BuiltImage, Image, TestReport
 from sifline.runner import ProcessRunner
-from sifline.stages import imagetest
+from sifline.stages import convert, imagetest
 from tests.support.contexts import context_of
-from tests.support.engine import docker
+from tests.support.conversion import built
+from tests.support.engine import docker, make
+from tests.support.recipes import TINY
+from tests.support.waiting import until
 
 IMAGES = Path(__file__).parents[2] / "images"
 TRIXIE = "sifline/debian-trixie"
 Run = Callable[[str], TestReport]
 LEAKED = "test_no_certificate_of_the_build_host_leaked"
+# Keeps a SIF open until somebody closes its standard input.
+OPENING = """
+import sys
+from pathlib import Path
+from sifline.adapters.apptainer import Apptainer
+from sifline.runner import ProcessRunner
+path, label = sys.argv[1:]
+with Apptainer(ProcessRunner()).opened(Path(path), label=label) as run:
+    print(run(["/usr/bin/true"]).returncode, flush=True)
+    sys.stdin.read()
+"""
+
+# Each has an image of its own.
+pytestmark = pytest.mark.spread
 
 
 @pytest.fixture
@@ -39,7 +61,7 @@ def bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def run(tmp_path: Path, bundle: Path) -> Iterator[Run]:
     """Build on trixie with the bundle as the secret, and run trixie's tests on the result."""
-    tag = f"sifline-test-promises-{os.getpid()}:latest"
+    tag = f"sifline-test-promises-{uuid4().hex[:8]}:latest"
 
     def build_and_test(steps: str) -> TestReport:
         (tmp_path / "Dockerfile").write_text(f"FROM {TRIXIE}\n{steps}\n")
@@ -69,6 +91,11 @@ def step(command: str) -> str:
     return f"RUN --mount=type=secret,id=ca-certificates,target=/run/secrets/ca {command}"
 
 
+def containers(label: str) -> list[str]:
+    """Return the containers of that label, those that have ended as well."""
+    return docker("ps", "--all", "--quiet", "--filter", f"label={label}").stdout.split()
+
+
 def test_an_engine_that_cannot_hand_in_gpus_says_why(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -79,12 +106,16 @@ def test_an_engine_that_cannot_hand_in_gpus_says_why(
     for name in ("nvidiactl", "nvidia0"):
         (tmp_path / name).touch()
     monkeypatch.setattr(gpus, "DEVICES", tmp_path)
-    found, why = engine_gpus(TRIXIE)
+    # A name of its own: others may have containers of that image.
+    name = f"sifline-test-gpus-{uuid4().hex[:8]}"
+    docker("tag", TRIXIE, name)
+    try:
+        found, why = engine_gpus(name)
+    finally:
+        docker("image", "rm", name)
     assert found == 0
     assert why.startswith("the engine cannot hand in GPUs: could not select device driver")
-    assert (
-        docker("ps", "--all", "--quiet", "--filter", f"label={LABEL_TEST}={TRIXIE}").stdout == ""
-    )
+    assert containers(f"{LABEL_TEST}={name}") == []
 
 
 def test_a_step_that_uses_the_secret_keeps_the_promises(run: Run) -> None:
@@ -123,6 +154,52 @@ def test_leftover_settings_of_the_build_are_found(run: Run) -> None:
     assert failed(caught.value) == {"test_apt_was_left_without_the_settings_of_the_build"}
 
 
-def test_an_image_without_sleep_cannot_be_tested_and_says_so(run: Run) -> None:
+def test_an_image_without_sleep_cannot_be_tested_and_says_so(run: Run, tmp_path: Path) -> None:
     with pytest.raises(StepFailed):
         run("RUN rm /usr/bin/sleep")
+    (log,) = (tmp_path / "build" / "logs").iterdir()
+    assert "promises: no container can be started of sha256:" in log.read_text()
+
+
+# SIFs
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Iterator[Path]:
+    """The SIF of an image without a shell: one program and its library."""
+    tag = make(tmp_path / "tiny", f"sifline-test-tiny-{uuid4().hex[:8]}", TINY)
+    try:
+        yield convert.convert(built("tiny", tag), context_of(tmp_path)).path
+    finally:
+        docker("image", "rm", "--force", tag)
+
+
+def test_a_sif_without_a_shell_is_opened_and_leaves_no_container(tiny: Path) -> None:
+    label = f"sifline.test={uuid4().hex}"
+    apptainer = Apptainer(ProcessRunner())
+
+    with apptainer.opened(tiny, label=label) as run:
+        found = [run([f"/usr/bin/{name}"]).returncode == 0 for name in ("true", "true", "none")]
+        kept = len(containers(label))
+
+    assert found == [True, True, False]
+    assert kept == (0 if apptainer.native else 1)
+    assert containers(label) == []
+
+
+def test_the_container_of_an_open_sif_ends_by_itself_when_its_caller_was_killed(
+    tiny: Path,
+) -> None:
+    if Apptainer(ProcessRunner()).native:
+        pytest.skip("the machine's own Apptainer needs no container")
+    label = f"sifline.test={uuid4().hex}"
+    argv = [sys.executable, "-c", OPENING, str(tiny), label]
+    with subprocess.Popen(
+        argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "0\n"
+        kept = containers(label)
+        process.kill()
+    assert (len(kept), process.returncode) == (1, -signal.SIGKILL)
+    until(lambda: containers(label) == [], "the end of the container")

@@ -7,9 +7,9 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
@@ -62,11 +62,17 @@ ASK = """
 import importlib.metadata as m, json
 print(json.dumps([[d.name, d.version, str(d.locate_file(""))] for d in m.distributions()]))
 """
+# Looks at an image, and stops where its file system comes out of the engine.
 PROGRAM = """
 import sys
 from pathlib import Path
+from sifline import excerpt
 from sifline.stages import inventory
 from tests.support.contexts import context_of
+def wait(*_, **options):
+    print("reading", flush=True)
+    sys.stdin.read()
+excerpt.of_tar = wait
 inventory.look(sys.argv[1], context_of(Path(sys.argv[2])))
 """
 
@@ -74,7 +80,7 @@ inventory.look(sys.argv[1], context_of(Path(sys.argv[2])))
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """Tags, by what they hold."""
-    folder, number = tmp_path_factory.mktemp("inventory"), os.getpid()
+    folder, number = tmp_path_factory.mktemp("inventory"), uuid4().hex[:8]
     tags = {name: f"sifline-test-{name}-{number}" for name in ("python", "next", "bare")}
     recipes = {"python": PYTHON, "next": NEXT.replace("{tag}", tags["python"]), "bare": BARE}
     try:
@@ -109,18 +115,28 @@ def sifs(images: dict[str, str], root: Path) -> dict[str, Path]:
     }
 
 
-def asked(tag: str, program: str, *words: str) -> str:
+@pytest.fixture(scope="module")
+def containers(images: dict[str, str]) -> Iterator[dict[str, str]]:
+    """Containers to ask the programs of the images in, which end by themselves at last."""
     # Python looks at its working directory as well.
-    options = ("--rm", "--network", "none", "--user", "0", "--workdir", "/")
-    return docker("run", *options, "--entrypoint", program, tag, *words).stdout
+    options = ["--detach", "--rm", "--network", "none", "--user", "0", "--workdir", "/"]
+    options += ["--label", "sifline.test=1", "--entrypoint", "sleep"]
+    made = {name: docker("run", *options, images[name], "3600") for name in ("python", "next")}
+    numbers = {name: done.stdout.strip() for name, done in made.items()}
+    yield numbers
+    docker("rm", "--force", *numbers.values())
+
+
+def asked(container: str, *argv: str) -> str:
+    return docker("exec", container, *argv).stdout
 
 
 @pytest.mark.parametrize("name", ["python", "next"])
 def test_debian_packages_are_those_that_dpkg_lists(
-    images: dict[str, str], found: dict[str, Contents], name: str
+    containers: dict[str, str], found: dict[str, Contents], name: str
 ) -> None:
     show = "--showformat=${db:Status-Status} ${Package} ${Version} ${Architecture}\n"
-    lines = asked(images[name], "dpkg-query", "--show", show).splitlines()
+    lines = asked(containers[name], "dpkg-query", "--show", show).splitlines()
     truth = [line.split()[1:] for line in lines if line.startswith("installed ")]
     assert len(truth) < len(lines) or name == "python"  # one was removed, its settings stay
     assert truth == [
@@ -132,11 +148,11 @@ def test_debian_packages_are_those_that_dpkg_lists(
 
 @pytest.mark.parametrize("name", ["python", "next"])
 def test_python_packages_are_those_that_python_finds(
-    images: dict[str, str], found: dict[str, Contents], name: str
+    containers: dict[str, str], found: dict[str, Contents], name: str
 ) -> None:
     truth = {
         (item[0].lower().replace("_", "-"), item[1], item[2].strip("/"))
-        for item in json.loads(asked(images[name], "python3", "-c", ASK))
+        for item in json.loads(asked(containers[name], "python3", "-c", ASK))
     }
     places = {place for _, _, place in truth}
     assert len(truth) > 1
@@ -214,11 +230,13 @@ def test_bill_of_a_sif_is_the_same_every_time_and_valid(
         sbom.check(text.replace('"type": "library"', '"type": "libary"', 1))
 
 
-def test_bill_of_an_image_names_its_packages(images: dict[str, str], root: Path) -> None:
+def test_bill_of_an_image_names_its_packages(
+    images: dict[str, str], containers: dict[str, str], root: Path
+) -> None:
     path = inventory.write_sbom(images["python"], context_of(root)).path
     names = {item.get("purl") for item in json.loads(path.read_text())["components"]}
     name, show = "base-files", "--showformat=${Version}"
-    version = asked(images["python"], "dpkg-query", "--show", show, name).replace("+", "%2B")
+    version = asked(containers["python"], "dpkg-query", "--show", show, name).replace("+", "%2B")
     assert f"pkg:deb/debian/{name}@{version}?arch=amd64&distro=debian-12" in names
     assert "pkg:pypi/some-thing@1.0" in names
 
@@ -239,20 +257,20 @@ def test_damaged_sif_is_refused(
     assert list((tmp_path / "build" / "tmp").iterdir()) == []
 
 
-def test_what_a_killed_run_leaves_goes_with_the_next(tmp_path: Path) -> None:
-    process = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, "sifline/debian-bookworm", str(tmp_path)],
-        start_new_session=True,
-    )
-    deadline = time.monotonic() + 60
-    while not at_work(tmp_path):
-        assert time.monotonic() < deadline, "no container was made"
-        time.sleep(0.02)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+def test_what_a_killed_run_leaves_goes_with_the_next(
+    images: dict[str, str], tmp_path: Path
+) -> None:
+    argv = [sys.executable, "-c", PROGRAM, images["bare"], str(tmp_path)]
+    with subprocess.Popen(
+        argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"reading\n"
+        os.killpg(process.pid, signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL
     assert len(at_work(tmp_path)) == 1
 
-    inventory.look("sifline/debian-bookworm", context_of(tmp_path))
+    inventory.look(images["bare"], context_of(tmp_path))
 
     assert at_work(tmp_path) == []
     assert list((tmp_path / "build" / "tmp").iterdir()) == []

@@ -8,10 +8,15 @@ from pathlib import Path
 from uuid import uuid4
 from xml.etree import ElementTree
 
+import pytest
+
 from tests.support.engine import Project, docker
 
 BASE = "docker.io/sifline/debian-trixie"
 SMALL = "FROM scratch\nCOPY file /file\n"
+
+# Each makes small images of its own.
+pytestmark = pytest.mark.spread
 
 
 # Looking

@@ -20,6 +20,8 @@ from tests.support.engine import Project, docker
 BASE = Path(__file__).parents[2] / "images" / "base-mpi4.1"
 CONTENT = b"not from Debian\n"
 
+pytestmark = pytest.mark.spread
+
 
 class Quiet(SimpleHTTPRequestHandler):
     def log_message(self, format: str, *args: object) -> None:

@@ -10,6 +10,8 @@ from tests.support.engine import docker, need_image
 
 IMAGE = "sifline/python-mpi4.1"
 
+pytestmark = pytest.mark.spread
+
 
 @pytest.fixture(autouse=True, scope="module")
 def _image() -> None:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import stat
 import subprocess
 import sys
 import threading
-import time
 from collections import namedtuple
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 
@@ -35,14 +36,16 @@ from tests.support.conversion import built
 from tests.support.engine import docker, make
 from tests.support.recipes import EMPTY
 from tests.support.sif_files import labels_object
+from tests.support.toolbox import toolbox
 
-SECRET = "correct horse battery"  # noqa: S105 - the one that must not be seen
+# The one that must not be seen; those of others are none of our business.
+SECRET = f"correct horse {uuid4().hex}"
 LABELS = Part(
     kind=Kind.JSON,
     name=sif.LABELS_OBJECT,
     content=labels_object({"org.example.note": "a word"})[2],
 )
-MOMENTS = 8
+PATIENCE = 120  # seconds
 
 # A signing in a process of its own, so that it can be killed or run beside another.
 PROGRAM = """
@@ -64,6 +67,23 @@ def renamed(self, target):
         os.kill(os.getpid(), signal.SIGKILL)
 Path.replace = renamed
 """
+# Killed by itself, before or after it started its n-th process: "before 3".
+KILLED = """
+import itertools, os, signal
+from sifline import runner
+started, numbers = runner._started, itertools.count(1)
+def dying(*arguments, **options):
+    number = next(numbers)
+    if f"before {number}" == "MOMENT":
+        os.kill(os.getpid(), signal.SIGKILL)
+    process = started(*arguments, **options)
+    if f"after {number}" == "MOMENT":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return process
+runner._started = dying
+"""
+# Runs that take long, for another worker than the rest.
+several = pytest.mark.xdist_group("several runs sign")
 
 
 def write(path: Path, size: int = 8192) -> Path:
@@ -92,32 +112,34 @@ class Rings:
     locked: Ring
 
 
-def apptainer(*words: str, ring: Path, files: Path | None = None) -> str:
-    """Run Apptainer as it is, with ``ring``; ``files`` is a folder that it may write to."""
-    own = shutil.which("apptainer")
+def apptainer(*words: str, ring: Path) -> None:
+    """Run Apptainer as it is, with ``ring``, which lies where the toolbox sees it."""
+    own, variable = shutil.which("apptainer"), {"APPTAINER_KEYSDIR": str(ring)}
+    # Where it asks which key, there is only one.
+    argv = ["sh", "-c", 'echo 0 | "$0" "$@"', own or "apptainer", *words]
     if own:
-        argv, env = [own, *words], {**os.environ, "APPTAINER_KEYSDIR": str(ring)}
+        env = {**os.environ, **variable}
+        done = subprocess.run(argv, env=env, capture_output=True, check=False)
     else:
-        folders = [ring, *([files] if files else [])]
-        volumes = [word for path in folders for word in ("--volume", f"{path}:{path}")]
-        env = {**os.environ}
-        argv = [
-            *("docker", "run", "--rm", "--network", "none", "--label", "sifline.test=1"),
-            *("--interactive", "--env", f"APPTAINER_KEYSDIR={ring}", *volumes),
-            *(TOOLBOX, "apptainer", *words),
-        ]
-    done = subprocess.run(
-        argv, env=env, input=f"0\n{SECRET}\n", capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+        done = toolbox().run(*argv, env=variable)
+    assert done.returncode == 0, done.stderr.decode(errors="replace")
+
+
+def alter(path: Path, *commands: tuple[str, ...], ring: Path) -> None:
+    """Let Apptainer alter a SIF, called ``{sif}`` in the commands; ``{extra}`` is a file."""
+    with toolbox().place() as folder:
+        names = {"sif": shutil.copyfile(path, folder / "x.sif"), "extra": folder / "extra"}
+        names["extra"].write_text("overlay")
+        for words in commands:
+            apptainer(*(word.format_map(names) for word in words), ring=ring)
+        shutil.copyfile(names["sif"], path)
 
 
 def new_ring(folder: Path, name: str, password: str = "") -> Ring:
     folder.mkdir(mode=0o700)
     apptainer(
         *("key", "newpair", "--name", name, "--email", f"{name}@example.org", "--comment", ""),
-        *("--bit-length", "2048", f"--password={password}"),
+        *("--bit-length", "2048", f"--password={password}", "--push=false"),
         ring=folder,
     )
     (key,) = apptainer_with(folder).secret_keys()
@@ -133,20 +155,30 @@ def apptainer_with(folder: Path, user: tuple[int, int] | None = None) -> Apptain
 
 
 @pytest.fixture(scope="module")
-def rings(tmp_path_factory: pytest.TempPathFactory) -> Rings:
-    root = tmp_path_factory.mktemp("rings")
-    found = Rings(
-        ada=new_ring(root / "ada", "ada"),
-        bob=new_ring(root / "bob", "bob"),
-        stranger=new_ring(root / "stranger", "stranger"),
-        locked=new_ring(root / "locked", "locked", SECRET),
-    )
-    for giver, taker in ((found.ada, found.bob), (found.bob, found.ada)):
-        public = root / "public.asc"
-        apptainer("key", "export", str(public), ring=giver.folder, files=root)
-        apptainer("key", "import", str(public), ring=taker.folder, files=root)
-        public.unlink()
-    return found
+def rings() -> Iterator[Rings]:
+    with toolbox().place() as root:
+        found = Rings(
+            ada=new_ring(root / "ada", "ada"),
+            bob=new_ring(root / "bob", "bob"),
+            stranger=new_ring(root / "stranger", "stranger"),
+            locked=new_ring(root / "locked", "locked", SECRET),
+        )
+        for giver, taker in ((found.ada, found.bob), (found.bob, found.ada)):
+            public = root / "public.asc"
+            apptainer("key", "export", str(public), ring=giver.folder)
+            apptainer("key", "import", str(public), ring=taker.folder)
+            public.unlink()
+        yield found
+
+
+@pytest.fixture(scope="module")
+def signed_by_ada(rings: Rings, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """The content of a SIF that Ada signed."""
+    path = write(tmp_path_factory.mktemp("signed") / "x.sif")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("APPTAINER_KEYSDIR", str(rings.ada.folder))
+        sign.sign(path, context_of(path.parent))
+    return path.read_bytes()
 
 
 @pytest.fixture
@@ -168,9 +200,10 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def signed(path: Path, rings: Rings, use: Callable[[Ring], None]) -> Path:
+def signed(path: Path, signed_by_ada: bytes, rings: Rings, use: Callable[[Ring], None]) -> Path:
+    """The same SIF, signed by Ada, whose keyring is used."""
     use(rings.ada)
-    sign.sign(path, context_of(path.parent))
+    path.write_bytes(signed_by_ada)
     return path
 
 
@@ -302,8 +335,7 @@ def test_a_foreign_key_is_named(signed: Path, rings: Rings, use: Callable[[Ring]
 
 
 def test_a_stranger_beside_a_known_signer_is_refused(signed: Path, rings: Rings) -> None:
-    words = ("sign", "--keyidx", "0", str(signed))
-    apptainer(*words, ring=rings.stranger.folder, files=signed.parent)
+    alter(signed, ("sign", "--keyidx", "0", "{sif}"), ring=rings.stranger.folder)
     with pytest.raises(StepFailed, match=f"it names .*, {rings.stranger.fingerprint};"):
         sign.verify_signature(signed, context_of(signed.parent))
 
@@ -322,13 +354,8 @@ def test_what_strangers_signed_is_not_signed(
 def test_an_object_put_in_afterwards_is_damage(
     signed: Path, rings: Rings, group: list[str]
 ) -> None:
-    extra = signed.with_name("extra")
-    extra.write_text("overlay")
-    apptainer(
-        *("sif", "add", "--datatype", "7", *group, str(signed), str(extra)),
-        ring=rings.ada.folder,
-        files=signed.parent,
-    )
+    add = ("sif", "add", "--datatype", "7", *group, "{sif}", "{extra}")
+    alter(signed, add, ring=rings.ada.folder)
     with pytest.raises(StepFailed, match="is not what was signed"):
         sign.verify_signature(signed, context_of(signed.parent))
 
@@ -336,13 +363,12 @@ def test_an_object_put_in_afterwards_is_damage(
 def test_an_object_that_another_known_key_signed_is_not_the_first_ones(
     signed: Path, rings: Rings
 ) -> None:
-    extra = signed.with_name("extra")
-    extra.write_text("overlay")
-    for words in (
-        ("sif", "add", "--datatype", "7", "--groupid", "2", str(signed), str(extra)),
-        ("sign", "--keyidx", "0", "--group-id", "2", str(signed)),
-    ):
-        apptainer(*words, ring=rings.bob.folder, files=signed.parent)
+    alter(
+        signed,
+        ("sif", "add", "--datatype", "7", "--groupid", "2", "{sif}", "{extra}"),
+        ("sign", "--keyidx", "0", "--group-id", "2", "{sif}"),
+        ring=rings.bob.folder,
+    )
     here = context_of(signed.parent)
     found = sign.verify_signature(signed, here)
 
@@ -379,23 +405,26 @@ def test_verifying_does_not_touch_the_keyring(
     assert stat.S_IMODE(lent.stat().st_mode) == 0o755
 
 
-def seen_on_command_lines(text: str, while_running: Callable[[], object]) -> bool:
-    """Whether ``text`` stood on any process's command line meanwhile."""
-    seen, ended = threading.Event(), threading.Event()
+@contextmanager
+def command_lines(*patterns: str) -> Iterator[dict[str, threading.Event]]:
+    """Look at the command lines of all processes; yield what is set for each pattern found."""
+    seen = {pattern: threading.Event() for pattern in patterns}
+    ended = threading.Event()
 
     def look() -> None:
         while not ended.is_set():
-            if any(text.encode() in line for _, line in processes.read_all("cmdline")):
-                seen.set()
+            for _, line in processes.read_all("cmdline"):
+                for pattern, event in seen.items():
+                    if re.search(pattern.encode(), line):
+                        event.set()
 
     thread = threading.Thread(target=look)
     thread.start()
     try:
-        while_running()
+        yield seen
     finally:
         ended.set()
         thread.join()
-    return seen.is_set()
 
 
 def test_a_passphrase_signs_and_is_seen_nowhere(
@@ -407,18 +436,26 @@ def test_a_passphrase_signs_and_is_seen_nowhere(
     here = replace(context_of(path.parent), runner=ProcessRunner(echo=said.append))
     source = passphrase_of(file=tmp_path / "passphrase")
 
-    assert not seen_on_command_lines(SECRET, lambda: sign.sign(path, here, passphrase=source))
+    copy = path.with_name(f".{path.name}.signing-{os.getpid()}")
+    signing = rf"--keyidx\x00\d+\x00{re.escape(str(copy))}"
+    with command_lines(SECRET, signing) as seen:
+        sign.sign(path, here, passphrase=source)
 
+    assert seen[signing].is_set()
+    assert not seen[SECRET].is_set()
     assert any("--keyidx" in line for line in said)
     assert SECRET not in "\n".join(said)
     assert sign.verify_signature(path, here).signers == (rings.locked.fingerprint,)
 
 
 def test_command_lines_are_really_looked_at() -> None:
-    word = f"sifline-{os.getpid()}"
-    assert seen_on_command_lines(
-        word, lambda: subprocess.run(["sh", "-c", "sleep 1; true", word], check=True)
-    )
+    word = f"sifline-{uuid4().hex}"
+    waiting = ["sh", "-c", "read line", word]
+    with command_lines(word) as seen, subprocess.Popen(waiting, stdin=subprocess.PIPE) as process:
+        found = seen[word].wait(PATIENCE)
+        assert process.poll() is None
+        process.communicate()
+    assert found
 
 
 def test_a_key_with_a_passphrase_says_where_to_name_it(
@@ -522,17 +559,19 @@ def test_the_keyring_of_an_ordinary_user_is_made_by_their_first_key(
     }
 
 
+@several
 def test_of_two_signings_at_once_one_does_the_work(
     path: Path, rings: Rings, use: Callable[[Ring], None]
 ) -> None:
     use(rings.ada)
     processes = [start(path, path.parent) for _ in range(2)]
-    said = [process.communicate()[0].split() for process in processes]
+    said = [process.communicate(timeout=PATIENCE)[0].split() for process in processes]
     assert [process.returncode for process in processes] == [0, 0]
     assert sorted(words[1] for words in said) == ["False", "True"]
     assert said[0][0] == said[1][0] == file_digest(path)
 
 
+@several
 def test_of_two_signers_at_once_none_is_lost(
     path: Path, rings: Rings, use: Callable[[Ring], None], tmp_path: Path
 ) -> None:
@@ -541,50 +580,51 @@ def test_of_two_signers_at_once_none_is_lost(
         use(ring)
         processes.append(start(path, tmp_path / checkout))
     for process in processes:
-        process.communicate()
+        process.communicate(timeout=PATIENCE)
     assert [process.returncode for process in processes] == [0, 0]
     found = sign.verify_signature(path, context_of(path.parent))
     assert sorted(found.signers) == sorted([rings.ada.fingerprint, rings.bob.fingerprint])
 
 
+@several
+@pytest.mark.parametrize(
+    ("moment", "copied"),
+    [
+        ("after 1", False),  # reads the keyring
+        ("before 3", True),
+        ("after 3", True),  # signs
+        ("before 4", True),
+        ("after 4", True),  # verifies
+        ("after 5", True),  # lists what it signed
+    ],
+)
 def test_killed_at_any_moment_the_sif_is_whole_and_the_next_run_signs(
-    tmp_path: Path, rings: Rings, use: Callable[[Ring], None]
+    tmp_path: Path, rings: Rings, use: Callable[[Ring], None], moment: str, copied: bool
 ) -> None:
     use(rings.ada)
-    here, (path, record) = context_of(tmp_path), remembered(tmp_path)
+    here, (path, _) = context_of(tmp_path), remembered(tmp_path)
     unsigned = path.read_bytes()
-    started = time.monotonic()
-    start(path, tmp_path).communicate()
-    duration = time.monotonic() - started
+    process = start(path, tmp_path, KILLED.replace("MOMENT", moment))
+    process.communicate(timeout=PATIENCE)
 
-    found = dict[str, int]()
-    for moment in range(MOMENTS):
-        path.write_bytes(unsigned)
-        sifrecords.write("x", here.workspace, {**record, "stamp": vars(Stamp.of(path))})
-        process = start(path, tmp_path)
-        time.sleep(duration * (moment + 1) / (MOMENTS + 1))
-        os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    assert bool(hidden(path.parent)) == copied
+    assert path.read_bytes() == unsigned
+    assert sifrecords.untouched(path, sifrecords.read("x", here.workspace) or {})
 
-        left = "copy" if hidden(path.parent) else "none"
-        found[left] = found.get(left, 0) + 1
-        if path.read_bytes() != unsigned:
-            sign.verify_signature(path, here)
-        assert sifrecords.untouched(path, sifrecords.read("x", here.workspace) or {})
-
-        sign.sign(path, here)
-        assert sign.verify_signature(path, here).signers == (rings.ada.fingerprint,)
-        assert (hidden(path.parent), at_work(path)) == ([], [])
-    assert found.get("copy", 0) > MOMENTS // 4  # else nothing was disturbed
+    sign.sign(path, here)
+    assert sign.verify_signature(path, here).signers == (rings.ada.fingerprint,)
+    assert (hidden(path.parent), at_work(path)) == ([], [])
 
 
+@several
 def test_killed_right_after_the_rename_the_record_is_still_true(
     tmp_path: Path, rings: Rings, use: Callable[[Ring], None]
 ) -> None:
     use(rings.ada)
     here, (path, before) = context_of(tmp_path), remembered(tmp_path)
     process = start(path, tmp_path, KILLED_AFTERWARDS)
-    process.communicate()
+    process.communicate(timeout=PATIENCE)
     assert process.returncode == -signal.SIGKILL
 
     record = sifrecords.current(path, sifrecords.read("x", here.workspace) or {})
@@ -632,11 +672,12 @@ def test_a_sif_altered_since_its_conversion_is_not_signed(
         sign.sign(path, context_of(tmp_path))
 
 
+@several
 def test_a_signed_sif_needs_no_conversion(
     tmp_path: Path, rings: Rings, use: Callable[[Ring], None]
 ) -> None:
     use(rings.ada)
-    tag = make(tmp_path / "recipe", f"sifline-test-signed-{os.getpid()}", EMPTY)
+    tag = make(tmp_path / "recipe", f"sifline-test-signed-{uuid4().hex[:8]}", EMPTY)
     try:
         image, here = built("x", tag), context_of(tmp_path)
         first = convert.convert(image, here)
@@ -649,6 +690,7 @@ def test_a_signed_sif_needs_no_conversion(
     assert sign.verify_signature(again.path, here).signers == (rings.ada.fingerprint,)
 
 
+@several
 def test_a_container_that_still_signs_for_a_killed_run_is_ended(
     path: Path, rings: Rings, use: Callable[[Ring], None]
 ) -> None:

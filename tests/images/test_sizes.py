@@ -137,11 +137,20 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Image]:
 
 
 @pytest.fixture(scope="module")
-def of_layers(image: Image) -> dict[str, Any]:
-    found = image.told()
+def of_image(image: Image) -> dict[str, Any]:
+    return image.told()
+
+
+@pytest.fixture(scope="module")
+def of_sif(image: Image) -> dict[str, Any]:
+    return image.told("sizes", str(image.sif))
+
+
+@pytest.fixture(scope="module")
+def of_layers(of_image: dict[str, Any]) -> dict[str, Any]:
     if os.geteuid() != 0:
         pytest.skip("layers can be read by root alone")
-    return found
+    return of_image
 
 
 @pytest.fixture(scope="module")
@@ -211,8 +220,10 @@ def test_the_total_is_that_of_what_docker_exports(
         assert of_layers["total"] == sum(entry.size for entry in tar if entry.isreg())
 
 
-def test_folders_of_the_sif_count_a_file_under_each_of_its_names(image: Image) -> None:
-    found = image.told("sizes", str(image.sif))
+def test_folders_of_the_sif_count_a_file_under_each_of_its_names(
+    image: Image, of_sif: dict[str, Any]
+) -> None:
+    found = of_sif
     assert folders(found) == {**FOLDERS, "/links": 700000 + 2 * 1200000}
     assert found["sif"] == image.sif.stat().st_size
     assert found["image"] is None
@@ -222,8 +233,8 @@ def test_folders_of_the_sif_count_a_file_under_each_of_its_names(image: Image) -
     assert "each of its names" in found["notes"][0]
 
 
-def test_the_sif_is_measured_by_image_and_budget(image: Image) -> None:
-    found, size = image.told(), image.sif.stat().st_size
+def test_the_sif_is_measured_by_image_and_budget(image: Image, of_image: dict[str, Any]) -> None:
+    found, size = of_image, image.sif.stat().st_size
     assert (found["sif"], found["budget"], found["notes"]) == (size, 1000000, [])
     shown = image.project.invoke(f"sizes.{image.name}").stdout.splitlines()
     assert shown[0] == (
@@ -262,8 +273,8 @@ def test_an_image_that_is_not_built_is_named(image: Image, tmp_path: Path) -> No
     assert f"{image.name}: Docker image 31.3 MB; no SIF yet" in every.stdout
 
 
+@pytest.mark.usefixtures("of_image", "of_sif")
 def test_looking_leaves_nothing_behind(image: Image) -> None:
-    image.told("sizes", str(image.sif))
     assert list((image.project.root / "build" / "tmp").iterdir()) == []
     listed = docker("ps", "--all", "--quiet", "--filter", f"ancestor=sifline/{image.name}").stdout
     assert listed == ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +14,7 @@ from tests.support import squash
 from tests.support.archives import DAY
 from tests.support.samples import CAPABILITY
 from tests.support.squash import Entry
+from tests.support.toolbox import toolbox
 
 pytestmark = pytest.mark.skipif(
     os.geteuid() != 0, reason="owners, devices and capabilities can be made by root alone"
@@ -51,16 +52,23 @@ def tree(top: Path) -> Path:
 
 
 def packed(top: Path) -> dict[bytes, Entry]:
-    """Return what the judge tells of a squashfs of ``top``."""
+    """Return what the judge tells of a squashfs of ``top``, which the toolbox sees."""
     made = top.with_suffix(".squashfs")
     words = ("-quiet", "-no-progress", "-noappend", "-xattrs")
-    squash.tool("mksquashfs", str(top), str(made), *words, folders=[top.parent])
+    toolbox().output("mksquashfs", str(top), str(made), *words)
     return squash.read(made, 0)
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[bytes, Entry]:
-    return packed(tree(tmp_path_factory.mktemp("whole") / "tree"))
+def whole() -> dict[bytes, Entry]:
+    with toolbox().place() as folder:
+        return packed(tree(folder / "tree"))
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    with toolbox().place() as folder:
+        yield folder
 
 
 def test_all_of_an_entry_is_told(whole: dict[bytes, Entry]) -> None:
@@ -212,15 +220,15 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str, set[tuple[str, str]]]] = 
 
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_fault_is_seen_and_nothing_else(
-    name: str, whole: dict[bytes, Entry], tmp_path: Path
+    name: str, whole: dict[bytes, Entry], place: Path
 ) -> None:
     act, path, expected = FAULTS[name]
-    top = tree(tmp_path / "tree")
+    top = tree(place / "tree")
     target = top / path
     act(target)
     if not name.startswith("time"):  # what was written to has another time, and so its folder
         for touched in (target, target.parent, top):
-            if os.path.lexists(touched) and touched != tmp_path:
+            if os.path.lexists(touched) and touched != place:
                 os.utime(touched, (DAY, DAY), follow_symlinks=False)
 
     found = squash.differences(whole, packed(top))
@@ -228,5 +236,5 @@ def test_a_fault_is_seen_and_nothing_else(
     assert {(os.fsdecode(one.path), one.attribute) for one in found} == expected
 
 
-def test_the_same_tree_has_no_faults(whole: dict[bytes, Entry], tmp_path: Path) -> None:
-    assert squash.differences(whole, packed(tree(tmp_path / "tree"))) == []
+def test_the_same_tree_has_no_faults(whole: dict[bytes, Entry], place: Path) -> None:
+    assert squash.differences(whole, packed(tree(place / "tree"))) == []

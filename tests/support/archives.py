@@ -116,13 +116,3 @@ def archive(
             info = tarfile.TarInfo(name)
             info.size = len(content)
             tar.addfile(info, io.BytesIO(content))
-
-
-def layers_of(tag: str) -> list[bytes]:
-    """Return the layers of a small image in the engine."""
-    saved = subprocess.run(["docker", "save", tag], capture_output=True, check=True).stdout
-    with tarfile.open(fileobj=io.BytesIO(saved)) as tar:
-        held = {info.name: tar.extractfile(info) for info in tar if info.isfile()}
-        content = {name: file.read() for name, file in held.items() if file}
-    (manifest,) = json.loads(content["manifest.json"])
-    return [content[name] for name in manifest["Layers"]]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ from sifline.engine import LABEL_PURPOSE
 from sifline.model import BuiltImage, Image, SifOptions, Workspace
 from sifline.runner import ProcessRunner
 
+from . import processes
 from .engine import docker
 
 
@@ -29,7 +32,19 @@ def at_work(root: Path) -> list[str]:
     """The containers that convert in this workspace."""
     listed = docker("ps", "--all", "--format", f'{{{{.ID}}}} {{{{.Label "{LABEL_PURPOSE}"}}}}')
     pairs = (line.partition(" ") for line in listed.stdout.splitlines())
-    return [number for number, _, purpose in pairs if purpose.startswith(str(root))]
+    return [number for number, _, purpose in pairs if Path(purpose).is_relative_to(root)]
+
+
+def converting(root: Path, *programs: str) -> Iterator[int]:
+    """Yield the processes of these programs in containers that have folders of a workspace."""
+    # Field 4: what of its file system is mounted. There "/tmp/x" is "/x" where /tmp is mounted.
+    place = "/".join(root.parts[-3:])
+    for pid, command in processes.read_all("cmdline"):
+        if os.fsdecode(command.partition(b"\0")[0]).rpartition("/")[2] in programs:
+            with suppress(OSError):  # it ended
+                mounts = Path("/proc", str(pid), "mountinfo").read_text()
+                if any(f"{place}/" in f"{line.split()[3]}/" for line in mounts.splitlines()):
+                    yield pid
 
 
 def left_over(root: Path) -> list[Path]:

@@ -8,13 +8,18 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
 
+from .waiting import until
+
+# How long a run may take on a busy machine, in seconds.
+LIMIT = 300
 CA_BUNDLE = os.environ.get("SSL_CERT_FILE", "/etc/ssl/certs/ca-certificates.crt")
 TASKS = """
 from pathlib import Path
@@ -36,7 +41,7 @@ class Project:
 
     def __init__(self, root: Path, prefix: str = "") -> None:
         self.root = root
-        (root / "images").mkdir()
+        (root / "images").mkdir(exist_ok=True)
         (root / "tasks.py").write_text(TASKS)
         self.prefix = prefix or f"t{uuid4().hex[:8]}"
 
@@ -64,13 +69,23 @@ class Project:
 
     def read(self, name: str, path: str) -> str:
         """Return the content of a file of a built image, which needs no shell for that."""
+        with self._copied(name, path) as copy:
+            return copy.read_text()
+
+    def files(self, name: str, folder: str) -> dict[str, str]:
+        """Return the content of each file in a folder of a built image, by its name."""
+        with self._copied(name, folder) as copy:
+            return {path.name: path.read_text() for path in copy.iterdir()}
+
+    @contextmanager
+    def _copied(self, name: str, path: str) -> Iterator[Path]:
         with tempfile.TemporaryDirectory() as folder:
             made = docker("create", f"sifline/{name}", "none").stdout.strip()
             try:
-                docker("cp", f"{made}:/{path}", f"{folder}/file")
+                docker("cp", f"{made}:/{path}", f"{folder}/copy")
             finally:
                 docker("rm", made)
-            return Path(folder, "file").read_text()
+            yield Path(folder, "copy")
 
     def remove_images(self) -> None:
         """Take what was built out of the engine; by tag: an id may have tags of others as well."""
@@ -87,16 +102,26 @@ class Project:
             capture_output=True,
             text=True,
             check=False,
-            timeout=300,
+            timeout=LIMIT,
         )
         assert "Traceback" not in done.stderr, done.stderr
         return done
 
-    def interrupt(self, *words: str, when: str, number: int = signal.SIGINT) -> tuple[int, str]:
-        """Run invoke, signal its whole group when it prints ``when``; return status and output."""
+    def interrupt(
+        self,
+        *words: str,
+        when: str,
+        number: int = signal.SIGINT,
+        seen: Callable[[], object] = lambda: True,
+    ) -> tuple[int, str]:
+        """Run invoke, and signal its whole group; return its status and output.
+
+        The signal comes when it has printed ``when`` and ``seen`` returns something true.
+        """
 
         def signal_group(process: subprocess.Popen[str]) -> None:
-            time.sleep(0.5)
+            until(seen, f"what comes after {when!r}")
+            assert process.poll() is None, "it ended before it was interrupted"
             os.killpg(process.pid, number)
 
         return self.disturb(*words, when=when, act=signal_group)
@@ -114,17 +139,28 @@ class Project:
             start_new_session=True,
         )
         assert process.stderr is not None
+        # Whoever waits for a line, or for the end, is not to wait for ever.
+        alarm = threading.Timer(LIMIT, process.kill)
+        alarm.start()
         printed = ""
-        for line in process.stderr:
-            printed += line
-            if when in line:
-                act(process)
-                break
-        else:
-            pytest.fail(f"{when!r} was never printed:\n{printed}")
-        printed += process.stderr.read()
-        process.stderr.close()
-        return process.wait(60), printed
+        try:
+            for line in process.stderr:
+                printed += line
+                if when in line:
+                    assert process.poll() is None, printed
+                    act(process)
+                    break
+            else:
+                pytest.fail(f"{when!r} was never printed:\n{printed}")
+            printed += process.stderr.read()
+            status = process.wait()
+            assert alarm.is_alive(), f"it did not end within {LIMIT} s:\n{printed}"
+        finally:
+            alarm.cancel()
+            process.kill()
+            process.wait()
+            process.stderr.close()
+        return status, printed
 
     def inspect(self, name: str) -> dict[str, object] | None:
         """What the engine holds under the image's tag."""
@@ -132,8 +168,13 @@ class Project:
         return json.loads(done.stdout)[0] if done.returncode == 0 else None
 
 
-def docker(*words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(["docker", *words], capture_output=True, text=True, check=check)
+def docker(
+    *words: str, check: bool = True, seconds: float | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run the docker command to its end; one that may wait for ever is given ``seconds``."""
+    return subprocess.run(
+        ["docker", *words], capture_output=True, text=True, check=check, timeout=seconds
+    )
 
 
 def litter(project: Project) -> list[str]:

@@ -12,6 +12,16 @@ COPY --from=base /usr/lib/x86_64-linux-gnu/libc.so.6 /usr/lib/x86_64-linux-gnu/
 COPY --from=base /usr/lib64/ld-linux-x86-64.so.2 /lib64/
 LABEL org.example.note="two words"
 """
+# A shell and a few programs: as much as a definition file's commands need.
+SHELL = f"""
+FROM docker.io/{TRIXIE} AS base
+FROM scratch
+COPY --from=base /usr/bin/cat /usr/bin/chown /usr/bin/id /usr/bin/stat /usr/bin/true /usr/bin/
+COPY --from=base /usr/bin/dash /bin/sh
+COPY --from=base /usr/lib/x86_64-linux-gnu/libc.so.6 /usr/lib/x86_64-linux-gnu/libpcre2-8.so.0 \
+    /usr/lib/x86_64-linux-gnu/libselinux.so.1 /usr/lib/x86_64-linux-gnu/
+COPY --from=base /usr/lib64/ld-linux-x86-64.so.2 /lib64/
+"""
 EMPTY = "FROM scratch\nLABEL a=b\nCOPY Dockerfile /file\n"
 PYTHON = r"""
 FROM sifline/debian-bookworm

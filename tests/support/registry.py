@@ -56,7 +56,7 @@ def serving(folder: Path) -> Iterator[str]:
 
 def wait_for(address: str) -> None:
     """Return when the registry answers; fail where it never does."""
-    last = time.monotonic() + 60
+    last = time.monotonic() + 300  # seconds, on a very busy machine
     while time.monotonic() < last:
         try:
             urllib.request.urlopen(f"http://{address}/v2/", timeout=1).close()
@@ -67,10 +67,15 @@ def wait_for(address: str) -> None:
 
 
 class Base:
-    """A foreign image in the registry, whose tag can be moved."""
+    """A foreign image in the registry, whose tag can be moved.
+
+    ``ids`` are those of all images that it was.
+    """
 
     def __init__(self, registry: str, folder: Path) -> None:
-        self.name = f"{registry}/acme/base-{uuid4().hex[:8]}:1"
+        self.repository = f"{registry}/acme/base-{uuid4().hex[:8]}"
+        self.name = f"{self.repository}:1"
+        self.ids = list[str]()
         self._folder = folder / "base"
         self._folder.mkdir()
 
@@ -78,6 +83,9 @@ class Base:
         """Put an image with that content there; the engine forgets it."""
         (self._folder / "Dockerfile").write_text("FROM scratch\nCOPY content /\n")
         (self._folder / "content").write_text(content)
-        docker("buildx", "build", "--tag", self.name, str(self._folder))
+        made = self._folder.with_name("id")
+        options = ("--iidfile", str(made), "--tag", self.name)
+        docker("buildx", "build", *options, str(self._folder))
+        self.ids.append(made.read_text())
         docker("push", self.name)
         docker("image", "rm", self.name)

@@ -7,20 +7,20 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import stat
-import subprocess
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+import tarfile
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from sifline import sif
 
-TOOLBOX = "sifline/toolbox"
+from .toolbox import toolbox
+
 BLOCK = 1 << 20
 ZEROS = bytes(BLOCK)
-MEMORY = Path("/dev/shm")
 KINDS = {
     stat.S_IFREG: "file",
     stat.S_IFDIR: "folder",
@@ -86,42 +86,18 @@ def read(path: Path, start: int) -> dict[bytes, Entry]:
 
     Unpacking owners, devices and capabilities needs root.
     """
-    with tempfile.TemporaryDirectory(prefix="squash-", dir=_scratch(path.parent)) as folder:
-        tree = Path(folder, "tree")
+    with toolbox().place() as folder:
+        tree, copy = folder / "tree", shutil.copyfile(path, folder / "squashfs")
         words = ["-quiet", "-no-progress", "-strict-errors", "-offset", str(start)]
-        words += ["-dest", str(tree), str(path)]
-        tool("unsquashfs", *words, folders=[path.parent, Path(folder)])
+        toolbox().output("unsquashfs", *words, "-dest", str(tree), str(copy))
         return entries(tree)
 
 
 def content(path: Path, start: int, name: str) -> bytes:
     """Return the content of one file of the squashfs at ``start`` of ``path``."""
-    words = ["-offset", str(start), "-cat", str(path), name]
-    return tool("unsquashfs", *words, folders=[path.parent])
-
-
-def tool(*words: str, folders: Sequence[Path]) -> bytes:
-    """Run a program of the toolbox that sees ``folders``, and return what it prints."""
-    argv = ["docker", "run", "--rm", "--network", "none"]
-    argv += ["--cap-add", "SYS_ADMIN"]  # trusted.* is set by nobody else
-    for folder in folders:
-        argv += ["--volume", f"{folder}:{folder}"]
-    done = subprocess.run([*argv, TOOLBOX, *words], capture_output=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def _scratch(other: Path) -> Path:
-    """Where many files are made quickly: in memory, if that holds all attributes; else ``other``.
-
-    A tmpfs holds user.* since Linux 6.6.
-    """
-    try:
-        with tempfile.NamedTemporaryFile(dir=MEMORY) as file:
-            os.setxattr(file.name, "user.try", b"")
-    except OSError:
-        return other
-    return MEMORY
+    with toolbox().place() as folder:
+        copy = shutil.copyfile(path, folder / "squashfs")
+        return toolbox().output("unsquashfs", "-offset", str(start), "-cat", str(copy), name)
 
 
 def entries(tree: Path) -> dict[bytes, Entry]:
@@ -164,6 +140,25 @@ def _entry(path: bytes, status: os.stat_result, linked: bytes, content: str) -> 
         device=(os.major(status.st_rdev), os.minor(status.st_rdev)) if is_device else None,
         xattrs=tuple((name, os.getxattr(path, name, follow_symlinks=False)) for name in names),
         mtime=status.st_mtime_ns // 1_000_000_000,
+    )
+
+
+def declared(info: tarfile.TarInfo, content: bytes) -> Entry:
+    """Return what a folder, or a file of one name, has to become that a layer holds like this."""
+    assert len(content) <= BLOCK
+    hashed = hashlib.sha256(b"0:" + content if content.strip(b"\0") else b"").hexdigest()
+    return Entry(
+        kind="folder" if info.isdir() else "file",
+        mode=f"{info.mode:04o}",
+        uid=info.uid,
+        gid=info.gid,
+        size=len(content),
+        content="" if info.isdir() else hashed,
+        target=b"",
+        linked=os.fsencode(info.name),
+        device=None,
+        xattrs=(),
+        mtime=int(info.mtime),
     )
 
 
