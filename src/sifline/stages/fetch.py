@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +23,9 @@ ENDINGS = (".tar", ".tar.gz", ".tgz")
 KIND = "fetch"
 FORMS = "docker://REFERENCE, an archive (FILE.tar), or a definition file (FILE.def, FILE.def.j2)"
 # What a fetched image is called while it is here.
+# How long the engine may take to finish what nobody waits for any more.
+LATE_SECONDS = 3.0
+LOOK_SECONDS = 0.1
 _TAG = "sifline-source"
 _DIGEST = re.compile("sha256:[0-9a-f]{64}")
 
@@ -161,13 +165,26 @@ class _Note:
             brought=found.get("brought") is True,
         )
 
-    def sweep(self, path: Path, docker: Docker) -> None:
-        """Remove it, and the note once all is gone: a container may use the image yet."""
+    def sweep(self, path: Path, docker: Docker, *, interrupted: bool = False) -> None:
+        """Remove it, and the note once all is gone: a container may use the image yet.
+
+        After an interruption the engine may still take the image in. Where it does not come
+        within ``LATE_SECONDS``, the note stays for the next run.
+        """
+        late = interrupted and self.brought and not self._comes(docker)
         docker.remove(self.names)
         if self.brought and docker.names(self.image_id) == ():
             docker.remove([self.image_id])
-        if not any(docker.holds(name) for name in self.names):
+        if not late and not any(docker.holds(name) for name in self.names):
             path.unlink(missing_ok=True)
+
+    def _comes(self, docker: Docker) -> bool:
+        last = time.monotonic() + LATE_SECONDS
+        while docker.names(self.image_id) is None:
+            if time.monotonic() > last:
+                return False
+            time.sleep(LOOK_SECONDS)
+        return True
 
 
 def sweep(name: str, context: Context) -> None:
@@ -195,15 +212,19 @@ def fetched(wanted: Wanted, name: str, context: Context) -> Iterator[int]:
         if left and left.image_id != wanted.image_id:
             left.sweep(path, docker)
             left = None
+        interrupted = False
         try:
             with records.locked(one, context):
                 _have(wanted, _tag(name, context), left, path, context)
             yield int(docker.inspect(wanted.image_id)["Size"])
+        except KeyboardInterrupt:
+            interrupted = True
+            raise
         finally:
             with records.locked(one, context):
                 note = _Note.read(path)
                 if note:
-                    note.sweep(path, docker)
+                    note.sweep(path, docker, interrupted=interrupted)
 
 
 def _have(wanted: Wanted, tag: str, left: _Note | None, path: Path, context: Context) -> None:
