@@ -43,6 +43,12 @@ def write_bytes(path: Path, content: bytes) -> None:
     sync_folder(path.parent)
 
 
+def sweep(folder: Path) -> None:
+    """Remove what killed runs left half written in the folders of records below ``folder``."""
+    for left in folder.glob("*/.*.tmp"):
+        _drop(left)
+
+
 def _claimed(temporary: Path) -> IO[bytes]:
     """Open a file that ``_drop`` leaves alone until it is closed."""
     while True:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import signal
 import subprocess
 import sys
@@ -147,3 +148,21 @@ def test_who_waits_for_a_lock_gets_it_when_it_is_free(tmp_path: Path) -> None:
     thread.join(PATIENCE)
 
     assert order == ["first", "second"]
+
+
+def test_a_sweep_removes_what_a_killed_run_left_and_not_what_is_being_written(
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "x"
+    folder.mkdir()
+    left, written, record = (
+        folder / name for name in (".a.json.1.2.tmp", ".b.json.3.4.tmp", "c.json")
+    )
+    for path in (left, written, record):
+        path.write_text("{")
+    with written.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+
+        records.sweep(tmp_path)
+
+    assert sorted(folder.iterdir()) == sorted([written, record])

@@ -136,6 +136,7 @@ class ImagePipeline(ImagePlans):
         self, steps: tuple[Step, ...], names: Sequence[str], broken: Mapping[str, UsageError]
     ) -> Done:
         """Do the steps that are needed, side by side where they do not need each other."""
+        records.sweep(self._workspace.build / "records")
         results = {step.key: self._kept(step) for step in steps if not step.needed}
         needed = [step for step in steps if step.needed]
         if not needed:
