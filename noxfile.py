@@ -81,7 +81,10 @@ def tell_duration(session: nox.Session, seconds: float) -> None:
     before = f"{known[session.name]} s" if session.name in known else "not recorded"
     session.log(f"{session.name}: {seconds:.0f} s; the last time: {before}")
     if not session.posargs:
-        DURATIONS.write_text(json.dumps({**known, session.name: round(seconds)}), "utf-8")
+        # A run that is killed here must not leave half a file for the next to stumble over.
+        new = DURATIONS.with_suffix(".new")
+        new.write_text(json.dumps({**known, session.name: round(seconds)}), "utf-8")
+        new.replace(DURATIONS)
 
 
 @judges()

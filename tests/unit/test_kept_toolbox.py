@@ -11,7 +11,7 @@ from sifline.errors import MissingError, StepFailed
 from sifline.model import Bind
 from tests.support.recording import RecordingRunner, answer
 
-HERE = Path("/work/here")
+HERE = Path("/data/here")
 SIF = HERE / "x.sif"
 HELD = Bind(source=HERE, target=str(HERE), writable=True)
 
@@ -30,9 +30,9 @@ def verbs(runner: RecordingRunner) -> list[str]:
     [
         (Bind(source=SIF, target=str(SIF)), True),
         (Bind(source=HERE, target=str(HERE), writable=True), True),
-        (Bind(source=Path("/work"), target="/work"), False),
+        (Bind(source=Path("/data"), target="/data"), False),
         (Bind(source=SIF, target="/elsewhere/x.sif"), False),
-        (Bind(source=Path("/work/hereafter"), target="/work/hereafter"), False),
+        (Bind(source=Path("/data/hereafter"), target="/data/hereafter"), False),
     ],
 )
 def test_a_box_sees_what_lies_in_its_folders_at_the_same_place(bind: Bind, seen: bool) -> None:
