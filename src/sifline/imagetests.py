@@ -11,15 +11,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import pytest
 
 if TYPE_CHECKING:
     from docker.types import DeviceRequest
-    from testcontainers.core.container import DockerContainer
 
     from sifline.adapters.apptainer import Run
+    from sifline.runner import Result, Runner
 
 RUNTIMES = ("docker", "apptainer")
 LABEL_TEST = "sifline.test"
@@ -210,6 +210,8 @@ def _docker(name: str, image: str) -> Iterator[Container]:
     from docker.types import Mount
     from testcontainers.core.container import DockerContainer
 
+    from sifline.runner import ProcessRunner
+
     gpus, no_gpus = engine_gpus(image)
     sleeper = DockerContainer(
         image,
@@ -228,7 +230,8 @@ def _docker(name: str, image: str) -> Iterator[Container]:
     except APIError as error:
         pytest.fail(f"{name}: no container can be started of {image}: {error.explanation}")
     try:
-        yield _DockerContainer(name, sleeper, gpus, no_gpus)
+        kept = str(sleeper.get_wrapped_container().id)
+        yield _DockerContainer(name, ProcessRunner(), kept, gpus, no_gpus)
     finally:
         # The engine removes it, too: whoever comes second has nothing to do.
         with suppress(APIError):
@@ -240,9 +243,9 @@ class _DockerContainer:
 
     runtime = "docker"
 
-    def __init__(self, name: str, sleeper: DockerContainer, gpus: int, no_gpus: str) -> None:
+    def __init__(self, name: str, runner: Runner, kept: str, gpus: int, no_gpus: str) -> None:
         self.name, self.gpus, self.no_gpus = name, gpus, no_gpus
-        self._container: Any = sleeper.get_wrapped_container()
+        self._runner, self._id = runner, kept
 
     def run(
         self,
@@ -253,19 +256,16 @@ class _DockerContainer:
         workdir: str | None = None,
     ) -> Ran:
         """Run ``argv``; a command that does not exist ends with 126 or 127."""
-        status, (out, err) = self._container.exec_run(
-            list(argv),
-            demux=True,
-            environment=dict(env or {}),
-            user=user or "",
-            workdir=workdir,
-        )
-        return Ran(
-            argv=tuple(argv),
-            returncode=status,
-            stdout=(out or b"").decode("utf-8", "replace"),
-            stderr=(err or b"").decode("utf-8", "replace"),
-        )
+        # Not by ``exec_run``: it loses what the engine sends together with the answer's header,
+        # https://github.com/docker/docker-py/issues/3332
+        variables = [word for item in (env or {}).items() for word in ("--env", "=".join(item))]
+        options = [
+            *variables,
+            *(["--user", user] if user else []),
+            *(["--workdir", workdir] if workdir else []),
+        ]
+        result = self._runner.run(["docker", "exec", *options, self._id, *argv], check=False)
+        return _ran(argv, result)
 
 
 @contextmanager
@@ -302,10 +302,13 @@ class _SifContainer:
         """Run ``argv``; a command that does not exist ends with 255."""
         if user is not None:
             pytest.skip("Apptainer runs commands as the caller, not as another user")
-        result = self._run(argv, env=env, workdir=workdir or self._workdir)
-        return Ran(
-            argv=tuple(argv),
-            returncode=result.returncode,
-            stdout=result.stdout,
-            stderr=result.stderr,
-        )
+        return _ran(argv, self._run(argv, env=env, workdir=workdir or self._workdir))
+
+
+def _ran(argv: Sequence[str], result: Result) -> Ran:
+    return Ran(
+        argv=tuple(argv),
+        returncode=result.returncode,
+        stdout=result.stdout,
+        stderr=result.stderr,
+    )

@@ -9,7 +9,6 @@ import pickle
 import random
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -28,7 +27,7 @@ from sifline import ocilayout, records, sif
 from sifline.adapters.apptainer import Apptainer, Compression
 from sifline.adapters.docker import Docker
 from sifline.buildcontext import file_digest
-from sifline.engine import LABEL_PURPOSE, SOCKET, remove_left_over
+from sifline.engine import LABEL_PURPOSE, remove_left_over
 from sifline.errors import SiflineError, StepFailed, UsageError
 from sifline.model import BuiltImage, Sif, Workspace
 from sifline.runner import ProcessRunner
@@ -38,6 +37,7 @@ from tests.support.contexts import context_of
 from tests.support.conversion import at_work, built, converting, left_over
 from tests.support.engine import docker, make
 from tests.support.recipes import EMPTY, TINY, TRIXIE
+from tests.support.way import Way
 
 MOMENTS = 20
 METHODS = ("stream", "apptainer")
@@ -370,55 +370,6 @@ def test_the_name_that_a_killed_run_gave_the_image_goes_with_the_next(
     assert not Conversion(image, tmp_path, mounted=False).result().fresh
 
     assert names(bulk) == [f"{bulk}:latest"]
-
-
-class Way:
-    """A way to the engine's socket that ends for good when it is cut, as if the engine stopped."""
-
-    def __init__(self, place: Path) -> None:
-        self._ends = list[socket.socket]()
-        self._listener = socket.socket(socket.AF_UNIX)
-        self._place, self._threads = place, list[threading.Thread]()
-        self._listener.bind(str(place))
-        self._listener.listen(64)
-        self._do(self._serve)
-
-    def _do(self, work: Callable[..., None], *words: socket.socket) -> None:
-        thread = threading.Thread(target=work, args=words, daemon=True)
-        self._threads.append(thread)
-        thread.start()
-
-    def close(self) -> None:
-        """Cut it, and keep nothing."""
-        self.cut()
-        for thread in self._threads:
-            thread.join(5)
-        for end in (self._listener, *self._ends):
-            end.close()
-
-    def cut(self) -> None:
-        """End what is open, and let nothing in again."""
-        self._place.unlink(missing_ok=True)
-        for end in (self._listener, *self._ends):
-            with suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
-
-    def _serve(self) -> None:
-        with suppress(OSError):
-            while True:
-                client, _ = self._listener.accept()
-                engine = socket.socket(socket.AF_UNIX)
-                engine.connect(str(SOCKET))
-                self._ends += [client, engine]
-                for pair in ((client, engine), (engine, client)):
-                    self._do(self._pump, *pair)
-
-    @staticmethod
-    def _pump(source: socket.socket, target: socket.socket) -> None:
-        with suppress(OSError):
-            while received := source.recv(1 << 16):
-                target.sendall(received)
-            target.shutdown(socket.SHUT_WR)
 
 
 @pytest.fixture

@@ -26,6 +26,7 @@ from tests.support.conversion import built
 from tests.support.engine import docker, make
 from tests.support.recipes import TINY
 from tests.support.waiting import until
+from tests.support.way import Way
 
 IMAGES = Path(__file__).parents[2] / "images"
 TRIXIE = "sifline/debian-trixie"
@@ -41,6 +42,11 @@ path, label = sys.argv[1:]
 with Apptainer(ProcessRunner()).opened(Path(path), label=label) as run:
     print(run(["/usr/bin/true"]).returncode, flush=True)
     sys.stdin.read()
+"""
+
+SAID = """
+def test_what_is_said_is_heard(container):
+    assert container.run(["echo", "said"]).stdout == "said\\n"
 """
 
 # Each has an image of its own.
@@ -159,6 +165,24 @@ def test_an_image_without_sleep_cannot_be_tested_and_says_so(run: Run, tmp_path:
         run("RUN rm /usr/bin/sleep")
     (log,) = (tmp_path / "build" / "logs").iterdir()
     assert "promises: no container can be started of sha256:" in log.read_text()
+
+
+def test_output_that_the_engine_sends_with_its_first_words_is_not_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So it sends them on a busy machine; what reads only behind the header finds nothing."""
+    way = Way(tmp_path / "engine.sock", hold_seconds=0.1)
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path / 'engine.sock'}")
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "tests" / "test_it.py").write_text(SAID)
+    try:
+        subject = built("said", TRIXIE)
+        report = imagetest.imagetest(
+            subject, [tmp_path / "tests"], context_of(tmp_path), runtime="docker"
+        )
+    finally:
+        way.close()
+    assert (report.passed, report.failed, report.skipped) == (1, 0, 0)
 
 
 # SIFs
