@@ -49,6 +49,8 @@ class Container(Protocol):
     gpus: int
     # Why there are none.
     no_gpus: str
+    # Whether a process outlives the command that started it, until the tests end.
+    kept: bool
 
     def run(
         self,
@@ -242,6 +244,7 @@ class _DockerContainer:
     """An image in the Docker engine."""
 
     runtime = "docker"
+    kept = True
 
     def __init__(self, name: str, runner: Runner, kept: str, gpus: int, no_gpus: str) -> None:
         self.name, self.gpus, self.no_gpus = name, gpus, no_gpus
@@ -279,7 +282,8 @@ def _sif(name: str, path: Path) -> Iterator[Container]:
     gpus, no_gpus = host_gpus() if apptainer.native else engine_gpus(TOOLBOX)
     label = f"{LABEL_TEST}={name}"
     with apptainer.opened(path, label=label, gpus=gpus > 0) as run:
-        yield _SifContainer(name, run, siffile.workdir(siffile.read(path)), gpus, no_gpus)
+        workdir = siffile.workdir(siffile.read(path))
+        yield _SifContainer(name, run, workdir, gpus, no_gpus, kept=not apptainer.native)
 
 
 class _SifContainer:
@@ -287,8 +291,10 @@ class _SifContainer:
 
     runtime = "apptainer"
 
-    def __init__(self, name: str, run: Run, workdir: str, gpus: int, no_gpus: str) -> None:
-        self.name, self.gpus, self.no_gpus = name, gpus, no_gpus
+    def __init__(
+        self, name: str, run: Run, workdir: str, gpus: int, no_gpus: str, *, kept: bool
+    ) -> None:
+        self.name, self.gpus, self.no_gpus, self.kept = name, gpus, no_gpus, kept
         self._run, self._workdir = run, workdir
 
     def run(

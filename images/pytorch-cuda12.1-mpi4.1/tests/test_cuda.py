@@ -12,12 +12,14 @@ from sifline.pythonimages import printed, python
 
 # The compiler's own tool for it comes with Triton.
 CUOBJDUMP = "triton/backends/nvidia/bin/cuobjdump"
+# What takes seconds to import; the same as in test_pytorch.py, so that it is imported once.
+TORCH = ["torch", "torchvision", "torchaudio"]
 # What no image holds: it is the driver's, and comes from the host.
 DRIVER = {"libcuda.so.1", "libnvidia-ml.so.1"}
 
 
 def told(container: Container, source: str) -> Any:
-    return printed(python(container, f"import json, torch\n{source}"))
+    return printed(python(container, f"import json, torch\n{source}", loaded=TORCH))
 
 
 def test_it_is_a_build_for_cuda_12_1(container: Container) -> None:

@@ -17,6 +17,8 @@ LOCKS = [
     FOLDER / "tools.lock",
     FOLDER.parent / "python-mpi4.1" / "mpi4py.lock",
 ]
+# What takes seconds to import.
+TORCH = ["torch", "torchvision", "torchaudio"]
 
 
 # Releases
@@ -29,6 +31,7 @@ def test_the_frameworks_are_those_of_the_name(container: Container) -> None:
             "import json, torch, torchaudio, torchvision\n"
             "print(json.dumps([torch.__version__, torch.version.cuda, torchaudio.__version__,"
             " torchvision.__version__]))",
+            loaded=TORCH,
         )
     )
     assert [text.partition("+")[0] for text in found] == ["2.4.0", "12.1", "2.4.0", "0.19.0"]
@@ -68,7 +71,7 @@ for _ in range(100):
     losses.append(loss.item())
 print(json.dumps([losses[0], losses[10], losses[-1]]))
 """
-    first, early, last = printed(python(container, source))
+    first, early, last = printed(python(container, source, loaded=TORCH))
     assert first > early > last
     assert last < first / 100
 
@@ -82,7 +85,7 @@ theirs = a @ b
 ours = (torch.from_numpy(a) @ torch.from_numpy(b)).numpy()
 print(json.dumps([float(abs(ours - theirs).max()), float(abs(theirs).max())]))
 """
-    difference, largest = printed(python(container, source))
+    difference, largest = printed(python(container, source, loaded=TORCH))
     assert difference < 1e-10 < largest
 
 
@@ -97,7 +100,7 @@ tone = torch.sin(2 * math.pi * 1000 * torch.arange(16000) / 16000)
 heard = torchaudio.transforms.Spectrogram(n_fft=400)(tone).mean(dim=1).argmax()
 print(json.dumps([flipped[0, 0].tolist(), kept.tolist(), int(heard) * 16000 / 400]))
 """
-    assert printed(python(container, source)) == [[3, 2, 1, 0], [0, 2], 1000.0]
+    assert printed(python(container, source, loaded=TORCH)) == [[3, 2, 1, 0], [0, 2], 1000.0]
 
 
 def test_data_loaders_with_workers_give_every_item_once(container: Container) -> None:
@@ -112,7 +115,7 @@ def main():
 if __name__ == "__main__":
     main()
 """
-    assert printed(python(container, source)) is True
+    assert printed(python(container, source, loaded=TORCH)) is True
 
 
 def test_the_compiler_of_pytorch_works(container: Container) -> None:
@@ -124,7 +127,7 @@ def f(x):
 x = torch.randn(1000)
 print(json.dumps([float(torch.compile(f)(x)), float(f(x))]))
 """
-    compiled, plain = printed(python(container, source))
+    compiled, plain = printed(python(container, source, loaded=TORCH))
     assert compiled == pytest.approx(1000, rel=1e-5)
     assert plain == pytest.approx(1000, rel=1e-5)
 

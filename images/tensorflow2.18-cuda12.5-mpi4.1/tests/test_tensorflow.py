@@ -38,7 +38,8 @@ print(json.dumps(found))
 
 
 def told(container: Container, source: str) -> Any:
-    return printed(python(container, f"import json\nimport tensorflow as tf\n{source}", env=QUIET))
+    program = f"import json\nimport tensorflow as tf\n{source}"
+    return printed(python(container, program, env=QUIET, loaded=["tensorflow"]))
 
 
 def test_the_releases_are_those_of_the_name(container: Container) -> None:

@@ -385,13 +385,39 @@ class Apptainer:
 
         :param gpus: hand in all GPUs of the host, which has to have some.
         """
+        return self._exec(
+            str(sif),
+            argv,
+            file=_file(sif),
+            binds=binds,
+            env=env,
+            workdir=workdir,
+            gpus=gpus,
+            check=check,
+            timeout=timeout,
+        )
+
+    def _exec(
+        self,
+        target: str,
+        argv: Sequence[str],
+        *,
+        file: Bind,
+        binds: Sequence[Bind] = (),
+        env: Mapping[str, str] | None = None,
+        workdir: str = "",
+        gpus: bool = False,
+        check: bool = True,
+        timeout: float | None = None,
+    ) -> Result:
+        """Run ``argv`` inside ``target``: the SIF that is ``file``, or an instance of it."""
         nvidia = ["--nv"] if gpus else []
         # Apptainer would evaluate the values.
         literal = ["--no-eval"] if env else []
-        words = ["exec", *self._options(binds, workdir), *nvidia, *literal, str(sif), *argv]
+        words = ["exec", *self._options(binds, workdir), *nvidia, *literal, target, *argv]
         return self._run(
             words,
-            binds=[_file(sif), *map(_same, binds)],
+            binds=[file, *map(_same, binds)],
             env=self._inside(env or {}),
             gpus=gpus,
             check=check,
@@ -414,17 +440,14 @@ class Apptainer:
         :param binds: all that the calls hand in, or folders around it.
         :raises StepFailed: where the engine does not start it, with the engine's words.
         """
-        label = f"{LABEL_PURPOSE}={purpose}"
-        with self._kept(binds, label=label, network=False) as name:
-            box = Box(name=name, binds=tuple(binds))
-            user = (self._uid, self._gid)
-            yield Apptainer(self._runner, toolbox=self._toolbox, user=user, box=box)
+        with self._kept(binds, label=f"{LABEL_PURPOSE}={purpose}", network=False) as held:
+            yield held
 
     @contextmanager
     def _kept(
         self, binds: Sequence[Bind], *, label: str, network: bool = True, gpus: bool = False
-    ) -> Iterator[str]:
-        """Keep a container of the toolbox until the block or this process ends; yield its name."""
+    ) -> Iterator[Apptainer]:
+        """Keep a container of the toolbox until the block or this process ends; yield its use."""
         name = _new_name()
         extra = ["--detach", "--name", name, "--label", label]
         extra += [*([] if network else ["--network", "none"]), *(["--gpus", "all"] * gpus)]
@@ -445,7 +468,9 @@ class Apptainer:
                 result = self._runner.run(argv, check=False)
                 if not result.ok:
                     raise self._cause(result) or CommandFailed("no toolbox was started", result)
-                yield name
+                box = Box(name=name, binds=tuple(binds))
+                user = (self._uid, self._gid)
+                yield Apptainer(self._runner, toolbox=self._toolbox, user=user, box=box)
             finally:
                 remove(self._runner, name)
 
@@ -463,31 +488,14 @@ class Apptainer:
         if self.native:
             yield partial(self.exec, sif, gpus=gpus, check=False)
             return
-        with self._kept([_file(sif)], label=label, gpus=gpus) as name:
-            inside = ["docker", "exec", name, *self._become, APPTAINER]
+        file = _file(sif)
+        with self._kept([file], label=label, gpus=gpus) as held:
             words = ["instance", "start", *self._options((), ""), *(["--nv"] * gpus)]
-            joined = self._runner.run([*inside, *words, str(sif), INSTANCE], check=False)
+            joined = held._run([*words, str(sif), INSTANCE], binds=[file], check=False)
             # An image without a shell cannot become an instance.
-            target = (f"instance://{INSTANCE}",) if joined.ok else (*["--nv"] * gpus, str(sif))
-            yield partial(self._exec_opened, name, target)
-
-    def _exec_opened(
-        self,
-        name: str,
-        target: Sequence[str],
-        argv: Sequence[str],
-        *,
-        env: Mapping[str, str] | None = None,
-        workdir: str = "",
-    ) -> Result:
-        """Run ``argv`` in ``target``, inside the toolbox's container ``name``."""
-        variables = self._inside(env or {})
-        handed = [word for item in variables.items() for word in ("--env", "=".join(item))]
-        words = ["exec", *self._options((), workdir), *(["--no-eval"] if env else [])]
-        return self._runner.run(
-            ["docker", "exec", *handed, name, *self._become, APPTAINER, *words, *target, *argv],
-            check=False,
-        )
+            target = f"instance://{INSTANCE}" if joined.ok else str(sif)
+            nvidia = gpus and not joined.ok
+            yield partial(held._exec, target, file=file, gpus=nvidia, check=False)
 
     def shell(
         self,
@@ -834,6 +842,10 @@ class Apptainer:
         if result.returncode not in (1, NOT_STARTED):
             return None
         said = result.stderr
+        if self._box:
+            need_answer(result)
+            # It runs: the status is that of the command in it.
+            return None
         if "No such image" in said or "Unable to find image" in said:
             return MissingError(
                 f"no apptainer on this machine, and no image {self._toolbox};"
