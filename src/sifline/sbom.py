@@ -7,10 +7,12 @@ Format: https://cyclonedx.org/docs/1.6/json/; how packages are named: the types 
 from __future__ import annotations
 
 import json
+import string
 from collections.abc import Iterator, Mapping
 from datetime import datetime, timezone
 from importlib.metadata import version
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 from uuid import NAMESPACE_URL, uuid5
 
 from sifline.contents import Contents
@@ -52,7 +54,10 @@ def check(text: str) -> None:
     """
     from cyclonedx.schema import SchemaVersion
     from cyclonedx.validation.json import JsonStrictValidator
+    from jsonschema.validators import Draft7Validator
 
+    # Without a checker of that name, the validator would take everything.
+    Draft7Validator.FORMAT_CHECKER.checks("iri-reference")(is_iri_reference)
     try:
         error = JsonStrictValidator(SchemaVersion.V1_6).validate_str(text)
     except ValueError as broken:
@@ -62,6 +67,19 @@ def check(text: str) -> None:
             "the bill of materials is no valid CycloneDX 1.6; report this, with the image",
             details=str(error)[:2000],
         )
+
+
+def is_iri_reference(value: object) -> bool:
+    """Tell whether a text is one, by the URI that it stands for: RFC 3987, section 3.1.
+
+    What is no text has no such format to violate.
+    """
+    from rfc3986_validator import validate_rfc3986
+
+    if not isinstance(value, str):
+        return True
+    ascii_alone = quote(value, safe=string.printable)
+    return bool(validate_rfc3986(ascii_alone, rule="URI_reference"))
 
 
 def purl(package: Package, system: Distribution) -> PackageURL:

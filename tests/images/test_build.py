@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -166,6 +167,10 @@ def test_a_prepared_root_file_system_is_bit_identical_when_made_twice(tmp_path: 
         engine.make(prepare, tmp_path / name, log=tmp_path / "log")
 
     assert digest_of(tmp_path / "one.tar") == digest_of(tmp_path / "two.tar")
+    with tarfile.open(tmp_path / "one.tar") as archive:
+        names = archive.getnames()
+    # What made it quick stays outside.
+    assert [name for name in names if "/dpkg.cfg.d" in name] == ["./etc/dpkg/dpkg.cfg.d"]
 
 
 @pytest.mark.parametrize("small_disk", ["16m"], indirect=True)

@@ -51,7 +51,7 @@ ODD: tuple[Any, ...] = (
 @pytest.fixture(scope="module")
 def draft() -> Any:
     """The judge of schemas and values, that is loaded for the tests which need it."""
-    from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
+    from jsonschema import Draft202012Validator
 
     return Draft202012Validator
 

@@ -174,6 +174,7 @@ def damaged(text: str, old: str, new: str) -> str:
         ('"specVersion"', '"unknown"'),
         ("urn:uuid:", "urn:"),
         ('"id": "BSD-3-Clause"', '"id": "BSD-33"'),
+        ('"timestamp": "', '"timestamp": "about '),
     ],
 )
 def test_damaged_bill_is_refused(old: str, new: str) -> None:
@@ -181,6 +182,35 @@ def test_damaged_bill_is_refused(old: str, new: str) -> None:
     sbom.check(text)
     with pytest.raises(StepFailed, match=r"no valid CycloneDX 1\.6"):
         sbom.check(damaged(text, old, new))
+
+
+@pytest.mark.parametrize(
+    ("text", "right"),
+    [
+        ("https://example.org/a?b=c#d", True),
+        ("https://例え.テスト/é", True),
+        ("../a/b", True),
+        ("", True),
+        ("urn:uuid:0", True),
+        (7, True),
+        ("https://example.org/a b", False),
+        ("https://example.org/<a>", False),
+        ("https://example.org/%zz", False),
+        ("https://[::1", False),
+        ("a\nb", False),
+    ],
+)
+def test_references_to_what_is_elsewhere_are_told_from_others(text: object, right: bool) -> None:
+    assert sbom.is_iri_reference(text) is right
+
+
+def test_a_reference_that_is_none_is_refused() -> None:
+    bill = json.loads(sbom.document(SIF))
+    bill["externalReferences"] = [{"type": "website", "url": "https://example.org/é"}]
+    sbom.check(json.dumps(bill))
+    bill["externalReferences"][0]["url"] = "https://example.org/a b"
+    with pytest.raises(StepFailed, match=r"no valid CycloneDX 1\.6"):
+        sbom.check(json.dumps(bill))
 
 
 def test_truncated_bill_is_refused() -> None:
