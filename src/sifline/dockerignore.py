@@ -9,7 +9,9 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from sifline.errors import UsageError
@@ -22,6 +24,9 @@ _WELL_FORMED = re.compile(
 _WILD = re.compile(r"[*?\[\]\\]")
 # What makes the engine look into every folder.
 _ANYWHERE = re.compile(r"[*?\[\]\\^]")
+# Go's repetitions; another { is a letter to it.
+_REPETITION = re.compile(r"\{(0|[1-9][0-9]*)(?:,(0|[1-9][0-9]*)?)?\}")
+_MOST_REPEATED = 1000
 # Go's letters after a backslash that mean the same to Python; all others it refuses.
 _ESCAPES = {letter: f"\\{letter}" for letter in "afnrtvdDsSwWbBA"} | {"z": r"\Z"}
 
@@ -47,7 +52,11 @@ class _Folder:
 
 
 class IgnoreRules:
-    """The rules of one context; call it with a file's relative POSIX name."""
+    """The rules of one context; call it with a file's relative POSIX name.
+
+    :raises UsageError: naming the line of a rule that the engine refuses; some are only noticed
+        when a name comes to them.
+    """
 
     def __init__(self, text: str, path: Path = Path(FILES[1])) -> None:
         self._patterns = tuple(_patterns(text, path))
@@ -128,20 +137,36 @@ def _patterns(text: str, path: Path) -> Iterator[_Pattern]:
         rule = line.strip()
         if line.startswith("#") or not rule:
             continue
-        try:
-            yield _pattern(rule)
-        except ValueError as error:
-            raise UsageError(f"{path}: line {number}: {rule!r} {error}; correct it") from None
+        with _saying(f"{path}: line {number}: {rule!r}"):
+            yield _pattern(rule, f"{path}: line {number}: {rule!r}")
 
 
-def _pattern(rule: str) -> _Pattern:
+@contextmanager
+def _saying(where: str) -> Iterator[None]:
+    try:
+        yield
+    except ValueError as error:
+        raise UsageError(f"{where} {error}; correct it") from None
+
+
+def _pattern(rule: str, where: str) -> _Pattern:
     brings_back = rule.startswith("!")
     text = _cleaned(rule.removeprefix("!").strip())
     if not text or (brings_back and text == "/"):
         raise ValueError("brings back nothing")
     if not _WELL_FORMED.fullmatch(text):
         raise ValueError("has a [ without its ] or ends in a backslash")
-    return _Pattern(text=text, matches=_matcher(text), brings_back=brings_back)
+
+    @cache
+    def matcher() -> Callable[[str], bool]:
+        # As late as the engine, which takes a rule that it cannot use where it does not need it.
+        with _saying(where):
+            return _matcher(text)
+
+    def matches(name: str) -> bool:
+        return matcher()(name)
+
+    return _Pattern(text=text, matches=matches, brings_back=brings_back)
 
 
 def _cleaned(text: str) -> str:
@@ -164,11 +189,15 @@ def _matcher(text: str) -> Callable[[str], bool]:
         expression = re.compile(_nested(_expression(text)), re.ASCII)
     except re.error as error:
         raise ValueError(f"cannot be matched: {error}") from None
-    return lambda name: expression.fullmatch(name) is not None
+    return lambda name: expression.search(name) is not None
 
 
 def _expression(text: str) -> str:
-    """A pattern as a regular expression; wildcards are wildcards even in ``[…]``."""
+    """A pattern as a regular expression; wildcards are wildcards even in ``[…]``.
+
+    The engine means to escape ``|``, ``{`` and ``}`` and does not: beside a wildcard they are
+    operators, and each side of a ``|`` has the start or the end of the name to itself.
+    """
 
     def piece(match: re.Match[str]) -> str:
         found = match.group()
@@ -176,10 +205,26 @@ def _expression(text: str) -> str:
             return "(?:.*/)?" if match.end() < len(text) else ".*"
         if found.startswith("\\"):
             return _escaped(found[1])
-        return {"*": "[^/]*", "?": "[^/]"}.get(found) or re.escape(found)
+        if len(found) > 1:
+            return _repeated(match)
+        return {"*": "[^/]*", "?": "[^/]", "|": "|"}.get(found) or re.escape(found)
 
+    first = _REPETITION.match(text)
+    start = "^"
+    if first:
+        # Of the start itself, which may then be wherever it is.
+        start, text = ("^" if _repeated(first) and int(first[1]) else ""), text[first.end() :]
     # Not escaped by the engine either: [, ] and ^, which outside of […] matches nothing.
-    return re.sub(r"\*\*/?|\\.|[^\[\]^\-]", piece, text, flags=re.DOTALL)
+    pieces = re.sub(rf"\*\*/?|\\.|{_REPETITION.pattern}|[^\[\]^\-]", piece, text, flags=re.DOTALL)
+    return rf"{start}{pieces}\Z"
+
+
+def _repeated(match: re.Match[str]) -> str:
+    """What says how often something is repeated, if the engine takes it."""
+    least, most = int(match[1]), int(match[2] or match[1])
+    if max(least, most) > _MOST_REPEATED or most < least:
+        raise ValueError(f"repeats {match.group()}, which the engine refuses")
+    return match.group()
 
 
 def _escaped(char: str) -> str:

@@ -5,29 +5,19 @@ from __future__ import annotations
 import json
 import os
 import re
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from sifline.model import Workspace
+from tests.support.command import ROOT, invoke
 from tests.support.engine import docker
 
-ROOT = Path(__file__).parents[2]
 NAME = "hello-mpi"
 
 
 def compat(*words: str) -> tuple[dict[str, Any], str]:
-    done = subprocess.run(
-        [sys.executable, "-m", "invoke", *words],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
+    done = invoke(*words)
     assert done.returncode == 0, done.stderr
     (found,) = json.loads(done.stdout)
     return found, done.stderr

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import random
+import string
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -13,8 +16,12 @@ from tests.support.engine import docker
 
 pytestmark = pytest.mark.spread
 
+# More of them now and then find more: SIFLINE_SEEDS=1000 pytest tests/images/test_dockerignore.py
+SEEDS = int(os.environ.get("SIFLINE_SEEDS", "16"))
+
 FILES = """
 a.o  b.txt  keep  a b  [x]  a^b  b]c  x-y  #c  !e  é.txt  ab/x
+a|b  a{2}  aa  {x}  a{,2}  (a)  a+b  a$  ~a  a&b  a@b=c  'q'  "q"  `q`  a,b;c:d%e  <a>
 a/a.o  a/bb  a/b/c  a/b/keep  foo/bar.o  foo/bar/baz/qux
 sub/a.o  sub/.hidden  sub/deep/a  sub/deep/b.txt  sub/deep/er/keep
 """
@@ -81,24 +88,64 @@ def entries(folder: Path) -> tuple[set[str], set[str]]:
         "!",
         "!/",
         "[z-a]",
+        "*\n!*.py|*.txt",
+        "*|b.txt",
+        "a.o|*",
+        "a|b",
+        "a{2}",
+        "a{2}*",
+        "a{,2}*\n*{x}",
+        "?{2}",
+        "{2}*o",
+        "{0}*o",
+        "*{1001}",
+        "a{3,2}*",
+        "*{2}",
+        "a|{2}*",
+        "*}\n*{",
+        "(a*\n*$\n*+b",
     ],
 )
 def test_the_engine_gets_what_the_rules_leave(tree: Path, tmp_path: Path, rules: str) -> None:
     (tree / ".dockerignore").write_text(rules)
     output = ["--output", f"type=local,dest={tmp_path}"]
     done = docker("buildx", "build", *output, str(tree), check=False)
+    files, folders = entries(tree)
     try:
         ignored = IgnoreRules.read(tree)
+        left = {name for name in files if not ignored(name)}
     except UsageError:
         assert done.returncode != 0
         return
     assert done.returncode == 0, done.stderr
-    files, folders = entries(tree)
-    left = {name for name in files if not ignored(name)}
     # A folder comes with what is in it, even where a rule leaves it out itself.
     around = {str(parent) for name in left for parent in Path(name).parents} - {"."}
 
     assert entries(tmp_path) == (left, {name for name in folders if not ignored(name)} | around)
+
+
+# What takes the place of letters in names; twice what has a meaning in rules or in expressions.
+WORDS = [*"*?*?[]^-!\\/|{}", "**", "**/", "{2}", "{0,}", "[a-z]", *string.punctuation, "é"]
+
+
+def some_rule(chosen: random.Random, names: Sequence[str]) -> str:
+    """The name of a file of which some letters became something else."""
+    rule = list(chosen.choice(names))
+    for _ in range(chosen.randint(1, 3)):
+        place = chosen.randrange(len(rule))
+        rule[place : place + chosen.randint(0, 2)] = chosen.choice(WORDS)
+    return chosen.choice(["", "", "!"]) + "".join(rule)
+
+
+@pytest.mark.parametrize("seed", range(SEEDS))
+def test_the_engine_gets_what_rules_of_any_characters_leave(
+    tree: Path, tmp_path: Path, seed: int
+) -> None:
+    chosen = random.Random(seed)  # noqa: S311 - the same rules in each run
+    names = [name for line in FILES.splitlines() for name in line.split("  ") if name]
+    lines = [some_rule(chosen, names) for _ in range(4)]
+    rules = "\n".join([*(["*"] if seed % 2 else []), *lines])
+    test_the_engine_gets_what_the_rules_leave(tree, tmp_path, rules)
 
 
 @pytest.mark.parametrize("own", ["b.txt\n", ""])

@@ -11,6 +11,7 @@ from uuid import uuid4
 
 import pytest
 
+from tests.support import warm
 from tests.support.engine import LIMIT, Project, litter
 
 BASE = "docker.io/sifline/debian-trixie"
@@ -115,14 +116,8 @@ MOMENTS = {
 
 def kill(project: Project, moment: str) -> None:
     """Build all in a run that is killed at that moment; the engine may go on for a while."""
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, moment, "build", "--all"],
-        cwd=project.root,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=LIMIT,
-    )
+    words = ["-c", PROGRAM, moment, "build", "--all"]
+    done = warm.run(words, cwd=project.root, timeout=LIMIT)
     assert done.returncode == -signal.SIGKILL, f"it came to no {moment}:\n{done.stderr}"
 
 

@@ -21,6 +21,7 @@ import pytest
 from sifline import gpus
 from sifline.adapters.apptainer import Apptainer
 from sifline.runner import ProcessRunner
+from tests.support import warm
 from tests.support.engine import LIMIT, Project, docker
 from tests.support.waiting import PATIENCE
 
@@ -83,14 +84,11 @@ class Opened:
     ) -> subprocess.CompletedProcess[str]:
         """Call ``invoke shell`` in the folder of the host."""
         argv = ["--search-root", str(self.project.root), f"shell.{self.name}", *flags]
-        done = subprocess.run(
-            [sys.executable, "-m", "invoke", *argv, *(["--sif"] * sif), "--", *command],
+        done = warm.run(
+            ["-m", "invoke", *argv, *(["--sif"] * sif), "--", *command],
             cwd=self.host,
             env={**os.environ, **(env or {})},
             input=input,
-            capture_output=True,
-            text=True,
-            check=False,
             timeout=LIMIT,
         )
         assert "Traceback" not in done.stderr, done.stderr

@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from pathlib import Path
+
+from . import warm
 
 ROOT = Path(__file__).parents[2]
 
 
 def invoke(*words: str, seconds: float = 600) -> subprocess.CompletedProcess[str]:
     """Run a command line as a person types it; it never ends in a traceback."""
-    done = subprocess.run(
-        [sys.executable, "-m", "invoke", *words],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=seconds,
-    )
+    done = warm.run(["-m", "invoke", *words], cwd=ROOT, timeout=seconds)
     assert "Traceback" not in done.stderr, done.stderr
     return done

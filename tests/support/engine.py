@@ -16,6 +16,9 @@ from uuid import uuid4
 
 import pytest
 
+from sifline.adapters.docker import Docker
+
+from . import warm
 from .waiting import until
 
 # How long a run may take on a busy machine, in seconds.
@@ -73,7 +76,14 @@ class Project:
             return copy.read_text()
 
     def files(self, name: str, folder: str) -> dict[str, str]:
-        """Return the content of each file in a folder of a built image, by its name."""
+        """Return the content of each file in a folder of a built image, by its name.
+
+        Each file was made once: no layer hides what one below it holds.
+        """
+        said = docker("image", "inspect", f"sifline/{name}").stdout
+        if layers := Docker.layers(json.loads(said)[0]):
+            folders = [layer / folder for layer in layers if (layer / folder).is_dir()]
+            return {path.name: path.read_text() for one in folders for path in one.iterdir()}
         with self._copied(name, folder) as copy:
             return {path.name: path.read_text() for path in copy.iterdir()}
 
@@ -96,14 +106,7 @@ class Project:
 
     def invoke(self, *words: str) -> subprocess.CompletedProcess[str]:
         """Run invoke to its end."""
-        done = subprocess.run(
-            [sys.executable, "-m", "invoke", *words],
-            cwd=self.root,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=LIMIT,
-        )
+        done = warm.run(["-m", "invoke", *words], cwd=self.root, timeout=LIMIT)
         assert "Traceback" not in done.stderr, done.stderr
         return done
 
@@ -181,12 +184,10 @@ def litter(project: Project) -> list[str]:
     """Temporary files below build/, and untagged images of these names."""
     files = [str(path) for path in (project.root / "build").rglob("*.tmp")]
     listed = docker("image", "ls", "--filter", "dangling=true", "--quiet", "--no-trunc").stdout
-    found = []
-    for image in set(listed.split()):
-        label = '{{index .Config.Labels "sifline.image"}}'
-        said = docker("image", "inspect", "--format", label, image, check=False).stdout.strip()
-        found += [image] if said.startswith(project.prefix) else []
-    return files + found
+    show = ("--format", '{{index .Config.Labels "sifline.image"}} {{.Id}}')
+    # Others may remove theirs meanwhile.
+    said = docker("image", "inspect", *show, *set(listed.split()), check=False).stdout
+    return files + [line for line in said.splitlines() if line.startswith(project.prefix)]
 
 
 def make(folder: Path, tag: str, dockerfile: str) -> str:
