@@ -6,9 +6,11 @@ knows its place in the text, so that it can be replaced there and all else stays
 
 from __future__ import annotations
 
+import json
 import re
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +22,7 @@ _KNOWN = frozenset(
     | {"MAINTAINER", "ONBUILD", "RUN", "SHELL", "STOPSIGNAL", "USER", "VOLUME", "WORKDIR"}
 )
 _DIRECTIVE = re.compile(r"#\s*([A-Za-z][A-Za-z0-9]*)\s*=\s*(.+?)\s*")
+_OTHER_DIRECTIVE = re.compile(r"//\s*([A-Za-z][A-Za-z0-9]*)\s*=\s*(.+?)\s*")
 _VERB = re.compile(r"\s*(\S+)\s*")
 _BLANK = re.compile(r"\s*")
 _PLAIN = re.compile(r"[^\s'\"\\]+(?!\S)")
@@ -152,22 +155,55 @@ class Parser:
         )
 
     def _directives(self) -> None:
-        """Find what the directives say; they end at the first line that is none."""
+        """Find what the directives say."""
         seen: set[str] = set()
-        for number, _, line in self._physical():
-            match = _DIRECTIVE.fullmatch(line.lstrip())
-            name = match[1].lower() if match else ""
-            if not match or name not in {"syntax", "escape", "check"}:
-                return
+        for number, name, value in self._leading(_DIRECTIVE):
             if name in seen:
                 raise refusal(self.path, number, f"a second {name} directive; remove one")
             seen.add(name)
             if name == "syntax":
-                self.frontend = match[2]
-            if name == "escape":
-                if match[2] not in {"\\", "`"}:
-                    raise refusal(self.path, number, f"escape is \\ or `, not {match[2]}")
-                self.escape = match[2]
+                self.frontend = value
+            # Behind a first line #!… newer engines look for syntax alone.
+            if name == "escape" and not self._behind:
+                if value not in {"\\", "`"}:
+                    raise refusal(self.path, number, f"escape is \\ or `, not {value}")
+                self.escape = value
+        if not self.frontend:
+            self._need_dockerfile()
+
+    def _need_dockerfile(self) -> None:
+        """Refuse another language, whose frontend stands in ``// syntax=`` or in JSON."""
+        found = [
+            (number, value)
+            for number, name, value in self._leading(_OTHER_DIRECTIVE)
+            if name == "syntax"
+        ]
+        with suppress(ValueError):
+            lines = [line for number, _, line in self._physical() if number > self._behind]
+            value, _ = json.JSONDecoder().raw_decode("\n".join(lines).lstrip())
+            if isinstance(value, dict) and isinstance(value.get("syntax"), str):
+                found.append((self._behind + 1, value["syntax"]))
+        for number, frontend in found:
+            raise refusal(
+                self.path,
+                number,
+                f"the language of the frontend {frontend} is not Dockerfile's, which alone is read"
+                " here; build this one with docker buildx build",
+            )
+
+    def _leading(self, form: re.Pattern[str]) -> Iterator[tuple[int, str, str]]:
+        """Yield line, name and value of the directives; the first line that is none ends them."""
+        for number, _, line in self._physical():
+            match = form.fullmatch(line.lstrip())
+            if number > self._behind:
+                if not match or match[1].lower() not in {"syntax", "escape", "check"}:
+                    return
+                yield number, match[1].lower(), match[2]
+
+    @property
+    def _behind(self) -> int:
+        """How many lines stand before the directives: one that names an interpreter, or none."""
+        return int(self.text.removeprefix("\ufeff").startswith("#!"))
 
     def _physical(self) -> Iterator[tuple[int, int, str]]:
         """Yield number, place in the file and content of each line."""

@@ -113,10 +113,28 @@ def test_copies_and_mounts(tmp_path: Path, text: str, expected: list[str]) -> No
 
 
 @pytest.mark.parametrize(
+    ("text", "frontend"),
+    [
+        ("# syntax=x\nFROM a", "x"),
+        ("#!/usr/bin/env docker\n# syntax=x\nFROM a", "x"),
+        ("\ufeff#!x\n# check=skip=all\n#SYNTAX = x\nFROM a", "x"),
+        ("#!x\n\n# syntax=x\nFROM a", ""),
+        ("\n#!x\n# syntax=x\nFROM a", ""),
+        ("FROM a\n# syntax=x", ""),
+    ],
+)
+def test_the_frontend_is_the_one_that_an_engine_would_fetch(
+    tmp_path: Path, text: str, frontend: str
+) -> None:
+    assert dockerfile(tmp_path, text).frontend == frontend
+
+
+@pytest.mark.parametrize(
     ("text", "expected"),
     [
         ("# syntax=x\n# escape=`\nFROM `\n  a", ["a"]),
         ("# no directive\n# escape=`\nFROM \\\n  a", ["a"]),
+        ("#!/usr/bin/env x\n# escape=`\n# syntax=x\nFROM \\\n  a", ["a"]),
         ("#ESCAPE = `\n#check=skip=all\n\nFROM a`\nb", ["ab"]),
         ("ARG \\\n  # of A\n  A=1 \\\n  # of B\n  B=2\nFROM a:$A.$B", ["a:1.2"]),
         ("FROM \\\n# a comment inside\n\n  # and one\n a", ["a"]),
@@ -263,6 +281,13 @@ def test_secrets_and_whether_they_are_required(
         ("FROM a AS 1b", "line 1: '1b' is no name for a stage"),
         ("# escape=x\nFROM a", "line 1: escape is"),
         ("# syntax=a\n# syntax=b\nFROM a", "line 2: a second syntax directive"),
+        ("// syntax=a/b\nx", "line 1: the language of the frontend a/b is not Dockerfile's"),
+        ("#!x\n//check=skip=all\n//Syntax = a\nx", "line 3: the language of the frontend a is"),
+        ('{"syntax": "a/b"}\nx', "line 1: the language of the frontend a/b is not"),
+        ('#!/usr/bin/env x\n{\n"syntax": "a/b", "c": 1}', "line 2: the language of the frontend"),
+        ('{"syntax": 1}', "line 1: '{\"SYNTAX\":' is no Dockerfile instruction"),
+        ("[1]", "line 1: '[1]' is no Dockerfile instruction"),
+        ("FROM a\n// syntax=a", "line 2: '//' is no Dockerfile instruction"),
         ("ARG V\nFROM $V", "line 2: $V expands to nothing; give its ARG a default"),
         ("FROM --platform=$V a", "line 1: $V expands to nothing"),
         ("FROM a:${V}", "line 1: 'a:' is no image name; look at the ARGs in it"),
