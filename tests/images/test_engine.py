@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from subprocess import CalledProcessError
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -296,6 +299,56 @@ def test_a_secret_reaches_its_step_and_stays_nowhere(project: Project) -> None:
     log = project.root / "build" / "logs" / f"{name}.build.log"
     assert "***" in log.read_text()
     assert len(project.read(name, "digest").split()[0]) == 64
+
+
+def git(folder: Path, *words: str) -> str:
+    who = ("-c", "user.name=t", "-c", "user.email=t@example.org")
+    done = subprocess.run(
+        ["git", "-C", str(folder), *who, *words], capture_output=True, text=True, check=True
+    )
+    return done.stdout.strip()
+
+
+def test_images_get_the_commit_as_a_label(project: Project) -> None:
+    git(project.root, "init")
+    first = project.image("a", SMALL, file=uuid4().hex)
+    no_commit = project.invoke(f"build.{first}")
+    git(project.root, "add", "images")
+    git(project.root, "commit", "--message", "x")
+    second = project.image("b", SMALL, file=uuid4().hex)
+    dirty = project.invoke(f"build.{second}")
+
+    assert [label(project, name) for name in (first, second)] == [
+        "",
+        git(project.root, "rev-parse", "HEAD"),
+    ]
+    assert "label" not in no_commit.stderr + dirty.stderr
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="giving a folder to another user needs root")
+def test_a_checkout_that_git_refuses_is_said_with_what_to_do(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM"):
+        monkeypatch.setenv(name, os.devnull)
+    git(project.root, "init")
+    git(project.root, "commit", "--message", "x", "--allow-empty")
+    image = project.image("a", SMALL, file=uuid4().hex)
+    shutil.chown(project.root, 12345)
+
+    done = project.invoke(f"build.{image}")
+
+    assert done.returncode == 0, done.stderr
+    assert label(project, image) == ""
+    advice = f"run git config --global --add safe.directory {project.root}"
+    told = "images get no commit as a label: git says fatal: detected dubious ownership in"
+    assert sum(told in line and advice in line for line in done.stderr.splitlines()) == 1
+
+
+def label(project: Project, name: str) -> str:
+    """The commit that an image was built from, as it says."""
+    found: Any = project.inspect(name)
+    return str(found["Config"]["Labels"].get("sifline.commit", ""))
 
 
 def test_a_proxy_reaches_the_steps_and_is_no_change(project: Project) -> None:

@@ -96,6 +96,10 @@ def _failure(
     return schedule.failure({**unread, **outcomes})
 
 
+# What git says where there is no commit to name.
+_WITHOUT_COMMIT = ("not a git repository", "bad revision 'HEAD'", "Not a valid object name HEAD")
+
+
 class ImagePipeline(ImagePlans):
     """The stages that make images and SIFs of one checkout."""
 
@@ -434,6 +438,14 @@ class ImagePipeline(ImagePlans):
             return ""
         describe = ("describe", "--always", "--abbrev=40", "--dirty", "--exclude=*")
         result = self._context.runner.run(
-            ["git", "-C", str(self._workspace.root), *describe], check=False
+            ["git", "-C", str(self._workspace.root), *describe], check=False, env={"LC_ALL": "C"}
         )
-        return result.stdout.strip() if result.ok else ""
+        if result.ok:
+            return result.stdout.strip()
+        said = result.stderr.strip().splitlines()
+        # A folder outside of git, and one without commits, have none.
+        if said and not any(words in said[0] for words in _WITHOUT_COMMIT):
+            hint = next((line.strip() for line in said if "safe.directory" in line), "")
+            advice = f"; run {hint}" if hint.startswith("git ") else ""
+            self._show.line(f"images get no commit as a label: git says {said[0]}{advice}")
+        return ""
