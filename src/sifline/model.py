@@ -223,7 +223,7 @@ class Step:
     """One entry of a plan: what would be done with an image, and why.
 
     ``pull`` names the foreign images that have moved in their registry. ``retag`` means that the
-    image is there and has only lost its common tag.
+    image is there and has only lost its common tag. ``anew`` means without the builder's cache.
     ``recipe`` is what a build would be made of, as far as is known before its parents are
     built; without a ``fingerprint`` that is not all. ``held`` is the image that is kept, or that
     would be replaced.
@@ -236,6 +236,7 @@ class Step:
     needs: tuple[str, ...] = ()
     pull: tuple[str, ...] = ()
     retag: bool = False
+    anew: bool = False
     recipe: Mapping[str, Any] | None = None
     fingerprint: str = ""
     held: BuiltImage | None = None

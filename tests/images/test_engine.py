@@ -204,6 +204,36 @@ def test_an_altered_or_removed_sif_is_noticed_and_a_touched_one_is_not(
     assert planned() == [(name, "convert")]
 
 
+def test_force_redoes_what_is_asked_for_and_no_more(project: Project) -> None:
+    # A build without cache makes another file.
+    name = project.image(
+        "a", f"FROM {BASE}\nRUN cat /proc/sys/kernel/random/uuid > /made # {uuid4()}\n"
+    )
+    sif = project.root / "build" / "sif" / f"{name}.sif"
+    assert project.invoke(f"make.{name}").returncode == 0
+
+    def state() -> tuple[str, int]:
+        return project.read(name, "made"), sif.stat().st_ino
+
+    def forced(verb: str) -> list[str]:
+        plan = project.invoke("--dry", f"{verb}.{name}", "--force").stdout
+        done = project.invoke(f"{verb}.{name}", "--force", "--jobs", "1")
+        assert done.returncode == 0, done.stderr
+        assert actions(plan) == steps(done.stderr)
+        return [action for _, action in actions(plan)]
+
+    first = state()
+    assert forced("convert") == ["convert"]
+    second = state()
+    assert (second[0], second[1] != first[1]) == (first[0], True)
+    assert forced("build") == ["build"]
+    third = state()
+    assert (third[0] != second[0], third[1]) == (True, second[1])
+    assert forced("make") == ["build", "test", "convert", "test the SIF"]
+    assert not {*state()} & {*third}
+    assert actions(project.invoke("--dry", f"make.{name}").stdout) == []
+
+
 @sharing
 def test_a_changed_conversion_option_is_a_reason_to_convert_alone(
     converted: tuple[Project, str],

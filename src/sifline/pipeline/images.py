@@ -106,7 +106,7 @@ class ImagePipeline(ImagePlans):
     def run(self, verbs: Sequence[Verb], names: Sequence[str], *, only_new: bool = True) -> Done:
         """Do what the plan says."""
         names, broken = self._apart(names)
-        return self._carry_out(self.plan(verbs, names, only_new=only_new), names, broken)
+        return self._carry_out(self.plan(verbs, names, only_new=only_new), broken)
 
     def dry(self, verbs: Sequence[Verb], names: Sequence[str], *, only_new: bool = True) -> Done:
         """Return the plan that ``run`` would follow, and what would fail at once."""
@@ -136,9 +136,7 @@ class ImagePipeline(ImagePlans):
         done: tuple[Sif, ...] = self.run(CONVERT, names).check().of(Verb.CONVERT, names)
         return done
 
-    def _carry_out(
-        self, steps: tuple[Step, ...], names: Sequence[str], broken: Mapping[str, UsageError]
-    ) -> Done:
+    def _carry_out(self, steps: tuple[Step, ...], broken: Mapping[str, UsageError]) -> Done:
         """Do the steps that are needed, side by side where they do not need each other."""
         records.sweep(self._workspace.build / "records")
         results = {step.key: self._kept(step) for step in steps if not step.needed}
@@ -155,7 +153,7 @@ class ImagePipeline(ImagePlans):
             schedule.Job(
                 key=step.key,
                 needs=tuple(key for key in step.needs if key in pending),
-                action=partial(self._do, step, results, names, share),
+                action=partial(self._do, step, results, share),
                 **self._claims(step, share),
             )
             for step in needed
@@ -178,7 +176,6 @@ class ImagePipeline(ImagePlans):
         self,
         step: Step,
         kept: Mapping[str, Any],
-        names: Sequence[str],
         share: int,
         results: Mapping[str, Any],
     ) -> Any:
@@ -194,7 +191,6 @@ class ImagePipeline(ImagePlans):
                     {item: got[f"{Verb.BUILD.value} {item}"] for item in step.image.parents},
                     self._context,
                     self._around(step.image),
-                    anew=force and name in names,
                 )
             before = got[step.needs[0]]
             if step.verb is Verb.CONVERT:

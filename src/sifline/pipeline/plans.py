@@ -165,7 +165,8 @@ class ImagePlans:
         only_new: bool,
     ) -> tuple[Step, ...]:
         """Plan from one look at the engine; ``built`` are ``names`` and what works on them."""
-        forced = names if self._options.force else ()
+        # Who says convert --force means the SIF.
+        forced = names if self._options.force and tuple(verbs) in (BUILD, MAKE) else ()
         held = self._held(built, listed)
         steps = list(plan.builds(self.images, built, held, self._digest, forced=forced))
         builds = {step.image.name: step for step in steps}

@@ -122,14 +122,11 @@ def build(
     parents: Mapping[str, BuiltImage],
     context: Context,
     around: Surroundings,
-    *,
-    anew: bool = False,
 ) -> BuiltImage:
     """Build ``step.image``, preparing its root file system first where it asks for one.
 
     Of two runs that want the same image one builds it, and the other takes what it finds.
 
-    :param anew: without the engine's cache, even where another run has just built it.
     :raises StepFailed: naming the step of the Dockerfile, with the end of its log.
     """
     if step.retag:
@@ -141,12 +138,13 @@ def build(
         bases = work.bases()
         made_of = work.recipe(bases)
         mark = fingerprint(made_of)
-        if not anew:
+        # Anew means so even where another run has just built it.
+        if not step.anew:
             (existing,) = versions([image], docker.all()).values()
             for item in existing:
                 if item.fingerprint == mark:
                     return settle(replace(step, held=item), context)
-        return work.run(made_of, mark, anew=anew)
+        return work.run(made_of, mark, anew=step.anew)
 
 
 class _Build:

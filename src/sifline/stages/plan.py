@@ -64,7 +64,7 @@ def builds(
     """Return one build step per image that ``wanted`` needs, in order.
 
     :param context_of: gives the digest of an image's build context.
-    :param forced: images to build even where nothing changed.
+    :param forced: images to build anew even where nothing changed.
     """
     anew, steps = frozenset(forced), dict[str, Step]()
     for name in order(images, wanted):
@@ -104,6 +104,7 @@ def _step(
         needs=tuple(before[name].key for name in image.parents),
         pull=tuple(moved),
         retag=retag,
+        anew=forced,
         recipe=made_of,
         fingerprint=mark,
         held=same or at_hand,

@@ -23,7 +23,7 @@ HELP = {
     "docker": "remove the Docker images",
     "env": "a variable, as NAME=value, or NAME for the value that you have; may be repeated",
     "file": "the cluster file to bring up",
-    "force": "even where nothing changed",
+    "force": "redo it even where nothing changed: the build, the SIF; with make all four steps",
     "format": "text, dot, mermaid or svg; default: by the ending of --output",
     "gpus": "GPUs to hand in: all, a number, device=0,2 or none; default: as image.toml says",
     "jobs": "how many steps run at once; default: one per core",
