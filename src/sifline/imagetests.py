@@ -75,6 +75,28 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--sifline-image-size", metavar="BYTES", type=int, default=0, help="in Docker")
 
 
+class _Whole:
+    """Sees to it that a run which ends before its last test is none that passed."""
+
+    def __init__(self) -> None:
+        self._cut = False
+
+    def pytest_keyboard_interrupt(self) -> None:
+        """Take note: of an interruption, and of pytest.exit with whatever status."""
+        self._cut = True
+
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        """Give such a run a status of its own."""
+        if self._cut:
+            session.exitstatus = pytest.ExitCode.INTERRUPTED
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Watch the run, if it is one of image tests."""
+    if config.getoption("--sifline-runtime"):
+        config.pluginmanager.register(_Whole())
+
+
 def run_file(
     container: Container,
     source: str,

@@ -130,3 +130,38 @@ def test_what_an_image_promises_is_handed_over() -> None:
         *("--sifline-smoke", '[["ls", "a b"]]'),
         *("--sifline-budget", "5", "--sifline-image-size", "7"),
     ]
+
+
+# Tests that need no image, run by pytest itself.
+ENDS = {
+    "pytest.exit": "import pytest\ndef test_a(): pytest.exit('enough', returncode=0)\n",
+    "pytest.exit, 1": "import pytest\ndef test_a(): pytest.exit('enough', returncode=1)\n",
+    "while it is read": "import pytest\npytest.exit('enough', returncode=0)\n",
+    "interrupted": "def test_a(): raise KeyboardInterrupt\n",
+    "the process": "import os\ndef test_a(): os._exit(0)\n",
+}
+GOOD = "def test_good(): pass\n"
+
+
+@pytest.mark.parametrize("source", ENDS.values(), ids=ENDS)
+@pytest.mark.parametrize("place", ["test_before.py", "test_later.py"])
+def test_a_run_that_ends_before_its_last_test_has_not_passed(
+    tmp_path: Path, source: str, place: str
+) -> None:
+    folder = tmp_path / "x" / "tests"
+    folder.mkdir(parents=True)
+    (folder / "test_good.py").write_text(GOOD)
+    (folder / place).write_text(source)
+    with pytest.raises(StepFailed, match="testing x: "):
+        imagetest.imagetest(SUBJECT, [folder], context_of(tmp_path), runtime="apptainer")
+
+
+def test_what_the_caller_wants_of_his_own_pytest_is_not_for_the_tests_of_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "x" / "tests"
+    folder.mkdir(parents=True)
+    (folder / "test_good.py").write_text(GOOD)
+    monkeypatch.setenv("PYTEST_ADDOPTS", "--collect-only")
+    report = imagetest.imagetest(SUBJECT, [folder], context_of(tmp_path), runtime="apptainer")
+    assert report.passed == 1

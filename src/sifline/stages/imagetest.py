@@ -97,7 +97,12 @@ def imagetest(
         cwd=space.root,
         # Its reaper is an image from a hub; the containers end by themselves.
         # Byte code in their folders would count as another version of the tests.
-        env={"TESTCONTAINERS_RYUK_DISABLED": "true", "PYTHONDONTWRITEBYTECODE": "1"},
+        # What the caller wants of his own pytest, such as --collect-only, is not for these.
+        env={
+            "TESTCONTAINERS_RYUK_DISABLED": "true",
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "PYTEST_ADDOPTS": "",
+        },
         log=log,
         on_line=lambda line: _tell(line, context.progress),
     )
