@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 import struct
 from collections.abc import Sequence
 from contextlib import suppress
@@ -40,6 +41,8 @@ _ARCHITECTURES = {"01": "386", "02": "amd64", "03": "arm", "04": "arm64", "06": 
     "11": "s390x",
     "12": "riscv64",
 }
+# The last second of the year 9999: no calendar here knows a later one.
+LATEST = 253_402_300_799
 # Where Apptainer puts things, and how it fills in the rest.
 _TABLE, _DATA, _DESCRIPTORS, _PAGE = 4096, 32176, 48, 4096
 _LAUNCH, _VERSION, _GROUP, _SYSTEM = b"#!/usr/bin/env run-singularity\n", b"01", 0xF0000001, 2
@@ -72,7 +75,10 @@ class SifObject:
 
 @dataclass(frozen=True, kw_only=True)
 class SifFile:
-    """A whole SIF. ``created`` is in seconds since 1970, ``size`` in bytes."""
+    """A whole SIF.
+
+    ``size`` in bytes, ``created`` in seconds since 1970: 0 where no calendar has such a time.
+    """
 
     path: Path
     version: str
@@ -89,7 +95,10 @@ def read(path: Path) -> SifFile:
     :raises UsageError: where it cannot be read, is no SIF, is truncated or damaged.
     """
     try:
-        with path.open("rb") as file:
+        # A pipe would wait for somebody who writes to it.
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise UsageError(f"{path}: is no ordinary file, so no SIF; name the SIF itself")
             return _read(path, file)
     except OSError as error:
         raise UsageError(f"{path}: cannot be read: {error.strerror}") from None
@@ -251,7 +260,7 @@ def _read(path: Path, file: IO[bytes]) -> SifFile:
         version=_text(version),
         architecture=_ARCHITECTURES.get(code, code),
         id=str(UUID(bytes=identity)),
-        created=created,
+        created=created if 0 <= created <= LATEST else 0,
         size=size,
         objects=objects,
     )

@@ -31,7 +31,8 @@ def write(path: Path, objects: list[tuple[int, str, bytes]], **header: int) -> P
     start = struct.pack(
         "<32s10s3s3s16s8q",
         *(b"#!/usr/bin/env run-singularity\n", b"SIF_MAGIC", b"01", b"02", bytes(range(16))),
-        *(1_700_000_000, 1_700_000_000, 48 - len(objects), header.get("total", 48)),
+        *(header.get("created", 1_700_000_000), 1_700_000_000),
+        *(48 - len(objects), header.get("total", 48)),
         *(header.get("table", TABLE), len(table), DATA, header.get("length", len(data))),
     )
     path.write_bytes(start.ljust(TABLE, b"\0") + table.ljust(DATA - TABLE, b"\0") + data)

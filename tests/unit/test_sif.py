@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
@@ -92,3 +94,35 @@ def test_partition_that_is_no_squashfs_is_damage(tmp_path: Path) -> None:
 def test_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"gone\.sif: cannot be read: No such file"):
         sif.read(tmp_path / "gone.sif")
+
+
+@pytest.mark.parametrize("created", [-1, 1 << 62, sif.LATEST + 1])
+def test_a_time_that_no_calendar_has_is_none(tmp_path: Path, created: int) -> None:
+    path = write(tmp_path / "old.sif", [SQUASHFS], created=created)
+    assert sif.read(path).created == 0
+
+
+def test_the_last_time_of_the_calendar_is_one(tmp_path: Path) -> None:
+    path = write(tmp_path / "late.sif", [SQUASHFS], created=sif.LATEST)
+    assert sif.read(path).created == sif.LATEST
+    datetime.fromtimestamp(sif.LATEST, timezone.utc)
+
+
+def test_a_pipe_is_no_sif_and_nobody_waits_for_it(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.sif")
+    with pytest.raises(UsageError, match=r"pipe\.sif: is no ordinary file"):
+        sif.read(tmp_path / "pipe.sif")
+
+
+def test_a_link_to_a_sif_is_read_and_one_to_nothing_named(whole: Path) -> None:
+    link = whole.with_name("link.sif")
+    link.symlink_to(whole.name)
+    assert sif.read(link).size == whole.stat().st_size
+    whole.unlink()
+    with pytest.raises(UsageError, match=r"link\.sif: cannot be read: No such file"):
+        sif.read(link)
+
+
+def test_a_folder_is_no_sif(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="cannot be read: Is a directory"):
+        sif.read(tmp_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 INTERRUPTED = 130
 MAX_DIGITS = 6
+# What moves the cursor, changes colours or turns the direction of what is read.
+_UNSEEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 UNITS = {"m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
 
@@ -69,7 +72,7 @@ class Run:
         """Print a result to standard output; progress goes to standard error."""
         # Names of files may be no text at all.
         encoding = sys.stdout.encoding or "utf-8"
-        shown = text.rstrip("\n").encode(encoding, "backslashreplace").decode(encoding)
+        shown = visible(text).rstrip("\n").encode(encoding, "backslashreplace").decode(encoding)
         sys.stdout.write(shown + "\n")
 
     def write(self, path: Path, text: str) -> None:
@@ -133,7 +136,12 @@ def _told(error: SiflineError | KeyboardInterrupt | OSError) -> tuple[str, int]:
 def complain(error: SiflineError) -> str:
     """Return what the user reads: the details, then the one line that counts."""
     details = "".join(f"  | {line}\n" for line in error.details.splitlines())
-    return f"{details}error: {error.message}"
+    return visible(f"{details}error: {error.message}")
+
+
+def visible(text: str) -> str:
+    """Return ``text`` with its control characters written out: labels and names are others'."""
+    return _UNSEEN.sub(lambda match: ascii(match.group())[1:-1], text)
 
 
 def _terminate(*_: object) -> NoReturn:

@@ -45,6 +45,8 @@ def info(path: Path, context: Context) -> dict[str, Any]:
     file = sif.read(path)
     labels = sif.labels(file)
     if not labels:
+        # Apptainer would have to mount it, and says little of what it cannot.
+        sif.system(file)
         labels = Apptainer(context.runner).inspect(path).get("labels") or {}
     return {
         "path": str(path),

@@ -323,7 +323,7 @@ def when(created: str) -> int:
     """
     epoch = os.environ.get("SOURCE_DATE_EPOCH", "")
     if epoch.isdecimal():
-        return int(epoch)
+        return min(int(epoch), sif.LATEST)
     try:
         return max(0, int(datetime.fromisoformat(f"{created[:19]}+00:00").timestamp()))
     except ValueError:
