@@ -57,6 +57,8 @@ def read(path: Path, *, platform: str) -> Archive:
     :raises UsageError: where the file is no such archive, damaged, or holds several images.
     """
     try:
+        if path.is_fifo():
+            raise UsageError(f"{path}: is a pipe, and is read twice; write the archive to a file")
         with tarfile.open(path) as tar:
             members = {name.removeprefix("./") for name in tar.getnames()}
             if "manifest.json" in members:

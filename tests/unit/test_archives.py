@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import lzma
+import os
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -129,6 +130,12 @@ def test_a_blob_with_another_content_is_damage(tmp_path: Path) -> None:
 
     with pytest.raises(UsageError, match="has another content"):
         archives.read(path, platform=PLATFORM)
+
+
+def test_a_pipe_is_refused_and_nobody_waits_for_it(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.tar")
+    with pytest.raises(UsageError, match=r"a\.tar: is a pipe"):
+        archives.read(tmp_path / "a.tar", platform=PLATFORM)
 
 
 def test_indexes_that_name_each_other_end(tmp_path: Path) -> None:

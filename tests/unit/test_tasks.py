@@ -406,6 +406,7 @@ def test_a_file_that_is_no_sif_is_refused_by_info(
         (("sbom",), "which image? Say sbom.<image>, or FILE.sif"),
         (("compat",), "which image? Say compat.<image>, or FILE.sif"),
         (("compat", "a.sif", "--sif"), "--sif is for images"),
+        (("graph", "--output", "x.png"), "--output x.png: nothing is drawn as .png; end it in"),
         (("sizes",), "which image? Say sizes.<image>, or FILE.sif"),
         (("sizes", "--all", "a.sif"), "sizes: --all, or files; not both"),
         (("sizes", "a.sif", "b.sif"), "sizes: b.sif: takes 1 SIF files at most"),

@@ -17,6 +17,7 @@ Body = Callable[..., None]
 
 RUNTIMES = ("docker", "apptainer")
 ENDINGS = {".svg": "svg", ".dot": "dot", ".gv": "dot", ".mmd": "mermaid"}
+TEXT_ENDINGS = ("", ".txt", ".text")
 GRAPH_FORMATS = ("text", "dot", "mermaid", "svg")
 
 SEEING = ("site", "build_arg")
@@ -279,7 +280,14 @@ def graph(run: Run, images: Sequence[str], *, format: str = "", output: str = ""
     """Print what is built on what: as text, for dot or mermaid, or as an SVG for a browser."""
     from sifline.report import graphs
 
-    chosen = format or ENDINGS.get(Path(output).suffix, "text")
+    ending = Path(output).suffix
+    if not format and ending not in (*ENDINGS, *TEXT_ENDINGS):
+        known = ", ".join((*ENDINGS, *filter(None, TEXT_ENDINGS)))
+        raise UsageError(
+            f"--output {output}: nothing is drawn as {ending}; end it in one of {known}, or say"
+            " what it is with --format"
+        )
+    chosen = format or ENDINGS.get(ending, "text")
     one_of("format", chosen, GRAPH_FORMATS)
     drawn = graphs.render(run.pipeline.graph(images), chosen)
     if output:
