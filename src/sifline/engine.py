@@ -19,6 +19,7 @@ from sifline.runner import CommandFailed, OnLine, Result, Runner
 
 # The whole phrase: the log of a build may speak of permissions, too.
 _DENIED = re.compile("permission denied while trying to connect to the docker", re.IGNORECASE)
+_REASON = re.compile(r"(?:docker: |(?=Error))(.+)")
 _SILENT = re.compile("Cannot connect to the Docker daemon|error during connect")
 
 SOCKET = Path("/var/run/docker.sock")
@@ -86,6 +87,12 @@ def need_answer(result: Result) -> None:
         )
     if _SILENT.search(result.stderr):
         raise MissingError("no Docker engine answers; run scripts/bootstrap, which starts one")
+
+
+def reason(result: Result, otherwise: str = "") -> str:
+    """Return the engine's own words for why a docker command failed."""
+    found = _REASON.findall(result.stderr)
+    return str(found[-1]) if found else otherwise or result.tail(1)
 
 
 def all_images(runner: Runner) -> list[dict[str, Any]]:

@@ -160,7 +160,8 @@ def test_engine_that_does_not_answer_is_named() -> None:
 def test_container_that_does_not_start_is_a_failed_step() -> None:
     failed = answer(stderr="docker: Error response: no such device /dev/fuse", returncode=125)
     apptainer, _ = toolbox({("docker",): failed})
-    with pytest.raises(StepFailed, match="the engine did not start sifline/toolbox"):
+    words = r"did not start sifline/toolbox: Error response: no such device /dev/fuse; run invoke"
+    with pytest.raises(StepFailed, match=words):
         apptainer.exec(SIF, ["id"], check=False)
 
 

@@ -16,7 +16,9 @@ HEALTHY: dict[tuple[str, ...], Result | Exception | list[Result | Exception]] = 
     ("docker", "buildx", "version"): answer("github.com/docker/buildx 0.13.1 0.13.1-3\n"),
     ("docker", "info"): answer("/\n"),
     ("docker", "image", "inspect"): answer("sha256:1\n"),
+    ("docker", "run"): answer(),
 }
+NO_BRIDGE = "docker: Error response from daemon: no docker0\n\nRun 'docker run --help' for more\n"
 TOOLS = {"docker", "mmdebstrap", "rsync", "ssh", "ssh-keygen", "ansible-playbook"}
 
 
@@ -51,6 +53,34 @@ def test_a_check_that_raises_is_a_failed_check(tmp_path: Path) -> None:
 
     assert results["engine"].status is Status.FAILED
     assert results["engine"].message == "docker went away"
+
+
+@pytest.mark.parametrize(
+    ("answers", "failing"),
+    [
+        ([answer(), answer()], ""),
+        ([answer(returncode=125, stderr=NO_BRIDGE), answer()], "bridge"),
+        ([answer(), answer(returncode=125, stderr=NO_BRIDGE)], "none"),
+    ],
+)
+def test_containers_are_started_with_and_without_a_network(
+    tmp_path: Path, answers: list[Result | Exception], failing: str
+) -> None:
+    runner = RecordingRunner({**HEALTHY, ("docker", "run"): answers}, tools=TOOLS)
+
+    found = examine(runner, tmp_path)["containers"]
+
+    words = (
+        f"none starts with --network {failing}: Error response from daemon: no docker0; restart"
+    )
+    assert found.status is (Status.FAILED if failing else Status.PASSED)
+    assert found.message.startswith(words if failing else "they start")
+
+
+def test_without_an_image_no_container_is_tried(tmp_path: Path) -> None:
+    missing = {**HEALTHY, ("docker", "image", "inspect"): answer(returncode=1)}
+    found = examine(RecordingRunner(missing, tools=TOOLS), tmp_path)["containers"]
+    assert found.status is Status.SKIPPED
 
 
 @pytest.mark.parametrize(

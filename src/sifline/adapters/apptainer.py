@@ -16,7 +16,15 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from sifline import signatures
-from sifline.engine import LABEL_PURPOSE, attach, mount, need_answer, remove, remove_left_over
+from sifline.engine import (
+    LABEL_PURPOSE,
+    attach,
+    mount,
+    need_answer,
+    reason,
+    remove,
+    remove_left_over,
+)
 from sifline.errors import MissingError, SiflineError, StepFailed
 from sifline.model import Bind, Opening
 from sifline.runner import CommandFailed, OnLine, Result, Runner
@@ -855,7 +863,8 @@ class Apptainer:
         if result.returncode != NOT_STARTED:
             return None
         return StepFailed(
-            f"the engine did not start {self._toolbox}; run invoke doctor", details=result.tail()
+            f"the engine did not start {self._toolbox}: {reason(result)}; run invoke doctor",
+            details=result.tail(),
         )
 
 

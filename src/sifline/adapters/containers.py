@@ -8,14 +8,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sifline.engine import docker
+from sifline.engine import docker, reason
 from sifline.errors import StepFailed
 from sifline.runner import CommandFailed, Result, Runner
 
 LOG_LINES = 20
 START_SECONDS = 60
 
-_REASON = re.compile(r"(?:docker: |(?=Error))(.+)")
 _BUSY = re.compile("already in use by container|already in progress|has active endpoints")
 
 
@@ -161,6 +160,5 @@ def _container(entry: Mapping[str, Any]) -> Container:
 
 def _refused(what: str, result: Result, otherwise: str = "", *, more: str = "") -> StepFailed:
     """Return the error of a failed command: ``Busy``, where that may pass."""
-    reasons = _REASON.findall(result.stderr) or [otherwise or result.tail(1)]
     kind = Busy if _BUSY.search(result.stderr) else StepFailed
-    return kind(f"{what}: {reasons[-1]}{more}", details=result.tail())
+    return kind(f"{what}: {reason(result, otherwise)}{more}", details=result.tail())

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from sifline.engine import reason
 from sifline.errors import SiflineError
 from sifline.model import CheckResult, Status, Workspace
 from sifline.runner import Context, Result, Runner
@@ -99,6 +100,7 @@ def _checks(
                 t, p, runner.which(t)
             ),
         )
+    yield "containers", _containers
     yield "ansible", lambda runner: judge_ansible(_find_ansible(runner))
     yield "apptainer", lambda runner: _apptainer(runner, workspace)
     yield "disk", lambda _: judge_disk("the workspace", workspace.root, machine.disk_free)
@@ -167,6 +169,21 @@ def _engine_disk(runner: Runner) -> Verdict:
     if not folder.is_dir():
         return _skipped(f"the engine's {folder} is not visible from here")
     return judge_disk("the engine", folder, shutil.disk_usage(folder).free)
+
+
+def _containers(runner: Runner) -> Verdict:
+    """Start a container with and one without a network; images are built and converted in both."""
+    held = _ask(runner, "docker", "image", "inspect", "--format", "{{.Id}}", TOOLBOX)
+    if not held or not held.ok:
+        return _skipped(f"none can be tried: the engine holds no {TOOLBOX.partition(':')[0]}")
+    for network in ("bridge", "none"):
+        options = ("--rm", "--pull", "never", "--network", network, "--entrypoint", "true")
+        tried = _ask(runner, "docker", "run", *options, TOOLBOX)
+        if tried and not tried.ok:
+            return _failed(
+                f"none starts with --network {network}: {reason(tried)}; restart the engine"
+            )
+    return _passed("they start, with and without a network")
 
 
 def _apptainer(runner: Runner, workspace: Workspace) -> Verdict:
