@@ -275,6 +275,7 @@ class ImagePipeline(ImagePlans):
         tools = Docker(self._context.runner).versions()
         found: dict[str, Explanation] = {}
         changing = {item.image.name for item in steps if item.verb is Verb.BUILD and item.changes}
+        parents, own = dict[str, list[str]](), dict[str, Sequence[str]]()
         for step in steps:
             name = step.image.name
             if step.verb is not Verb.BUILD:
@@ -282,14 +283,15 @@ class ImagePipeline(ImagePlans):
                 found[name] = replace(found[name], later=(*found[name].later, later))
                 continue
             mark = step.held.fingerprint if step.held else ""
-            found[name] = explain.explain(
-                step,
-                records.read(build.build_record(self._workspace, name, mark)),
-                [found[parent] for parent in step.image.parents if parent in changing],
-                files=build.context_entries(step.image, self._workspace),
-                tools=tools,
-                commit=self._commit,
-            )
+            record = records.read(build.build_record(self._workspace, name, mark))
+            files = build.context_entries(step.image, self._workspace)
+            parents[name] = [parent for parent in step.image.parents if parent in changing]
+            own[name] = explain.own_changes(step, record, files)
+            inherited = explain.from_parents(name, parents, own)
+            if not own[name] and not inherited and step.reason:
+                own[name] = [step.reason]
+            changes = [*own[name], *inherited]
+            found[name] = explain.explain(step, record, changes, tools=tools, commit=self._commit)
         return tuple(found[name] for name in names)
 
     def settings(self, names: Sequence[str]) -> dict[str, tuple[Setting, ...]]:

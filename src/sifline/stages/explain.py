@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,33 +13,56 @@ UNTOLD = "which file is not known: this checkout has no record of that build"
 NAMED_FILES = 20
 
 
+def own_changes(
+    step: Step, record: Mapping[str, Any] | None, files: Mapping[str, str]
+) -> tuple[str, ...]:
+    """Say what of the image itself changed since the build at hand.
+
+    :param record: the record of that build; None where this checkout has none.
+    :param files: the entries of the build context as they are now.
+    """
+    if step.held is None or step.recipe is None:
+        return ()
+    found = differences(step.held.recipe, step.recipe)
+    changes = [item for item in found if item != CONTEXT_CHANGED]
+    return (*(_files(record, files) if CONTEXT_CHANGED in found else ()), *changes)
+
+
+def from_parents(
+    name: str, parents_of: Mapping[str, Sequence[str]], own: Mapping[str, Sequence[str]]
+) -> tuple[str, ...]:
+    """Say what changed in all that an image is built on; each change once, by a shortest way.
+
+    :param parents_of: of each image those of its parents that are built anew.
+    :param own: the changes of each of these images.
+    """
+    found, seen, ways = list[str](), set[str](), deque([(name, "")])
+    while ways:
+        child, way = ways.popleft()
+        for parent in parents_of[child]:
+            if parent not in seen:
+                seen.add(parent)
+                there = f"{way}parent {parent}: "
+                found += [f"{there}{change}" for change in own[parent]]
+                ways.append((parent, there))
+    return tuple(found)
+
+
 def explain(
     step: Step,
     record: Mapping[str, Any] | None,
-    parents: Sequence[Explanation],
+    changes: Sequence[str],
     *,
-    files: Mapping[str, str],
     tools: Mapping[str, str],
     commit: str,
 ) -> Explanation:
     """Say what changed since the build of the image at hand.
 
-    :param parents: those that are explained already, of what it is built on.
     :param record: the record of that build; None where this checkout has none.
-    :param files: the entries of the build context as they are now.
+    :param changes: of the image and of what it is built on.
     :param tools: the versions of what builds, now.
     """
     held = step.held
-    changes = list[str]()
-    if held is not None and step.recipe is not None:
-        found = differences(held.recipe, step.recipe)
-        changes = [item for item in found if item != CONTEXT_CHANGED]
-        if CONTEXT_CHANGED in found:
-            changes = [*_files(record, files), *changes]
-    for parent in parents:
-        changes += [f"parent {parent.name}: {change}" for change in parent.changes]
-    if not changes and step.reason:
-        changes = [step.reason]
     before = record or {}
     notes = [
         f"{tool} was {old} then and is {tools[tool]} now; that alone is no reason to build"
