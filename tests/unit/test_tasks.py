@@ -355,6 +355,33 @@ def test_no_engine_is_one_line_and_its_own_exit_code(
     assert "no Docker engine answers; run scripts/bootstrap" in done.stderr
 
 
+def test_a_graph_needs_no_engine_and_says_what_is_not_known(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{project}/no.sock")
+
+    done = invoke_here(project, "graph", "--format", "dot")
+
+    assert done.returncode == 0
+    assert "the states are not known: no Docker engine answers" in done.stderr
+    assert 'label="hello-mpi\\nunknown"' in done.stdout
+
+
+def test_explain_needs_no_apptainer(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = project / "bin" / "docker"
+    fake.parent.mkdir()
+    # An engine with no image at all, so without the toolbox; asked through the command.
+    fake.write_text('#!/bin/sh\ncase "$*" in *version*) echo docker 28.2.2;; esac\n')
+    fake.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{fake.parent}:/bin")
+    monkeypatch.setenv("DOCKER_HOST", "tcp://127.0.0.1:1")
+
+    done = invoke_here(project, "explain.hello-mpi")
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "hello-mpi: to be built: not in the engine" in done.stdout
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

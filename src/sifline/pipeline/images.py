@@ -37,7 +37,7 @@ from sifline.pipeline.plans import (
     TOOLBOX,
     ImagePlans,
 )
-from sifline.stages import build, discover
+from sifline.stages import build, discover, plan
 from sifline.stages.build import Surroundings
 from sifline.stages.discover import tag_of
 
@@ -271,8 +271,10 @@ class ImagePipeline(ImagePlans):
         """Say why each of ``names`` would be built, converted or tested, or not."""
         from sifline.stages import explain
 
-        steps = self.plan(MAKE, names)
-        tools = Docker(self._context.runner).versions()
+        docker = Docker(self._context.runner)
+        # Not what would be made beside it: nobody needs Apptainer to be told this.
+        steps = self._plan(MAKE, self._known(names), names, docker.all(), only_new=True)
+        tools = docker.versions()
         found: dict[str, Explanation] = {}
         changing = {item.image.name for item in steps if item.verb is Verb.BUILD and item.changes}
         parents, own = dict[str, list[str]](), dict[str, Sequence[str]]()
@@ -308,7 +310,22 @@ class ImagePipeline(ImagePlans):
         return found
 
     def graph(self, names: Sequence[str]) -> tuple[GraphNode, ...]:
-        """Return ``names`` and all that they are built on, with the state of each."""
+        """Return ``names`` and all that they are built on, with the state of each.
+
+        Without an engine, whose images tell the state, there is only the graph.
+        """
+        try:
+            steps = self.plan(BUILD, names)
+        except MissingError as error:
+            self._show.line(f"the states are not known: {error.message}")
+            order = plan.order(self.images, self._known(names))
+            found = (self.images[name] for name in order)
+            return tuple(
+                GraphNode(
+                    name=image.name, parents=image.parents, bases=image.bases, state="unknown"
+                )
+                for image in found
+            )
         return tuple(
             GraphNode(
                 name=step.image.name,
@@ -317,7 +334,7 @@ class ImagePipeline(ImagePlans):
                 state="build" if step.needed else "up to date",
                 reason=step.reason,
             )
-            for step in self.plan(BUILD, names)
+            for step in steps
         )
 
     def status(self, names: Sequence[str]) -> tuple[ImageState, ...]:
