@@ -14,6 +14,8 @@ from pathlib import Path
 from invoke.main import program
 
 PATIENCE = 120
+# What a call of Invoke gives another meaning.
+SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE)
 
 
 def invoke(project: Path, *words: str) -> subprocess.CompletedProcess[str]:
@@ -51,7 +53,7 @@ def _as_new(project: Path, words: Sequence[str]) -> Iterator[None]:
     """Make this process look like a new one of Invoke; what that changes is put back."""
     argv, path, folder = sys.argv, list(sys.path), Path.cwd()
     tasks, compiles = sys.modules.pop("tasks", None), sys.dont_write_bytecode
-    heard = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    heard = {number: signal.getsignal(number) for number in SIGNALS}
     sys.argv = ["invoke", *words]
     os.chdir(project)
     try:

@@ -6,8 +6,16 @@ starts it gets the same.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
+import os
+import pty
+import signal
+import struct
+import subprocess
 import sys
+import termios
 from pathlib import Path
 
 import pytest
@@ -97,6 +105,63 @@ def test_a_name_with_dots_is_listed(project: Path, layout: str) -> None:
 
     assert done.returncode == 0
     assert DOTTED in done.stdout
+
+
+def on_a_terminal(project: Path, columns: int, *words: str) -> tuple[int, str]:
+    """Start invoke on a terminal of that width; return its status and what it showed."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    with subprocess.Popen(
+        [sys.executable, "-m", "invoke", *words],
+        cwd=project,
+        stdin=theirs,
+        stdout=theirs,
+        stderr=subprocess.STDOUT,
+    ) as process:
+        os.close(theirs)
+        shown = b""
+        # The end of a terminal is an error on Linux.
+        with contextlib.suppress(OSError):
+            while found := os.read(ours, 1 << 16):
+                shown += found
+    os.close(ours)
+    return process.returncode, shown.decode()
+
+
+@pytest.mark.parametrize("words", [("--list",), ("--help", "build.hello-mpi"), ("-l", "build")])
+@pytest.mark.parametrize("columns", [20, 40, 80])
+def test_lists_and_helps_are_whole_on_a_narrow_terminal(
+    project: Path, words: tuple[str, ...], columns: int
+) -> None:
+    add(project, "x" * 60)
+
+    status, shown = on_a_terminal(project, columns, *words)
+
+    assert (status, "Traceback" in shown) == (0, False), shown
+    assert ("x" * 60 in shown) is ("--help" not in words)
+
+
+@pytest.mark.parametrize(
+    ("words", "lines"), [(("--list",), 1), (("config", "--json"), 1), (("config.hello-mpi",), 0)]
+)
+def test_whoever_reads_the_first_line_alone_sees_no_error(
+    project: Path, words: tuple[str, ...], lines: int
+) -> None:
+    for number in range(300):
+        add(project, f"image-{number}")
+    with subprocess.Popen(
+        [sys.executable, "-m", "invoke", *words],
+        cwd=project,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        for _ in range(lines):
+            assert process.stdout.readline()
+        process.stdout.close()
+        said = process.stderr.read()
+    assert (process.returncode in {0, -signal.SIGPIPE}, said) == (True, b"")
 
 
 def test_the_json_list_is_json(project: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -40,6 +41,8 @@ DRY = frozenset(
         *(cluster.status, project.doctor, project.completion),
     }
 )
+# Columns for a text beside a name, or for the flags beside their texts.
+LEAST_TEXT = 40
 PROGRAMS = frozenset({"invoke", "inv", "__main__.py"})
 
 
@@ -59,6 +62,7 @@ def namespace(root: Path) -> Collection:
         _refuse_unknown(sys.argv, names, workspace)
     except SiflineError as error:
         raise Exit(complain(error), error.exit_code) from None
+    _make_room(sys.argv, names)
     spoken = _spoken(sys.argv)
     top = Collection()
     for verb in images.VERBS:
@@ -70,6 +74,29 @@ def namespace(root: Path) -> Collection:
     for single in flags.SINGLE:
         top.add_task(_task(single, workspace))
     return top
+
+
+def _make_room(argv: Sequence[str], names: Sequence[str]) -> None:
+    """Keep Invoke's lists and helps whole in a narrow terminal, and quiet where nobody reads on.
+
+    It fails where the longest name leaves no room for the texts beside it.
+    """
+    from invoke import program, terminals
+
+    if Path(argv[0]).name not in PROGRAMS:
+        return
+    listing = any(word == "-l" or word.startswith("--list") for word in argv)
+    verb = max(len(flags.called(verb)) for verb in images.VERBS)
+    least = LEAST_TEXT + (verb + max(map(len, names), default=0) if listing else LEAST_TEXT)
+
+    def size() -> tuple[int, int]:
+        columns, rows = terminals.pty_size()
+        return max(columns, least), rows
+
+    program.pty_size = size  # type: ignore[attr-defined]
+    if listing or {"-h", "--help"}.intersection(argv):
+        # Nothing is begun that would have to be cleaned up.
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
 
 
 def _spoken(argv: Sequence[str]) -> Callable[[str], bool]:
