@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import signal
 import sys
@@ -74,12 +73,7 @@ class Run:
         # Names of files may be no text at all.
         encoding = sys.stdout.encoding or "utf-8"
         shown = visible(text).rstrip("\n").encode(encoding, "backslashreplace").decode(encoding)
-        try:
-            sys.stdout.write(shown + "\n")
-            sys.stdout.flush()
-        except BrokenPipeError:
-            # Who read the first lines wanted no more; Python would complain at its end.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.stdout.write(shown + "\n")
 
     def write(self, path: Path, text: str) -> None:
         """Write a result to a file, whole or not at all; a pipe or device as it comes."""
