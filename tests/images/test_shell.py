@@ -23,7 +23,7 @@ from sifline.adapters.apptainer import Apptainer
 from sifline.runner import ProcessRunner
 from tests.support import warm
 from tests.support.engine import LIMIT, Project, docker
-from tests.support.waiting import PATIENCE
+from tests.support.waiting import PATIENCE, until
 
 DOCKERFILE = """
 FROM docker.io/sifline/debian-trixie
@@ -187,6 +187,7 @@ def running(process: int) -> list[str]:
 
 @RUNTIMES
 def test_a_job_without_a_terminal_ends_with_its_caller(opened: Opened, sif: bool) -> None:
+    expected = 0 if sif and Apptainer(ProcessRunner()).native else 1
     # It does not listen to what asks it to end.
     script = "trap '' TERM INT; echo started; while true; do sleep 1; done"
     argv = ["--search-root", str(opened.project.root), f"shell.{opened.name}", "--env", "A=b"]
@@ -196,13 +197,16 @@ def test_a_job_without_a_terminal_ends_with_its_caller(opened: Opened, sif: bool
         stderr=subprocess.DEVNULL,
         text=True,
     ) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "started\n"
-        before = running(process.pid)
-        process.terminate()
-        assert process.wait(timeout=PATIENCE) != 0
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "started\n"
+            # The job may speak before the engine says that its container runs.
+            until(lambda: len(running(process.pid)) == expected, "the container of the shell")
+            process.terminate()
+            assert process.wait(timeout=PATIENCE) != 0
+        finally:
+            process.kill()
 
-    assert len(before) == (0 if sif and Apptainer(ProcessRunner()).native else 1)
     assert running(process.pid) == []
 
 
