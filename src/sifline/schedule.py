@@ -264,9 +264,10 @@ class _Run:
 
     def _wind_up(self, stop: Callable[[], None]) -> None:
         """End what runs and let it clean up; a second Ctrl-C ends the cleaning, too."""
+        # From the moment that they hear of it: some have cleaned up before ``stop`` returns.
+        last = time.monotonic() + GRACE_SECONDS
         try:
             stop()
-            last = time.monotonic() + GRACE_SECONDS
             for thread in self._threads:
                 if thread.is_alive():
                     thread.join(max(0, last - time.monotonic()))

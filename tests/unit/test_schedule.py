@@ -421,12 +421,18 @@ def deaf(results):
     say("deaf")
     time.sleep(600)
 
+def stop():
+    runner.stop()
+    # So it may be on a busy machine: all have cleaned up before this returns.
+    while said.count("cleaned") < 2:
+        time.sleep(0.01)
+
 jobs = [schedule.Job(key=str(n), action=action) for n in range(2)]
 jobs += [schedule.Job(key="deaf", action=deaf)] * (sys.argv[1] == "deaf")
 jobs += [schedule.Job(key="next", action=lambda _: say("next"))]
 try:
     schedule.run(jobs, workers=len(jobs) - 1, keep_going=True, resources=schedule.Machine([]),
-                 on_wait=print, stop=runner.stop)
+                 on_wait=print, stop=stop)
 except KeyboardInterrupt:
     say("interrupted")
 """
