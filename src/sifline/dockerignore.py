@@ -137,8 +137,10 @@ def _patterns(text: str, path: Path) -> Iterator[_Pattern]:
         rule = line.strip()
         if line.startswith("#") or not rule:
             continue
-        with _saying(f"{path}: line {number}: {rule!r}"):
-            yield _pattern(rule, f"{path}: line {number}: {rule!r}")
+        where = f"{path}: line {number}: {rule!r}"
+        with _saying(where):
+            pattern = _pattern(rule, where)
+        yield pattern
 
 
 @contextmanager

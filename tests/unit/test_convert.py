@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from sifline import records
+from sifline import records, sif
 from sifline.adapters.apptainer import Compression
 from sifline.buildcontext import file_digest
 from sifline.errors import StepFailed, UsageError
@@ -230,6 +230,7 @@ def test_progress_guesses_no_time_where_it_cannot() -> None:
         ("2026-11-25T03:34:12.123456789Z", "", 1795577652),
         ("2026-11-25T03:34:12Z", "5", 5),
         ("2026-11-25T03:34:12Z", "tomorrow", 1795577652),
+        ("2026-11-25T03:34:12Z", "9" * 30, sif.LATEST),
         ("0001-01-01T00:00:00Z", "", 0),
         ("", "", 0),
     ],

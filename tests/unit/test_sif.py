@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import struct
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -8,6 +9,9 @@ import pytest
 
 from sifline import sif
 from sifline.errors import UsageError
+from sifline.stages.convert.state import info
+from tests.support.contexts import context_of
+from tests.support.recording import RecordingRunner
 from tests.support.sif_files import DATA, SQUASHFS, TABLE, labels_object, write
 
 
@@ -126,3 +130,15 @@ def test_a_link_to_a_sif_is_read_and_one_to_nothing_named(whole: Path) -> None:
 def test_a_folder_is_no_sif(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="cannot be read: Is a directory"):
         sif.read(tmp_path)
+
+
+@pytest.mark.parametrize("system", [2, 5], ids=["ext3", "encrypted"])
+def test_info_says_that_the_file_system_is_none_it_reads(tmp_path: Path, system: int) -> None:
+    path = write(tmp_path / "old.sif", [SQUASHFS])
+    content = bytearray(path.read_bytes())
+    # The first word of what the kind of the first object has of its own.
+    struct.pack_into("<i", content, TABLE + struct.calcsize("<i?III7q128s"), system)
+    path.write_bytes(content)
+    with pytest.raises(UsageError, match=r"old\.sif: its file system is no plain squashfs"):
+        # A runner that starts nothing: nobody asks Apptainer.
+        info(path, context_of(tmp_path, RecordingRunner()))

@@ -386,46 +386,29 @@ class Apptainer:
         env: Mapping[str, str] | None = None,
         workdir: str = "",
         gpus: bool = False,
+        instance: str = "",
         check: bool = True,
         timeout: float | None = None,
     ) -> Result:
         """Run ``argv`` inside ``sif``, apart from the caller's environment and home.
 
         :param gpus: hand in all GPUs of the host, which has to have some.
+        :param instance: of the SIF, to be joined instead of starting another container.
         """
-        return self._exec(
-            str(sif),
-            argv,
-            file=_file(sif),
-            binds=binds,
-            env=env,
-            workdir=workdir,
-            gpus=gpus,
-            check=check,
-            timeout=timeout,
-        )
-
-    def _exec(
-        self,
-        target: str,
-        argv: Sequence[str],
-        *,
-        file: Bind,
-        binds: Sequence[Bind] = (),
-        env: Mapping[str, str] | None = None,
-        workdir: str = "",
-        gpus: bool = False,
-        check: bool = True,
-        timeout: float | None = None,
-    ) -> Result:
-        """Run ``argv`` inside ``target``: the SIF that is ``file``, or an instance of it."""
         nvidia = ["--nv"] if gpus else []
         # Apptainer would evaluate the values.
         literal = ["--no-eval"] if env else []
-        words = ["exec", *self._options(binds, workdir), *nvidia, *literal, target, *argv]
+        words = [
+            "exec",
+            *self._options(binds, workdir),
+            *nvidia,
+            *literal,
+            instance or str(sif),
+            *argv,
+        ]
         return self._run(
             words,
-            binds=[file, *map(_same, binds)],
+            binds=[_file(sif), *map(_same, binds)],
             env=self._inside(env or {}),
             gpus=gpus,
             check=check,
@@ -496,14 +479,13 @@ class Apptainer:
         if self.native:
             yield partial(self.exec, sif, gpus=gpus, check=False)
             return
-        file = _file(sif)
-        with self._kept([file], label=label, gpus=gpus) as held:
+        with self._kept([_file(sif)], label=label, gpus=gpus) as held:
             words = ["instance", "start", *self._options((), ""), *(["--nv"] * gpus)]
-            joined = held._run([*words, str(sif), INSTANCE], binds=[file], check=False)
+            joined = held._run([*words, str(sif), INSTANCE], binds=[_file(sif)], check=False)
             # An image without a shell cannot become an instance.
-            target = f"instance://{INSTANCE}" if joined.ok else str(sif)
-            nvidia = gpus and not joined.ok
-            yield partial(held._exec, target, file=file, gpus=nvidia, check=False)
+            instance = f"instance://{INSTANCE}" if joined.ok else ""
+            nvidia = gpus and not instance
+            yield partial(held.exec, sif, instance=instance, gpus=nvidia, check=False)
 
     def shell(
         self,

@@ -173,9 +173,8 @@ def _engine_disk(runner: Runner) -> Verdict:
 
 def _containers(runner: Runner) -> Verdict:
     """Start a container with and one without a network; images are built and converted in both."""
-    held = _ask(runner, "docker", "image", "inspect", "--format", "{{.Id}}", TOOLBOX)
-    if not held or not held.ok:
-        return _skipped(f"none can be tried: the engine holds no {TOOLBOX.partition(':')[0]}")
+    if not _has_toolbox(runner):
+        return _skipped("none can be tried without sifline/toolbox; invoke build.toolbox makes it")
     for network in ("bridge", "none"):
         options = ("--rm", "--pull", "never", "--network", network, "--entrypoint", "true")
         tried = _ask(runner, "docker", "run", *options, TOOLBOX)
@@ -186,14 +185,19 @@ def _containers(runner: Runner) -> Verdict:
     return _passed("they start, with and without a network")
 
 
+def _has_toolbox(runner: Runner) -> bool:
+    asked = _ask(runner, "docker", "image", "inspect", "--format", "{{.Id}}", TOOLBOX)
+    return bool(asked and asked.ok)
+
+
 def _apptainer(runner: Runner, workspace: Workspace) -> Verdict:
     for tool in ("apptainer", "singularity"):
         asked = _ask(runner, tool, "--version")
         if asked and asked.ok:
             return judge_apptainer(tool, asked.stdout)
-    toolbox = _ask(runner, "docker", "image", "inspect", "--format", "{{.Id}}", TOOLBOX)
-    built = bool(toolbox and toolbox.ok)
-    return judge_toolbox(built=built, source=(workspace.images / "toolbox").is_dir())
+    return judge_toolbox(
+        built=_has_toolbox(runner), source=(workspace.images / "toolbox").is_dir()
+    )
 
 
 # What to think of it

@@ -22,10 +22,10 @@ ARCHIVE = ("docker-archive:", "oci-archive:")
 ENDINGS = (".tar", ".tar.gz", ".tgz")
 KIND = "fetch"
 FORMS = "docker://REFERENCE, an archive (FILE.tar), or a definition file (FILE.def, FILE.def.j2)"
-# What a fetched image is called while it is here.
 # How long the engine may take to finish what nobody waits for any more.
 LATE_SECONDS = 3.0
 LOOK_SECONDS = 0.1
+# What a fetched image is called while it is here.
 _TAG = "sifline-source"
 _DIGEST = re.compile("sha256:[0-9a-f]{64}")
 
