@@ -7,6 +7,7 @@ hexadecimal SHA-256 without a prefix, except an engine's image id, which keeps i
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
@@ -372,6 +373,12 @@ class Cluster:
     registry_root: PurePosixPath = PurePosixPath("/opt/containers")
     variables: tuple[tuple[str, Any], ...] = ()
     notes: tuple[str, ...] = field(default=(), compare=False)
+    asked: str = field(default="", compare=False)
+
+    @property
+    def flag(self) -> str:
+        """How the user names this cluster on a command line: the next command does the same."""
+        return f"--cluster {shlex.quote(self.asked or self.name)}"
 
     @property
     def controller(self) -> Node:
@@ -436,12 +443,13 @@ class CheckResult:
 
 @dataclass(frozen=True, kw_only=True)
 class NodeState:
-    """One node of a virtual cluster, as the engine sees it."""
+    """One node of a virtual cluster, as the engine sees it; which checkout brought it up."""
 
     node: str
     role: str
     address: str
     state: str
+    checkout: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

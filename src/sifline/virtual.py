@@ -49,6 +49,8 @@ POLL_SECONDS = 0.05
 LOOK_SECONDS = 1.0
 BUSY_SECONDS = 10
 
+WORKSPACE = "sifline.workspace"
+
 KEY = "id_ed25519"
 KNOWN_HOSTS = "known_hosts"
 HOST_KEY = "/etc/ssh/ssh_host_ed25519_key.pub"
@@ -98,7 +100,13 @@ def up(cluster_file: Path, name: str, context: Context) -> Cluster:
     image_id = _held(image, engine)
     with _locked(name, context):
         found = engine.find(_label(name))
-        _refuse_other_checkout(name, found, context.workspace)
+        _refuse_other_checkout(
+            name,
+            found,
+            context,
+            f"choose another --name, or take it down, here with: invoke cluster.down --name {name}"
+            " --foreign",
+        )
         try:
             return _bring(described, name, image_id, found, context)
         except BaseException:
@@ -124,13 +132,22 @@ def image_of(cluster_file: Path, name: str) -> str:
     return image
 
 
-def down(name: str, context: Context) -> Sequence[str]:
+def down(name: str, context: Context, *, foreign: bool = False) -> Sequence[str]:
     """Remove all that is of the cluster ``name``; return what that was.
 
+    :param foreign: even where another checkout brought it up.
+    :raises UsageError: where another checkout brought it up.
     :raises StepFailed: where the engine cannot remove something.
     """
     _check_name(name)
     with _locked(name, context):
+        if not foreign:
+            _refuse_other_checkout(
+                name,
+                _found(name, context),
+                context,
+                f"take it down there, or here with: invoke cluster.down --name {name} --foreign",
+            )
         return _down(name, context)
 
 
@@ -142,6 +159,7 @@ def status(name: str, context: Context) -> tuple[NodeState, ...]:
             role=item.labels["sifline.role"],
             address=item.address,
             state=item.state,
+            checkout=item.labels.get(WORKSPACE, ""),
         )
         for item in _found(name, context)
     )
@@ -152,9 +170,14 @@ def shell_argv(
 ) -> list[str]:
     """Return the command line that opens ``node``, or runs ``command`` there; as root or ``user``.
 
-    :raises UsageError: where the cluster or the node does not stand, with the nearest names.
+    :raises UsageError: where the cluster or the node does not stand, with the nearest names,
+        and where another checkout brought the cluster up.
     """
-    nodes = {item.labels["sifline.node"]: item for item in _found(name, context)}
+    found = _found(name, context)
+    _refuse_other_checkout(
+        name, found, context, "open it there, or bring up your own: invoke cluster.up --name NAME"
+    )
+    nodes = {item.labels["sifline.node"]: item for item in found}
     if not nodes:
         raise UsageError(f"no cluster {name} stands; run invoke cluster.up --name {name}")
     if node not in nodes:
@@ -241,7 +264,7 @@ def _options(cluster: Cluster, node: Node, key: str, workspace: Workspace) -> tu
         f"--label={_label(cluster.name)}",
         f"--label=sifline.node={node.name}",
         f"--label=sifline.role={node.role.value}",
-        f"--label=sifline.workspace={workspace.root.absolute()}",
+        f"--label={WORKSPACE}={_checkout(workspace)}",
         "--cgroupns=private",
         *(f"--cap-add={capability}" for capability in CAPABILITIES),
         *(f"--security-opt={option}" for option in UNCONFINED),
@@ -278,6 +301,11 @@ def _label(name: str) -> str:
     return f"sifline.cluster={name}"
 
 
+def _checkout(workspace: Workspace) -> str:
+    """What the engine remembers of who brought a cluster up."""
+    return str(workspace.root.absolute())
+
+
 def _folder(name: str, workspace: Workspace) -> Path:
     return workspace.clusters.absolute() / name
 
@@ -298,15 +326,19 @@ def _found(name: str, context: Context) -> list[Container]:
     )
 
 
-def _refuse_other_checkout(name: str, found: Iterable[Container], workspace: Workspace) -> None:
-    here = str(workspace.root.absolute())
-    for other in {item.labels.get("sifline.workspace", here) for item in found} - {here}:
-        # Where that checkout is gone, so is the key: nobody can use that cluster any more.
-        if _folder(name, Workspace(root=Path(other))).is_dir():
-            raise UsageError(
-                f"a cluster {name} stands that belongs to {other}; take it down there with"
-                f" invoke cluster.down --name {name}, or choose another --name"
-            )
+def _refuse_other_checkout(
+    name: str, found: Sequence[Container], context: Context, advice: str
+) -> None:
+    """Refuse a cluster that another checkout brought up.
+
+    Also where no such folder is here: the engine may serve other machines and containers.
+    """
+    owners = {item.labels.get(WORKSPACE, "") for item in found}
+    if not found:
+        # A run that was killed, or begins just now, may have come no further than the network.
+        owners = Containers(context.runner).network_labels(_label(name), WORKSPACE)
+    for other in sorted(owners - {_checkout(context.workspace), ""}):
+        raise UsageError(f"the cluster {name} belongs to the checkout {other}; {advice}")
 
 
 def _stands(wanted: _Wanted, found: Iterable[Container]) -> bool:
@@ -348,7 +380,8 @@ def _up(wanted: _Wanted, context: Context) -> tuple[Container, ...]:
 
     network = f"sifline-{cluster.name}"
     # In a thread as the nodes are: an interrupt then waits until the engine has made it.
-    _each([network], lambda name: engine.create_network(name, [_label(cluster.name)]))
+    labels = [_label(cluster.name), f"{WORKSPACE}={_checkout(context.workspace)}"]
+    _each([network], lambda name: engine.create_network(name, labels))
     _each(cluster.nodes, lambda node: _despite_a_killed_run(lambda: start(node)))
     found = engine.find(_label(cluster.name))
     ended = [item for item in found if not (item.running and item.address)]

@@ -239,10 +239,20 @@ def test_down_leaves_nothing(up: Callable[..., Cluster], space: Context) -> None
 
 
 @spread
-def test_down_needs_no_state(up: Callable[..., Cluster], space: Context, tmp_path: Path) -> None:
+def test_another_checkout_takes_a_cluster_down_where_it_says_so(
+    up: Callable[..., Cluster], space: Context, tmp_path: Path
+) -> None:
     up()
     elsewhere = replace(space, workspace=Workspace(root=tmp_path / "elsewhere"))
-    virtual.down(NAME, elsewhere)
+    before = containers(NAME)
+    with pytest.raises(UsageError, match=f"checkout {space.workspace.root}; .* --foreign$"):
+        virtual.down(NAME, elsewhere)
+    with pytest.raises(UsageError, match=f"checkout {space.workspace.root};"):
+        virtual.shell_argv(NAME, "controller", elsewhere, command=["true"])
+    assert containers(NAME) == before
+
+    # It needs no state: what it knows of the cluster it has from the engine.
+    virtual.down(NAME, elsewhere, foreign=True)
     assert containers(NAME) == []
 
 
@@ -251,7 +261,7 @@ def test_down_needs_no_state(up: Callable[..., Cluster], space: Context, tmp_pat
 def test_a_cluster_of_another_checkout_is_left_alone(shared: Context, tmp_path: Path) -> None:
     before = containers(SHARED)
     elsewhere = replace(shared, workspace=Workspace(root=tmp_path / "elsewhere"))
-    with pytest.raises(UsageError, match=f"belongs to {shared.workspace.root}"):
+    with pytest.raises(UsageError, match=f"belongs to the checkout {shared.workspace.root}"):
         virtual.up(FILE, SHARED, elsewhere)
     assert containers(SHARED) == before
 

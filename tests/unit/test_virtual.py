@@ -11,6 +11,7 @@ from sifline import virtual
 from sifline.adapters.containers import Busy, Container, Containers
 from sifline.errors import MissingError, StepFailed, UsageError
 from sifline.model import NodeState
+from sifline.report import tables
 from sifline.runner import Result
 from tests.support.contexts import context_of
 from tests.support.recording import RecordingRunner, answer
@@ -20,21 +21,30 @@ NO_ENGINE = answer(stderr="Cannot connect to the Docker daemon at unix:///x.", r
 
 
 def entry(
-    node: str, role: str, *, state: str = "running", address: str = "10.0.0.2"
+    node: str,
+    role: str,
+    *,
+    state: str = "running",
+    address: str = "10.0.0.2",
+    checkout: str | None = None,
 ) -> dict[str, object]:
+    labels = {"sifline.node": node, "sifline.role": role}
+    if checkout is not None:
+        labels["sifline.workspace"] = checkout
     return {
         "Name": f"/sifline-x-{node}",
         "State": {"Status": state},
-        "Config": {"Labels": {"sifline.node": node, "sifline.role": role}},
+        "Config": {"Labels": labels},
         "NetworkSettings": {"Networks": {"sifline-x": {"IPAddress": address}}},
     }
 
 
-def holding(*entries: dict[str, object]) -> RecordingRunner:
+def holding(*entries: dict[str, object], network: str = "") -> RecordingRunner:
     return RecordingRunner(
         {
             ("docker", "container", "ls"): answer("id\n" if entries else ""),
             ("docker", "container", "inspect"): answer(json.dumps(entries)),
+            ("docker", "network", "ls"): answer(network),
         }
     )
 
@@ -136,10 +146,11 @@ def leaving(*network_rm: Result) -> RecordingRunner:
     """An engine in which a killed run's container appears after all others are removed."""
     return RecordingRunner(
         {
-            ("docker", "container", "ls"): [answer(""), answer("id\n")],
+            ("docker", "container", "ls"): [answer(""), answer(""), answer("id\n")],
             ("docker", "container", "inspect"): answer(json.dumps([entry("late", "compute")])),
             ("docker", "rm"): answer(),
             ("docker", "network", "ls"): answer("n1\n"),
+            ("docker", "network", "ls", "--filter"): answer(""),
             ("docker", "network", "rm"): list(network_rm),
             ("docker", "volume", "ls"): answer(""),
         }
@@ -160,6 +171,58 @@ def test_down_removes_what_a_killed_run_makes_meanwhile(tmp_path: Path) -> None:
         "network sifline-x",
     ]
     assert [argv[-1] for argv in runner.argvs if argv[1] == "rm"] == ["sifline-x-late"]
+
+
+ELSEWHERE = "the cluster x belongs to the checkout /elsewhere; "
+
+
+@pytest.mark.parametrize(
+    "runner",
+    [
+        holding(entry("head", "controller", checkout="/elsewhere")),
+        # The run that makes it has come no further than the network.
+        holding(network="/elsewhere\n"),
+    ],
+    ids=["nodes", "network alone"],
+)
+def test_a_cluster_of_another_checkout_is_neither_opened_nor_taken_down(
+    tmp_path: Path, runner: RecordingRunner
+) -> None:
+    space = context_of(tmp_path, runner)
+    with pytest.raises(UsageError, match=f"^{ELSEWHERE}take it down there, or here with: (.*)$"):
+        virtual.down("x", space)
+    with pytest.raises(UsageError, match=f"^{ELSEWHERE}open it there, or bring up your own: (.*)"):
+        virtual.shell_argv("x", "head", space, command=[])
+    assert {argv[1:3] for argv in runner.argvs} <= {
+        ("container", "ls"),
+        ("container", "inspect"),
+        ("network", "ls"),
+    }
+
+
+def test_a_cluster_of_another_checkout_is_taken_down_where_that_is_asked_for(
+    tmp_path: Path,
+) -> None:
+    runner = RecordingRunner(
+        {
+            ("docker", "container", "ls"): answer("id\n"),
+            ("docker", "container", "inspect"): answer(
+                json.dumps([entry("head", "controller", checkout="/elsewhere")])
+            ),
+            ("docker", "rm"): answer(),
+            ("docker", "network", "ls"): answer(""),
+            ("docker", "volume", "ls"): answer(""),
+        }
+    )
+    space = context_of(tmp_path, runner)
+    assert virtual.down("x", space, foreign=True) == ["container sifline-x-head"]
+
+
+def test_the_state_of_a_cluster_says_who_brought_it_up(tmp_path: Path) -> None:
+    runner = holding(entry("head", "controller", checkout="/elsewhere"))
+    (state,) = virtual.status("x", context_of(tmp_path, runner))
+    assert state.checkout == "/elsewhere"
+    assert "/elsewhere" in tables.node_states("x", [state])
 
 
 @pytest.mark.parametrize("said", [BUSY, "Error: something else"])

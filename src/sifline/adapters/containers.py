@@ -110,6 +110,11 @@ class Containers:
         """Return the ids of all networks with ``label``."""
         return self._ids("network", label=label)
 
+    def network_labels(self, label: str, key: str) -> set[str]:
+        """Return the label ``key`` of all networks with ``label``; "" for none."""
+        wanted = ["--filter", f"label={label}", "--format", f'{{{{.Label "{key}"}}}}']
+        return set(self._docker("network", "ls", *wanted).stdout.splitlines())
+
     def volumes(self, label: str) -> tuple[str, ...]:
         """Return the names of all volumes with ``label``."""
         return self._ids("volume", label=label)

@@ -43,7 +43,7 @@ def ask(remote: Remote, node: Node, verb: str, **options: str | int) -> dict[str
     except ValueError:
         raise RegistryRefused(
             f"{node.name}: the registry script ended with status {result.returncode}; "
-            f"it needs python3 and sudo there: invoke provision --cluster {remote.cluster.name}",
+            f"it needs python3 and sudo there: invoke provision {remote.cluster.flag}",
             kind="no-answer",
             details=result.tail(),
         ) from None
@@ -60,7 +60,7 @@ def source() -> str:
 
 def _refusal(cluster: Cluster, node: Node, answer: dict[str, str]) -> RegistryRefused:
     hint = {
-        "no-registry": f"; run: invoke provision --cluster {cluster.name}",
+        "no-registry": f"; run: invoke provision {cluster.flag}",
         "busy": "; try again when it is done",
         "digest-mismatch": "; it changed on its way, or since it was converted: convert it again",
     }.get(answer["error"], "")

@@ -52,9 +52,10 @@ def find_cluster(name_or_path: str, workspace: Workspace) -> Path:
     hint = did_you_mean(name_or_path, known) or (
         f" Known are {', '.join(sorted(known))}." if known else ""
     )
+    name = name_or_path if is_host_name(name_or_path) else "NAME"
     raise UsageError(
         f"no cluster {name_or_path!r}: it is neither a file clusters/NAME.yaml nor a virtual"
-        f" cluster that stands; for one: invoke cluster.up --name NAME.{hint}"
+        f" cluster of this checkout; for one: invoke cluster.up --name {name}.{hint}"
     )
 
 

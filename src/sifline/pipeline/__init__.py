@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -39,12 +40,12 @@ class Pipeline(SifPipeline):
         with self._show.step(f"cluster.up {name}"):
             return virtual.up(described, name, self._context)
 
-    def cluster_down(self, name: str) -> tuple[str, ...]:
-        """Take the virtual cluster ``name`` down."""
+    def cluster_down(self, name: str, *, foreign: bool = False) -> tuple[str, ...]:
+        """Take the virtual cluster ``name`` down; another checkout's where it is ``foreign``."""
         from sifline import virtual
 
         with self._show.step(f"cluster.down {name}"):
-            return tuple(virtual.down(name, self._context))
+            return tuple(virtual.down(name, self._context, foreign=foreign))
 
     def cluster_status(self, name: str) -> tuple[NodeState, ...]:
         """Return the nodes of the virtual cluster ``name``."""
@@ -66,7 +67,7 @@ class Pipeline(SifPipeline):
         """Return the cluster of that name or file."""
         from sifline.config.clusters import find_cluster, load_cluster
 
-        return load_cluster(find_cluster(name, self._workspace))
+        return replace(load_cluster(find_cluster(name, self._workspace)), asked=name)
 
     def provision(self, name: str, *, check: bool = False) -> Provisioned:
         """Configure the cluster ``name`` with Ansible."""

@@ -243,12 +243,14 @@ def nodes(cluster: Cluster) -> str:
     return table(("node", "role", "address", "gpus"), rows)
 
 
-def node_states(items: Sequence[NodeState]) -> str:
-    """Return the nodes of a virtual cluster."""
+def node_states(name: str, items: Sequence[NodeState]) -> str:
+    """Return the nodes of the virtual cluster ``name``."""
     if not items:
-        return "no such cluster stands; run invoke cluster.up"
-    rows = [(item.node, item.role, item.address or "-", item.state) for item in items]
-    return table(("node", "role", "address", "state"), rows)
+        return f"no cluster {name} stands; run invoke cluster.up --name {name}"
+    rows = [
+        (item.node, item.role, item.address or "-", item.state, item.checkout) for item in items
+    ]
+    return table(("node", "role", "address", "state", "brought up by"), rows)
 
 
 def listing(suites: Mapping[str, Sequence[tuple[str, str]]]) -> str:
@@ -285,6 +287,7 @@ def quickstart(done: Quickstart) -> str:
     ]
     seconds = ", ".join(f"{stage} {took:.1f} s" for stage, took in done.seconds)
     total = sum(took for _, took in done.seconds)
+    name = done.cluster.name
     return "\n".join(
         [
             table(("what", "where", "digest", "size"), rows),
@@ -293,9 +296,18 @@ def quickstart(done: Quickstart) -> str:
             "",
             f"times: {seconds}; {total:.1f} s in all",
             "",
-            "next: invoke validate            judge the cluster by every check",
-            "      invoke cluster.shell       open the controller",
-            f"      invoke shell.{done.built.image.name}      open the image",
-            "      invoke cluster.down        take the cluster away",
+            *_next(
+                (f"invoke validate --cluster {name}", "run every health check"),
+                (f"invoke cluster.shell --name {name}", "open the controller"),
+                (f"invoke shell.{done.built.image.name}", "open the image"),
+                (f"invoke cluster.down --name {name}", "take the cluster down"),
+            ),
         ]
     )
+
+
+def _next(*commands: tuple[str, str]) -> list[str]:
+    """Commands to try next, and what each is for."""
+    width = max(len(command) for command, _ in commands)
+    lines = [f"      {command.ljust(width)}  {what}" for command, what in commands]
+    return [f"next: {lines[0].lstrip()}", *lines[1:]]

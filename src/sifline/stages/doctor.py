@@ -290,7 +290,7 @@ def judge_memory(available: int | None) -> Verdict:
     if available < NEEDED_MEMORY:
         return _failed(
             f"{_gigabytes(available)} memory available, {_gigabytes(NEEDED_MEMORY)} are needed; "
-            "end other programs or clusters (invoke cluster.down)"
+            "end other programs or clusters (invoke cluster.down --name NAME)"
         )
     return _passed(f"{_gigabytes(available)} available")
 

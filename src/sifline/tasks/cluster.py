@@ -18,9 +18,9 @@ def up(run: Run, _: Sequence[str], *, name: str = VIRTUAL, file: str = "") -> No
     run.print(tables.nodes(cluster))
 
 
-def down(run: Run, _: Sequence[str], *, name: str = VIRTUAL) -> None:
+def down(run: Run, _: Sequence[str], *, name: str = VIRTUAL, foreign: bool = False) -> None:
     """Take a virtual cluster down; nothing of it is left."""
-    removed = run.pipeline.cluster_down(name)
+    removed = run.pipeline.cluster_down(name, foreign=foreign)
     run.print("\n".join(f"removed {item}" for item in removed) or f"no cluster {name} stands")
 
 
@@ -29,7 +29,7 @@ def status(run: Run, _: Sequence[str], *, name: str = VIRTUAL, json: bool = Fals
     from sifline.report import tables
 
     states = run.pipeline.cluster_status(name)
-    run.print(tables.dump(states) if json else tables.node_states(states))
+    run.print(tables.dump(states) if json else tables.node_states(name, states))
 
 
 def shell(

@@ -192,7 +192,7 @@ def deployed(probe: Probe, image: str) -> tuple[str, ...]:
             argv = ["readlink", "--canonicalize", entry["path"]]
             found = probe.run(probe.cluster.compute[0], argv).stdout.strip()
             return entry["path"], found
-    raise CheckSkipped(f"{image} is not deployed; invoke deploy.{image}")
+    raise CheckSkipped(f"{image} is not deployed; invoke deploy.{image} {probe.cluster.flag}")
 
 
 def reason(stderr: str) -> str:

@@ -1,0 +1,127 @@
+"""What people read when a verb is done: the next commands mean the same cluster."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+
+import pytest
+
+from sifline.adapters.registry import RegistryRefused, ask
+from sifline.config.clusters import find_cluster
+from sifline.errors import UsageError
+from sifline.model import (
+    BuiltImage,
+    CheckResult,
+    Cluster,
+    Deployment,
+    Image,
+    Node,
+    Partition,
+    Quickstart,
+    Role,
+    Sif,
+    SshAccess,
+    Status,
+    Workspace,
+)
+from sifline.report import tables
+from sifline.runner import Result
+from sifline.tasks import flags
+from sifline.validation.checks import CheckSkipped, Probe, deployed
+from tests.support.recording import answer
+
+NODE = Node(name="controller", role=Role.CONTROLLER)
+CLUSTER = Cluster(
+    name="blue",
+    nodes=(NODE, Node(name="n1", role=Role.COMPUTE)),
+    ssh=SshAccess(user="admin"),
+    partitions=(Partition(name="main"),),
+    source=Path("clusters/blue.yaml"),
+)
+
+
+class Answering:
+    """A node that answers every command with ``stdout``."""
+
+    def __init__(self, cluster: Cluster, stdout: str) -> None:
+        self.cluster = cluster
+        self._stdout = stdout
+
+    def run(self, *_: object, **__: object) -> Result:
+        return answer(self._stdout)
+
+
+def commands(text: str) -> list[list[str]]:
+    """Return what follows each ``invoke`` in ``text``, word by word, up to the text beside it."""
+    found = re.findall(r"\binvoke (\S+(?: --\S+(?: (?:'[^']*'|[^\s;,]+))?)*)", text)
+    words = [shlex.split(item.rstrip(".")) for item in found]
+    for item in words:
+        for here, word in flags.walk(item):
+            here.check(word)
+        assert flags.of_task(item[0]) is not None, item
+    return words
+
+
+def done(cluster: Cluster) -> Quickstart:
+    image = Image(
+        name="hello-mpi", folder=Path("images/hello-mpi"), tag="sifline/hello-mpi:latest"
+    )
+    sif = Sif(name="hello-mpi", path=Path("hello-mpi.sif"), sha256="a" * 64, size=1)
+    return Quickstart(
+        built=BuiltImage(image=image, image_id="b", fingerprint="", size=1, fresh=True),
+        sif=sif,
+        cluster=cluster,
+        deployment=Deployment(
+            sif=sif, cluster=cluster, path=PurePosixPath("/x"), placements=(), seconds=0
+        ),
+        job=CheckResult(
+            suite="mpi-job", name="x", status=Status.PASSED, message="fine", seconds=0
+        ),
+        seconds=(("build", 1.0),),
+    )
+
+
+def test_the_commands_after_a_quickstart_name_its_cluster() -> None:
+    assert commands(tables.quickstart(done(replace(CLUSTER, name="green")))) == [
+        ["validate", "--cluster", "green"],
+        ["cluster.shell", "--name", "green"],
+        ["shell.hello-mpi"],
+        ["cluster.down", "--name", "green"],
+    ]
+
+
+def test_the_state_of_a_missing_cluster_names_it() -> None:
+    assert commands(tables.node_states("green", [])) == [["cluster.up", "--name", "green"]]
+
+
+def test_an_unknown_cluster_is_named_in_the_command_for_one(tmp_path: Path) -> None:
+    with pytest.raises(UsageError) as caught:
+        find_cluster("green", Workspace(root=tmp_path))
+    assert commands(caught.value.message) == [["cluster.up", "--name", "green"]]
+
+
+@pytest.mark.parametrize("asked", ["", "clusters/other name.yaml"])
+def test_a_hint_names_the_cluster_as_the_user_did(asked: str) -> None:
+    answered = '{"error": "no-registry", "message": "gone"}'
+    remote = Answering(replace(CLUSTER, asked=asked), answered)
+    with pytest.raises(RegistryRefused) as caught:
+        ask(remote, NODE, "list")
+    assert commands(caught.value.message)[0][-2:] == ["--cluster", asked or "blue"]
+
+
+def test_a_check_that_needs_an_image_names_the_cluster_to_deploy_it_to() -> None:
+    class Empty(Probe):
+        def __init__(self) -> None:
+            pass
+
+        cluster = CLUSTER
+
+        def holdings(self, *, read: bool = False) -> dict[str, dict[str, object]]:
+            return {"controller": {"images": {}}}
+
+    with pytest.raises(CheckSkipped) as caught:
+        deployed(Empty(), "hello-mpi")
+    assert commands(str(caught.value)) == [["deploy.hello-mpi", "--cluster", "blue"]]
