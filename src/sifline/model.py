@@ -205,6 +205,12 @@ class Image:
         return tuple(dict.fromkeys(source.image for source in self.sources if source.image))
 
     @property
+    def words(self) -> tuple[tuple[str, str], ...]:
+        """The images of ours that it is built on, each with the words of the Dockerfile for it."""
+        pairs = ((source.image, source.written) for source in self.sources if source.image)
+        return tuple(dict.fromkeys(pairs))
+
+    @property
     def bases(self) -> tuple[str, ...]:
         """The foreign images that it is built on, each once."""
         return tuple(dict.fromkeys(item.reference for item in self.sources if item.reference))
@@ -277,7 +283,8 @@ class BuiltImage:
 class Explanation:
     """Why an image would be built or not, against the build at hand (``built`` in seconds).
 
-    ``notes`` tell what differs and is no reason by itself.
+    ``notes`` tell what differs and is no reason by itself. ``words`` is what the Dockerfile calls
+    each image of ours that it is built on.
     """
 
     name: str
@@ -287,6 +294,7 @@ class Explanation:
     built: int
     changes: tuple[str, ...]
     notes: tuple[str, ...]
+    words: tuple[tuple[str, str], ...] = ()
     later: tuple[str, ...] = ()
 
 
@@ -466,11 +474,15 @@ class ImageState:
 
 @dataclass(frozen=True, kw_only=True)
 class GraphNode:
-    """One image of the graph, what it is built on, and its state."""
+    """One image of the graph, what it is built on, and its state.
+
+    ``words`` is what its Dockerfile calls each of its parents.
+    """
 
     name: str
     parents: tuple[str, ...]
     bases: tuple[str, ...] = ()
+    words: tuple[tuple[str, str], ...] = ()
     state: str = "up to date"
     reason: str = ""
 

@@ -26,6 +26,10 @@ class Repository:
         (folder / "Dockerfile").write_text(dockerfile)
         (folder / "image.toml").write_text(settings)
 
+    def declare(self, *patterns: str) -> None:
+        text = f"[tool.sifline]\nown-references = {list(patterns)}\n"
+        (self.space.root / "pyproject.toml").write_text(text)
+
     def site(self, profile: str) -> Site:
         (self.space.root / "sites").mkdir()
         (self.space.root / "sites" / "lab.toml").write_text(profile)
@@ -40,22 +44,26 @@ def repository(tmp_path: Path) -> Repository:
     return Repository(tmp_path)
 
 
+DIGEST = "@sha256:" + "a" * 64
+
+
 @pytest.mark.parametrize(
     "reference",
     [
         "sifline/base",
         "sifline/base:latest",
         "base",
-        "base:1.2",
-        "acme/base",
-        "ghcr.io/acme/base:1.2",
-        "localhost:5000/base",
-        "--platform=linux/amd64 quay.io/acme/tools/base",
+        "ghcr.io/acme/base",
+        "ghcr.io/acme/base:latest",
+        "acme/hpc-base",
+        "index.docker.io/acme/hpc-base",
+        "--platform=linux/amd64 ghcr.io/acme/base",
     ],
 )
-def test_any_prefix_and_tag_may_stand_around_the_name_of_an_image(
+def test_our_prefix_declared_references_and_plain_names_mean_an_image(
     repository: Repository, reference: str
 ) -> None:
+    repository.declare("ghcr.io/acme/{name}", "acme/hpc-{name}")
     repository.add("x", f"FROM {reference}")
 
     assert repository.read().parents == ("base",)
@@ -64,29 +72,98 @@ def test_any_prefix_and_tag_may_stand_around_the_name_of_an_image(
 
 @pytest.mark.parametrize(
     "reference",
-    ["ubuntu", "acme/x:1", "base-image", "ghcr.io/base/ubuntu", "base@sha256:" + "a" * 64],
+    [
+        "ubuntu",
+        "acme/x:1",
+        "base-image",
+        "ghcr.io/base/ubuntu",
+        # Each of these has the name of an image of ours in its last part.
+        "base:1.2",
+        "base:latest",
+        f"base{DIGEST}",
+        "acme/base",
+        "docker.io/library/base",
+        "docker.io/sifline/base",
+        "nvcr.io/nvidia/base:24.07-py3",
+        "localhost:5000/base",
+        "other.example.org/sifline/base",
+        # Published by this repository, and one version of all.
+        "ghcr.io/acme/base:1.2",
+        f"ghcr.io/acme/base{DIGEST}",
+        f"ghcr.io/acme/base:latest{DIGEST}",
+        "ghcr.io/acme/unknown",
+        "ghcr.io/acme/tools/base",
+        "ghcr.io/acme/x",
+        "x",
+    ],
 )
-def test_other_names_the_own_name_and_digests_mean_foreign_images(
+def test_every_other_reference_means_a_foreign_image(
     repository: Repository, reference: str
 ) -> None:
+    repository.declare("ghcr.io/acme/{name}")
     repository.add("x", f"FROM {reference}")
 
     assert (repository.read().parents, repository.read().bases) == ((), (reference,))
 
 
-def test_image_toml_names_what_is_foreign_in_spite_of_its_name(repository: Repository) -> None:
-    repository.add("x", "FROM vendor/base:1\nCOPY --from=base / /", 'foreign-bases = ["vendor/*"]')
-
-    assert (repository.read().parents, repository.read().bases) == (("base",), ("vendor/base:1",))
-
-
-def test_an_unknown_image_under_our_prefix_is_refused_with_the_nearest(
-    repository: Repository,
+@pytest.mark.parametrize(
+    ("reference", "said"),
+    [
+        ("sifline/bse", r"no images/bse\. Did you mean base"),
+        ("sifline/a/base", r"no images/a/base\."),
+        ("sifline/base:1.2", "without a tag"),
+        (f"sifline/base:latest{DIGEST}", "without a digest"),
+    ],
+)
+def test_what_means_no_image_under_our_prefix_is_refused(
+    repository: Repository, reference: str, said: str
 ) -> None:
-    repository.add("x", "FROM scratch\n\nFROM sifline/bse")
+    repository.add("x", f"FROM scratch\n\nFROM {reference}")
 
-    with pytest.raises(UsageError, match=r"line 3: .* no images/bse\. Did you mean base"):
+    with pytest.raises(UsageError, match=rf"Dockerfile: line 3: .*{said}"):
         repository.read()
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    ["ghcr.io/acme", "{name}", "ghcr.io/{name}/{name}", "ghcr.io/acme/{name}:1", "a/{other}", ""],
+)
+def test_a_declared_reference_names_the_image_once_and_no_tag(
+    repository: Repository, pattern: str
+) -> None:
+    repository.declare(pattern)
+
+    with pytest.raises(UsageError, match=r"pyproject\.toml: tool\.sifline\.own-references"):
+        repository.read("base")
+
+
+def test_patterns_that_give_two_images_one_reference_are_refused(repository: Repository) -> None:
+    repository.add("my-base", "FROM scratch")
+    repository.declare("acme/{name}", "acme/my-{name}")
+
+    with pytest.raises(UsageError, match="acme/my-base would mean both"):
+        repository.read("base")
+
+
+def test_a_pyproject_of_other_things_declares_nothing(repository: Repository) -> None:
+    (repository.space.root / "pyproject.toml").write_text('[tool.other]\nx = "y"\n')
+    repository.add("x", "FROM ghcr.io/acme/base")
+
+    assert repository.read().parents == ()
+
+
+def test_an_unknown_key_beside_own_references_is_refused(repository: Repository) -> None:
+    (repository.space.root / "pyproject.toml").write_text("[tool.sifline]\nown-refs = []\n")
+
+    with pytest.raises(UsageError, match=r"unknown key tool\.sifline\.own-refs"):
+        repository.read("base")
+
+
+def test_image_toml_names_what_is_foreign_in_spite_of_its_name(repository: Repository) -> None:
+    repository.declare("vendor/{name}")
+    repository.add("x", "FROM vendor/base\nCOPY --from=base / /", 'foreign-bases = ["vendor/*"]')
+
+    assert (repository.read().parents, repository.read().bases) == (("base",), ("vendor/base",))
 
 
 def test_arguments_change_what_an_image_stands_on(repository: Repository, tmp_path: Path) -> None:
@@ -108,12 +185,12 @@ def test_only_what_the_target_needs_counts(repository: Repository) -> None:
 
 
 def test_a_site_replaces_foreign_bases_alone(repository: Repository) -> None:
-    repository.add("x", "FROM ubuntu:22.04\nCOPY --from=docker.io/acme/base / /")
+    repository.add("x", "FROM ubuntu:22.04\nCOPY --from=sifline/base / /")
     site = repository.site('[bases]\n"docker.io/" = "mirror.example.org/hub/"\n')
 
     assert repository.read(site=site).sources == (
         Source(written="ubuntu:22.04", reference="mirror.example.org/hub/library/ubuntu:22.04"),
-        Source(written="docker.io/acme/base", image="base"),
+        Source(written="sifline/base", image="base"),
     )
 
 

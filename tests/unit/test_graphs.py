@@ -195,6 +195,24 @@ def test_the_text_is_a_tree_that_says_what_is_to_do() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("format", "line"),
+    [
+        ("text", "└── mpi  FROM ghcr.io/acme/base, base"),
+        ("dot", '  "base" -> "mpi" [label="FROM ghcr.io/acme/base, base"];'),
+        ("mermaid", '  n1 -->|"FROM ghcr.io/acme/base, base"| n2'),
+        ("svg", "<title>FROM ghcr.io/acme/base, base</title></path>"),
+    ],
+)
+def test_an_edge_shows_what_the_dockerfile_calls_the_image(format: str, line: str) -> None:
+    words = (("base", "ghcr.io/acme/base"), ("base", "base"))
+    nodes = [node("base"), GraphNode(name="mpi", parents=("base",), words=words)]
+
+    drawn = render(nodes, format).splitlines()
+
+    assert any(item.endswith(line) for item in drawn), drawn
+
+
 def test_a_chain_longer_than_the_stack_is_drawn() -> None:
     chain = [node("0"), *(node(str(number), str(number - 1)) for number in range(1, 1200))]
 

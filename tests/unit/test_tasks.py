@@ -432,15 +432,40 @@ def test_a_graph_needs_no_engine_and_says_what_is_not_known(
     assert 'label="hello-mpi\\nunknown"' in done.stdout
 
 
-def test_explain_needs_no_apptainer(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def empty_engine(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An engine with no image at all, so without the toolbox; asked through the command."""
     fake = project / "bin" / "docker"
     fake.parent.mkdir()
-    # An engine with no image at all, so without the toolbox; asked through the command.
     fake.write_text('#!/bin/sh\ncase "$*" in *version*) echo docker 28.2.2;; esac\n')
     fake.chmod(0o755)
     monkeypatch.setenv("PATH", f"{fake.parent}:/bin")
     monkeypatch.setenv("DOCKER_HOST", "tcp://127.0.0.1:1")
 
+
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [
+        (("explain.child",), "  FROM ghcr.io/acme/hello-mpi: images/hello-mpi"),
+        (("--dry", "build.child"), "not in the engine (FROM ghcr.io/acme/hello-mpi)"),
+        (("graph",), "child  build: not in the engine  FROM ghcr.io/acme/hello-mpi"),
+        (("explain.child", "--json"), '"ghcr.io/acme/hello-mpi"'),
+    ],
+)
+@pytest.mark.usefixtures("empty_engine")
+def test_what_is_resolved_to_a_folder_is_shown_as_it_is_written(
+    project: Path, words: tuple[str, ...], shown: str
+) -> None:
+    (project / "pyproject.toml").write_text(
+        '[tool.sifline]\nown-references = ["ghcr.io/acme/{name}"]\n'
+    )
+    add(project, "child", "FROM ghcr.io/acme/hello-mpi\n")
+
+    assert shown in invoke_here(project, *words).stdout
+
+
+@pytest.mark.usefixtures("empty_engine")
+def test_explain_needs_no_apptainer(project: Path) -> None:
     done = invoke_here(project, "explain.hello-mpi")
 
     assert (done.returncode, done.stderr) == (0, "")

@@ -182,8 +182,9 @@ IMAGE = Keys(
             name="foreign-bases",
             kind=Several(item=WORD, what="a list of strings"),
             help="Patterns (`*`, `?`) of references, as the Dockerfile has them, that mean no"
-            " image of this repository although the last part of their name is that of one.",
-            example=["docker.io/library/*"],
+            " image of this repository although they have the plain name of one, or a reference"
+            " that the repository declares as its own.",
+            example=["ghcr.io/acme/*"],
         ),
         Key(
             name="prepare",

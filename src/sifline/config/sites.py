@@ -24,16 +24,16 @@ DEFAULT = "default"
 CERTIFICATES = "ca-certificates"
 LEAST_HIDDEN = 4
 
-_REGISTRY = "[A-Za-z0-9][A-Za-z0-9.-]*(?::[0-9]+)?"
-_PART = "[a-z0-9]+(?:(?:[.]|__?|-+)[a-z0-9]+)*"
+REGISTRY = "[A-Za-z0-9][A-Za-z0-9.-]*(?::[0-9]+)?"
+PART = "[a-z0-9]+(?:(?:[.]|__?|-+)[a-z0-9]+)*"
 _TAG = "[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}"
 _REFERENCE = Text(
     what='a reference such as "docker.io/library/ubuntu:22.04"',
-    pattern=rf"(?:{_REGISTRY}/)?{_PART}(?:/{_PART})*(?::{_TAG})?(?:@sha256:[0-9a-f]{{64}})?",
+    pattern=rf"(?:{REGISTRY}/)?{PART}(?:/{PART})*(?::{_TAG})?(?:@sha256:[0-9a-f]{{64}})?",
 )
 _PREFIX = Text(
     what='a beginning of references that ends in "/" such as "docker.io/"',
-    pattern=rf"(?:{_REGISTRY}|{_PART})/(?:{_PART}/)*",
+    pattern=rf"(?:{REGISTRY}|{PART})/(?:{PART}/)*",
 )
 _PATH = Text(what="the path of a file", pattern=r"[^\x00-\x1f]+", missing=None)
 _PROXY = Text(

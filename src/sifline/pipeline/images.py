@@ -322,7 +322,11 @@ class ImagePipeline(ImagePlans):
             found = (self.images[name] for name in order)
             return tuple(
                 GraphNode(
-                    name=image.name, parents=image.parents, bases=image.bases, state="unknown"
+                    name=image.name,
+                    parents=image.parents,
+                    bases=image.bases,
+                    words=image.words,
+                    state="unknown",
                 )
                 for image in found
             )
@@ -331,6 +335,7 @@ class ImagePipeline(ImagePlans):
                 name=step.image.name,
                 parents=step.image.parents,
                 bases=step.image.bases,
+                words=step.image.words,
                 state="build" if step.needed else "up to date",
                 reason=step.reason,
             )

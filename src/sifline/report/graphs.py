@@ -59,10 +59,14 @@ class Vertex:
 
 @dataclass(frozen=True, kw_only=True)
 class Graph:
-    """Vertices by key, and edges from what is built on to what is built of it."""
+    """Vertices by key, and edges from what is built on to what is built of it.
+
+    ``words`` is what the Dockerfile has for an edge between two images of ours.
+    """
 
     vertices: dict[str, Vertex]
     edges: tuple[tuple[str, str], ...]
+    words: dict[tuple[str, str], str]
 
     def colours(self) -> dict[str, Colours]:
         """The colours of each state there is, in the order of a legend."""
@@ -91,7 +95,7 @@ def render(nodes: Sequence[GraphNode], format: str) -> str:
 def _graph(nodes: Sequence[GraphNode]) -> Graph:
     """Sort what is there; foreign bases become vertices of their own."""
     nodes = sorted(nodes, key=lambda node: node.name)
-    vertices, edges = [], []
+    vertices, edges, words = [], [], dict[tuple[str, str], str]()
     for base in sorted({base for node in nodes for base in node.bases}):
         vertices.append(Vertex(key=_foreign(base), label=_printable(base), state=FOREIGN))
     for node in nodes:
@@ -99,7 +103,15 @@ def _graph(nodes: Sequence[GraphNode]) -> Graph:
         vertices.append(Vertex(key=node.name, label=label, state=node.state, reason=reason))
         sources = dict.fromkeys([*map(_foreign, node.bases), *node.parents])
         edges += [(source, node.name) for source in sources]
-    return Graph(vertices={vertex.key: vertex for vertex in vertices}, edges=tuple(sorted(edges)))
+        for source, written in node.words:
+            before = words.get((source, node.name), "FROM")
+            comma = "," if before != "FROM" else ""
+            words[source, node.name] = f"{before}{comma} {_printable(written)}"
+    return Graph(
+        vertices={vertex.key: vertex for vertex in vertices},
+        edges=tuple(sorted(edges)),
+        words=words,
+    )
 
 
 def _foreign(base: str) -> str:
@@ -118,19 +130,20 @@ def _text(graph: Graph) -> str:
     for source, target in graph.edges:
         children[source].append(target)
     built = {target for _, target in graph.edges}
-    left = [(key, "", "") for key in reversed(graph.vertices) if key not in built]
+    left = [(key, "", "", "") for key in reversed(graph.vertices) if key not in built]
     lines, shown = [], set()
     while left:
-        key, start, indent = left.pop()
+        key, start, indent, words = left.pop()
         if key in shown:
-            lines.append(f"{start}{graph.vertices[key].label} (see above)")
+            lines.append(f"{start}{graph.vertices[key].label} (see above)  {words}".rstrip())
             continue
         shown.add(key)
-        lines.append(start + _line(graph.vertices[key]))
+        lines.append(f"{start}{_line(graph.vertices[key])}  {words}".rstrip())
         last = True
         for child in reversed(children[key]):
             own, under = ("└── ", "    ") if last else ("├── ", "│   ")
-            left.append((child, indent + own, indent + under))
+            words = graph.words.get((key, child), "")
+            left.append((child, indent + own, indent + under, words))
             last = False
     return "\n".join(lines)
 
@@ -154,7 +167,10 @@ def _dot(graph: Graph) -> str:
         lines.append(
             f'  {_quoted(vertex.key)} [label="{label}", fillcolor="{fill}", color="{border}"];'
         )
-    lines += [f"  {_quoted(source)} -> {_quoted(target)};" for source, target in graph.edges]
+    for source, target in graph.edges:
+        words = graph.words.get((source, target), "")
+        label = f' [label="{_dot_escaped(words)}"]' if words else ""
+        lines.append(f"  {_quoted(source)} -> {_quoted(target)}{label};")
     return "\n".join([*lines, "}"])
 
 
@@ -174,7 +190,10 @@ def _mermaid(graph: Graph) -> str:
     for key, vertex in graph.vertices.items():
         label = "<br/>".join(map(_entities, filter(None, (vertex.label, vertex.note))))
         lines.append(f'  {ids[key]}["{label}"]')
-    lines += [f"  {ids[source]} --> {ids[target]}" for source, target in graph.edges]
+    for source, target in graph.edges:
+        words = graph.words.get((source, target), "")
+        label = f'|"{_entities(words)}"|' if words else ""
+        lines.append(f"  {ids[source]} -->{label} {ids[target]}")
     for number, (state, (fill, border)) in enumerate(graph.colours().items(), start=1):
         members = ",".join(ids[key] for key, item in graph.vertices.items() if item.state == state)
         lines.append(f"  classDef s{number} fill:{fill},stroke:{border},color:{INK}")
@@ -225,7 +244,8 @@ def _about(graph: Graph) -> str:
 def _edges(graph: Graph, drawing: Drawing) -> list[str]:
     return [
         f'<path data-from="{escape(_printable(source))}" data-to="{escape(_printable(target))}"'
-        f' d="{_path(drawing.routes[source, target])}" marker-end="url(#arrow)"/>'
+        f' d="{_path(drawing.routes[source, target])}" marker-end="url(#arrow)">'
+        f"<title>{escape(graph.words.get((source, target), ''))}</title></path>"
         for source, target in graph.edges
     ]
 

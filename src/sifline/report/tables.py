@@ -89,12 +89,18 @@ def plan(steps: Sequence[Step]) -> str:
         (
             step.image.name,
             step.verb.value if step.needed else "keep",
-            step.reason or f"{step.verb.value}: up to date",
+            f"{step.reason or f'{step.verb.value}: up to date'}{_from(step)}",
         )
         for step in steps
     ]
     needed = sum(step.needed for step in steps)
     return f"{table(('image', 'action', 'reason'), rows)}\n{needed} of {len(steps)} steps to do"
+
+
+def _from(step: Step) -> str:
+    """What the Dockerfile calls the images of ours that it is built on."""
+    words = [words for _, words in step.image.words] if step.verb is Verb.BUILD else []
+    return f" (FROM {', '.join(words)})" if words else ""
 
 
 def results(verb: Verb, found: Sequence[Any]) -> str:
@@ -115,6 +121,7 @@ def _explanation(item: Explanation) -> str:
     if item.image_id:
         when = datetime.fromtimestamp(item.built).astimezone().strftime("%Y-%m-%d %H:%M:%S")
         lines.append(f"  at hand: {short(item.image_id)}, built {when}")
+    lines += [f"  FROM {words}: images/{name}" for name, words in item.words]
     lines += [f"  changed: {change}" for change in item.changes if change != item.reason]
     lines += [f"  note: {note}" for note in item.notes]
     lines += [f"  then {later}" for later in item.later]

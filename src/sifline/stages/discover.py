@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from fnmatch import fnmatchcase
 from pathlib import Path
 
 from sifline.buildcontext import DOCKERFILE
 from sifline.config.images import PROXY_ARGUMENTS, load_image_settings
+from sifline.config.project import own_references
 from sifline.config.settings import conversion, resolve
 from sifline.config.sites import Site
 from sifline.dockerfile import Dockerfile, Reference
 from sifline.errors import UsageError, did_you_mean
 from sifline.imagenames import names
 from sifline.model import Image, SifOptions, Source, Workspace
-from sifline.references import last_part
+from sifline.ownreferences import PREFIX, OwnReferences
 
-PREFIX = "sifline"
 NOTHING_SAID = SifOptions(compression="", level=None)
 
 
@@ -39,6 +38,7 @@ class Catalog(Mapping[str, Image]):
     ) -> None:
         self._names = names(workspace)
         self._workspace, self._site = workspace, site
+        self._own = OwnReferences(self._names, own_references(workspace))
         self._flags, self._conversion = arguments(pairs), conversion
         self._read: dict[str, Image] = {}
         for name in self._flags:
@@ -59,7 +59,7 @@ class Catalog(Mapping[str, Image]):
             if name not in self._names:
                 raise KeyError(name)
             folder = self._workspace.images / name
-            found = _image(folder, self._names, self._site, self._flags)
+            found = _image(folder, self._own, self._site, self._flags)
             self._read[name] = replace(found, sif=_sif(folder, self._site, self._conversion))
         return self._read[name]
 
@@ -97,7 +97,7 @@ def tag_of(name: str) -> str:
     return f"{PREFIX}/{name}:latest"
 
 
-def _image(folder: Path, known: tuple[str, ...], site: Site, flags: Mapping[str, str]) -> Image:
+def _image(folder: Path, own: OwnReferences, site: Site, flags: Mapping[str, str]) -> Image:
     settings = load_image_settings(folder / "image.toml")
     dockerfile = Dockerfile.read(folder / DOCKERFILE)
     _refuse_proxies(dockerfile, site)
@@ -105,7 +105,7 @@ def _image(folder: Path, known: tuple[str, ...], site: Site, flags: Mapping[str,
     given = {item.key: item.value for item in declared}
     prepare = settings.prepare
     sources = [
-        _source(reference, folder, known, settings.foreign_bases, site)
+        _source(reference, folder, own, settings.foreign_bases, site)
         for reference in dockerfile.references(given, target=settings.target)
     ]
     begin = dockerfile.base(given, target=settings.target).text
@@ -154,31 +154,16 @@ def _refuse_proxies(dockerfile: Dockerfile, site: Site) -> None:
 
 
 def _source(
-    used: Reference, folder: Path, known: tuple[str, ...], foreign: Sequence[str], site: Site
+    used: Reference, folder: Path, own: OwnReferences, foreign: Sequence[str], site: Site
 ) -> Source:
-    """Tell whether a reference means one of our own images, whatever stands before its name.
-
-    The folder's own name never does: ``images/python`` may well be built on ``python:3.12``.
-    """
-    name, text = last_part(used.text), used.text
-    if text.partition("/")[0] == PREFIX and text.count("/") == 1:
-        if "@" in text:
-            raise UsageError(
-                f"{folder / DOCKERFILE}: line {used.line}: {text}: images of this repository are"
-                " named without a digest; remove it"
-            )
-        if name not in known:
-            raise UsageError(
-                f"{folder / DOCKERFILE}: line {used.line}: is built on {PREFIX}/{name}, but there"
-                f" is no images/{name}.{did_you_mean(name, known)}"
-            )
-        return Source(written=text, image=name)
-    if (
-        name in known
-        and name != folder.name
-        and "@" not in text
-        and not any(fnmatchcase(text, pattern) for pattern in foreign)
-    ):
+    """Tell which image of ours or which foreign one a reference means."""
+    text = used.text
+    try:
+        name = own.image(text, beside=folder.name, foreign=foreign)
+    except UsageError as error:
+        place = f"{folder / DOCKERFILE}: line {used.line}"
+        raise UsageError(f"{place}: {error.message}") from None
+    if name:
         return Source(written=text, image=name)
     return Source(written=text, reference=site.replacement(text), platform=used.platform)
 

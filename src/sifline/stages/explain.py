@@ -80,6 +80,7 @@ def explain(
         built=before.get("built", held.created) if held else 0,
         changes=tuple(changes),
         notes=tuple(notes),
+        words=step.image.words,
     )
 
 

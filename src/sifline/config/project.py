@@ -1,0 +1,40 @@
+"""``[tool.sifline]`` of the repository's pyproject.toml: what is for all of its images."""
+
+from __future__ import annotations
+
+from sifline.config.keys import Key, Keys, Several, Text
+from sifline.config.sites import PART, REGISTRY
+from sifline.config.table import Table, read_toml
+from sifline.model import Workspace
+
+FILE = "pyproject.toml"
+_OR_NAME = PART.replace("[a-z0-9]+", "(?:[a-z0-9]|[{]name[}])+")
+
+PROJECT = Keys(
+    keys=(
+        Key(
+            name="own-references",
+            kind=Several(
+                item=Text(
+                    what='a reference with {name} once and without a tag, "ghcr.io/acme/{name}"',
+                    pattern=rf"(?=[^{{}}]*[{{]name[}}][^{{}}]*$)(?:{REGISTRY}|{_OR_NAME})"
+                    rf"(?:/{_OR_NAME})+",
+                ),
+                what="a list of strings",
+            ),
+            help="Under which references the images of this repository are published. Without a"
+            " tag, or with `latest`, such a reference means the folder `images/{name}`.",
+            example=["ghcr.io/acme/{name}"],
+        ),
+    )
+)
+
+
+def own_references(workspace: Workspace) -> tuple[str, ...]:
+    """Return the patterns of references that the repository declares as its own.
+
+    :raises UsageError: naming file, key and what is allowed.
+    """
+    whole = read_toml(workspace.root / FILE)
+    table = whole.sub("tool").sub("sifline") if whole else Table(workspace.root / FILE, {})
+    return tuple(PROJECT.values(table)["own-references"])

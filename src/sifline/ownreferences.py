@@ -1,0 +1,78 @@
+"""Which references mean an image of this repository, and which of its folders they mean."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from fnmatch import fnmatchcase
+
+from sifline.errors import UsageError, did_you_mean
+from sifline.references import normalise
+
+PREFIX = "sifline"
+# In a declared pattern, where the name of the image stands.
+NAME = "{name}"
+_TAG = ":latest"
+
+
+class OwnReferences:
+    """The references that mean one of ``names``.
+
+    :param patterns: what the repository declares as its own, ``ghcr.io/acme/{name}``.
+    :raises UsageError: where two images would have one reference.
+    """
+
+    def __init__(self, names: Iterable[str], patterns: Iterable[str] = ()) -> None:
+        self._names = tuple(names)
+        self._declared = _declared(self._names, patterns)
+
+    def image(self, reference: str, *, beside: str = "", foreign: Sequence[str] = ()) -> str:
+        """Return the name of the image that ``reference`` means; "" for a foreign image.
+
+        Declared references count as the engine reads them: ``acme/x`` is ``docker.io/acme/x``.
+        ``docker.io/sifline/x`` is foreign, like everything that names a registry.
+
+        :param beside: the image whose Dockerfile has it, which a plain name never means:
+            ``images/python`` may be built on ``python``.
+        :param foreign: patterns of references that mean none in spite of their name.
+        :raises UsageError: where it is under ``sifline/`` and means no image.
+        """
+        if reference.startswith(f"{PREFIX}/"):
+            return self._under_prefix(reference)
+        if any(fnmatchcase(reference, pattern) for pattern in foreign):
+            return ""
+        plain = reference if reference in self._names else ""
+        name = self._declared.get(normalise(reference), plain)
+        return "" if name == beside else name
+
+    def _under_prefix(self, reference: str) -> str:
+        name = reference.partition("/")[2].removesuffix(_TAG)
+        if name in self._names:
+            return name
+        for mark, what in (("@", "digest"), (":", "tag")):
+            if mark in name:
+                raise UsageError(
+                    f"{reference}: images of this repository are named without a {what}; remove it"
+                )
+        raise UsageError(
+            f"is built on {PREFIX}/{name}, but there is no images/{name}."
+            f"{did_you_mean(name, self._names)}"
+        )
+
+
+def _declared(names: tuple[str, ...], patterns: Iterable[str]) -> Mapping[str, str]:
+    """The images by their declared references, in full."""
+    found: dict[str, str] = {}
+    for reference, name in _pairs(names, patterns):
+        other = found.setdefault(normalise(reference), name)
+        if other != name:
+            raise UsageError(
+                f"pyproject.toml: tool.sifline.own-references: {reference} would mean both"
+                f" images/{other} and images/{name}; change a pattern"
+            )
+    return found
+
+
+def _pairs(names: tuple[str, ...], patterns: Iterable[str]) -> Iterator[tuple[str, str]]:
+    for pattern in patterns:
+        for name in names:
+            yield pattern.replace(NAME, name), name
