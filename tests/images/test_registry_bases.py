@@ -87,3 +87,20 @@ def test_a_site_replaces_a_base_without_touching_the_dockerfile(
     assert project.build(name, "--site", "lab") == {name: "built"}
     assert project.read(name, "content") == f"first {base.name}"
     assert project.read(name, "own") == "x"
+
+
+def test_a_site_names_an_image_of_ours_that_is_built_first_and_whose_changes_count(
+    project: Project,
+) -> None:
+    base = project.image("base", "FROM scratch\nCOPY content /\n", content="first")
+    name = project.image("a", "FROM ubuntu:22.04\nCOPY own /\n", own="x")
+    project.site("lab", f'offline = true\n[bases]\n"ubuntu:22.04" = "sifline/{base}"\n')
+    site = ("--site", "lab")
+
+    assert project.build(name, *site) == {base: "built", name: "built"}
+    assert project.build(name, *site) == {base: "up to date", name: "up to date"}
+    (project.root / "images" / base / "content").write_text("second")
+    drawn = project.invoke("graph", *site).stdout
+    assert f"{name}  build: built on {base}, which is built anew  FROM ubuntu:22.04" in drawn
+    assert project.build(name, *site) == {base: "built", name: "built"}
+    assert project.read(name, "content") == "second"

@@ -194,6 +194,55 @@ def test_a_site_replaces_foreign_bases_alone(repository: Repository) -> None:
     )
 
 
+@pytest.mark.parametrize("instead", ["sifline/base", "base", "ghcr.io/acme/base"])
+def test_a_site_may_name_an_image_of_ours_in_place_of_a_foreign_one(
+    repository: Repository, instead: str
+) -> None:
+    repository.declare("ghcr.io/acme/{name}")
+    repository.add("x", "FROM ubuntu:22.04\nCOPY --from=docker.io/library/ubuntu:22.04 / /")
+    found = repository.read(site=repository.site(f'[bases]\n"ubuntu:22.04" = "{instead}"\n'))
+
+    assert (found.parents, found.bases, found.base) == (("base",), (), "base")
+    assert found.words[0] == ("base", "ubuntu:22.04")
+
+
+def test_a_site_may_name_images_of_ours_by_a_prefix(repository: Repository) -> None:
+    repository.add("x", "FROM vendor.example.org/base")
+    site = repository.site('[bases]\n"vendor.example.org/" = "sifline/"\n')
+
+    assert repository.read(site=site).parents == ("base",)
+
+
+@pytest.mark.parametrize("instead", ["sifline/x", "x"])
+def test_an_image_that_a_site_names_is_itself_built_on_what_it_says(
+    repository: Repository, instead: str
+) -> None:
+    repository.add("x", "FROM ubuntu:22.04")
+    repository.add("y", "FROM ubuntu:22.04")
+    site = repository.site(f'[bases]\n"ubuntu:22.04" = "{instead}"\n')
+
+    assert repository.read(site=site).bases == ("ubuntu:22.04",)
+    assert repository.read("y", site=site).parents == ("x",)
+
+
+def test_a_site_that_names_no_image_of_ours_under_our_prefix_is_refused(
+    repository: Repository,
+) -> None:
+    repository.add("x", "FROM ubuntu:22.04")
+    site = repository.site('[bases]\n"ubuntu:22.04" = "sifline/bse"\n')
+
+    with pytest.raises(UsageError, match=r"sites/lab\.toml: bases: .* no images/bse\."):
+        repository.read(site=site)
+
+
+def test_what_image_toml_calls_foreign_stays_so_without_an_entry_of_the_site(
+    repository: Repository,
+) -> None:
+    repository.add("x", "FROM base", 'foreign-bases = ["base"]')
+
+    assert repository.read().bases == ("base",)
+
+
 def test_a_site_names_where_prepared_root_file_systems_come_from(repository: Repository) -> None:
     repository.add("x", "FROM scratch", '[prepare]\nsuite = "trixie"')
     site = repository.site('apt-sources = ["deb http://m.example.org/debian {suite} main"]')

@@ -157,15 +157,21 @@ def _source(
     used: Reference, folder: Path, own: OwnReferences, foreign: Sequence[str], site: Site
 ) -> Source:
     """Tell which image of ours or which foreign one a reference means."""
-    text = used.text
+    text, instead = used.text, site.replacement(used.text)
+    place = f"{folder / DOCKERFILE}: line {used.line}"
     try:
         name = own.image(text, beside=folder.name, foreign=foreign)
+        if not name and instead != text:
+            place = f"{site.origin}: bases: in place of {text} in {place}"
+            name = own.image(instead)
     except UsageError as error:
-        place = f"{folder / DOCKERFILE}: line {used.line}"
         raise UsageError(f"{place}: {error.message}") from None
+    if name == folder.name:
+        # It cannot be built on itself: the site's entry is for the others.
+        name, instead = "", text
     if name:
         return Source(written=text, image=name)
-    return Source(written=text, reference=site.replacement(text), platform=used.platform)
+    return Source(written=text, reference=instead, platform=used.platform)
 
 
 def arguments(pairs: Sequence[str]) -> dict[str, str]:
