@@ -12,7 +12,7 @@ from uuid import uuid4
 
 import pytest
 
-from sifline import sif
+from sifline import environment, sif
 from sifline.adapters.apptainer import TOOLBOX
 from sifline.adapters.docker import Docker
 from sifline.buildcontext import file_digest
@@ -127,6 +127,15 @@ ALLOWED = (
         fits=lambda found, _: (
             (found.kind, found.attribute) == ("symbolic link", "linked")
             and found.expected == found.path
+        ),
+    ),
+    Allowed(
+        reason="With Apptainer 1.4 some values of ENV do not arrive (apptainer#3328)."
+        " Ours are those of `docker run IMAGE env`, see test_same_behaviour.py.",
+        fits=lambda found, roads: (
+            found.path == environment.SCRIPT.encode()
+            and roads.name == "values"
+            and found.attribute in ("size", "content")
         ),
     ),
     Allowed(

@@ -476,7 +476,7 @@ def test_a_template_that_cannot_be_rendered(
 def test_an_image_made_by_a_definition_file(project: Project) -> None:
     name = project.image(
         "a",
-        f"{SHELL}ENV GREETING=hello\nLABEL org.example.kind=test\n",
+        f'{SHELL}ENV GREETING=hello JSON=\'{{"a": "b"}}\'\nLABEL org.example.kind=test\n',
         **{
             "site.def.j2": DEFINITION,
             "motd": "welcome\n",
@@ -487,9 +487,10 @@ def test_an_image_made_by_a_definition_file(project: Project) -> None:
     converted_once = project.invoke(f"convert.{name}")
 
     assert converted_once.returncode == 0, converted_once.stderr
-    look = "cat /etc/motd; echo $GREETING; cat /etc/who; stat --format='%u %g' /etc/who"
+    look = """cat /etc/motd; echo $GREETING; echo "$JSON"
+    cat /etc/who; stat --format='%u %g' /etc/who"""
     *printed, who = inside(project, name, "sh", "-c", look).splitlines()
-    assert printed == ["welcome", "hello again", "0"]
+    assert printed == ["welcome", "hello again", '{"a": "b"}', "0"]
     assert who == "7 7" or os.geteuid() == 0  # seen through a namespace of root alone
     found = info(project, name)
     assert found["labels"]["org.example.kind.twice"] == "test"

@@ -33,13 +33,16 @@ from .toolbox import PREFIX, toolbox
 class Converted:
     """A SIF of ours: the method that was taken, and the seconds in which it was made.
 
-    ``mounted`` is whether its files were read from the engine's layers, past the engine.
+    ``mounted`` is whether its files were read from the engine's layers, past the engine; ``notes``
+    and ``verified`` are what the conversion told and remembers.
     """
 
     path: Path
     method: str
     mounted: bool
     during: range
+    notes: tuple[str, ...]
+    verified: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,6 +114,8 @@ def convert_by(method: str, name: str, tag: str, folder: Path) -> Converted:
         method=record["method"],
         mounted=runner.mounted,
         during=range(began, int(time.time()) + 1),
+        notes=made.notes,
+        verified=record["verified"],
     )
 
 

@@ -134,11 +134,11 @@ def test_build_binds_its_two_folders_and_has_no_network(tmp_path: Path) -> None:
     assert after(argv, "--network") == ["none"]
     assert after(argv, "--mksquashfs-args") == ["-comp gzip -Xcompression-level 9 -mem 256M"]
     assert argv[-2:] == ("/sifline/0/x.sif", "/sifline/1/.definition")
-    assert (tmp_path / ".definition").read_text() == definition("layout", {"a": "1"})
+    assert (tmp_path / ".definition").read_text() == definition("layout", {"a": "1"}, {})
 
 
 def test_definition_leaves_out_labels_without_value() -> None:
-    assert definition("layout", {"a": "1 2", "b": ""}) == (
+    assert definition("layout", {"a": "1 2", "b": ""}, {}) == (
         "Bootstrap: oci\nFrom: layout\n\n%labels\n    a 1 2\n"
     )
 
@@ -323,7 +323,7 @@ def test_mount_survives_commas_and_quotes() -> None:
 
 
 def test_a_label_cannot_begin_a_section() -> None:
-    assert definition("layout", {"a": "one\n%setup\n    touch /x", "b": "\r\n"}) == (
+    assert definition("layout", {"a": "one\n%setup\n    touch /x", "b": "\r\n"}, {}) == (
         "Bootstrap: oci\nFrom: layout\n\n%labels\n    a one %setup touch /x\n"
     )
 

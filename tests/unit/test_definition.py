@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from sifline.errors import UsageError
-from sifline.stages.convert.definition import completed, render
+from sifline.stages.convert.definition import completed, is_of, render
 
 TEMPLATE = """Bootstrap: {{ bootstrap }}
 %labels
@@ -76,3 +76,29 @@ def test_an_expression_that_fails_is_told(tmp_path: Path, text: str) -> None:
 
     with pytest.raises(UsageError, match=r"x\.def\.j2: .*; a template is given name"):
         render(tmp_path / "x.def.j2", {"name": "n"})
+
+
+SOURCE = "/sifline/1/x"
+FIRST = f"Bootstrap: oci\nFrom: {SOURCE}\nStage: one\n\n%post\n    true\n\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (f"Bootstrap: oci\nFrom: {SOURCE}\n", True),
+        (f"bootstrap:oci\nFROM:{SOURCE} \n%labels\n", True),
+        (f"{FIRST}Bootstrap: oci\nFrom: {SOURCE}\n", True),
+        (f"{FIRST}Bootstrap: docker\nFrom: debian\n\n%files from one\n    /a /a\n", False),
+        ("Bootstrap: docker\nFrom: debian\n", False),
+        (f"Bootstrap: oci\nFrom: {SOURCE}-other\n", False),
+        ("", False),
+    ],
+)
+def test_what_the_last_stage_is_made_of(text: str, expected: bool) -> None:
+    assert is_of(Path(SOURCE), text) is expected
+
+
+def test_our_files_stand_behind_those_of_the_definition() -> None:
+    assert completed("%files\n    a /a\n", {}, {"b": Path("/tmp/b c")}) == (
+        '%files\n    a /a\n\n%files\n    "/tmp/b c" "/b"\n\n%labels\n'
+    )

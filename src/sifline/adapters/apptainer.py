@@ -302,17 +302,19 @@ class Apptainer:
         *,
         labels: Mapping[str, str],
         compression: Compression,
+        files: Mapping[str, Path] | None = None,
         processors: int = 0,
         log: Path | None = None,
         on_line: OnLine | None = None,
     ) -> Result:
         """Make ``sif`` of an OCI layout. The folder around that is the scratch space, too.
 
+        :param files: of the scratch space, by where they go in the SIF.
         :raises CommandFailed: with the end of what the build printed.
         """
         return self.build(
             # Its name alone: the whole path would become part of the SIF.
-            lambda _: definition(layout.name, labels),
+            lambda _: definition(layout.name, labels, files or {}),
             sif,
             scratch=layout.parent,
             compression=compression,
@@ -866,9 +868,18 @@ def _new_name() -> str:
     return f"sifline-apptainer-{os.getpid()}-{next(_numbers)}"
 
 
-def definition(layout: str, labels: Mapping[str, str]) -> str:
-    """Return the definition file that takes an OCI layout as it is and adds ``labels``."""
-    return "\n".join(["Bootstrap: oci", f"From: {layout}", "", *label_section(labels)]) + "\n"
+def definition(layout: str, labels: Mapping[str, str], files: Mapping[str, Path]) -> str:
+    """Return the definition file that takes an OCI layout and adds ``labels`` and ``files``."""
+    # Their names alone, as well: where a build looks for them is no part of the SIF.
+    copied = file_section({place: Path(path.name) for place, path in files.items()})
+    lines = ["Bootstrap: oci", f"From: {layout}", "", *copied, *label_section(labels)]
+    return "\n".join(lines) + "\n"
+
+
+def file_section(files: Mapping[str, Path]) -> list[str]:
+    """Return the lines of a definition file's section of ``files``, by where they go."""
+    lines = [f'    "{path}" "/{place}"' for place, path in files.items()]
+    return ["%files", *lines, ""] if lines else []
 
 
 def label_section(labels: Mapping[str, str]) -> list[str]:

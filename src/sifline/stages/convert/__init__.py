@@ -18,13 +18,14 @@ from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
-from sifline import records, scratch, sif, sifrecords
+from sifline import environment, records, scratch, sif, sifrecords
 from sifline.adapters.apptainer import Apptainer
 from sifline.buildcontext import file_digest
 from sifline.errors import SiflineError, StepFailed, UsageError
 from sifline.model import BuiltImage, Sif, SifOptions
-from sifline.runner import CommandFailed, Context, Result
+from sifline.runner import CommandFailed, Context
 from sifline.schedule import Machine
+from sifline.stages.convert.proof import prove, verdict
 from sifline.stages.convert.state import (
     NO_SIF,
     UP_TO_DATE,
@@ -52,6 +53,7 @@ __all__ = [
     "stale",
     "standing",
     "state",
+    "verdict",
 ]
 
 RESERVE = 64 << 20
@@ -60,9 +62,6 @@ RESERVE = 64 << 20
 MEMORY = 768 << 20
 # A SIF that is this much larger than its image points to a wrong compression.
 MOST, MOST_SPARE = 1.1, 1 << 20
-
-# Apptainer looks the command up only after the file system is mounted and the namespaces stand.
-_NOT_FOUND = "executable file not found"
 
 
 def convert(
@@ -94,17 +93,6 @@ def convert(
 def space_needed(size: int, copies: float) -> int:
     """Return how many bytes converting an image of ``size`` takes at its peak."""
     return int(copies * size) + RESERVE
-
-
-def verdict(result: Result) -> str | None:
-    """Say what running ``true`` in the SIF proved; None where it proved nothing.
-
-    An image without that command, or without a shell at all, is no broken image: that
-    Apptainer looked for the command shows that the file system mounts.
-    """
-    if result.ok:
-        return "ran true"
-    return "mounted; it holds no true" if _NOT_FOUND in result.stderr else None
 
 
 class _Conversion:
@@ -147,7 +135,7 @@ class _Conversion:
         with self._cleared(), ExitStack() as open_:
             made = self._road(open_)
             self._notes += made.notes
-            proof, sha256 = self._verify(made.apptainer or self._apptainer)
+            proof, sha256 = self._verify(made)
             self._check_budget()
             self._settle()
         record = {
@@ -207,7 +195,7 @@ class _Conversion:
         self._check_room(copies=ordinary.COPIES)
         return definition.make(self._work, network=self._network)
 
-    def _verify(self, apptainer: Apptainer) -> tuple[str, str]:
+    def _verify(self, made: Made) -> tuple[str, str]:
         """Look at the new SIF as its users will; return what that proved, and its digest."""
         self._context.progress("verifying the SIF")
         partial = self._work.partial
@@ -216,15 +204,9 @@ class _Conversion:
         sif.read(partial)
         with ThreadPoolExecutor(1) as pool:  # starting a container is mostly waiting
             digest = pool.submit(file_digest, partial)
-            result = apptainer.exec(partial, ["true"], check=False)
-            proof = verdict(result)
-            if proof is None:
-                raise StepFailed(
-                    f"converting {self._name} failed: nothing runs in the new SIF;"
-                    f" the whole log is {self._work.log}",
-                    details=result.tail(),
-                )
-            return proof, digest.result()
+            proof = prove(self._work, made, made.apptainer or self._apptainer)
+            self._notes += [*_unset(made), *proof.notes]
+            return proof.verified, digest.result()
 
     def _check_budget(self) -> None:
         """Refuse, or tell of, a SIF that is too large."""
@@ -292,6 +274,13 @@ class _Conversion:
         for left in self._target.parent.glob(f".{self._target.name}.partial-*"):
             left.unlink(missing_ok=True)
         scratch.remove(self._work.scratch)
+
+
+def _unset(made: Made) -> Iterator[str]:
+    """Yield what to say of variables that no SIF can have."""
+    names = environment.impossible(made.env or ())
+    if names:
+        yield f"warning: ENV is not whole: no SIF has variables of such names: {', '.join(names)}"
 
 
 def _gb(size: int) -> str:

@@ -6,12 +6,13 @@ given what ``facts`` returns; of an image also ``bootstrap`` and ``source``, for
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from sifline import contents
-from sifline.adapters.apptainer import Apptainer, label_section
+from sifline import contents, environment
+from sifline.adapters.apptainer import Apptainer, file_section, label_section
 from sifline.adapters.docker import Docker
 from sifline.errors import UsageError
 from sifline.runner import CommandFailed
@@ -20,6 +21,9 @@ from sifline.stages.convert.work import Made, Work
 
 METHOD = "definition"
 _TEMPLATE = ".j2"
+# Where a stage begins, and what it is made of; see ``pkg/build/types/parser`` of Apptainer.
+_STAGE = re.compile(r"(?mi)^bootstrap:")
+_FROM = re.compile(r"(?mi)^from:[ \t]*(.*?)[ \t]*$")
 # What an expression in a template may end in.
 _FAULTS = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 
@@ -41,10 +45,15 @@ def _make(work: Work, *, network: bool) -> Made:
     file, apptainer = work.options.definition, Apptainer(work.context.runner)
     assert file is not None  # noqa: S101 - for the type checker: else another road is taken
     values, layout = facts(work), work.scratch / work.name
+    script = _environment(work)
 
     def recipe(seen: Callable[[Path], Path]) -> str:
-        header = {"bootstrap": "oci", "source": seen(layout)} if work.built.image_id else {}
-        return completed(render(file, {**values, **header}), work.labels)
+        if script is None:
+            return completed(render(file, values), work.labels)
+        source = seen(layout)
+        text = render(file, {**values, "bootstrap": "oci", "source": source})
+        files = {environment.SCRIPT: seen(script)} if is_of(source, text) else {}
+        return completed(text, work.labels, files)
 
     recipe(lambda path: path)  # before the work, if it cannot be
     if work.built.image_id:
@@ -62,6 +71,20 @@ def _make(work: Work, *, network: bool) -> Made:
         on_line=ordinary.teller(work.context.progress),
     )
     return ordinary.noted(work, Made(method=METHOD, tools={"apptainer": apptainer.version}))
+
+
+def _environment(work: Work) -> Path | None:
+    """Write the script that sets the image's ENV; return it, or None where there is no image."""
+    if not work.built.image_id:
+        return None
+    image = Docker(work.context.runner).inspect(work.built.image_id)
+    return work.environment(ordinary.declared(image))
+
+
+def is_of(source: Path, text: str) -> bool:
+    """Tell whether the last stage of a definition is made of the OCI layout ``source``."""
+    last = _STAGE.split(text)[-1]
+    return any(match[1] == str(source) for match in _FROM.finditer(last))
 
 
 def facts(work: Work) -> dict[str, Any]:
@@ -122,6 +145,9 @@ def render(file: Path, values: Mapping[str, Any]) -> str:
         raise UsageError(f"{file}: {error}; a template is given {known}") from None
 
 
-def completed(text: str, labels: Mapping[str, str]) -> str:
-    """Return a definition with a section of our labels behind it: Apptainer puts all together."""
-    return "\n".join([text.rstrip("\n"), "", *label_section(labels)]) + "\n"
+def completed(
+    text: str, labels: Mapping[str, str], files: Mapping[str, Path] | None = None
+) -> str:
+    """Return a definition with our sections behind it: Apptainer puts those of a kind together."""
+    sections = [*file_section(files or {}), *label_section(labels)]
+    return "\n".join([text.rstrip("\n"), "", *sections]) + "\n"

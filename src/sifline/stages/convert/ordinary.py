@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from sifline import ocilayout
+from sifline import environment, ocilayout
 from sifline.adapters.apptainer import Apptainer
 from sifline.adapters.docker import Docker
 from sifline.model import Progress
@@ -24,19 +26,26 @@ def make(work: Work) -> Made:
     """
     apptainer, layout = Apptainer(work.context.runner), work.scratch / work.name
     try:
+        env = declared(Docker(work.context.runner).inspect(work.built.image_id))
         save(work, layout)
         apptainer.build_from_layout(
             layout,
             work.partial,
             labels=work.labels,
+            files={environment.SCRIPT: work.environment(env)},
             compression=work.compression,
             processors=work.options.processors,
             log=work.log,
             on_line=teller(work.context.progress),
         )
-        return noted(work, Made(method=METHOD, tools={"apptainer": apptainer.version}))
+        return noted(work, Made(method=METHOD, tools={"apptainer": apptainer.version}, env=env))
     except CommandFailed as error:
         raise work.failure(error.result) from None
+
+
+def declared(image: Mapping[str, Any]) -> Sequence[str]:
+    """Return the ENV of an image, of which the engine says ``image``."""
+    return tuple((image.get("Config") or {}).get("Env") or ())
 
 
 def save(work: Work, layout: Path) -> None:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
-from sifline import engine, ocilayout, rootfs, sif, squashfs, tarstream
+from sifline import engine, environment, ocilayout, rootfs, sif, squashfs, tarstream
 from sifline.adapters.apptainer import TOOLBOX, Apptainer, mounts
 from sifline.adapters.docker import Docker
 from sifline.errors import StepFailed
@@ -27,6 +27,7 @@ from sifline.model import Bind
 from sifline.rootfs import Complicated, Layout
 from sifline.runner import CommandFailed, Result
 from sifline.sif import Part
+from sifline.stages.convert.ordinary import declared
 from sifline.stages.convert.work import Made, Work
 
 METHOD = "stream"
@@ -107,6 +108,7 @@ class _Stream:
             tools=self._tools(look),
             notes=self._notes,
             apptainer=self._apptainer,
+            env=declared(self._image),
         )
         parts = (*parts, work.provenance(made))
         offset = sif.room(parts)
@@ -142,6 +144,7 @@ class _Stream:
             file.seek(system.offset)
             small.write_bytes(file.read(system.size))
         self._apptainer.unsquash(small, folder, purpose=self._purpose, log=work.log)
+        shutil.copy(work.environment(declared(self._image)), folder / environment.SCRIPT)
         labels = folder / rootfs.OWN / "labels.json"
         before = sif.labels(found).get(BUILD_DATE, "").encode()
         after = build_date(self._created).encode()

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sifline import environment
 from sifline.adapters.apptainer import Apptainer, Compression
 from sifline.errors import StepFailed
 from sifline.model import BuiltImage, SifOptions
@@ -46,6 +47,13 @@ class Work:
     def compression(self) -> Compression:
         """How the squashfs is compressed."""
         return Compression(name=self.options.compression, level=self.options.level)
+
+    def environment(self, env: Sequence[str]) -> Path:
+        """Write the script that sets the image's ENV in the SIF, into ``scratch``; return it."""
+        path = self.scratch / "environment.sh"
+        path.write_bytes(environment.script(env))
+        path.chmod(environment.MODE)
+        return path
 
     @property
     def labels(self) -> dict[str, str]:
@@ -94,13 +102,15 @@ class Work:
 class Made:
     """How a SIF was made, with which tools; ``notes`` are for people.
 
-    ``apptainer`` sees the new SIF; where it has none, any will do.
+    ``apptainer`` sees the new SIF; where it has none, any will do. ``env`` is the image's ENV, all
+    of which has to arrive; None where a definition file says what the environment is.
     """
 
     method: str
     tools: Mapping[str, str]
     notes: Sequence[str] = ()
     apptainer: Apptainer | None = None
+    env: Sequence[str] | None = None
 
 
 def read_provenance(parts: tuple[Part, ...]) -> dict[str, Any]:
