@@ -127,8 +127,9 @@ SITE = Keys(
                 placeholder="REFERENCE",
             ),
             help="Other images in place of those that Dockerfiles name: for one reference, or"
-            " for all that begin so, where both sides end in `/`. The longest match counts. One that"
-            " names an image of this repository (`sifline/<name>`) is for all but that image.",
+            " for all that begin so, where both sides end in `/`. The longest match counts. One"
+            " that names an image of this repository (`sifline/<name>`) is for all but that"
+            " image.",
             example={
                 "docker.io/library/ubuntu:22.04": "registry.example.org/base/ubuntu:22.04",
                 "docker.io/": "registry.example.org/hub/",
