@@ -164,11 +164,11 @@ def _source(
         if not name and instead != text:
             place = f"{site.origin}: bases: in place of {text} in {place}"
             name = own.image(instead)
+            if name == folder.name:
+                # It cannot be built on itself: the site's entry is for the others.
+                name, instead = "", text
     except UsageError as error:
         raise UsageError(f"{place}: {error.message}") from None
-    if name == folder.name:
-        # It cannot be built on itself: the site's entry is for the others.
-        name, instead = "", text
     if name:
         return Source(written=text, image=name)
     return Source(written=text, reference=instead, platform=used.platform)
