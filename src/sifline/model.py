@@ -351,12 +351,16 @@ class Node:
 
 @dataclass(frozen=True, kw_only=True)
 class SshAccess:
-    """How the nodes of a cluster are reached. ``known_hosts`` None: the user's own file."""
+    """How the nodes of a cluster are reached. ``known_hosts`` None: the user's own file.
+
+    ``become_password`` is what sudo is told where it asks; "" where it must not ask.
+    """
 
     user: str = "root"
     port: int = 22
     identity_file: Path | None = None
     known_hosts: Path | None = None
+    become_password: str = field(default="", repr=False, compare=False)
 
 
 @dataclass(frozen=True, kw_only=True)

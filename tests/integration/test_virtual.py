@@ -8,7 +8,7 @@ import signal
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pytest
 import yaml
@@ -18,7 +18,7 @@ from sifline.adapters.containers import Containers
 from sifline.adapters.ssh import Fault, Ssh, SshFailed
 from sifline.config.clusters import find_cluster, load_cluster
 from sifline.errors import MissingError, StepFailed, UsageError
-from sifline.model import Cluster, Workspace
+from sifline.model import Cluster, Node, Workspace
 from sifline.pipeline import Pipeline
 from sifline.runner import Context, ProcessRunner
 from tests.support.contexts import context_of
@@ -264,6 +264,53 @@ def test_a_cluster_of_another_checkout_is_left_alone(shared: Context, tmp_path: 
     with pytest.raises(UsageError, match=f"belongs to the checkout {shared.workspace.root}"):
         virtual.up(FILE, SHARED, elsewhere)
     assert containers(SHARED) == before
+
+
+@pytest.fixture
+def demanding(standing: Cluster) -> Iterator[Node]:
+    """A node with a login shell that greets, and with a sudo that wants a password: s3cret."""
+    script = """
+        cp -a /etc/sudoers.d /run/kept
+        sed -i 's/NOPASSWD: *//' /etc/sudoers.d/admin
+        echo admin:s3cret | chpasswd
+        echo 'echo Welcome; echo module loaded >&2' > /home/admin/.bashrc
+    """
+    node = standing.nodes[1]
+    inside = f"sifline-{SHARED}-{node.name}"
+    try:
+        engine("exec", inside, "sh", "-ec", script)
+        yield node
+    finally:
+        undo = "cp -a /run/kept/. /etc/sudoers.d; rm -r /run/kept /home/admin/.bashrc"
+        engine("exec", inside, "sh", "-c", f"{undo}; passwd --lock admin")
+
+
+@looks_at_standing
+def test_a_node_that_greets_and_wants_a_password_is_used_all_the_same(
+    standing: Cluster, shared: Context, demanding: Node, tmp_path: Path
+) -> None:
+    node, file = demanding, tmp_path / "file"
+    file.write_bytes(bytes(range(256)) * 1000)
+    with Ssh(standing, shared.runner) as ssh:
+        assert ssh.run(node, ["cat"], input="fed").stdout == "fed"
+        with pytest.raises(SshFailed) as caught:
+            ssh.run(node, ["true"], sudo=True)
+        assert caught.value.fault is Fault.SUDO_ASKS
+        ssh.send(node, file, PurePosixPath("/tmp/sent"))
+
+    right, wrong = (
+        replace(standing, ssh=replace(standing.ssh, become_password=word))
+        for word in ("s3cret", "guess")
+    )
+    with Ssh(right, shared.runner) as ssh:
+        assert ssh.run(node, ["sh", "-c", "id -un; cat"], sudo=True, input="x").stdout == "root\nx"
+        assert ssh.run(node, ["id", "-un"], user="alice").stdout == "alice\n"
+        ssh.send(node, file, PurePosixPath("/root/sent"), sudo=True)
+        same = ssh.run(node, ["cmp", "/tmp/sent", "/root/sent"], sudo=True, check=False)
+        assert same.stdout + same.stderr == ""
+
+    with Ssh(wrong, shared.runner) as ssh, pytest.raises(SshFailed, match="did not take"):
+        ssh.run(node, ["true"], sudo=True)
 
 
 KILLED = """

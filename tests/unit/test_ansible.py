@@ -89,6 +89,7 @@ class Playbook(RecordingRunner):
         path = Path(given["env"][ansible.EVENTS_VARIABLE])
         self.inventory = Path(argv[argv.index("--inventory") + 1]).read_text()
         self.argv = tuple(argv)
+        self.input = given.get("input")
         for event in self._written:
             with path.open("a") as file:
                 file.write(json.dumps(event) + "\n")
@@ -239,6 +240,31 @@ def test_a_failed_task_is_told_with_host_task_and_message(play: Callable[..., Ma
     )
     assert str(context.workspace.logs / "tiny.provision.log") in error.message
     assert "\n" not in error.message
+
+
+@pytest.mark.parametrize(
+    "said", ["Task failed: Missing sudo password", "sudo: a password is required"]
+)
+def test_a_sudo_that_asks_names_the_flag(play: Callable[..., Made], said: str) -> None:
+    _, context, _ = play(host("failed", said), stats("compute-01"), ended=answer(returncode=2))
+    assert failure(context).message.startswith(
+        "provision tiny: compute-01: sudo asks admin for a password; add --ask-become-pass;"
+    )
+
+
+def test_a_password_reaches_ansible_and_no_file(play: Callable[..., Made]) -> None:
+    runner, context, _ = play(STATS)
+    word = "s3cret"
+    access = dataclasses.replace(cluster().ssh, become_password=word)
+    provision(cluster(ssh=access), context)
+    assert ("--ask-become-pass" in runner.argv, runner.input) == (True, f"{word}\n")
+    assert word not in f"{runner.inventory} {runner.argv}"
+
+
+def test_without_a_password_ansible_is_fed_nothing(play: Callable[..., Made]) -> None:
+    runner, context, _ = play(STATS)
+    provision(cluster(), context)
+    assert ("--ask-become-pass" in runner.argv, runner.input) == (False, None)
 
 
 def test_an_unreachable_host_is_told_by_name(play: Callable[..., Made]) -> None:

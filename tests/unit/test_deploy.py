@@ -23,6 +23,7 @@ from sifline.stages.deploy import (
 )
 from tests.support.contexts import context_of
 from tests.support.recording import answer
+from tests.support.remote import begun
 
 SHA = "a" * 64
 OTHER = "b" * 64
@@ -96,12 +97,12 @@ class Nodes:
             return answer()
         if " install " in argv[-1]:
             self.installed.append(name)
-            return answer(stdout=json.dumps(state.get("install", {"path": "x"})))
+            return begun(json.dumps(state.get("install", {"path": "x"})))
         if " status " in argv[-1]:
-            return answer(stdout=json.dumps(state))
+            return begun(json.dumps(state))
         if " list " in argv[-1]:
-            return answer(stdout=json.dumps(state["list"]))
-        return answer()
+            return begun(json.dumps(state["list"]))
+        return begun()
 
 
 @pytest.fixture

@@ -1,16 +1,20 @@
 from __future__ import annotations
 
+import os
+import re
 import shlex
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
 
 import pytest
 
-from sifline.adapters.ssh import Fault, Ssh, SshFailed, classify
+from sifline.adapters.ssh import BEGIN, BEGIN_AT_HOME, MARK, Fault, Ssh, SshFailed, classify
 from sifline.model import Cluster, Node, Partition, Role, SshAccess
-from sifline.runner import CommandFailed, Result
+from sifline.runner import CommandFailed, ProcessRunner, Result
 from tests.support.recording import RecordingRunner, answer
+from tests.support.remote import begun, install
 
 NODE = Node(name="compute-01", role=Role.COMPUTE, address="192.0.2.11")
 CLUSTER = Cluster(
@@ -97,18 +101,18 @@ def test_a_node_that_does_not_answer_is_asked_once() -> None:
 
 
 def test_words_arrive_as_they_were_given() -> None:
-    runner = runner_that(answer(stdout="x"))
+    runner = runner_that(begun("x"))
     words = ["echo", "a b", "'\"", "$HOME;`id`", "line\nbreak", "", "*"]
 
     with Ssh(CLUSTER, runner) as ssh:
         ssh.run(NODE, words)
         sent = remote_words(runner)
 
-    assert sent == ["timeout", "--kill-after=5", "60", *words]
+    assert sent == ["timeout", "--kill-after=5", "60", "sh", "-c", BEGIN, MARK, *words]
 
 
 def test_host_keys_are_checked_and_nothing_is_asked() -> None:
-    runner = runner_that(answer())
+    runner = runner_that(begun())
 
     with Ssh(CLUSTER, runner) as ssh:
         ssh.run(NODE, ["true"])
@@ -122,7 +126,7 @@ def test_host_keys_are_checked_and_nothing_is_asked() -> None:
 
 
 def test_the_users_own_known_hosts_are_used_where_the_cluster_has_none() -> None:
-    runner = runner_that(answer())
+    runner = runner_that(begun())
     cluster = replace(CLUSTER, ssh=SshAccess(user="admin"))
 
     with Ssh(cluster, runner) as ssh:
@@ -134,7 +138,7 @@ def test_the_users_own_known_hosts_are_used_where_the_cluster_has_none() -> None
 
 
 def test_one_connection_serves_all_commands_and_is_closed() -> None:
-    runner = runner_that(answer())
+    runner = runner_that(begun())
 
     with Ssh(CLUSTER, runner) as ssh:
         ssh.run(NODE, ["true"])
@@ -151,7 +155,7 @@ def test_the_socket_stays_below_the_limit_of_its_path(
     deep = tmp_path / ("d" * 100)
     deep.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(deep))
-    runner = runner_that(answer())
+    runner = runner_that(begun())
 
     with Ssh(CLUSTER, runner) as ssh:
         ssh.run(NODE, ["true"])
@@ -164,18 +168,18 @@ def test_the_socket_stays_below_the_limit_of_its_path(
 
 
 def test_another_users_command_runs_from_that_ones_home() -> None:
-    runner = runner_that(answer())
+    runner = runner_that(begun())
 
     with Ssh(CLUSTER, runner) as ssh:
         ssh.run(NODE, ["id"], user="alice")
         sent = remote_words(runner)
 
     assert sent[:6] == ["sudo", "-n", "-H", "-u", "alice", "--"]
-    assert sent[-5:] == ["sh", "-c", 'cd "$HOME" && exec "$@"', "sh", "id"]
+    assert sent[-5:] == ["sh", "-c", BEGIN_AT_HOME, MARK, "id"]
 
 
 def test_root_needs_no_sudo() -> None:
-    runner = runner_that(answer())
+    runner = runner_that(begun())
     cluster = replace(CLUSTER, ssh=SshAccess(user="root"))
 
     with Ssh(cluster, runner) as ssh:
@@ -186,14 +190,14 @@ def test_root_needs_no_sudo() -> None:
 
 
 def test_a_command_that_fails_is_not_a_connection_that_fails() -> None:
-    runner = runner_that(answer(stderr="Permission denied", returncode=1))
+    runner = runner_that(begun(stderr="Permission denied", returncode=1))
 
     with Ssh(CLUSTER, runner) as ssh, pytest.raises(CommandFailed, match="compute-01: cat ended"):
         ssh.run(NODE, ["cat", "/etc/shadow"])
 
 
 def test_a_command_without_an_end_is_named() -> None:
-    runner = runner_that(answer(returncode=124))
+    runner = runner_that(begun(returncode=124))
 
     with Ssh(CLUSTER, runner) as ssh, pytest.raises(CommandFailed, match="did not end within 7 s"):
         ssh.run(NODE, ["sleep", "99"], timeout=7, check=False)
@@ -213,24 +217,26 @@ def test_the_errors_of_single_nodes_do_not_stop_the_others() -> None:
 
 
 def test_a_file_is_sent_over_the_connection_that_stands() -> None:
-    runner = runner_that(answer())
+    runner = runner_that(begun())
 
     with Ssh(CLUSTER, runner) as ssh:
         ssh.send(NODE, Path("/x/a b.sif"), PurePosixPath("/r/a b.sif"), sudo=True)
         argv = next(argv for argv in runner.argvs if argv[0] == "rsync")
-    shell = next(word.removeprefix("--rsh=") for word in argv if word.startswith("--rsh="))
+    given = dict(
+        word.split("=", 1) for word in argv if word.startswith(("--rsh=", "--rsync-path="))
+    )
 
     assert argv[-3:] == ("--", "/x/a b.sif", "admin@192.0.2.11:/r/a b.sif")
-    assert "--rsync-path=sudo -n rsync" in argv
+    assert shlex.split(given["--rsync-path"])[-4:] == ["sudo", "-n", "--", "rsync"]
     assert "--protect-args" in argv
-    used, opened = options(tuple(shlex.split(shell))), options(runner.argvs[0])
+    used, opened = options(tuple(shlex.split(given["--rsh"]))), options(runner.argvs[0])
     assert used["ControlPath"] == opened["ControlPath"]
 
 
 def test_an_ipv6_address_is_bracketed_for_rsync_alone() -> None:
     node = replace(NODE, address="2001:db8::1")
     cluster = replace(CLUSTER, nodes=(CLUSTER.nodes[0], node))
-    runner = runner_that(answer())
+    runner = runner_that(begun())
 
     with Ssh(cluster, runner) as ssh:
         ssh.send(node, Path("/x"), PurePosixPath("/y"))
@@ -265,3 +271,152 @@ def test_an_rsync_that_fails_gives_its_first_complaint() -> None:
 
     with Ssh(CLUSTER, runner) as ssh, pytest.raises(CommandFailed, match="No space left"):
         ssh.send(NODE, Path("/x"), PurePosixPath("/y"))
+
+
+# Login shells that talk and a sudo that asks, on this machine: the shell and rsync are real.
+
+GREETINGS = {
+    "a greeting": "echo Welcome to the cluster",
+    "on standard error": "echo Loading module openmpi/4.1 >&2",
+    "without a line break": "printf 'Welcome '; printf 'Loading ' >&2",
+    "a trace of each command": "set -x",
+    "what looks like an answer": """echo '{"error": "none"}'""",
+    "bytes that are no text": r"printf '\\377\\000\\n'",
+}
+
+
+@pytest.fixture(params=list(GREETINGS.values()), ids=list(GREETINGS))
+def talking(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Ssh]:
+    """A node whose login shell says something first."""
+    monkeypatch.setenv("PATH", install(tmp_path, greeting=request.param)["PATH"])
+    with Ssh(CLUSTER, ProcessRunner()) as ssh:
+        yield ssh
+
+
+def test_what_a_login_shell_prints_is_no_part_of_the_answer(talking: Ssh) -> None:
+    script = 'cat; echo "$1" >&2; exit 3'
+    result = talking.run(NODE, ["sh", "-c", script, "sh", "it's"], input="fed", check=False)
+
+    assert (result.returncode, result.stdout) == (3, "fed")
+    # A shell that traces its commands says so before the last one begins.
+    assert result.stderr == "it's\n"
+
+
+def test_a_file_arrives_through_a_login_shell_that_prints(talking: Ssh, tmp_path: Path) -> None:
+    content = bytes(range(256)) * 4096
+    (tmp_path / "sent file").write_bytes(content)
+
+    talking.send(NODE, tmp_path / "sent file", PurePosixPath(tmp_path / "got it's"), sudo=True)
+
+    assert (tmp_path / "got it's").read_bytes() == content
+
+
+def refused(tmp_path: Path, cluster: Cluster = CLUSTER, **given: str) -> SshFailed:
+    """What is said of a node that does not run a command as root."""
+    runner = ProcessRunner()
+    search = install(tmp_path, **given)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", search["PATH"])
+        with Ssh(cluster, runner) as ssh, pytest.raises(SshFailed) as caught:
+            ssh.run(NODE, ["true"], sudo=True, check=False)
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("greeting", "said"),
+    [
+        ("echo This account is currently not available.; exit 1", "currently not available."),
+        ("echo quota exceeded >&2; exit 0", "quota exceeded"),
+        ("exit 0", "no reason given"),
+        ("PATH=/nowhere", "sudo: .*not found"),
+    ],
+)
+def test_a_login_shell_that_runs_nothing_is_named_with_its_words(
+    tmp_path: Path, greeting: str, said: str
+) -> None:
+    error = refused(tmp_path, greeting=greeting)
+    assert error.fault is Fault.NOT_RUN
+    assert re.search(f"login shell of admin did not run the command: .*{said}", error.message)
+
+
+@pytest.mark.parametrize(
+    ("refusal", "fault", "said"),
+    [
+        ("a password is required", Fault.SUDO_ASKS, "add --ask-become-pass"),
+        ("interactive authentication is required", Fault.SUDO_ASKS, "add --ask-become-pass"),
+        (
+            "you must have a tty to run sudo",
+            Fault.SUDO_REFUSED,
+            "must have a tty to run sudo; try",
+        ),
+    ],
+)
+def test_a_sudo_that_runs_nothing_is_named_with_its_reason(
+    tmp_path: Path, refusal: str, fault: Fault, said: str
+) -> None:
+    error = refused(tmp_path, wants="secret", refusal=refusal, greeting="echo Welcome >&2")
+    assert (error.fault, said in error.message) == (fault, True), error.message
+
+
+def test_a_sudo_that_speaks_another_language_is_understood(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    install(tmp_path / "real", wants="secret")
+    translated = (
+        '[ "$LC_ALL" = C ] || { echo "sudo: es wird ein Passwort gebraucht" >&2; exit 1; }\n'
+        f'exec {tmp_path}/real/sudo "$@"'
+    )
+    install(tmp_path)
+    (tmp_path / "sudo").write_text(f"#!/bin/bash\n{translated}\n")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+        patch.delenv("LC_ALL", raising=False)
+        with Ssh(CLUSTER, ProcessRunner()) as ssh, pytest.raises(SshFailed) as caught:
+            ssh.run(NODE, ["true"], sudo=True)
+    assert caught.value.fault is Fault.SUDO_ASKS
+
+
+def with_password(word: str) -> Cluster:
+    return replace(CLUSTER, ssh=replace(CLUSTER.ssh, become_password=word))
+
+
+@pytest.mark.parametrize("asks", ["s3cret 'x", ""], ids=["it asks", "it does not ask"])
+def test_the_password_reaches_sudo_and_no_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asks: str
+) -> None:
+    monkeypatch.setenv("PATH", install(tmp_path, wants=asks)["PATH"])
+    (tmp_path / "sent").write_text("content")
+    cluster = with_password("s3cret 'x")
+
+    with Ssh(cluster, ProcessRunner()) as ssh:
+        rooted = ssh.run(NODE, ["cat"], sudo=True, input="fed")
+        others = ssh.run(NODE, ["cat"], user="alice", input="fed too")
+        ssh.send(NODE, tmp_path / "sent", PurePosixPath(tmp_path / "got"), sudo=True)
+
+    assert (rooted.stdout, others.stdout) == ("fed", "fed too")
+    assert (tmp_path / "got").read_text() == "content"
+    assert "s3cret" not in (tmp_path / "sudo.log").read_text()
+    assert "s3cret" not in repr(cluster)
+
+
+def test_a_wrong_password_is_tried_once_for_each_node(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", install(tmp_path, wants="right")["PATH"])
+
+    with Ssh(with_password("wrong"), ProcessRunner()) as ssh:
+        for _ in range(3):
+            with pytest.raises(SshFailed, match="did not take the password of admin: sudo: 1 inc"):
+                ssh.run(NODE, ["true"], sudo=True)
+
+    assert (tmp_path / "sudo.log").read_text().splitlines() == ["-n -- true", "-k -S -- true"]
+
+
+def test_work_that_breaks_on_one_node_leaves_the_connections_open() -> None:
+    runner = runner_that(begun())
+
+    with Ssh(CLUSTER, runner) as ssh:
+        with pytest.raises(ValueError, match="odd"):
+            ssh.each(CLUSTER.nodes, lambda node: float("odd"))
+        ssh.run(NODE, ["true"])

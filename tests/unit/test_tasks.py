@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import io
 import json
 import os
 import pty
@@ -17,11 +18,15 @@ import subprocess
 import sys
 import termios
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from invoke.parser import Parser
 
+from sifline.errors import UsageError
+from sifline.model import Workspace
 from sifline.tasks import flags, images, namespace
+from sifline.tasks.support import Run
 from tests.support.invoking import invoke, invoke_here
 
 TASKS = """
@@ -470,6 +475,22 @@ def test_explain_needs_no_apptainer(project: Path) -> None:
 
     assert (done.returncode, done.stderr) == (0, "")
     assert "hello-mpi: to be built: not in the engine" in done.stdout
+
+
+@pytest.mark.parametrize("verb", ["deploy.hello-mpi", "provision", "validate"])
+def test_what_uses_sudo_on_nodes_takes_a_password_for_it(verb: str) -> None:
+    assert "--ask-become-pass" in (flags.of_task(verb) or {})
+
+
+def test_a_password_is_a_line_of_the_input_where_there_is_no_terminal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = SimpleNamespace(run=SimpleNamespace(dry=False, echo=False))
+    run = Run(Workspace(root=tmp_path), SimpleNamespace(config=config))
+    monkeypatch.setattr("sys.stdin", io.StringIO("two words \n"))
+    assert run.become_password() == "two words "
+    with pytest.raises(UsageError, match="--ask-become-pass: no password was given"):
+        run.become_password()
 
 
 @pytest.mark.parametrize(

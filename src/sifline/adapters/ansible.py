@@ -203,9 +203,16 @@ def playbook(
         hosts.write_text(inventory(cluster), encoding="utf-8")
         follower = _Follower(scratch / "events", context)
         argv = [program(context), "--inventory", str(hosts), str(folder / name)]
+        password = cluster.ssh.become_password
         result = context.runner.run(
-            [*argv, *(["--check", "--diff"] if check else [])],
+            [
+                *argv,
+                *(["--check", "--diff"] if check else []),
+                *(["--ask-become-pass"] if password else []),
+            ],
             check=False,
+            # Without a terminal Ansible reads it there; so it is in no file.
+            input=f"{password}\n" if password else None,
             cwd=folder,
             env=_environment(context, folder, scratch),
             log=log,

@@ -42,8 +42,8 @@ def ask(remote: Remote, node: Node, verb: str, **options: str | int) -> dict[str
         answer = json.loads(result.stdout)
     except ValueError:
         raise RegistryRefused(
-            f"{node.name}: the registry script ended with status {result.returncode}; "
-            f"it needs python3 and sudo there: invoke provision {remote.cluster.flag}",
+            f"{node.name}: the registry script ended with status {result.returncode}: "
+            f"{result.tail(1).strip() or 'no reason given'}; it needs Python 3.9 or newer there",
             kind="no-answer",
             details=result.tail(),
         ) from None

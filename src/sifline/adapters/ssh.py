@@ -8,16 +8,17 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from enum import Enum
 from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import TypeVar
 
 from sifline.errors import SiflineError, StepFailed
-from sifline.model import Cluster, Node
+from sifline.model import Cluster, Node, SshAccess
 from sifline.runner import Argv, CommandFailed, OnLine, Result, Runner
 
 T = TypeVar("T")
@@ -37,13 +38,28 @@ LONGEST_SOCKET_FOLDER = 80
 
 SSH_FAILED = 255
 TIMED_OUT = 124
+NOT_FOUND = 127
 
 # ssh's own status, and rsync's for "time-out in data send/receive" and "waiting for connection".
 RSYNC_CONNECTION_FAILED = (SSH_FAILED, 30, 35)
 
-# Changes to the user's home, as a login does, and keeps the argument list as it is:
-# `sudo --login` would take line breaks out of it.
-AT_HOME = ("sh", "-c", 'cd "$HOME" && exec "$@"', "sh")
+# A line before the answer of a command, on both streams. Whatever stands in front of it comes from
+# the login shell (a greeting, a message of `module load`) or from sudo; without it, the command
+# was not run.
+MARK = "=== sifline: the answer begins here ==="
+BEGIN = r'printf "\n%s\n" "$0"; printf "\n%s\n" "$0" >&2; exec "$@"'
+# From the user's home, as after a login; `sudo --login` would take line breaks out of arguments.
+BEGIN_AT_HOME = BEGIN.replace("exec", 'cd "$HOME" && exec')
+
+# Stands between rsync and ssh, and passes on what comes behind the mark: rsync takes any other
+# word for a broken protocol. With a password, that goes ahead of all that rsync sends. bash reads
+# a pipe byte by byte, so nothing behind the line is lost.
+TO_RSYNC = 'while IFS= read -r line; do [ "$line" != "$0" ] || exec cat; done'
+RSYNC_SHELL = f'set -o pipefail; "$@" | {{ {TO_RSYNC}; }}'
+BECOME_VARIABLE = "SIFLINE_BECOME"
+# Not a pipe: bash would wait for cat, and cat for rsync, which waits for bash.
+PASSWORD_FIRST = f'< <(printf "%s\\n" "${BECOME_VARIABLE}"; exec cat)'
+RSYNC_SHELL_SUDO = RSYNC_SHELL.replace('"$@"', f'"$@" {PASSWORD_FIRST}')
 
 
 class Fault(str, Enum):
@@ -54,6 +70,9 @@ class Fault(str, Enum):
     CHANGED_KEY = "changed host key"
     DENIED = "permission denied"
     LOST = "connection lost"
+    NOT_RUN = "command not run"
+    SUDO_ASKS = "sudo asks for a password"
+    SUDO_REFUSED = "refused by sudo"
 
 
 FAULTS: tuple[tuple[re.Pattern[str], Fault], ...] = (
@@ -69,6 +88,10 @@ FAULTS: tuple[tuple[re.Pattern[str], Fault], ...] = (
         Fault.UNREACHABLE,
     ),
 )
+
+
+# sudo, and sudo-rs.
+ASKS_PASSWORD = re.compile(r"password is required|authentication is required")
 
 
 class SshFailed(StepFailed):
@@ -96,6 +119,7 @@ class Ssh:
         self._open: set[str] = set()
         self._closed = False
         self._down: dict[str, tuple[float, SshFailed]] = {}
+        self._asking: dict[tuple[str, ...], bool | SshFailed] = {}
 
     def __enter__(self) -> Ssh:
         return self
@@ -133,22 +157,23 @@ class Ssh:
         input: str | None = None,
         timeout: float = 60,
         check: bool = True,
-        on_line: OnLine | None = None,
     ) -> Result:
         """Run ``argv`` on ``node``: as root with ``sudo``, or as ``user`` from that one's home.
 
+        The result holds what the command printed, not what a login shell or sudo did before.
         After ``timeout`` seconds the command is ended on the node itself.
 
-        :raises SshFailed: where the node cannot be talked to.
+        :raises SshFailed: where the node cannot be talked to, or does not run the command.
         :raises CommandFailed: when the time is over; with ``check``, for any status but 0.
         """
         self._connect(node)
-        remote = shlex.join(self._remote(argv, sudo=sudo, user=user, timeout=timeout))
-        command = [*self._ssh(node), self._target(node), remote]
-        result = self._local(node, command, input, timeout, on_line)
-        if result.returncode == SSH_FAILED and (fault := classify(result.stderr)):
-            self._open.discard(node.name)
-            raise self._failure(node, fault, result)
+        become = self._become(node, sudo=sudo, user=user)
+        limit = ["timeout", "--kill-after=5", f"{timeout:g}"]
+        script = BEGIN_AT_HOME if user and become else BEGIN
+        words = [*become, *limit, "sh", "-c", script, MARK, *argv]
+        password = f"{self.cluster.ssh.become_password}\n" if "-S" in become else ""
+        fed = f"{password}{input or ''}" if password else input
+        result = self._answer(node, self._local(node, words, fed, timeout), become)
         if result.returncode == TIMED_OUT:
             raise CommandFailed(f"{node.name}: {argv[0]} did not end within {timeout:g} s", result)
         if check and not result.ok:
@@ -175,6 +200,8 @@ class Ssh:
         :raises CommandFailed: when rsync fails, or stands still for two minutes.
         """
         self._connect(node)
+        become = self._become(node, sudo=sudo)
+        shell = RSYNC_SHELL_SUDO if "-S" in become else RSYNC_SHELL
         target = f"{self._target(node, brackets=True)}:{remote_path}"
         argv = [
             "rsync",
@@ -184,13 +211,14 @@ class Ssh:
             "--protect-args",
             f"--timeout={STALLED_SECONDS}",
             # rsync splits this itself, and understands the quotes of a shell.
-            f"--rsh={shlex.join(self._ssh(node))}",
-            *(["--rsync-path=sudo -n rsync"] if sudo and not self._is_root else []),
+            f"--rsh={shlex.join(['bash', '-c', shell, MARK, *self._ssh(node)])}",
+            f"--rsync-path={shlex.join(['sh', '-c', BEGIN, MARK, *become, 'rsync'])}",
             "--",
             str(path.absolute()),
             target,
         ]
-        result = self._runner.run(argv, check=False, on_line=on_line)
+        secret = {BECOME_VARIABLE: self.cluster.ssh.become_password} if "-S" in become else None
+        result = self._runner.run(argv, check=False, on_line=on_line, env=secret)
         if result.ok:
             return
         if result.returncode in RSYNC_CONNECTION_FAILED:
@@ -198,7 +226,7 @@ class Ssh:
             raise self._failure(node, classify(result.stderr) or Fault.LOST, result)
         raise CommandFailed(
             f"{node.name}: rsync ended with status {result.returncode}: "
-            f"{result.stderr.strip().partition(chr(10))[0]}",
+            f"{_behind_mark(result.stderr).strip().partition(chr(10))[0]}",
             result,
         )
 
@@ -216,10 +244,11 @@ class Ssh:
                         done[name] = future.result()
                     except SiflineError as error:
                         failed[name] = error
-            except BaseException:
-                # Ctrl-C comes here only: without their connection the others end as well.
+            except BaseException as error:
                 pool.shutdown(wait=False, cancel_futures=True)
-                self.close()
+                if not isinstance(error, Exception):
+                    # After a Ctrl-C: without their connection the others end as well.
+                    self.close()
                 raise
         return done, failed
 
@@ -227,32 +256,73 @@ class Ssh:
     def _is_root(self) -> bool:
         return self.cluster.ssh.user == "root"
 
-    def _remote(
-        self, argv: Argv, *, sudo: bool, user: str | None, timeout: float
-    ) -> Iterable[str]:
-        limit = ["timeout", "--kill-after=5", f"{timeout:g}"]
+    def _become(self, node: Node, *, sudo: bool, user: str | None = None) -> list[str]:
+        """The words in front of a command that make it root's or ``user``'s; none to stay."""
         if user is not None and user != self.cluster.ssh.user:
-            return ["sudo", "-n", "-H", "-u", user, "--", *limit, *AT_HOME, *argv]
-        if sudo and not self._is_root:
-            return ["sudo", "-n", "--", *limit, *argv]
-        return [*limit, *argv]
+            who = ["-H", "-u", user]
+        elif user is None and sudo and not self._is_root:
+            who = []
+        else:
+            return []
+        return ["sudo", *(["-k", "-S"] if self._asks(node, who) else ["-n"]), *who, "--"]
 
-    def _local(
-        self,
-        node: Node,
-        command: Argv,
-        input: str | None,
-        timeout: float,
-        on_line: OnLine | None,
-    ) -> Result:
+    def _asks(self, node: Node, who: Sequence[str]) -> bool:
+        """Whether sudo asks for the password, if there is one; it is tried once on each node.
+
+        A wrong one, tried again for each command, would lock the account.
+        """
+        if not self.cluster.ssh.become_password:
+            return False
+        with self._locks[node.name]:
+            key = (node.name, *who)
+            if key not in self._asking:
+                self._asking[key] = self._try_password(node, who)
+            found = self._asking[key]
+        if isinstance(found, SshFailed):
+            raise found
+        return found
+
+    def _try_password(self, node: Node, who: Sequence[str]) -> bool | SshFailed:
+        words = [*who, "--", "true"]
+        if self._local(node, ["sudo", "-n", *words], None, CONNECT_SECONDS).ok:
+            return False
+        password = f"{self.cluster.ssh.become_password}\n"
+        given = self._local(node, ["sudo", "-k", "-S", *words], password, CONNECT_SECONDS)
+        return True if given.ok else self._failure(node, Fault.SUDO_REFUSED, given)
+
+    def _answer(self, node: Node, result: Result, become: Sequence[str]) -> Result:
+        """``result`` without what was printed before the command began.
+
+        :raises SshFailed: where it did not begin.
+        """
+        _, begun, stdout = result.stdout.partition(f"\n{MARK}\n")
+        if begun:
+            return replace(result, stdout=stdout, stderr=_behind_mark(result.stderr))
+        fault = classify(result.stderr) if result.returncode == SSH_FAILED else None
+        if fault:
+            self._open.discard(node.name)
+        elif become and "sudo: " in result.stderr and result.returncode != NOT_FOUND:
+            fault, result = self._why_sudo(node, result, become)
+        raise self._failure(node, fault or Fault.NOT_RUN, result)
+
+    def _why_sudo(self, node: Node, result: Result, become: Sequence[str]) -> tuple[Fault, Result]:
+        """Ask sudo once more, for words that are not in the language of the node."""
+        if "-n" not in become:
+            return Fault.SUDO_REFUSED, result
+        words = ["env", "LC_ALL=C", *become, "true"]
+        asked = self._local(node, words, None, CONNECT_SECONDS)
+        needed = ASKS_PASSWORD.search(asked.stderr)
+        return (Fault.SUDO_ASKS if needed else Fault.SUDO_REFUSED), asked
+
+    def _local(self, node: Node, words: Argv, input: str | None, timeout: float) -> Result:
+        """Run ``words`` on the node as they are."""
         # The node ends the command itself; this limit is for a node that stopped answering.
         try:
             return self._runner.run(
-                command,
+                [*self._ssh(node), self._target(node), shlex.join(words)],
                 check=False,
                 input=input,
                 timeout=timeout + CONNECT_SECONDS,
-                on_line=on_line,
             )
         except CommandFailed as error:
             self._open.discard(node.name)
@@ -319,8 +389,10 @@ class Ssh:
         return f"{self.cluster.ssh.user}@{host}"
 
     def _failure(self, node: Node, fault: Fault, result: Result) -> SshFailed:
+        # A shell that says no may say so on either stream; ssh and sudo complain on one.
+        said = result.tail() if fault is Fault.NOT_RUN else result.stderr
         return SshFailed(
-            explain(self.cluster, node, fault, result.stderr),
+            explain(self.cluster, node, fault, said),
             fault=fault,
             node=node.name,
             details=result.tail(),
@@ -356,12 +428,40 @@ def explain(cluster: Cluster, node: Node, fault: Fault, stderr: str = "") -> str
             f"{where}: login as {access.user}{key} was refused; see the ssh section of "
             f"{cluster.source}, or: ssh-copy-id{port} {access.user}@{host}"
         )
+    if fault in (Fault.NOT_RUN, Fault.SUDO_ASKS, Fault.SUDO_REFUSED):
+        login = f"{port} -t {access.user}@{host}"
+        return f"{where}: {_explain_refusal(access, fault, stderr, login)}"
     if fault is Fault.LOST:
         return f"{where}: the connection broke off or hangs; try: ssh{port} {access.user}@{host}"
     return (
         f"{where} does not answer: {_last_line(stderr)}; is it up, and its address right in "
         f"{cluster.source}? try: ssh{port} {access.user}@{host}"
     )
+
+
+def _explain_refusal(access: SshAccess, fault: Fault, said: str, login: str) -> str:
+    """Why a node that lets the user in does not run the command, and the next command."""
+    if fault is Fault.SUDO_ASKS:
+        return f"sudo asks {access.user} for a password; add --ask-become-pass"
+    if fault is Fault.SUDO_REFUSED:
+        refused = "did not take the password of" if access.become_password else "refused"
+        return f"sudo {refused} {access.user}: {_of_sudo(said)}; try: ssh{login} sudo -v"
+    return (
+        f"the login shell of {access.user} did not run the command: {_last_line(said)}; "
+        f"try: ssh{login} true"
+    )
+
+
+def _of_sudo(stderr: str) -> str:
+    """What sudo itself says last, else whatever was said last."""
+    own = re.findall(r"sudo: .*", stderr)
+    return _last_line("\n".join(own) or stderr)
+
+
+def _behind_mark(text: str) -> str:
+    """What a command itself printed; all, where there is no mark."""
+    _, begun, behind = text.partition(f"\n{MARK}\n")
+    return behind if begun else text
 
 
 def _last_line(text: str) -> str:

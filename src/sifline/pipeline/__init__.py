@@ -63,25 +63,33 @@ class Pipeline(SifPipeline):
             virtual.shell_argv(name, node, self._context, command=command, user=user)
         )
 
-    def cluster(self, name: str) -> Cluster:
-        """Return the cluster of that name or file."""
+    def cluster(self, name: str, *, become_password: str = "") -> Cluster:
+        """Return the cluster of that name or file.
+
+        :param become_password: what sudo on the nodes is told; "" where it must not ask.
+        """
         from sifline.config.clusters import find_cluster, load_cluster
 
-        return replace(load_cluster(find_cluster(name, self._workspace)), asked=name)
+        found = load_cluster(find_cluster(name, self._workspace))
+        return replace(found, asked=name, ssh=replace(found.ssh, become_password=become_password))
 
-    def provision(self, name: str, *, check: bool = False) -> Provisioned:
+    def provision(
+        self, name: str, *, check: bool = False, become_password: str = ""
+    ) -> Provisioned:
         """Configure the cluster ``name`` with Ansible."""
         from sifline.stages import provision
 
-        cluster = self.cluster(name)
+        cluster = self.cluster(name, become_password=become_password)
         with self._show.step(f"provision {name}"):
             return provision.provision(cluster, self._context, check=check)
 
-    def deploy(self, names: Sequence[str], *, cluster: str) -> tuple[Deployment, ...]:
+    def deploy(
+        self, names: Sequence[str], *, cluster: str, become_password: str = ""
+    ) -> tuple[Deployment, ...]:
         """Deploy the SIFs of ``names``, converting them first where needed."""
         from sifline.stages import deploy
 
-        target = self.cluster(cluster)
+        target = self.cluster(cluster, become_password=become_password)
         done = []
         for sif in self.convert(names):
             with self._show.step(f"deploy {sif.name}"):
@@ -95,12 +103,17 @@ class Pipeline(SifPipeline):
         return validate.listing()
 
     def validate(
-        self, name: str, *, suites: Sequence[str] = (), checks: Sequence[str] = ()
+        self,
+        name: str,
+        *,
+        suites: Sequence[str] = (),
+        checks: Sequence[str] = (),
+        become_password: str = "",
     ) -> tuple[CheckResult, ...]:
         """Judge the cluster ``name``."""
         from sifline.stages import validate
 
-        cluster = self.cluster(name)
+        cluster = self.cluster(name, become_password=become_password)
         with self._show.step(f"validate {name}"):
             return validate.validate(cluster, self._context, suites=suites, checks=checks)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Sequence
 from importlib import resources
@@ -19,6 +20,9 @@ SITE = "site.yml"
 DETAIL_LINES = 40
 
 LONGEST_MESSAGE = 300
+
+# Ansible's words for a sudo that asks, and sudo's own.
+NO_PASSWORD = re.compile(r"Missing sudo password|sudo: .*password is required")
 
 
 def provision(cluster: Cluster, context: Context, *, check: bool = False) -> Provisioned:
@@ -76,6 +80,8 @@ def describe(fault: HostEvent, cluster: Cluster) -> str:
     if fault.outcome is Outcome.UNREACHABLE:
         return f"{fault.host} does not answer: {ssh_reason(fault.message)}; try: {login}"
     message = first_line(fault.message)
+    if NO_PASSWORD.search(message):
+        return f"{fault.host}: sudo asks {cluster.ssh.user} for a password; add --ask-become-pass"
     return f"{fault.host}: task {fault.task!r} failed: {message}; look there: {login}"
 
 

@@ -44,9 +44,17 @@ def shell(
     run.end(run.pipeline.cluster_shell(name, node, run.command, user=user))
 
 
-def provision(run: Run, _: Sequence[str], *, cluster: str = VIRTUAL, check: bool = False) -> None:
+def provision(
+    run: Run,
+    _: Sequence[str],
+    *,
+    cluster: str = VIRTUAL,
+    check: bool = False,
+    ask_become_pass: bool = False,
+) -> None:
     """Configure a cluster with Ansible: MUNGE, Slurm, the container registry."""
-    done = run.pipeline.provision(cluster, check=check)
+    password = run.become_password() if ask_become_pass else ""
+    done = run.pipeline.provision(cluster, check=check, become_password=password)
     verb = "would change" if check else "changed"
     run.print(f"{done.cluster.name}: {done.ok} tasks, {verb} {done.changed}, {done.seconds:.1f} s")
 
@@ -60,6 +68,7 @@ def validate(
     check: str = "",
     list: bool = False,
     json: bool = False,
+    ask_become_pass: bool = False,
 ) -> None:
     """Judge a cluster by its checks, each of which can fail."""
     from sifline.report import tables
@@ -67,7 +76,12 @@ def validate(
     if list:
         run.print(tables.listing(run.pipeline.checks()))
         return
-    results = run.pipeline.validate(cluster, suites=_words(suite), checks=_words(check))
+    results = run.pipeline.validate(
+        cluster,
+        suites=_words(suite),
+        checks=_words(check),
+        become_password=run.become_password() if ask_become_pass else "",
+    )
     run.print(tables.dump(results) if json else tables.checks(results))
     tables.refuse_failures(results, f"validating {cluster}")
 

@@ -16,6 +16,7 @@ Body = Callable[..., None]
 HELP = {
     "against": "what to compare with: a fingerprint, FILE.sif or an image; default: the last one",
     "all": "every image in images/",
+    "ask_become_pass": "ask for the password that sudo on the nodes wants",
     "build_arg": "a build argument, as NAME=VALUE; may be repeated",
     "check": "ansible only says what it would change; or one check of a suite, by name",
     "cluster": "a cluster of clusters/, a standing virtual one, or a path to its file",

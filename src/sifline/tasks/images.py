@@ -87,11 +87,15 @@ def make(run: Run, images: Sequence[str]) -> None:
 
 
 @options(*SEEING)
-def deploy(run: Run, images: Sequence[str], *, cluster: str = "virtual") -> None:
+def deploy(
+    run: Run, images: Sequence[str], *, cluster: str = "virtual", ask_become_pass: bool = False
+) -> None:
     """Copy the SIF to every node of a cluster, verified there, switched atomically."""
     from sifline.report import tables
 
-    run.print(tables.deployed(run.pipeline.deploy(images, cluster=cluster)))
+    password = run.become_password() if ask_become_pass else ""
+    done = run.pipeline.deploy(images, cluster=cluster, become_password=password)
+    run.print(tables.deployed(done))
 
 
 @options(*SEEING)

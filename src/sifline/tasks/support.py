@@ -68,6 +68,22 @@ class Run:
             raise UsageError("--jobs: takes a number from 1 on; 0 means one step per core")
         return Pipeline(context, show, Options(**chosen))
 
+    def become_password(self) -> str:
+        """Ask for the password that sudo wants; without a terminal it is a line of the input.
+
+        :raises UsageError: where there is none.
+        """
+        from getpass import getpass
+
+        if sys.stdin.isatty():
+            with self.terminal.asking():
+                password = getpass("password of sudo on the nodes: ")
+        else:
+            password = sys.stdin.readline().rstrip("\n")
+        if not password:
+            raise UsageError("--ask-become-pass: no password was given")
+        return password
+
     def print(self, text: str) -> None:
         """Print a result to standard output; progress goes to standard error."""
         # Names of files may be no text at all.
