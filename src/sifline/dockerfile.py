@@ -16,6 +16,7 @@ from pathlib import Path
 from sifline import dockerwords
 from sifline.dockersyntax import Parser, Syntax, Use, refusal
 from sifline.errors import UsageError, did_you_mean
+from sifline.model import Feature
 
 # The grammar of an image name, github.com/distribution/reference.
 _PART = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
@@ -62,7 +63,8 @@ class Dockerfile:
     ``text`` is the file's, its line ends kept, bytes that are no UTF-8 as ``surrogateescape``.
     ``arguments`` are the names that ARG declares anywhere, ``stages`` those of the named stages,
     ``secrets`` the ids that RUN mounts and whether it fails without, ``frontend`` the image that
-    is to read the file itself, "" for the engine's own reader.
+    is to read the file itself, "" for the engine's own reader. ``features`` are those that not
+    every engine has.
     """
 
     path: Path
@@ -71,6 +73,7 @@ class Dockerfile:
     stages: tuple[str, ...]
     secrets: tuple[tuple[str, bool], ...]
     frontend: str
+    features: tuple[Feature, ...]
     _syntax: Syntax = field(repr=False)
 
     @classmethod
@@ -91,6 +94,7 @@ class Dockerfile:
             stages=tuple(dict.fromkeys(stage.name for stage in syntax.stages if stage.name)),
             secrets=syntax.secrets,
             frontend=syntax.frontend,
+            features=syntax.features,
             _syntax=syntax,
         )
 

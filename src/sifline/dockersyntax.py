@@ -14,8 +14,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from sifline import dockerwords
+from sifline import dockerfeatures, dockerwords
 from sifline.errors import UsageError, did_you_mean
+from sifline.model import Feature
 
 _KNOWN = frozenset(
     {"ADD", "ARG", "CMD", "COPY", "ENTRYPOINT", "ENV", "EXPOSE", "FROM", "HEALTHCHECK", "LABEL"}
@@ -60,6 +61,7 @@ class Syntax:
     """All that was found; ``defaults`` are the words of ARG before the first FROM.
 
     ``frontend`` is the image of the ``syntax`` directive that is to read the file; "" for none.
+    ``features`` are those that not every engine has.
     """
 
     escape: str
@@ -67,6 +69,7 @@ class Syntax:
     declared: tuple[str, ...]
     defaults: tuple[tuple[int, str], ...]
     secrets: tuple[tuple[str, bool], ...]
+    features: tuple[Feature, ...]
     stages: tuple[Stage, ...]
 
 
@@ -124,6 +127,7 @@ class Parser:
         self.declared: dict[str, None] = {}
         self.defaults: list[tuple[int, str]] = []
         self.secrets: dict[str, bool] = {}
+        self.features: list[Feature] = []
         self.bases: list[tuple[Use, str]] = []
         self.uses: list[list[Use]] = []
         self.triggers: list[list[Use]] = []
@@ -146,6 +150,7 @@ class Parser:
             declared=tuple(self.declared),
             defaults=tuple(self.defaults),
             secrets=tuple(self.secrets.items()),
+            features=tuple(self.features),
             stages=tuple(
                 Stage(base=base, name=name, uses=tuple(uses), triggers=tuple(triggers))
                 for (base, name), uses, triggers in zip(
@@ -231,8 +236,10 @@ class Parser:
             current.append(line if content is None else content, place)
             if content is None:
                 yield current
-                index = self._after_here_documents(current.text, physical, index)
-                current = None
+                after = self._after_here_documents(current.text, physical, index)
+                if after > index:
+                    self.features.append(dockerfeatures.here_document(current.number))
+                index, current = after, None
         if current:
             yield current
 
@@ -260,6 +267,8 @@ class Parser:
     def _instruction(self, line: _Line) -> None:
         verb, at = _verb(line.text, 0)
         self._check(verb, line.number)
+        if verb in {"ADD", "COPY", "HEALTHCHECK", "RUN"}:
+            self._features(verb, line.number, _flags(line.text, at)[0])
         if verb == "FROM":
             self._from(line, at)
         elif verb == "ARG":
@@ -309,6 +318,12 @@ class Parser:
             self.declared[word.partition("=")[0]] = None
             if not self.bases:
                 self.defaults.append((line.number, word))
+
+    def _features(self, verb: str, line: int, flags: list[_Flag]) -> None:
+        for flag in flags:
+            fields = {key: text for key, (text, _) in _fields(flag.value).items()}
+            found = dockerfeatures.of_flag(verb, flag.name, flag.value, fields, line)
+            self.features += found
 
     def _secrets(self, verb: str, flags: list[_Flag]) -> None:
         mounts = [flag for flag in flags if verb == "RUN" and flag.name == "mount"]

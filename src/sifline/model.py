@@ -175,6 +175,15 @@ class Opening:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Feature:
+    """What a line of a Dockerfile uses that BuildKit has since its version 0.``buildkit``."""
+
+    what: str
+    line: int
+    buildkit: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Image:
     """A folder with a Dockerfile, and what is known of it without building it.
 
@@ -193,6 +202,7 @@ class Image:
     labels: tuple[tuple[str, str], ...] = ()
     secrets: tuple[tuple[str, bool], ...] = ()
     frontend: str = ""
+    features: tuple[Feature, ...] = ()
     prepare: Prepare | None = None
     category: str = "custom-images"
     sif: SifOptions = SifOptions()

@@ -9,7 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from sifline.adapters.docker import Docker
 from sifline.adapters.mmdebstrap import Mmdebstrap
+from sifline.dockerfile import Dockerfile
+from sifline.engine import builder
 from sifline.errors import StepFailed
 from sifline.model import Prepare
 from sifline.runner import ProcessRunner
@@ -181,3 +184,54 @@ def test_a_full_disk_leaves_no_root_file_system(small_disk: Path, tmp_path: Path
         Mmdebstrap(ProcessRunner()).make(Prepare(suite="trixie"), target, log=tmp_path / "log")
 
     assert list(small_disk.iterdir()) == []
+
+
+UNUSED = "FROM scratch AS unused\n{}\nFROM scratch\nCOPY x /x\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(UNUSED.format(f"RUN {text}") for text in ("<<EOF\ntrue\nEOF", "--network=none true")),
+        *(UNUSED.format(f"RUN --mount={text} true") for text in ("type=tmpfs,target=/a,size=1m",)),
+        *(UNUSED.format(f"{text} x /y") for text in ("COPY --link", "ADD --exclude=a", "ADD")),
+        *(f"FROM scratch\nARG M=0751\nCOPY --chmod={mode} x /x\n" for mode in ("0751", "$M")),
+        "FROM scratch\nCOPY --chmod=u=rwx,g=rx,o=x x /x\n",
+    ],
+)
+def test_it_is_known_beforehand_what_the_engine_does_not_know(tmp_path: Path, text: str) -> None:
+    (tmp_path / "Dockerfile").write_text(text)
+    (tmp_path / "x").write_text("x")
+    words = (
+        "buildx",
+        "build",
+        "--builder",
+        builder(),
+        "--output",
+        f"type=local,dest={tmp_path}/o",
+    )
+    done = docker(*words, str(tmp_path), check=False)
+    copied = tmp_path / "o" / "x"
+    # It may know no better than to pass over what it does not know.
+    works = copied.exists() and ("chmod" not in text or copied.stat().st_mode & 0o777 == 0o751)
+
+    version = Docker(ProcessRunner()).buildkit()
+    features = Dockerfile.read(tmp_path / "Dockerfile").features
+
+    assert version is not None
+    assert works is all(item.buildkit <= version for item in features), done.stderr
+
+
+def test_a_line_that_the_engine_is_too_old_for_is_refused_before_anything_is_built(
+    project: Project,
+) -> None:
+    knows = (Docker(ProcessRunner()).buildkit() or 0) >= 10
+    parent = project.image("parent", SMALL, file="x")
+    child = project.image("child", f"FROM sifline/{parent}\nCOPY <<EOF /f\nhi\nEOF\n")
+
+    for words in (("--dry", f"build.{child}"), (f"build.{child}",)):
+        done = project.invoke(*words)
+        assert done.returncode == (0 if knows else 3)
+        told = f"{child}: a here-document in line 2 of its Dockerfile needs" in done.stderr
+        assert told is not knows
+    assert (project.inspect(parent) is not None) is knows

@@ -127,7 +127,9 @@ def test_explain_names_files_modes_links_and_arguments(project: Project) -> None
 
 def test_explain_follows_a_change_down_from_a_parent(project: Project) -> None:
     parent = project.image("parent", SMALL, file="x")
-    child = project.image("child", f"FROM registry.example.org/acme/{parent}:1.2\n")
+    declared = 'own-references = ["registry.example.org/acme/{name}"]'
+    (project.root / "pyproject.toml").write_text(f"[tool.sifline]\n{declared}\n")
+    child = project.image("child", f"FROM registry.example.org/acme/{parent}\n")
     project.build(child)
     (project.root / "images" / parent / "file").write_text("y")
 

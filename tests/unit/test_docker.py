@@ -118,6 +118,57 @@ def test_a_full_disk_is_named(tmp_path: Path) -> None:
     assert "the disk is full" in error.message
 
 
+REFUSED = """\
+#0 building with "default" instance using docker driver
+ERROR: failed to solve: rpc error: code = Unknown desc = failed to solve with frontend \
+dockerfile.v0: failed to create LLB definition: {}
+"""
+
+
+@pytest.mark.parametrize(
+    ("words", "advice"),
+    [
+        ("dockerfile parse error line 3: unknown instruction: ECHO", "install a Docker engine"),
+        ("dockerfile parse error line 2: Unknown flag: new-flag", "install a Docker engine"),
+        ("failed to process \"${V#x}\": missing ':' in substitution", "install a Docker engine"),
+        ("no build stage in current context", "failed before the first step"),
+    ],
+)
+def test_a_dockerfile_that_the_engine_refuses_is_told_in_its_own_words(
+    tmp_path: Path, words: str, advice: str
+) -> None:
+    message = failure(REFUSED.format(words), tmp_path).message
+
+    assert words in message
+    assert advice in message
+
+
+def test_a_reader_of_dockerfiles_that_cannot_be_had_is_named_as_the_cause(tmp_path: Path) -> None:
+    said = (
+        "#3 resolve image config for docker.io/docker/dockerfile:1\nERROR: failed to solve: failed"
+        " to solve with frontend dockerfile.v0: failed to solve with frontend gateway.v0: failed"
+        " to do request: no such host\n"
+    )
+    message = failure(said, tmp_path).message
+
+    assert "its line # syntax= names an image that does not read it" in message
+    assert "no such host; mend the name or the network" in message
+
+
+@pytest.mark.parametrize(
+    ("said", "version"),
+    [
+        ("Name: default\nBuildKit version: v0.8+unknown\n", 8),
+        ("Name: default\nBuildkit:  v0.11.7+d3e6c1360f6e\n", 11),
+        ("Name: default\nStatus: inactive\n", None),
+    ],
+)
+def test_the_version_of_buildkit_is_what_buildx_says(said: str, version: int | None) -> None:
+    runner = RecordingRunner({("docker", "buildx", "inspect"): answer(stdout=said)})
+
+    assert Docker(runner).buildkit() == version
+
+
 def opened(opening: Opening, *, terminal: bool = False) -> tuple[str, ...]:
     runner = RecordingRunner({("docker", "run"): answer(returncode=7)})
     assert Docker(runner).shell("sha256:x", ["a", "b"], opening, terminal=terminal) == 7

@@ -113,6 +113,44 @@ def test_copies_and_mounts(tmp_path: Path, text: str, expected: list[str]) -> No
 
 
 @pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("RUN <<EOF\ntrue\nEOF", [("a here-document", 10)]),
+        ("COPY <<'x y' /a\ntrue\nx y", [("a here-document", 10)]),
+        ("ONBUILD RUN cat <<-A <<B\nA\nB", [("a here-document", 10)]),
+        ("COPY --link x /", [("COPY --link", 10)]),
+        ("ADD --link=false x /", [("ADD --link", 10)]),
+        ("copy --parents --exclude=*.o x /", [("COPY --parents", 26), ("COPY --exclude", 25)]),
+        ("ADD --checksum=sha256:a https://x/y /", [("ADD --checksum", 12)]),
+        ("ADD --keep-git-dir=true https://x/y.git /", [("ADD --keep-git-dir", 12)]),
+        ("ADD --unpack=true x /", [("ADD --unpack", 23)]),
+        ("COPY --chmod=u+x x /", [("COPY --chmod=u+x", 20)]),
+        ("ADD --chmod=$MODE x /", [("ADD --chmod=$MODE", 16)]),
+        ("RUN --network=none true", [("RUN --network", 9)]),
+        ("RUN --security=insecure true", [("RUN --security", 26)]),
+        ("RUN --mount=type=cache,target=$D true", [("a variable in RUN --mount", 9)]),
+        ("RUN --mount=type=tmpfs,target=/a,size=1m true", [("RUN --mount=…,size=", 10)]),
+        ("RUN --mount=type=secret,id=a,env=A true", [("RUN --mount=…,env=", 16)]),
+        ("HEALTHCHECK --start-interval=5s CMD true", [("HEALTHCHECK --start-interval", 12)]),
+        # What Docker 20.10 does as it says.
+        ("COPY --chmod=0755 --chown=$U x /", []),
+        ("RUN --mount=type=secret,id=a,required=true,mode=0400 --mount=target=/b true", []),
+        ("RUN --mount=type=ssh true", []),
+        ("RUN echo $((1 << 3)) && cat <<<'$X'", []),
+        ("RUN tool --network=none --link", []),
+        ("HEALTHCHECK --interval=5s CMD true", []),
+    ],
+)
+def test_what_not_every_engine_knows_is_found_with_its_line(
+    tmp_path: Path, text: str, expected: list[tuple[str, int]]
+) -> None:
+    found = dockerfile(tmp_path, f"FROM a\n{text}\n").features
+
+    assert [(item.what, item.buildkit) for item in found] == expected
+    assert {item.line for item in found} <= {2}
+
+
+@pytest.mark.parametrize(
     ("text", "frontend"),
     [
         ("# syntax=x\nFROM a", "x"),

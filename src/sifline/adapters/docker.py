@@ -52,6 +52,11 @@ COPY --from=look /out /
 # Bytes of chance in the name of a file.
 _TOKEN = 4
 _STEP = re.compile(r"^#\d+ (\[[^\]]+\] .*)$")
+_BUILDKIT = re.compile(r"^buildkit(?: version)?:\s*v?0\.(\d+)", re.MULTILINE | re.IGNORECASE)
+# Why it refuses a Dockerfile as a whole: behind the words of all who pass that on.
+_REFUSED = re.compile(r"^ERROR: .*(?:LLB definition|frontend gateway\.v0): (.+)$", re.MULTILINE)
+_READER = re.compile(r"frontend gateway\.v0|resolve image config for")
+_UNKNOWN = re.compile("unknown (?:instruction|flag)|unexpected key|in substitution", re.IGNORECASE)
 _FAILED_STEP = re.compile(r"^ > (\[[^\]]+\] .*?):?$", re.MULTILINE)
 
 
@@ -150,6 +155,12 @@ class Docker:
         engine = docker(self._runner, "version", "--format", "{{.Server.Version}}").stdout
         buildx = docker(self._runner, "buildx", "version").stdout.split()
         return {"engine": engine.strip(), "buildx": buildx[1] if len(buildx) > 1 else ""}
+
+    def buildkit(self) -> int | None:
+        """Return the version of the engine's BuildKit, 8 of 0.8; None where it does not say."""
+        said = docker(self._runner, "buildx", "inspect", builder(), check=False).stdout
+        found = _BUILDKIT.search(said)
+        return int(found[1]) if found else None
 
     def build(
         self,
@@ -362,11 +373,29 @@ class Docker:
     def _build_error(folder: Path, result: Result, log: Path) -> StepFailed:
         match = _FAILED_STEP.search(result.stderr)
         step = f"at {_shortened(match[1])}" if match else "before the first step"
-        cause = "the disk is full; " if "no space left on device" in result.stderr else ""
+        cause = _cause(result.stderr)
         return StepFailed(
             f"building {folder.name} failed {step}; {cause}the whole log is {log}",
             details=result.tail(LOG_LINES),
         )
+
+
+def _cause(said: str) -> str:
+    """Why a build failed, as far as that is known, with what to do; in front of the rest."""
+    if "no space left on device" in said:
+        return "the disk is full; "
+    refused = _REFUSED.search(said)
+    if refused and _READER.search(said):
+        return (
+            f"its line # syntax= names an image that does not read it: {refused[1]}; mend the name"
+            " or the network, or remove that line; "
+        )
+    if refused and _UNKNOWN.search(refused[1]):
+        return (
+            f"{refused[1]}; correct it, or install a Docker engine that knows it and see invoke"
+            " doctor; "
+        )
+    return f"{refused[1]}; " if refused else ""
 
 
 def _id_file(log: Path) -> Path:

@@ -128,8 +128,8 @@ SITE = Keys(
             ),
             help="Other images in place of those that Dockerfiles name: for one reference, or"
             " for all that begin so, where both sides end in `/`. The longest match counts. One"
-            " that names an image of this repository (`sifline/<name>`) is for all but that"
-            " image.",
+            " that names an image of this repository (`sifline/<name>`) is for all images but that"
+            " one.",
             example={
                 "docker.io/library/ubuntu:22.04": "registry.example.org/base/ubuntu:22.04",
                 "docker.io/": "registry.example.org/hub/",

@@ -106,21 +106,31 @@ class ImagePipeline(ImagePlans):
     def run(self, verbs: Sequence[Verb], names: Sequence[str], *, only_new: bool = True) -> Done:
         """Do what the plan says."""
         names, broken = self._apart(names)
-        return self._carry_out(self.plan(verbs, names, only_new=only_new), broken)
+        steps = self.plan(verbs, names, only_new=only_new)
+        # Where the rest shall go on, each step finds out for itself.
+        lacking = {} if self._options.keep_going else self._lacking(steps)
+        if lacking:
+            return Done(steps=steps, results={}, failure=_failure({}, {**broken, **lacking}))
+        return self._carry_out(steps, broken)
 
     def dry(self, verbs: Sequence[Verb], names: Sequence[str], *, only_new: bool = True) -> Done:
         """Return the plan that ``run`` would follow, and what would fail at once."""
         names, broken = self._apart(names)
         steps = self.plan(verbs, names, only_new=only_new)
-        listed = Docker(self._context.runner).all()
-        failing: dict[str, SiflineError] = {**broken}
-        for step in steps:
-            if step.verb is Verb.BUILD and step.changes:
-                try:
-                    build.need(step.image, self._around(step.image), listed)
-                except MissingError as error:
-                    failing[step.image.name] = error
+        failing = {**broken, **self._lacking(steps)}
         return Done(steps=steps, results={}, failure=_failure({}, failing))
+
+    def _lacking(self, steps: Sequence[Step]) -> dict[str, SiflineError]:
+        """Return by image what would fail at once, because what it needs is not there."""
+        images = [step.image for step in steps if step.verb is Verb.BUILD and step.changes]
+        listed = Docker(self._context.runner).all() if images else ()
+        found: dict[str, SiflineError] = {}
+        for image in images:
+            try:
+                build.need(image, self._around(image), listed)
+            except MissingError as error:
+                found[image.name] = error
+        return found
 
     def _apart(self, names: Sequence[str]) -> tuple[Sequence[str], dict[str, UsageError]]:
         """Take what is broken out where the rest shall go on."""
@@ -258,7 +268,13 @@ class ImagePipeline(ImagePlans):
             hide=self.site.hidden(asked),
             offline=self.site.offline,
             commit=self._commit,
+            buildkit=self._buildkit if image.features else None,
         )
+
+    @cached_property
+    def _buildkit(self) -> int | None:
+        """The version of the engine's BuildKit."""
+        return Docker(self._context.runner).buildkit()
 
     def _disks(self, jobs: int) -> list[Path]:
         """The folders that fill up; the engine's is asked for where two steps may compete."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from sifline import records
+from sifline import dockerfeatures, records
 from sifline.adapters.docker import (
     CA_SECRET,
     LABEL_COMMIT,
@@ -46,6 +46,7 @@ class Surroundings:
 
     ``proxies`` are build arguments that the engine knows by itself; ``secrets`` are options as
     docker takes them, by id; ``hide`` is what they hold; ``commit`` is the commit of the checkout.
+    ``buildkit`` is the engine's, 8 of 0.8; None where that is not known, or concerns nothing.
     """
 
     proxies: Mapping[str, str] = field(default_factory=dict)
@@ -53,6 +54,7 @@ class Surroundings:
     hide: tuple[str, ...] = ()
     offline: bool = False
     commit: str = ""
+    buildkit: int | None = None
 
 
 def moved(images: Iterable[Image], listed: Sequence[EngineImage], context: Context) -> set[str]:
@@ -86,7 +88,8 @@ def moved(images: Iterable[Image], listed: Sequence[EngineImage], context: Conte
 def need(image: Image, around: Surroundings, listed: Sequence[EngineImage]) -> None:
     """Make sure that what the image needs is to be had, before anything is begun.
 
-    :raises MissingError: naming the secret, or the foreign image at an offline site.
+    :raises MissingError: naming the secret, the foreign image at an offline site, or the line
+        that the engine is too old for.
     """
     known = _known_secrets(around)
     for name, required in image.secrets:
@@ -95,17 +98,37 @@ def need(image: Image, around: Surroundings, listed: Sequence[EngineImage]) -> N
                 f"{image.name} needs the secret {name}; name it under [secrets] of a site profile"
                 " and use that with --site"
             )
-    if around.offline and image.frontend:
+    names = {normalise(name) for entry in listed for name in entry.tags + entry.digests}
+    if around.offline and image.frontend and normalise(image.frontend) not in names:
         raise MissingError(
             f"{image.name}: its line # syntax={image.frontend} takes the network at every build,"
-            " and the site is offline; remove that line"
+            " and the site is offline; load that image, or remove that line"
         )
+    _need_features(image, around)
     held = base_ids([image], listed)
     for base in image.bases:
         if around.offline and base not in held:
             raise MissingError(
                 f"{image.name} is built on {base}, which is not in the engine, and the site is"
                 " offline; load that image, or name another for it under [bases] of the site"
+            )
+
+
+def _need_features(image: Image, around: Surroundings) -> None:
+    """Refuse what the engine's own reader of Dockerfiles does not know, or passes over.
+
+    An image that is to read the file itself (``# syntax=``) knows what it knows on any engine.
+    """
+    if around.buildkit is None or image.frontend:
+        return
+    for feature in image.features:
+        if feature.buildkit > around.buildkit:
+            reader = "" if around.offline else ", begin it with # syntax=docker/dockerfile:1"
+            raise MissingError(
+                f"{image.name}: {feature.what} in line {feature.line} of its Dockerfile needs"
+                f" {dockerfeatures.release(feature.buildkit)}, and this engine has"
+                f" 0.{around.buildkit}; write it without{reader}, or install a newer Docker engine"
+                " and see invoke doctor"
             )
 
 

@@ -121,6 +121,7 @@ def _image(folder: Path, own: OwnReferences, site: Site, flags: Mapping[str, str
         labels=settings.labels,
         secrets=dockerfile.secrets,
         frontend=dockerfile.frontend,
+        features=dockerfile.features,
         prepare=prepare and replace(prepare, sources=site.sources(prepare.suite)),
         category=settings.category,
         run=settings.run,

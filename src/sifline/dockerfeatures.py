@@ -1,0 +1,63 @@
+"""What a Dockerfile may use that older BuildKits do not know, or pass over without a word.
+
+The numbers are those of BuildKit's tags; BuildKit 0.N reads Dockerfiles as the frontend 1.(N-6)
+does. Docker 20.10 has BuildKit 0.8: there a ``--chmod`` that is no number and a variable in
+``--mount`` are no error, and do nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+
+from sifline.model import Feature
+
+HERE_DOCUMENT = 10
+_FLAGS = {
+    ("RUN", "network"): 9,
+    ("ADD", "link"): 10,
+    ("COPY", "link"): 10,
+    ("ADD", "checksum"): 12,
+    ("ADD", "keep-git-dir"): 12,
+    ("HEALTHCHECK", "start-interval"): 12,
+    ("ADD", "unpack"): 23,
+    ("ADD", "exclude"): 25,
+    ("COPY", "exclude"): 25,
+    ("COPY", "parents"): 26,
+    ("RUN", "security"): 26,
+}
+_CHMOD_VARIABLE, _CHMOD_SYMBOLIC = 16, 20
+_MOUNT_VARIABLE = 9
+_MOUNT_KEYS = {"size": 10, "env": 16}
+# The first release of Docker with at least this BuildKit.
+_DOCKERS = {9: "23.0", 10: "23.0", 12: "25.0"}
+
+
+def of_flag(
+    verb: str, name: str, value: str, fields: Mapping[str, str], line: int
+) -> Iterator[Feature]:
+    """Yield what a flag of an instruction asks of BuildKit.
+
+    :param fields: those of ``value``, where it is a mount.
+    """
+    if least := _FLAGS.get((verb, name)):
+        yield Feature(what=f"{verb} --{name}", line=line, buildkit=least)
+    if name == "chmod" and not re.fullmatch("[0-7]*", value):
+        least = _CHMOD_VARIABLE if "$" in value else _CHMOD_SYMBOLIC
+        yield Feature(what=f"{verb} --chmod={value}", line=line, buildkit=least)
+    if (verb, name) == ("RUN", "mount"):
+        if "$" in value:
+            yield Feature(what="a variable in RUN --mount", line=line, buildkit=_MOUNT_VARIABLE)
+        for key in sorted(_MOUNT_KEYS.keys() & fields):
+            yield Feature(what=f"RUN --mount=…,{key}=", line=line, buildkit=_MOUNT_KEYS[key])
+
+
+def here_document(line: int) -> Feature:
+    """Return what a here-document asks of BuildKit."""
+    return Feature(what="a here-document", line=line, buildkit=HERE_DOCUMENT)
+
+
+def release(least: int) -> str:
+    """Return in words which BuildKit is needed: 0.``least``."""
+    docker = f" (Docker {_DOCKERS[least]})" if least in _DOCKERS else ""
+    return f"BuildKit 0.{least}{docker} or newer"
