@@ -12,6 +12,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from sifline.errors import MissingError, SiflineError, StepFailed
 from sifline.model import Bind
@@ -145,7 +146,7 @@ def attach(
 def remove(runner: Runner, name: str) -> None:
     """End the container of that name, if there is one."""
     with suppress(SiflineError):
-        runner.run(["docker", "rm", "--force", name], check=False, timeout=30)
+        runner.run(["docker", "rm", "--force", "--volumes", name], check=False, timeout=30)
 
 
 def remove_left_over(runner: Runner, purpose: str) -> None:
@@ -157,7 +158,7 @@ def remove_left_over(runner: Runner, purpose: str) -> None:
     deadline = time.monotonic() + REMOVE_SECONDS
     listing = ("ps", "--all", "--quiet", "--filter", f"label={LABEL_PURPOSE}={purpose}")
     while left := docker(runner, *listing).stdout.split():
-        result = docker(runner, "rm", "--force", *left, check=False)
+        result = docker(runner, "rm", "--force", "--volumes", *left, check=False)
         if result.ok:
             return
         # Many go by themselves when their caller is gone. The engine calls it a failure to
@@ -168,6 +169,22 @@ def remove_left_over(runner: Runner, purpose: str) -> None:
                 f" docker rm --force {' '.join(left)}"
             )
         time.sleep(0.1)
+
+
+def labelled(runner: Runner, label: str) -> dict[str, str]:
+    """Return the value of ``label`` of each container that has it, running or not, by id.
+
+    :raises MissingError: where no engine answers, or it may not be used.
+    """
+    local = _socket()
+    if local is not None:
+        filters = quote(json.dumps({"label": [label]}))
+        with suppress(OSError, ValueError):  # the command says better what is wrong
+            listed = _ask(local, f"/containers/json?all=1&filters={filters}")
+            return {entry["Id"]: entry["Labels"][label] for entry in listed}
+    show = ("--filter", f"label={label}", "--format", f'{{{{.ID}}}} {{{{.Label "{label}"}}}}')
+    lines = docker(runner, "ps", "--all", "--no-trunc", *show).stdout.splitlines()
+    return {name: value for name, _, value in (line.partition(" ") for line in lines)}
 
 
 def is_local() -> bool:

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NoReturn, Protocol
 
 import pytest
 
@@ -28,6 +29,8 @@ LIFETIME = 3600
 # What Debian and its children trust of their own.
 DISTRIBUTION_CERTIFICATES = Path("/usr/share/ca-certificates")
 
+# Of prctl(2): which signal to get when the parent dies.
+_PARENT_DEATH_SIGNAL = 1
 _PEM = re.compile(r"-----BEGIN CERTIFICATE-----\s+([A-Za-z0-9+/=\s]+?)-----END CERTIFICATE-----")
 
 
@@ -70,6 +73,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--sifline-image", metavar="NAME", help="the image's name")
     group.addoption("--sifline-ref", metavar="TAG-OR-ID", help="the image in the Docker engine")
     group.addoption("--sifline-sif", metavar="PATH", help="the SIF, for apptainer")
+    group.addoption("--sifline-label", metavar="KEY=VALUE", help="of containers of this run")
+    group.addoption("--sifline-parent", metavar="PID", type=int, help="whose end ends the run")
     group.addoption("--sifline-smoke", metavar="JSON", default="[]", help="smoke commands")
     group.addoption("--sifline-budget", metavar="BYTES", type=int, default=0, help="of the SIF")
     group.addoption("--sifline-image-size", metavar="BYTES", type=int, default=0, help="in Docker")
@@ -95,6 +100,37 @@ def pytest_configure(config: pytest.Config) -> None:
     """Watch the run, if it is one of image tests."""
     if config.getoption("--sifline-runtime"):
         config.pluginmanager.register(_Whole())
+        # By itself it would end the process at once, and leave the container.
+        signal.signal(signal.SIGTERM, _interrupt)
+        if parent := config.getoption("--sifline-parent"):
+            _end_with(parent)
+
+
+def _interrupt(*_: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def _end_with(parent: int) -> None:
+    """Be interrupted when the process ``parent``, which started this one, is killed."""
+    import ctypes
+
+    ctypes.CDLL(None).prctl(_PARENT_DEATH_SIGNAL, signal.SIGTERM)
+    if os.getppid() != parent:
+        raise KeyboardInterrupt
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Put an interruption off until the end of the block.
+
+    The engine goes on with what it was asked for, and only its answer tells which container
+    that made.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def run_file(
@@ -137,10 +173,12 @@ def host_gpus() -> tuple[int, str]:
     return found, "" if found else "this host has no NVIDIA GPU (no /dev/nvidia0)"
 
 
-def engine_gpus(image: str) -> tuple[int, str]:
+def engine_gpus(image: str, labels: Mapping[str, str] | None = None) -> tuple[int, str]:
     """Return how many GPUs the engine hands in, all of the host's or none, and why where none.
 
     Whether it can, a container of ``image`` shows; how it does so is its own affair.
+
+    :param labels: of that container.
     """
     found, why = host_gpus()
     if not found:
@@ -157,7 +195,7 @@ def engine_gpus(image: str) -> tuple[int, str]:
             auto_remove=True,
             detach=True,
             device_requests=_all_gpus(),
-            labels={LABEL_TEST: image},
+            labels={LABEL_TEST: image, **(labels or {})},
         )
     except APIError as error:
         return 0, f"the engine cannot hand in GPUs: {error.explanation}"
@@ -172,11 +210,12 @@ def container(request: pytest.FixtureRequest) -> Iterator[Container]:
     config = request.config
     runtime = config.getoption("--sifline-runtime")
     name = config.getoption("--sifline-image") or ""
+    label = config.getoption("--sifline-label") or f"{LABEL_TEST}={name}"
     if runtime == "docker":
-        with _docker(name, config.getoption("--sifline-ref")) as made:
+        with _docker(name, config.getoption("--sifline-ref"), label) as made:
             yield made
     elif runtime == "apptainer":
-        with _sif(name, Path(config.getoption("--sifline-sif"))) as opened:
+        with _sif(name, Path(config.getoption("--sifline-sif")), label) as opened:
             yield opened
     else:
         raise pytest.UsageError("image tests need --sifline-runtime; run invoke test.NAME")
@@ -228,7 +267,7 @@ def _all_gpus() -> list[DeviceRequest]:
 
 
 @contextmanager
-def _docker(name: str, image: str) -> Iterator[Container]:
+def _docker(name: str, image: str, label: str) -> Iterator[Container]:
     """Start a container that sleeps, read-only as a SIF is; its image needs a ``sleep``."""
     from docker.errors import APIError
     from docker.types import Mount
@@ -236,7 +275,10 @@ def _docker(name: str, image: str) -> Iterator[Container]:
 
     from sifline.runner import ProcessRunner
 
-    gpus, no_gpus = engine_gpus(image)
+    key, _, value = label.partition("=")
+    labels = {LABEL_TEST: name, key: value}
+    with _undisturbed():
+        gpus, no_gpus = engine_gpus(image, labels)
     sleeper = DockerContainer(
         image,
         command=str(LIFETIME),
@@ -244,16 +286,17 @@ def _docker(name: str, image: str) -> Iterator[Container]:
         auto_remove=True,
         device_requests=_all_gpus() if gpus else [],
         init=False,
-        labels={LABEL_TEST: name},
+        labels=labels,
         # An anonymous volume starts with what the image holds there; a tmpfs would hide it.
         mounts=[Mount("/tmp", None)],  # noqa: S108
         read_only=True,
     )
     try:
-        sleeper.start()
-    except APIError as error:
-        pytest.fail(f"{name}: no container can be started of {image}: {error.explanation}")
-    try:
+        try:
+            with _undisturbed():
+                sleeper.start()
+        except APIError as error:
+            pytest.fail(f"{name}: no container can be started of {image}: {error.explanation}")
         kept = str(sleeper.get_wrapped_container().id)
         yield _DockerContainer(name, ProcessRunner(), kept, gpus, no_gpus)
     finally:
@@ -294,16 +337,17 @@ class _DockerContainer:
 
 
 @contextmanager
-def _sif(name: str, path: Path) -> Iterator[Container]:
+def _sif(name: str, path: Path, label: str) -> Iterator[Container]:
     """Open the SIF."""
     from sifline import sif as siffile
     from sifline.adapters.apptainer import TOOLBOX, Apptainer
     from sifline.runner import ProcessRunner
 
     apptainer = Apptainer(ProcessRunner())
-    gpus, no_gpus = host_gpus() if apptainer.native else engine_gpus(TOOLBOX)
-    label = f"{LABEL_TEST}={name}"
-    with apptainer.opened(path, label=label, gpus=gpus > 0) as run:
+    with ExitStack() as open_:
+        with _undisturbed():
+            gpus, no_gpus = host_gpus() if apptainer.native else engine_gpus(TOOLBOX)
+            run = open_.enter_context(apptainer.opened(path, label=label, gpus=gpus > 0))
         workdir = siffile.workdir(siffile.read(path))
         yield _SifContainer(name, run, workdir, gpus, no_gpus, kept=not apptainer.native)
 

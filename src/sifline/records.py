@@ -28,11 +28,11 @@ def write_bytes(path: Path, content: bytes) -> None:
     """Write ``content`` to ``path``: temporary name, fsync, rename, fsync of the folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     for left in path.parent.glob(f".{escape(path.name)}.*.tmp"):
-        _drop(left)
+        drop(left)
     # Threads of one run may write the same record as well.
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
     try:
-        with _claimed(temporary) as file:
+        with claimed(temporary) as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
@@ -46,11 +46,11 @@ def write_bytes(path: Path, content: bytes) -> None:
 def sweep(folder: Path) -> None:
     """Remove what killed runs left half written in the folders of records below ``folder``."""
     for left in folder.glob("*/.*.tmp"):
-        _drop(left)
+        drop(left)
 
 
-def _claimed(temporary: Path) -> IO[bytes]:
-    """Open a file that ``_drop`` leaves alone until it is closed."""
+def claimed(temporary: Path) -> IO[bytes]:
+    """Make a file that ``drop`` leaves alone until it is closed, and open it."""
     while True:
         file = temporary.open("wb")
         with suppress(OSError):  # a file system without locks
@@ -60,8 +60,8 @@ def _claimed(temporary: Path) -> IO[bytes]:
         file.close()  # dropped before it was claimed
 
 
-def _drop(temporary: Path) -> None:
-    """Remove what a killed run left; nobody claims it any more."""
+def drop(temporary: Path) -> None:
+    """Remove a file that a killed run left; one that is ``claimed`` stays."""
     with suppress(OSError), temporary.open("rb") as file:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if _is_at(file, temporary):  # else it is a record by now, and the name another's

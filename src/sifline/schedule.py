@@ -263,7 +263,10 @@ class _Run:
         self._fault = self._fault or fault
 
     def _wind_up(self, stop: Callable[[], None]) -> None:
-        """End what runs and let it clean up; a second Ctrl-C ends the cleaning, too."""
+        """End what runs and let it clean up; a second Ctrl-C ends the cleaning, too.
+
+        :raises KeyboardInterrupt: where not everything was cleaned up.
+        """
         # From the moment that they hear of it: some have cleaned up before ``stop`` returns.
         last = time.monotonic() + GRACE_SECONDS
         try:
@@ -273,6 +276,9 @@ class _Run:
                     thread.join(max(0, last - time.monotonic()))
         except KeyboardInterrupt:
             stop()
+            raise
+        if any(thread.is_alive() for thread in self._threads):
+            raise KeyboardInterrupt
 
     def _unstarted(self, job: Job) -> Outcome:
         for key in job.needs:

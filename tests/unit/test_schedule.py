@@ -433,13 +433,14 @@ jobs += [schedule.Job(key="next", action=lambda _: say("next"))]
 try:
     schedule.run(jobs, workers=len(jobs) - 1, keep_going=True, resources=schedule.Machine([]),
                  on_wait=print, stop=stop)
-except KeyboardInterrupt:
-    say("interrupted")
+except KeyboardInterrupt as error:
+    # By this the task knows that it must not say that everything was cleaned up.
+    say("cut-short" if isinstance(error.__context__, KeyboardInterrupt) else "interrupted")
 """
 
 
-@pytest.mark.parametrize("also", ["", "deaf"])
-def test_an_interruption_ends_what_runs_and_lets_it_clean_up(also: str) -> None:
+@pytest.mark.parametrize(("also", "told"), [("", "interrupted"), ("deaf", "cut-short")])
+def test_an_interruption_ends_what_runs_and_lets_it_clean_up(also: str, told: str) -> None:
     with Popen([sys.executable, "-c", INTERRUPTED, also], stdout=PIPE, text=True) as program:
         assert program.stdout is not None
         first = [program.stdout.readline().strip() for _ in range(3 if also else 2)]
@@ -448,7 +449,7 @@ def test_an_interruption_ends_what_runs_and_lets_it_clean_up(also: str) -> None:
             rest = program.stdout.read().split()
             program.wait()
 
-    assert rest == ["cleaned", "cleaned", "interrupted"]
+    assert rest == ["cleaned", "cleaned", told]
     assert [pid for pid in first if pid != "deaf" and Path("/proc", pid).exists()] == []
 
 

@@ -11,7 +11,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sifline import records
+from sifline import holding, records
 from sifline.adapters.docker import Docker
 from sifline.buildcontext import DOCKERFILE
 from sifline.dockerfile import Dockerfile
@@ -149,6 +149,7 @@ class ImagePipeline(ImagePlans):
     def _carry_out(self, steps: tuple[Step, ...], broken: Mapping[str, UsageError]) -> Done:
         """Do the steps that are needed, side by side where they do not need each other."""
         records.sweep(self._workspace.build / "records")
+        holding.sweep(self._context)
         results = {step.key: self._kept(step) for step in steps if not step.needed}
         needed = [step for step in steps if step.needed]
         if not needed:
@@ -237,7 +238,7 @@ class ImagePipeline(ImagePlans):
         from sifline.stages import imagetest
 
         lock = self._workspace.build / "locks" / f"{name}.{KINDS[verb]}.lock"
-        with records.locked(lock, self._context):
+        with records.locked(lock, self._context), holding.holding(self._context) as label:
             place, key = self._workspace.record(name, KINDS[verb]), self._test_key(name, subject)
             options = self.images[name].sif
             budget = (options.budget or 0) if options.over_budget == "error" else 0
@@ -254,6 +255,7 @@ class ImagePipeline(ImagePlans):
                     # What a definition file installs is in no image.
                     image_size=0 if options.definition else size,
                 ),
+                label=label,
             )
             if key == self._test_key(name, subject):  # else the tests changed while they ran
                 records.write(place, {"key": key, "report": vars(report)})

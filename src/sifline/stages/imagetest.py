@@ -72,11 +72,13 @@ def imagetest(
     *,
     runtime: str,
     promises: Promises = NOTHING_PROMISED,
+    label: str = "",
 ) -> TestReport:
     """Run the tests in ``test_folders``, the image's own and its parents', on ``subject``.
 
     Without a folder nothing is run, and the report counts nothing.
 
+    :param label: of the containers that are started, ``key=value``.
     :raises StepFailed: naming the tests that failed, or where the folders hold none.
     """
     name = subject.name if isinstance(subject, Sif) else subject.image.name
@@ -92,7 +94,12 @@ def imagetest(
     for old in (junit, log):
         old.unlink(missing_ok=True)
     result = context.runner.run(
-        [*argv(subject, name, test_folders, runtime, junit), *promises.words],
+        [
+            *argv(subject, name, test_folders, runtime, junit),
+            *promises.words,
+            *("--sifline-parent", str(os.getpid())),
+            *(["--sifline-label", label] if label else []),
+        ],
         check=False,
         cwd=space.root,
         # Its reaper is an image from a hub; the containers end by themselves.

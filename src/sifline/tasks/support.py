@@ -143,6 +143,13 @@ def _told(error: SiflineError | KeyboardInterrupt | OSError) -> tuple[str, int]:
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
         return f"error: {where}{error.strerror}; mend that and run it again", 1
+    # An interruption while another one was handled: the cleaning was cut short.
+    if isinstance(error.__context__, KeyboardInterrupt):
+        return (
+            "\nerror: interrupted before everything was cleaned up; run the same command again: it"
+            " removes what is left, and goes on from here",
+            INTERRUPTED,
+        )
     return (
         "\nerror: interrupted; nothing half-made is left, the same command goes on from here",
         INTERRUPTED,
