@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from sifline import dockerclient
 from sifline.errors import MissingError, SiflineError, StepFailed
 from sifline.model import Bind
 from sifline.runner import CommandFailed, OnLine, Result, Runner
@@ -277,12 +278,7 @@ def _socket() -> Path | None:
 
 def _context_of_settings() -> str:
     """The context that docker's settings name; "" where they name none, or cannot be read."""
-    try:
-        folder = Path(os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker")
-        settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        return str(settings.get("currentContext") or "")
-    except (OSError, RuntimeError, ValueError, AttributeError):
-        return ""  # no file, no home; docker itself warns of what it cannot read, and goes on
+    return str(dockerclient.settings().get("currentContext") or "")
 
 
 def _ask(local: Path, path: str) -> Any:

@@ -15,7 +15,7 @@ import subprocess
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,10 +106,20 @@ class Context:
 
 
 class ProcessRunner:
-    """Runs real processes; with ``echo`` it first prints each as a shell would read it."""
+    """Runs real processes; with ``echo`` it first prints each as a shell would read it.
 
-    def __init__(self, echo: OnLine | None = None) -> None:
-        self._echo = echo
+    None of them gets the variables of the environment that it shall be ``without``, and what is to
+    ``hide`` stands nowhere in what they printed.
+    """
+
+    def __init__(
+        self,
+        echo: OnLine | None = None,
+        *,
+        without: Collection[str] = (),
+        hide: Sequence[str] = (),
+    ) -> None:
+        self._echo, self._without, self._hide = echo, without, hide
         self._running = _Running()
 
     def which(self, tool: str) -> str | None:
@@ -120,7 +130,7 @@ class ProcessRunner:
         """Run ``argv`` on the user's own terminal; return its exit status."""
         self._say(argv)
         with _starting(argv):
-            process = subprocess.Popen(list(argv), env=_environment(env))
+            process = subprocess.Popen(list(argv), env=_environment(env, self._without))
         try:
             return process.wait()
         except BaseException:
@@ -176,8 +186,9 @@ class ProcessRunner:
         self._say(argv)
         started = time.monotonic()
         with _Log(log, argv) as sink:
-            process = _started(argv, cwd, env, feed=input is not None)
-            streams = _Streams(process, sink, on_line, hide)
+            given = _environment(env, self._without)
+            process = _started(argv, cwd, given, feed=input is not None)
+            streams = _Streams(process, sink, on_line, [*self._hide, *hide])
             returncode = self._wait(process, streams, input, timeout)
         if streams.fault:
             raise _no_log(log, streams.fault)
@@ -272,7 +283,7 @@ def _started(
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             cwd=cwd,
-            env=_environment(env),
+            env=env,
             text=True,
             errors="replace",
             # A group of its own: mmdebstrap hangs up its whole group when it fails, and
@@ -398,8 +409,14 @@ def _signal(process: subprocess.Popen[str], number: signal.Signals) -> None:
         os.killpg(process.pid, number)
 
 
-def _environment(extra: Mapping[str, str] | None) -> dict[str, str] | None:
-    return {**os.environ, **extra} if extra else None
+def _environment(
+    extra: Mapping[str, str] | None, without: Collection[str]
+) -> dict[str, str] | None:
+    """What a process gets; None for all that this one has."""
+    if not extra and not os.environ.keys() & set(without):
+        return None
+    own = {name: value for name, value in os.environ.items() if name not in without}
+    return {**own, **(extra or {})}
 
 
 def _no_log(path: Path | None, error: OSError) -> StepFailed:

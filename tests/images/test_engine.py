@@ -396,6 +396,71 @@ def test_a_proxy_reaches_the_steps_and_is_no_change(project: Project) -> None:
     assert "word" not in docker("history", "--no-trunc", f"sifline/{name}").stdout
 
 
+DECIDING = {
+    "BUILDKIT_HOST": "tcp://127.0.0.1:1",
+    "BUILDX_BUILDER": "there-is-none",
+    "BUILDX_GIT_LABELS": "full",
+    "BUILDX_NO_DEFAULT_ATTESTATIONS": "nonsense",
+    "BUILDX_NO_DEFAULT_LOAD": "1",
+    "DOCKER_BUILDKIT": "nonsense",
+    "SOURCE_DATE_EPOCH": "1",
+}
+
+
+def test_the_environment_does_not_decide_what_is_built(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = project.image("a", "FROM scratch\nCOPY file /file\n", file=uuid4().hex)
+    git(project.root, "init")
+    git(project.root, "commit", "--message", "x", "--allow-empty")
+
+    with monkeypatch.context() as set_here:
+        for variable, value in DECIDING.items():
+            set_here.setenv(variable, value)
+        assert project.build(name) == {name: "built"}
+    found: Any = project.inspect(name)
+
+    assert all(key.startswith("sifline.") for key in found["Config"]["Labels"])
+    assert not found["Created"].startswith("1970")
+    assert project.build(name) == {name: "up to date"}
+
+
+def test_another_platform_in_the_environment_is_refused(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = project.image("a", "FROM scratch\nCOPY file /file\n", file="x")
+    project.build(name)
+    monkeypatch.setenv("DOCKER_DEFAULT_PLATFORM", "linux/s390x")
+
+    for words in (("status",), ("--dry", f"build.{name}"), (f"build.{name}",)):
+        done = project.invoke(*words)
+        assert done.returncode == 2
+        assert "DOCKER_DEFAULT_PLATFORM=linux/s390x: images are built for" in done.stderr
+
+
+def test_the_proxies_of_docker_reach_the_steps_and_neither_log_nor_history(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = "http://user:hushhush@proxy.example.org:1"
+    (project.root / "config.json").write_text(
+        json.dumps({"proxies": {"default": {"httpProxy": url}}})
+    )
+    monkeypatch.setenv("DOCKER_CONFIG", str(project.root))
+    name = project.image("a", f"FROM {BASE}\nRUN env > /environment && env # {uuid4()}\n")
+    told = project.image("told", "FROM scratch\nARG HTTP_PROXY\nCOPY file /\n", file="x")
+
+    project.build(name)
+    done = project.invoke(f"build.{told}")
+
+    assert f"http_proxy={url}" in project.read(name, "environment")
+    log = (project.root / "build" / "logs" / f"{name}.build.log").read_text()
+    history = docker("history", "--no-trunc", f"sifline/{name}").stdout
+    assert "http_proxy=http://***@proxy.example.org:1" in log
+    assert "hushhush" not in log + history
+    assert done.returncode == 2
+    assert "declares ARG HTTP_PROXY, by which the proxy of docker's config.json" in done.stderr
+
+
 def test_credentials_in_a_url_are_neither_shown_nor_written(project: Project) -> None:
     name = project.image("a", "FROM scratch\nARG B=0\nCOPY file /\n", file="x")
     project.build(name)

@@ -33,6 +33,18 @@ def test_a_missing_base_is_pulled_and_its_digest_recorded(project: Project, base
     assert said["recipe"]["bases"] == {base.name: held["Id"]}
 
 
+def test_a_folder_of_the_same_name_does_not_stand_for_a_foreign_base(
+    project: Project, base: Base
+) -> None:
+    namesake = project.root / "images" / base.repository.rpartition("/")[2]
+    namesake.mkdir()
+    (namesake / "Dockerfile").write_text("FROM scratch\nCOPY Dockerfile /content\n")
+    name = project.image("a", f"FROM {base.name}\nCOPY own /\n", own="x")
+
+    assert project.build(name) == {name: "built"}
+    assert project.read(name, "content") == f"first {base.name}"
+
+
 def test_a_moved_tag_is_noticed_with_pull_alone(project: Project, base: Base) -> None:
     name = project.image("a", f"FROM {base.name}\nCOPY own /\n", own="x")
     project.build(name)

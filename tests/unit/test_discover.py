@@ -252,13 +252,30 @@ def test_a_site_names_where_prepared_root_file_systems_come_from(repository: Rep
     assert prepare.words == ["trixie", "deb http://m.example.org/debian trixie main"]
 
 
-def test_a_proxy_that_would_stay_in_the_image_is_refused(repository: Repository) -> None:
+def test_a_proxy_that_would_stay_in_the_image_is_refused(
+    repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DOCKER_CONFIG", str(repository.space.root))
     repository.add("x", "FROM scratch\nARG http_proxy\n")
     site = repository.site('[proxies]\nhttp = "http://p.example.org:1"')
 
     with pytest.raises(UsageError, match="declares ARG http_proxy"):
         repository.read(site=site)
     assert repository.read().bases == ()
+
+
+def test_a_proxy_of_docker_that_would_stay_in_the_image_is_refused(
+    repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = '{"proxies": {"default": {"httpsProxy": "http://user:hush@p.example.org:1"}}}'
+    (repository.space.root / "config.json").write_text(config)
+    monkeypatch.setenv("DOCKER_CONFIG", str(repository.space.root))
+    repository.add("x", "FROM scratch\nARG HTTP_PROXY\n")
+
+    with pytest.raises(UsageError, match="HTTP_PROXY, by which the proxy of docker's") as error:
+        repository.read()
+    assert "hush" not in error.value.message
+    assert repository.read("base").bases == ()
 
 
 def test_a_site_that_speaks_of_an_unknown_image_is_refused(repository: Repository) -> None:

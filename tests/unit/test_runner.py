@@ -307,3 +307,32 @@ def test_what_cannot_be_started_is_told_in_one_line(tmp_path: Path, how: str) ->
         start([str(closed)])
     with pytest.raises(StepFailed, match="very long or odd"):
         start(["true", "x" * (1 << 20)])
+
+
+def test_no_process_gets_the_variables_that_it_shall_be_without(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("SIFLINE_A", "a")
+    monkeypatch.setenv("SIFLINE_B", "b")
+    runner = ProcessRunner(without={"SIFLINE_A", "SIFLINE_C"})
+
+    shown = runner.run(["env"]).stdout.splitlines()
+    given = runner.run(["env"], env={"SIFLINE_A": "own"}).stdout.splitlines()
+
+    assert ("SIFLINE_A=a" in shown, "SIFLINE_B=b" in shown) == (False, True)
+    assert {"SIFLINE_A=own", "SIFLINE_B=b"} <= set(given)
+
+
+def test_what_a_runner_hides_stands_in_no_output_and_no_log(tmp_path: Path) -> None:
+    lines = list[str]()
+    runner = ProcessRunner(hide=["user:word"])
+
+    shown = runner.run(
+        ["echo", "http://user:word@p", "own"],
+        log=tmp_path / "log",
+        on_line=lines.append,
+        hide=["own"],
+    ).stdout
+
+    assert (shown, lines) == ("http://***@p ***\n", ["http://***@p ***"])
+    assert (tmp_path / "log").read_text().splitlines()[1:] == ["http://***@p ***"]

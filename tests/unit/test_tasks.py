@@ -442,7 +442,11 @@ def empty_engine(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An engine with no image at all, so without the toolbox; asked through the command."""
     fake = project / "bin" / "docker"
     fake.parent.mkdir()
-    fake.write_text('#!/bin/sh\ncase "$*" in *version*) echo docker 28.2.2;; esac\n')
+    machine = {"x86_64": "amd64", "aarch64": "arm64"}.get(os.uname().machine, "other")
+    fake.write_text(
+        f'#!/bin/sh\ncase "$*" in *Server.Os*) echo linux/{machine};;'
+        " *version*) echo docker 28.2.2;; esac\n"
+    )
     fake.chmod(0o755)
     monkeypatch.setenv("PATH", f"{fake.parent}:/bin")
     monkeypatch.setenv("DOCKER_HOST", "tcp://127.0.0.1:1")

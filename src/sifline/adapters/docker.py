@@ -14,6 +14,7 @@ from pathlib import Path
 from socket import socket
 from typing import Any
 
+from sifline.dockerclient import EPOCH
 from sifline.engine import (
     LABEL_PURPOSE,
     all_images,
@@ -115,7 +116,8 @@ class Docker:
 
         :raises CommandFailed: where the registry does not answer, or does not know it.
         """
-        argv = ("buildx", "imagetools", "inspect", "--format", "{{json .Manifest}}", reference)
+        words = ("imagetools", "inspect", "--builder", builder())
+        argv = ("buildx", *words, "--format", "{{json .Manifest}}", reference)
         return str(json.loads(docker(self._runner, *argv).stdout)["digest"])
 
     def remote_manifest(self, reference: str) -> dict[str, Any]:
@@ -123,7 +125,7 @@ class Docker:
 
         :raises CommandFailed: where the registry does not answer, or does not know it.
         """
-        argv = ("buildx", "imagetools", "inspect", "--raw", reference)
+        argv = ("buildx", "imagetools", "inspect", "--builder", builder(), "--raw", reference)
         return dict(json.loads(docker(self._runner, *argv).stdout))
 
     def platform(self) -> str:
@@ -208,7 +210,14 @@ class Docker:
         argv += ["--iidfile", str(made), "--", str(folder)]
         try:
             result = docker(
-                self._runner, *argv, check=False, env=proxies, log=log, on_line=line, hide=hide
+                self._runner,
+                *argv,
+                check=False,
+                # buildx would make a build argument of it, which no fingerprint shows.
+                env={EPOCH: "", **(proxies or {})},
+                log=log,
+                on_line=line,
+                hide=hide,
             )
             if not result.ok:
                 raise self._build_error(folder, result, log)

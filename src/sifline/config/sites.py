@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from sifline import dockerclient
 from sifline.config.images import BUILD_ARGS, COMPRESSION, LEVELS, LINE, Conversion
 from sifline.config.keys import Flag, Key, Keys, Named, Several, Text
 from sifline.config.table import Table, read_toml
@@ -308,7 +309,7 @@ class Site:
         Very short ones would blot out half of what is printed.
         """
         held = [secret.content() for secret in self.secrets if secret.id in set(ids)]
-        held += [url.rpartition("@")[0].rpartition("//")[2] for _, url in self.proxies]
+        held += dockerclient.credentials(url for _, url in self.proxies)
         lines = {line.strip() for text in held for line in text.splitlines()}
         return tuple(sorted(line for line in lines if len(line) >= LEAST_HIDDEN))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
@@ -10,7 +11,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sifline import gpus, imagenames, records
+from sifline import dockerclient, engine, gpus, imagenames, records
 from sifline.adapters.docker import Docker, base_ids, versions
 from sifline.buildcontext import file_digest
 from sifline.config.images import LEVELS
@@ -191,6 +192,7 @@ class ImagePlans:
 
     def _held(self, names: Sequence[str], listed: Sequence[EngineImage]) -> Held:
         """What the engine holds of all that ``names`` are built on."""
+        self._need_platform()
         needed = [self.images[name] for name in plan.order(self.images, names)]
         if self._options.pull and self.site.offline:
             raise UsageError(f"--pull: {self.site.origin} says offline; leave one of them out")
@@ -204,6 +206,15 @@ class ImagePlans:
             bases=base_ids(needed, listed),
             moved=frozenset(self._moved),
             tags=frozenset(tag for entry in listed for tag in entry.tags),
+        )
+
+    def _need_platform(self) -> None:
+        """Refuse an environment that would have images of another platform built."""
+        dockerclient.need_no_other(
+            os.environ,
+            local=engine.is_local(),
+            engine=Docker(self._context.runner).platform,
+            machine=os.uname().machine,
         )
 
     def _digest(self, image: Image) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from sifline import dockerclient
 from sifline.buildcontext import DOCKERFILE
 from sifline.config.images import PROXY_ARGUMENTS, load_image_settings
 from sifline.config.project import own_references
@@ -145,12 +146,13 @@ def _sif(folder: Path, site: Site, flags: SifOptions) -> SifOptions:
 
 
 def _refuse_proxies(dockerfile: Dockerfile, site: Site) -> None:
-    """Refuse what would write a site's proxies, passwords included, into an image's history."""
+    """Refuse what would write proxies, passwords included, into an image's history."""
     declared = [name for name in dockerfile.arguments if name in PROXY_ARGUMENTS]
-    if declared and site.proxies:
+    whose = "the site's proxy" if site.proxies else "the proxy of docker's config.json"
+    if declared and (site.proxies or dockerclient.proxies()):
         raise UsageError(
-            f"{dockerfile.path}: declares ARG {declared[0]}, by which the site's proxy would stay"
-            " in the image; remove that line: build steps have the proxy without it"
+            f"{dockerfile.path}: declares ARG {declared[0]}, by which {whose} would stay in the"
+            " image; remove that line: build steps have the proxy without it"
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import sys
@@ -55,12 +56,17 @@ class Run:
     @cached_property
     def pipeline(self) -> Pipeline:
         """The pipeline of this checkout."""
+        from sifline import dockerclient
         from sifline.pipeline import Pipeline
         from sifline.pipeline.plans import Options
         from sifline.runner import Context, ProcessRunner
 
         show = self.terminal
-        runner = ProcessRunner(echo=show.line if self._echo else None)
+        runner = ProcessRunner(
+            echo=show.line if self._echo else None,
+            without=dockerclient.WITHOUT,
+            hide=dockerclient.hidden(os.environ),
+        )
         context = Context(workspace=self.workspace, runner=runner, progress=show)
         chosen = {**self.options, "build_args": tuple(self.options.get("build_arg", ()))}
         chosen.pop("build_arg", None)
