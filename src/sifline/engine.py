@@ -134,14 +134,13 @@ def attach(
 ) -> int:
     """Run ``argv``, which runs a container called ``name``, on the user's own terminal.
 
-    Return its exit status. Should this run be ended, the container is as well: the docker
-    command's own end does not always do that.
+    Return its exit status. The container is gone then, however the docker command ended: one
+    whose reader went, as ``head`` does, or that was killed leaves it running.
     """
     try:
         return runner.attach(argv, env=env)
-    except BaseException:
+    finally:
         remove(runner, name)
-        raise
 
 
 def remove(runner: Runner, name: str) -> None:

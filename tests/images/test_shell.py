@@ -23,7 +23,7 @@ from sifline.adapters.apptainer import Apptainer
 from sifline.runner import ProcessRunner
 from tests.support import warm
 from tests.support.engine import LIMIT, Project, docker
-from tests.support.waiting import PATIENCE, until
+from tests.support.waiting import PATIENCE, ended_within, until
 
 DOCKERFILE = """
 FROM docker.io/sifline/debian-trixie
@@ -183,6 +183,24 @@ def seen(opened: Opened) -> Look:
 def running(process: int) -> list[str]:
     """The containers of the shell that this process opened."""
     return docker("ps", "--filter", f"name=^sifline-shell-{process}$", "--quiet").stdout.split()
+
+
+@RUNTIMES
+def test_a_command_whose_reader_goes_leaves_no_container(opened: Opened, sif: bool) -> None:
+    argv = ["--search-root", str(opened.project.root), f"shell.{opened.name}", *["--sif"] * sif]
+    with subprocess.Popen(
+        [sys.executable, "-m", "invoke", *argv, "--", "yes"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        with ended_within(process):
+            assert process.stdout.readline() == "y\n"
+            process.stdout.close()
+            assert process.wait() != 0
+
+    assert running(process.pid) == []
 
 
 @RUNTIMES

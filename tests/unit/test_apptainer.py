@@ -182,7 +182,7 @@ def test_container_of_an_interrupted_command_is_removed() -> None:
     with pytest.raises(KeyboardInterrupt):
         Apptainer(runner, user=(0, 0)).exec(SIF, ["sleep", "9"])
     name = after(runner.argvs[0], "--name")[0]
-    assert runner.argvs[1] == ("docker", "rm", "--force", name)
+    assert runner.argvs[1] == ("docker", "rm", "--force", "--volumes", name)
 
 
 def test_failed_command_keeps_what_it_printed() -> None:
@@ -196,7 +196,7 @@ def test_builds_of_a_killed_run_are_ended(tmp_path: Path) -> None:
     apptainer, runner = toolbox({("docker", "ps"): answer("a1\nb2\n"), ("docker", "rm"): answer()})
     apptainer.stop_builds(tmp_path)
     assert after(runner.argvs[0], "--filter") == [f"label=sifline.apptainer={tmp_path}"]
-    assert runner.argvs[1] == ("docker", "rm", "--force", "a1", "b2")
+    assert runner.argvs[1] == ("docker", "rm", "--force", "--volumes", "a1", "b2")
 
 
 def test_a_build_that_ends_by_itself_while_it_is_removed_is_no_failure(tmp_path: Path) -> None:
@@ -204,7 +204,7 @@ def test_a_build_that_ends_by_itself_while_it_is_removed_is_no_failure(tmp_path:
     listed = [answer("a1\nb2\n"), answer("b2\n"), answer("")]
     apptainer, runner = toolbox({("docker", "ps"): listed, ("docker", "rm"): gone})
     apptainer.stop_builds(tmp_path)
-    removed = [argv[3:] for argv in runner.argvs if argv[1] == "rm"]
+    removed = [argv[4:] for argv in runner.argvs if argv[1] == "rm"]
     assert removed == [("a1", "b2"), ("b2",)]
 
 
@@ -243,7 +243,10 @@ def opened(
     """What the shell runs: its argv, and the variables that it gets."""
     status = apptainer.shell(SIF, ["bash", "-l"], opening, workdir="/work", terminal=terminal)
     assert status == 0
-    return runner.calls[-1].argv, dict(runner.calls[-1].env or {})
+    call = runner.calls[-1]
+    if call.argv[:2] == ("docker", "rm"):  # of the toolbox
+        call = runner.calls[-2]
+    return call.argv, dict(call.env or {})
 
 
 def test_shell_keeps_the_folders_of_the_toolbox_from_those_of_the_host() -> None:

@@ -170,8 +170,9 @@ def test_the_version_of_buildkit_is_what_buildx_says(said: str, version: int | N
 
 
 def opened(opening: Opening, *, terminal: bool = False) -> tuple[str, ...]:
-    runner = RecordingRunner({("docker", "run"): answer(returncode=7)})
+    runner = RecordingRunner({("docker", "run"): answer(returncode=7), ("docker", "rm"): answer()})
     assert Docker(runner).shell("sha256:x", ["a", "b"], opening, terminal=terminal) == 7
+    assert runner.argvs[1:] == [("docker", "rm", "--force", "--volumes", runner.argvs[0][4])]
     return runner.argvs[0]
 
 

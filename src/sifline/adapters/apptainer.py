@@ -497,10 +497,12 @@ class Apptainer:
         *,
         workdir: str,
         terminal: bool,
+        label: str = "",
     ) -> int:
         """Run ``command`` inside ``sif`` on the user's own terminal; return its exit status.
 
         :param workdir: where it starts, if ``opening`` does not say.
+        :param label: of the toolbox's container, ``key=value``.
         """
         # At its own path a folder would hide one of the toolbox: its programs, its /etc.
         places = {
@@ -517,6 +519,7 @@ class Apptainer:
         words += ["--no-eval"] if env else []
         container = f"sifline-shell-{os.getpid()}"
         extra = ["--name", container, "--interactive", *(["--tty"] if terminal else [])]
+        extra += ["--label", label] if label else []
         # All of them: numbers count those that the toolbox has.
         extra += ["--gpus", "all"] if opening.gpus else []
         for name in env:

@@ -352,12 +352,20 @@ class Docker:
         return docker(self._runner, "info", "--format", "{{.DockerRootDir}}").stdout.strip()
 
     def shell(
-        self, image: str, command: Sequence[str], opening: Opening, *, terminal: bool
+        self,
+        image: str,
+        command: Sequence[str],
+        opening: Opening,
+        *,
+        terminal: bool,
+        label: str = "",
     ) -> int:
         """Run ``command`` in a throw-away container on the user's own terminal.
 
         Return its exit status. The command alone, as ``apptainer exec`` does it: no entrypoint
         stands before it.
+
+        :param label: of the container, ``key=value``.
         """
         # Signals do not end a container's first process unless it asks for that.
         name = f"sifline-shell-{os.getpid()}"
@@ -365,6 +373,7 @@ class Docker:
         argv += ["--tty"] if terminal else []
         program, *words = command
         for flag, values in (
+            ("--label", [label] if label else []),
             ("--mount", [mount(bind) for bind in opening.binds]),
             ("--user", [f"{opening.user[0]}:{opening.user[1]}"] if opening.user else []),
             ("--env", [f"HOME={opening.home}"] if opening.home else []),

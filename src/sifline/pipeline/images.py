@@ -406,7 +406,8 @@ class ImagePipeline(ImagePlans):
         (built,) = self.build([name])
         self._tell(opening)
         engine = Docker(self._context.runner)
-        return engine.shell(built.image_id, command, opening, terminal=terminal)
+        with holding.holding(self._context) as label:
+            return engine.shell(built.image_id, command, opening, terminal=terminal, label=label)
 
     def _open_sif(
         self, name: str, command: Sequence[str], opening: Opening, *, terminal: bool
@@ -419,9 +420,10 @@ class ImagePipeline(ImagePlans):
         self._tell(opening)
         # As Docker does; Apptainer by itself goes by where it was called.
         workdir = siffile.workdir(siffile.read(made.path))
-        return self._apptainer.shell(
-            made.path, command, opening, workdir=workdir, terminal=terminal
-        )
+        with holding.holding(self._context) as label:
+            return self._apptainer.shell(
+                made.path, command, opening, workdir=workdir, terminal=terminal, label=label
+            )
 
     def _tell(self, opening: Opening) -> None:
         for note in opening.notes:
