@@ -17,7 +17,7 @@ description:
   - Appends one JSON object a line to the file that the environment variable
     SIFLINE_ANSIBLE_EVENTS names; does nothing without it.
   - "Events: task (name), host (host, task, outcome, message), nohosts, stats (by host)."
-  - Of tasks with no_log it writes the outcome and no message.
+  - Of tasks with no_log it writes the outcome and no message; of changes, which files they kept.
 requirements: []
 """
 
@@ -84,13 +84,24 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
             host=result._host.get_name(),
             task=result._task.get_name(),
             outcome=outcome,
-            message="" if outcome == "changed" else message_of(result._result),
+            message=kept_of(result._result)
+            if outcome == "changed"
+            else message_of(result._result),
         )
 
     def _write(self, **event: Any) -> None:
         if self._path:
             with self._path.open("a", encoding="utf-8") as lines:
                 lines.write(json.dumps(event) + "\n")
+
+
+def kept_of(result: dict[str, Any]) -> str:
+    """Return where modules kept the files that they replaced; Ansible ends their names in ~."""
+    items = [result, *(result.get("results") or [])]
+    names = (
+        str(item.get(key) or "") for item in items for key in ("backup_file", "backup", "dest")
+    )
+    return ", ".join(dict.fromkeys(name for name in names if name.endswith("~")))
 
 
 def message_of(result: dict[str, Any]) -> str:

@@ -415,12 +415,16 @@ class Cluster:
 
 @dataclass(frozen=True, kw_only=True)
 class Provisioned:
-    """A cluster that went through the Ansible stage; ``changed`` counts changed tasks."""
+    """A cluster that went through the Ansible stage; ``changed`` counts changed tasks.
+
+    ``kept`` is where files of others are that were replaced, as ``host:path``.
+    """
 
     cluster: Cluster
     changed: int
     ok: int
     seconds: float
+    kept: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

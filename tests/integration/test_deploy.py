@@ -190,7 +190,9 @@ def test_a_registry_without_folders_asks_for_provisioning(
     path = f"{cluster.registry_root}/base-images"
     ssh.run(node, ["mv", path, f"{path}.kept"], sudo=True)
     try:
-        with pytest.raises(StepFailed, match=f"invoke provision --cluster {cluster.name}"):
+        with pytest.raises(
+            StepFailed, match=f"provision --cluster {cluster.name} --stage registry"
+        ):
             deploy(sif, cluster, context)
     finally:
         ssh.run(node, ["mv", f"{path}.kept", path], sudo=True)

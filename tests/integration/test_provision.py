@@ -67,19 +67,64 @@ def test_a_second_run_changes_nothing_and_restarts_nothing(
     assert daemons(ssh) == before
 
 
-def test_a_wrong_munge_key_is_replaced(
+def test_what_sifline_did_not_write_is_replaced_only_where_that_is_asked_for(
     cluster: Cluster, context: Context, ssh: Ssh, node: Node
 ) -> None:
+    gres, slurm = "/etc/slurm/gres.conf", "/etc/slurm/slurm.conf"
+    written, foreign = output(ssh, node, "cat", gres), "# Somebody else's\nAutoDetect=nvml\n"
+    # Of somebody else; with our first line, and changed since; a key that cannot say whose it is.
+    ssh.run(node, ["tee", gres], sudo=True, input=foreign)
+    output(ssh, node, "sed", "--in-place", "s/^SlurmdTimeout=.*/SlurmdTimeout=99/", slurm)
     output(ssh, node, "dd", "if=/dev/urandom", f"of={KEY}", "bs=128", "count=1")
     output(ssh, node, "systemctl", "restart", "munge")
-    credential = output(ssh, cluster.controller, "munge", "--no-input")
-    assert ssh.run(node, ["unmunge"], input=credential, check=False).returncode != 0
+    output(ssh, cluster.controller, "chmod", "0700", str(cluster.registry_root / "base-images"))
+    before, lost = (digests(ssh), daemons(ssh)), key(ssh, node)
 
-    done = provision(cluster, context)
+    with pytest.raises(StepFailed) as caught:
+        provision(cluster, context)
 
-    assert done.changed > 0
+    assert f"{node.name}: task" in caught.value.message
+    assert f"{slurm}, {gres}, {KEY}: not written by sifline" in caught.value.message
+    assert "--adopt" in caught.value.message
+    log = (context.workspace.logs / f"{cluster.name}.provision.log").read_text()
+    assert {"-AutoDetect=nvml", "-SlurmdTimeout=99", "+SlurmdTimeout=120"} <= set(log.splitlines())
+    # On no node was anything changed.
+    assert (digests(ssh), daemons(ssh)) == before
+
+    done = provision(cluster, context, adopt=True)
+
+    kept = [place.partition(":")[2] for place in done.kept if place.startswith(node.name)]
+    files = [path for places in kept for path in places.split(", ")]
+    assert sorted(path.partition(".conf")[0].partition(".key")[0] for path in files) == [
+        "/etc/munge/munge",
+        "/etc/slurm/gres",
+        "/etc/slurm/slurm",
+    ]
+    assert len(done.kept) == len(kept)
+    (old_key,) = (path for path in files if path.startswith(KEY))
+    (old_gres,) = (path for path in files if path.startswith(gres))
+    assert output(ssh, node, "sha256sum", old_key).split()[0] == lost.split()[0]
+    assert output(ssh, node, "cat", old_gres) == foreign
+    assert output(ssh, node, "cat", gres) == written
     assert key(ssh, node) == key(ssh, cluster.controller)
     ssh.run(node, ["unmunge"], input=output(ssh, cluster.controller, "munge", "--no-input"))
+    output(ssh, node, "rm", *files)
+
+
+def test_the_stage_of_the_registry_makes_its_folders_and_nothing_else(
+    cluster: Cluster, context: Context, ssh: Ssh, node: Node
+) -> None:
+    folder = str(cluster.registry_root / "base-images")
+    output(ssh, node, "rmdir", folder)
+    output(ssh, node, "sed", "--in-place", "$a # by hand", "/etc/slurm/gres.conf")
+    before = digests(ssh), daemons(ssh)
+    try:
+        done = provision(cluster, context, stage="registry")
+        assert (digests(ssh), daemons(ssh)) == before
+    finally:
+        output(ssh, node, "sed", "--in-place", "$d", "/etc/slurm/gres.conf")
+    assert done.changed == 1
+    assert output(ssh, node, "stat", "--format=%a %U:%G", folder) == "755 root:slurm\n"
 
 
 def test_check_tells_of_a_change_and_makes_none(
@@ -90,24 +135,35 @@ def test_check_tells_of_a_change_and_makes_none(
     output(ssh, node, "chmod", "0700", folder)
     before = digests(ssh), daemons(ssh)
     try:
-        looked = provision(cluster, context, check=True)
+        looked = provision(cluster, context, check=True, adopt=True)
         assert looked.changed >= 2
         assert (digests(ssh), daemons(ssh)) == before
         assert output(ssh, node, "stat", "--format=%a", folder) == "700\n"
     finally:
-        provision(cluster, context)
+        provision(cluster, context, adopt=True)
     assert output(ssh, node, "stat", "--format=%a %U:%G", folder) == "755 root:slurm\n"
     assert digests(ssh) != before[0]
 
 
-def test_only_the_daemon_of_a_changed_file_is_restarted(
+def test_only_the_daemons_of_changed_files_are_restarted(
     cluster: Cluster, context: Context, ssh: Ssh, node: Node
 ) -> None:
     output(ssh, node, "sed", "--in-place", "$a # by hand", "/etc/slurm/gres.conf")
+    # As after the key of the controller was changed: the node has the one that it was given.
+    output(ssh, node, "dd", "if=/dev/urandom", f"of={KEY}", "bs=128", "count=1")
+    given = key(ssh, node).split()[0]
+    ssh.run(node, ["tee", "/etc/munge/.sifline"], sudo=True, input=f"{given}\n")
     before = daemons(ssh)
-    provision(cluster, context)
+    done = provision(cluster, context, adopt=True)
     after = daemons(ssh)
     assert [name for name in after if after[name] != before[name]] == [node.name]
+    # A key that sifline gave is replaced without a question, and not kept.
+    assert key(ssh, node) == key(ssh, cluster.controller)
+    record = output(ssh, node, "cat", "/etc/munge/.sifline").split()
+    assert record == [given, key(ssh, node).split()[0]]
+    (kept,) = done.kept
+    assert kept.startswith(f"{node.name}:/etc/slurm/gres.conf.")
+    assert "," not in kept
 
 
 def test_a_change_that_an_interrupted_run_left_unread_is_read(

@@ -219,6 +219,27 @@ def test_check_reaches_ansible(play: Callable[..., Made]) -> None:
     assert "--check" in runner.argv
 
 
+def test_one_stage_is_a_playbook_of_its_own(play: Callable[..., Made]) -> None:
+    runner, context, _ = play(STATS)
+    provision(cluster(), context, stage="registry")
+    assert Path(runner.argv[-1]).name == "registry.yml"
+    assert (ROOT / "ansible" / "registry.yml").is_file()
+
+
+@pytest.mark.parametrize("adopt", [True, False])
+def test_files_of_others_are_replaced_only_where_that_is_asked_for(
+    play: Callable[..., Made], adopt: bool
+) -> None:
+    runner, context, _ = play(STATS)
+    provision(cluster(), context, adopt=adopt)
+    assert ("adopt=true" in runner.argv) is adopt
+
+
+def test_the_files_that_were_replaced_are_told_with_their_host(play: Callable[..., Made]) -> None:
+    _, context, _ = play(host("changed", "/etc/a.1~, /etc/b.1~"), host("changed"), STATS)
+    assert provision(cluster(), context).kept == ("compute-01:/etc/a.1~, /etc/b.1~",)
+
+
 def test_the_inventory_is_gone_after_the_run(play: Callable[..., Made]) -> None:
     runner, context, _ = play(STATS)
     provision(cluster(), context)
@@ -376,6 +397,19 @@ def test_only_changes_are_written_of_what_went_well(callback: Any, tmp_path: Pat
     callback.v2_runner_on_ok(result(changed=False))
     callback.v2_runner_on_ok(result(changed=True))
     assert [event.outcome for event in written(tmp_path)] == [Outcome.CHANGED]
+
+
+def test_a_change_tells_which_files_it_kept(callback: Any, tmp_path: Path) -> None:
+    items = [
+        {"backup_file": "/etc/slurm/gres.conf.1~", "dest": "/etc/slurm/gres.conf"},
+        {"dest": "/etc/slurm/mpi.conf"},
+    ]
+    callback.v2_runner_on_ok(result(changed=True, results=items))
+    callback.v2_runner_on_ok(result(changed=True, dest="/etc/munge/munge.key.1~"))
+    assert [event.message for event in written(tmp_path)] == [
+        "/etc/slurm/gres.conf.1~",
+        "/etc/munge/munge.key.1~",
+    ]
 
 
 @pytest.mark.parametrize(

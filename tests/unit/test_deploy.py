@@ -179,7 +179,7 @@ def test_a_node_that_is_down_is_named_when_the_others_are_done(tmp_path: Path, s
 def test_a_missing_registry_stops_before_anything_is_sent(tmp_path: Path, sif: Sif) -> None:
     nodes = Nodes(compute_02={"error": "no-registry", "message": "/opt/containers has no x"})
 
-    with pytest.raises(StepFailed, match="invoke provision --cluster blue"):
+    with pytest.raises(StepFailed, match="invoke provision --cluster blue --stage registry"):
         deploy(sif, CLUSTER, context_of(tmp_path, nodes))
 
     assert nodes.sent == []

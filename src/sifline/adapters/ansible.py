@@ -46,7 +46,10 @@ class TaskStarted:
 
 @dataclass(frozen=True, kw_only=True)
 class HostEvent:
-    """A task changed something on a host, or failed there."""
+    """A task changed something on a host, or failed there.
+
+    ``message`` is what went wrong, or where the files are that a change replaced.
+    """
 
     host: str
     task: str
@@ -84,6 +87,15 @@ class Run:
         """The counts at the end; zeros where it did not come that far."""
         found = (event for event in self.events if isinstance(event, Stats))
         return next(found, Stats(ok=0, changed=0))
+
+    @property
+    def kept(self) -> tuple[str, ...]:
+        """Files of others that were replaced, each as it was: ``host:path``."""
+        return tuple(
+            f"{event.host}:{event.message}"
+            for event in self.events
+            if isinstance(event, HostEvent) and event.outcome is Outcome.CHANGED and event.message
+        )
 
     @property
     def faults(self) -> tuple[HostEvent, ...]:
@@ -189,11 +201,19 @@ def total(hosts: Mapping[str, Mapping[str, int]]) -> Stats:
 
 
 def playbook(
-    cluster: Cluster, context: Context, folder: Path, name: str, log: Path, *, check: bool = False
+    cluster: Cluster,
+    context: Context,
+    folder: Path,
+    name: str,
+    log: Path,
+    *,
+    check: bool = False,
+    adopt: bool = False,
 ) -> Run:
     """Run the playbook ``name`` of ``folder`` on ``cluster``; ``log`` gets what it prints.
 
-    ``check`` changes nothing and tells what would change. How it ended is for the caller to
+    ``check`` changes nothing and tells what would change; ``adopt`` lets the roles replace files
+    that they did not write. How it ended is for the caller to
     judge: Ansible's status says nothing of a play without hosts.
 
     :raises MissingError: where there is no ansible-playbook.
@@ -208,6 +228,7 @@ def playbook(
             [
                 *argv,
                 *(["--check", "--diff"] if check else []),
+                *(["--extra-vars", "adopt=true"] if adopt else []),
                 *(["--ask-become-pass"] if password else []),
             ],
             check=False,

@@ -60,7 +60,7 @@ def source() -> str:
 
 def _refusal(cluster: Cluster, node: Node, answer: dict[str, str]) -> RegistryRefused:
     hint = {
-        "no-registry": f"; run: invoke provision {cluster.flag}",
+        "no-registry": f"; run: invoke provision {cluster.flag} --stage registry",
         "busy": "; try again when it is done",
         "digest-mismatch": "; it changed on its way, or since it was converted: convert it again",
     }.get(answer["error"], "")

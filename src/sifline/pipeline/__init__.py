@@ -74,14 +74,22 @@ class Pipeline(SifPipeline):
         return replace(found, asked=name, ssh=replace(found.ssh, become_password=become_password))
 
     def provision(
-        self, name: str, *, check: bool = False, become_password: str = ""
+        self,
+        name: str,
+        *,
+        check: bool = False,
+        stage: str = "",
+        adopt: bool = False,
+        become_password: str = "",
     ) -> Provisioned:
-        """Configure the cluster ``name`` with Ansible."""
+        """Configure the cluster ``name`` with Ansible: all of it, or one ``stage``."""
         from sifline.stages import provision
 
         cluster = self.cluster(name, become_password=become_password)
         with self._show.step(f"provision {name}"):
-            return provision.provision(cluster, self._context, check=check)
+            return provision.provision(
+                cluster, self._context, check=check, stage=stage, adopt=adopt
+            )
 
     def deploy(
         self, names: Sequence[str], *, cluster: str, become_password: str = ""

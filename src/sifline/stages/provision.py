@@ -15,6 +15,8 @@ from sifline.model import Cluster, Provisioned, Workspace
 from sifline.runner import Context
 
 SITE = "site.yml"
+# The playbooks of single stages.
+STAGES = {"registry": "registry.yml"}
 
 # The end of Ansible's output that goes with a failure.
 DETAIL_LINES = 40
@@ -25,8 +27,18 @@ LONGEST_MESSAGE = 300
 NO_PASSWORD = re.compile(r"Missing sudo password|sudo: .*password is required")
 
 
-def provision(cluster: Cluster, context: Context, *, check: bool = False) -> Provisioned:
+def provision(
+    cluster: Cluster,
+    context: Context,
+    *,
+    check: bool = False,
+    stage: str = "",
+    adopt: bool = False,
+) -> Provisioned:
     """Bring all nodes of ``cluster`` to what the roles say; with ``check`` only look.
+
+    :param stage: the only one to run, of ``STAGES``; "" for all.
+    :param adopt: replace files that sifline did not write, or that were changed since.
 
     A node that fails or does not answer does not stop the others.
 
@@ -37,7 +49,8 @@ def provision(cluster: Cluster, context: Context, *, check: bool = False) -> Pro
     log = context.workspace.logs / f"{cluster.name}.provision.log"
     log.unlink(missing_ok=True)
     folder = playbooks(context.workspace)
-    run = ansible.playbook(cluster, context, folder, SITE, log, check=check)
+    play = STAGES[stage] if stage else SITE
+    run = ansible.playbook(cluster, context, folder, play, log, check=check, adopt=adopt)
     if fault := find_fault(run, cluster):
         raise StepFailed(
             f"provision {cluster.name}: {fault}; all it printed: {log}",
@@ -48,6 +61,7 @@ def provision(cluster: Cluster, context: Context, *, check: bool = False) -> Pro
         changed=run.stats.changed,
         ok=run.stats.ok,
         seconds=time.monotonic() - started,
+        kept=run.kept,
     )
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from sifline.tasks.support import Run
+from sifline.tasks.support import Run, one_of
 
 VIRTUAL = "virtual"
+STAGES = ("registry",)
 
 
 def up(run: Run, _: Sequence[str], *, name: str = VIRTUAL, file: str = "") -> None:
@@ -50,11 +51,22 @@ def provision(
     *,
     cluster: str = VIRTUAL,
     check: bool = False,
+    stage: str = "",
+    adopt: bool = False,
     ask_become_pass: bool = False,
 ) -> None:
     """Configure a cluster with Ansible: MUNGE, Slurm, the container registry."""
-    password = run.become_password() if ask_become_pass else ""
-    done = run.pipeline.provision(cluster, check=check, become_password=password)
+    if stage:
+        one_of("stage", stage, STAGES)
+    done = run.pipeline.provision(
+        cluster,
+        check=check,
+        stage=stage,
+        adopt=adopt,
+        become_password=run.become_password() if ask_become_pass else "",
+    )
+    for place in done.kept:
+        run.print(f"kept {place}")
     verb = "would change" if check else "changed"
     run.print(f"{done.cluster.name}: {done.ok} tasks, {verb} {done.changed}, {done.seconds:.1f} s")
 

@@ -231,5 +231,6 @@ VALUES: Mapping[str, Find] = {
     "runtime": lambda root, here, half: _words(images.RUNTIMES),
     "shell": lambda root, here, half: _words(SHELLS),
     "site": lambda root, here, half: _sites(root),
+    "stage": lambda root, here, half: _words(cluster.STAGES),
     "suite": lambda root, here, half: _suites(),
 }

@@ -14,6 +14,7 @@ from sifline.tasks import cluster, images, project
 Body = Callable[..., None]
 
 HELP = {
+    "adopt": "replace files that sifline did not write or that were changed; old ones are kept",
     "against": "what to compare with: a fingerprint, FILE.sif or an image; default: the last one",
     "all": "every image in images/",
     "ask_become_pass": "ask for the password that sudo on the nodes wants",
@@ -53,6 +54,7 @@ HELP = {
     "sifs": "remove the SIFs",
     "site": "a site profile of sites/",
     "source": "convert what is no image here: docker://REFERENCE, FILE.tar, FILE.def, FILE.def.j2",
+    "stage": "only this stage: registry makes the folders for images and nothing else",
     "state": "remove records, logs and prepared root file systems",
     "suite": "one suite, or several with commas",
     "unused": "only what is not at hand: older versions and, with --all, what has no folder now",
