@@ -210,6 +210,17 @@ def test_a_shell_is_given_what_was_asked_for() -> None:
     assert "--user" not in argv
 
 
+def test_a_shell_may_be_given_a_variable_that_docker_itself_is_without(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("DOCKER_BUILDKIT", "1")
+    runner = RecordingRunner({("docker", "run"): answer()})
+
+    Docker(runner).shell("x", ["a"], Opening(env={"DOCKER_BUILDKIT": None}), terminal=False)
+
+    assert runner.calls[0].env == {"DOCKER_BUILDKIT": "1"}
+
+
 def test_with_the_home_folder_a_shell_is_the_callers() -> None:
     home = Bind(source=Path("/data/ann"), target="/home/ann", writable=True)
 

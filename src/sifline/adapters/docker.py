@@ -385,7 +385,9 @@ class Docker:
         ):
             for value in values:
                 argv += [flag, value]
-        return attach(self._runner, [*argv, image, *words], name=name)
+        # What is passed on by name alone docker has to have, whatever else it is without.
+        own = {key: os.environ.get(key, "") for key, value in opening.env.items() if value is None}
+        return attach(self._runner, [*argv, image, *words], name=name, env=own)
 
     @staticmethod
     def _build_error(folder: Path, result: Result, log: Path) -> StepFailed:
