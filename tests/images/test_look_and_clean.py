@@ -110,6 +110,86 @@ def test_clean_all_unused_takes_what_has_no_folder_now_and_was_built_here(
     assert other.inspect(elsewhere) is not None
 
 
+def test_clean_spares_versions_of_other_checkouts_unless_it_is_asked(
+    project: Project, tmp_path: Path
+) -> None:
+    name = project.image("a", SMALL, file="x")
+    project.build(name)
+    (tmp_path / "other").mkdir()
+    other = Project(tmp_path / "other", prefix=project.prefix)
+    other.image("a", SMALL, file="theirs")
+    other.build(name)
+    theirs = str((other.inspect(name) or {})["Id"])
+
+    done = project.invoke(f"clean.{name}")
+
+    assert done.stdout.count("removed image") == 1
+    assert "--foreign removes it as well" in done.stdout
+    assert (other.inspect(name) or {})["Id"] == theirs
+    assert other.build(name) == {name: "up to date"}
+
+    done = project.invoke(f"clean.{name}", "--foreign")
+
+    assert done.stdout.count("removed image") == 1
+    assert docker("image", "inspect", theirs, check=False).returncode != 0
+
+
+def unnamed(folder: Path, dockerfile: str, **labels: str) -> str:
+    """Build an image without a name, as anybody may; return its id."""
+    folder.mkdir()
+    (folder / "Dockerfile").write_text(dockerfile)
+    words = [
+        word for item in labels.items() for word in ("--label", "sifline.{}={}".format(*item))
+    ]
+    docker("buildx", "build", "--iidfile", f"{folder}.id", *words, str(folder))
+    return Path(f"{folder}.id").read_text()
+
+
+def test_of_unnamed_images_only_those_go_that_a_killed_run_of_ours_left(
+    project: Project, tmp_path: Path
+) -> None:
+    """A child of ours inherits all labels, so that they tell nothing."""
+    name = project.image("a", SMALL, file="x")
+    project.build(name)
+    child = unnamed(tmp_path / "child", f"FROM sifline/{name}\nENV A=b\n")
+    marks = {"image": name, "fingerprint": "f" * 64}
+    ours = [
+        unnamed(tmp_path / f"left-{number}", f"FROM scratch\nENV A={number}\n", **marks)
+        for number in range(2)
+    ]
+    logs = project.root / "build" / "logs"
+    (logs / f"{name}.build.0123abcd.id").write_text(ours[0])
+
+    done = project.invoke("clean", "--all", "--unused", "--docker")
+
+    assert done.stdout.count("removed image") == 1
+    assert held(child, *ours) == [True, False, True]
+
+    # So does the next build.
+    (logs / f"{name}.build.0123abcd.id").write_text(ours[1])
+    (project.root / "images" / name / "file").write_text("y")
+    project.build(name)
+    assert held(child, *ours) == [True, False, False]
+    assert [*logs.glob("*.id")] == []
+    docker("image", "rm", child)
+
+
+def held(*ids: str) -> list[bool]:
+    """Tell of each image whether the engine has it."""
+    return [docker("image", "inspect", one, check=False).returncode == 0 for one in ids]
+
+
+def test_an_image_that_a_container_uses_can_be_cleaned_later(project: Project) -> None:
+    name = project.image("a", SMALL, file="x")
+    project.build(name)
+    container = docker("create", f"sifline/{name}", "none").stdout.strip()
+    assert "a container uses it" in project.invoke(f"clean.{name}").stdout
+    docker("rm", container)
+
+    assert project.invoke(f"clean.{name}").stdout.count("removed image") == 1
+    assert project.inspect(name) is None
+
+
 def test_clean_unused_spares_a_stale_image_that_is_at_hand(project: Project) -> None:
     name = project.image("a", SMALL, file="x")
     project.build(name)

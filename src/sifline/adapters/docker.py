@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from glob import escape
 from pathlib import Path
+from secrets import token_hex
 from socket import socket
 from typing import Any
 
@@ -181,6 +182,8 @@ class Docker:
     ) -> str:
         """Build ``folder`` through BuildKit; return the id of the image, which has no name yet.
 
+        Until it has one, a file beside the log holds its id, see ``id_files``.
+
         :param proxies: build arguments whose values, maybe with passwords, no list of processes
             and no log shall show.
         :param hide: what steps may print and no log shall show: the content of secrets.
@@ -206,7 +209,8 @@ class Docker:
             if match:
                 on_step(_shortened(match[1]))
 
-        made = _id_file(log)
+        log.parent.mkdir(parents=True, exist_ok=True)
+        made = log.with_name(f"{log.stem}.{token_hex(_TOKEN)}.id")
         argv += ["--iidfile", str(made), "--", str(folder)]
         try:
             result = docker(
@@ -222,8 +226,9 @@ class Docker:
             if not result.ok:
                 raise self._build_error(folder, result, log)
             return made.read_text(encoding="utf-8").strip()
-        finally:
+        except BaseException:
             made.unlink(missing_ok=True)
+            raise
 
     def inspect(self, image: str) -> dict[str, Any]:
         """Return all that the engine says of the image of that tag or id."""
@@ -418,17 +423,13 @@ def _cause(said: str) -> str:
     return f"{refused[1]}; " if refused else ""
 
 
-def _id_file(log: Path) -> Path:
-    """Return where a build is to write its id: beside the log, under a name of its own.
+def id_files(log: Path) -> dict[Path, str]:
+    """Return the files in which builds with this ``log`` left the ids of their images.
 
-    What killed builds left there is cleared away; one of them may still be running, and write.
+    Whoever names an image removes its file: those that are there are of killed runs.
     """
-    from secrets import token_hex
-
-    log.parent.mkdir(parents=True, exist_ok=True)
-    for left in log.parent.glob(f"{escape(log.stem)}.{'[0-9a-f]' * 2 * _TOKEN}.id"):
-        left.unlink(missing_ok=True)
-    return log.with_name(f"{log.stem}.{token_hex(_TOKEN)}.id")
+    found = log.parent.glob(f"{escape(log.stem)}.{'[0-9a-f]' * 2 * _TOKEN}.id")
+    return {path: path.read_text(encoding="utf-8").strip() for path in found}
 
 
 def version_tag(name: str, mark: str) -> str:
@@ -452,7 +453,7 @@ def versions(
 
 
 def unnamed(images: Sequence[Image], listed: Sequence[EngineImage]) -> Iterator[BuiltImage]:
-    """Yield the images without a name that builds of ours left: a run was killed at its end."""
+    """Yield the images without a name that have our labels; children of ours inherit them."""
     by_name = {image.name: image for image in images}
     for entry in listed:
         image = by_name.get(entry.labels.get(LABEL_IMAGE, ""))

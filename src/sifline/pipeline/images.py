@@ -436,6 +436,7 @@ class ImagePipeline(ImagePlans):
         parts: Sequence[str],
         older_than: float,
         unused: bool,
+        foreign: bool,
         dry: bool,
     ) -> Cleaned:
         """Remove ``parts`` (docker, sifs, state) of what sifline made of ``names``."""
@@ -452,6 +453,7 @@ class ImagePipeline(ImagePlans):
                 **{part: part in parts for part in ("docker", "sifs", "state")},
                 older_than=older_than,
                 unused=unused,
+                foreign=foreign,
             ),
             self._context,
             at_hand={step.held.image_id for step in steps if step.held},

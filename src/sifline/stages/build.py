@@ -20,6 +20,7 @@ from sifline.adapters.docker import (
     Docker,
     EngineImage,
     base_ids,
+    id_files,
     version_tag,
     versions,
 )
@@ -252,10 +253,9 @@ class _Build:
             )
         for tag in (version_tag(image.name, mark), image.tag):
             self._docker.tag(image_id, tag)
+        self._drop_replaced(mark, image_id)
         self._remember(made_of, mark, image_id, files, time.monotonic() - started)
-        before = self._step.held
-        if before and before.fingerprint == mark and before.image_id != image_id:
-            self._drop(before.image_id)
+        self._drop_unnamed()
         (found,) = versions([image], self._docker.all()).values()
         for built in found:
             if built.image_id == image_id:
@@ -263,6 +263,18 @@ class _Build:
         raise StepFailed(
             f"{image.name} was built and is not in the engine: another run removed it; run again"
         )
+
+    def _drop_replaced(self, mark: str, image_id: str) -> None:
+        """Remove the image of the same fingerprint that has lost its name to the new one."""
+        before = self._step.held
+        if before and before.fingerprint == mark and before.image_id != image_id:
+            self._drop(before.image_id)
+
+    def _drop_unnamed(self) -> None:
+        """Remove what runs that were killed built and did not name."""
+        for path, made in id_files(self._log).items():
+            self._drop(made)
+            path.unlink(missing_ok=True)
 
     def _drop(self, image_id: str) -> None:
         """Remove an image that has no name: nobody else could ask for it, or remove it."""

@@ -5,11 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from glob import escape
 from pathlib import Path
 
 from sifline import records
-from sifline.adapters.docker import Docker, EngineImage, unnamed, version_tag, versions
+from sifline.adapters.docker import (
+    Docker,
+    EngineImage,
+    id_files,
+    unnamed,
+    version_tag,
+    versions,
+)
 from sifline.imagenames import is_name
 from sifline.model import PREPARED, BuiltImage, Cleaned, Image, Workspace
 from sifline.recipe import SHORT
@@ -20,13 +26,17 @@ LOGS = ("build", "prepare", "convert", "test-docker", "test-apptainer")
 
 @dataclass(frozen=True, kw_only=True)
 class Parts:
-    """What to remove. ``older_than`` in seconds; ``unused`` spares what is at hand."""
+    """What to remove. ``older_than`` in seconds; ``unused`` spares what is at hand.
+
+    ``foreign`` takes the versions of an image that other checkouts made as well.
+    """
 
     docker: bool = True
     sifs: bool = True
     state: bool = True
     older_than: float = 0
     unused: bool = False
+    foreign: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,19 +68,25 @@ def clean(
     """
     engine, before = Docker(context.runner), time.time() - parts.older_than
     listed = engine.all() if parts.docker or parts.unused else ()
-    removed, kept, freed = list[tuple[str, int]](), list[str](), 0
+    removed, freed, kept, spared = list[tuple[str, int]](), 0, list[str](), set[str]()
     if parts.docker:
-        doomed = _doomed(images, parts, listed, at_hand, context.workspace)
+        doomed, kept = _doomed(images, parts, listed, at_hand, context.workspace)
         used = engine.used_images()
         tagged = engine.tagged([item.built.image_id for item in doomed])
         doomed = [item for item in doomed if tagged.get(item.built.image_id, 0) <= before]
         for item in doomed:
             if item.built.image_id in used:
                 kept.append(f"image {', '.join(item.names)}: a container uses it")
+                spared.add(item.built.image_id)
         doomed = [item for item in doomed if item.built.image_id not in used]
         removed += [(f"image {', '.join(item.names)}", item.built.size) for item in doomed]
         freed = 0 if dry else _remove(engine, [name for item in doomed for name in item.names])
-    files = [*_files(images, parts, context.workspace, at_hand, listed)]
+    files = [
+        path
+        for path in _files(images, parts, context.workspace, at_hand, listed)
+        # Without it nobody would know that the image is ours.
+        if not spared or (records.read(path) or {}).get("image_id") not in spared
+    ]
     for path, status in [(path, path.lstat()) for path in files]:
         if status.st_mtime <= before:
             freed += status.st_size
@@ -86,22 +102,37 @@ def _doomed(
     listed: Sequence[EngineImage],
     at_hand: Collection[str],
     space: Workspace,
-) -> list[_Doomed]:
-    """Return the images to remove, by our own tags: others may have given them more."""
-    found = []
+) -> tuple[list[_Doomed], list[str]]:
+    """Return the images to remove, and what is kept and why.
+
+    They go by our own tags: others may have given them more.
+    """
+    found, kept = [], []
     for name, items in versions(images, listed).items():
+        made_here = _made_here(name, space)
         for built in items:
-            mark = built.fingerprint
-            # What other checkouts use, and what has no folder here, goes only if built here.
-            anyhow = (space.images / name).is_dir() and not parts.unused
-            ours = anyhow or _record(space, name, mark).is_file()
-            if ours and not (parts.unused and built.image_id in at_hand):
-                tags = {version_tag(name, mark), built.image.tag}.intersection(built.tags)
-                found.append(_Doomed(built=built, names=tuple(sorted(tags))))
-    if parts.unused:
-        for built in unnamed(images, listed):
+            tags = {version_tag(name, built.fingerprint), built.image.tag}.intersection(built.tags)
+            item = _Doomed(built=built, names=tuple(sorted(tags)))
+            if parts.unused and built.image_id in at_hand:
+                continue
+            if parts.foreign or built.image_id in made_here:
+                found.append(item)
+            elif not parts.unused:
+                kept.append(
+                    f"image {', '.join(item.names)}: no record says that this checkout built"
+                    " it; --foreign removes it as well"
+                )
+    for built in unnamed(images, listed):
+        if built.image_id in _made_here(built.image.name, space):
             found.append(_Doomed(built=built, names=(built.image_id,)))
-    return found
+    return found, kept
+
+
+def _made_here(name: str, space: Workspace) -> set[str]:
+    """Return the ids of the images of that name that this checkout built."""
+    built = (records.read(path) or {} for path in (space.records / name).glob("build-*.json"))
+    unnamed_yet = id_files(space.logs / f"{name}.build.log").values()
+    return {str(record.get("image_id", "")) for record in built} | {*unnamed_yet}
 
 
 def _remove(engine: Docker, names: Sequence[str]) -> int:
@@ -144,7 +175,7 @@ def _files(
             resolved = space.resolved / f"{name}.Dockerfile"
             found += [resolved, resolved.with_name(f"{resolved.name}.dockerignore")]
             found.append(space.caches / f"{name}.context")
-            found += sorted(space.logs.glob(f"{escape(name)}.build.????????.id"))
+            found += sorted(id_files(space.logs / f"{name}.build.log"))
         if parts.state and not parts.unused:
             found += [space.needs(built.image_id) for built in by_name[name]]
         yield from (path for path in found if path.is_file())

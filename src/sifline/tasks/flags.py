@@ -26,7 +26,7 @@ HELP = {
     "env": "a variable, as NAME=value, or NAME for the value that you have; may be repeated",
     "file": "the cluster file to bring up",
     "force": "redo it even where nothing changed: the build, the SIF; with make all four steps",
-    "foreign": "take down also what another checkout brought up",
+    "foreign": "take also what another checkout made: its cluster, its versions of an image",
     "format": "text, dot, mermaid or svg; default: by the ending of --output",
     "gpus": "GPUs to hand in: all, a number, device=0,2 or none; default: as image.toml says",
     "jobs": "how many steps run at once; default: one per core",

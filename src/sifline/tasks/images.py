@@ -246,6 +246,7 @@ def clean(
     state: bool = False,
     older_than: str = "",
     unused: bool = False,
+    foreign: bool = False,
 ) -> None:
     """Remove what sifline made of an image: all of it, or the parts that are named."""
     from sifline.report import tables
@@ -256,6 +257,7 @@ def clean(
         parts=[part for part, named in chosen.items() if named or not any(chosen.values())],
         older_than=seconds("older-than", older_than),
         unused=unused,
+        foreign=foreign,
         dry=run.dry,
     )
     run.print(tables.cleaned(cleaned, dry=run.dry))
