@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sifline.errors import UsageError, did_you_mean
+from sifline.errors import SiflineError, StepFailed, UsageError, did_you_mean
 
 if TYPE_CHECKING:
     from sifline.model import Workspace
@@ -22,25 +25,54 @@ RULE = (
 )
 
 
-def names(workspace: Workspace) -> tuple[str, ...]:
-    """Return the names of all images, sorted; looks at folder entries alone.
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """The folders with a Dockerfile: names of images, and what is wrong with other names."""
 
-    :raises UsageError: where there is no ``images/`` folder, and for a folder with a
-        Dockerfile whose name could be no task, tag or file.
+    names: tuple[str, ...]
+    refused: Mapping[str, UsageError]
+
+
+def found(workspace: Workspace) -> Found:
+    """Return the names of all images and those that are refused; looks at folder entries alone.
+
+    :raises UsageError: where there is no ``images/`` folder, or none that can be read.
     """
     if not workspace.images.is_dir():
         raise UsageError(
             f"no images/ folder in {workspace.root}; run this where tasks.py is,"
             " or make images/<name>/Dockerfile"
         )
-    found = sorted(path.parent.name for path in workspace.images.glob("*/Dockerfile"))
-    for name in found:
-        if not is_name(name):
-            raise UsageError(
-                f"images/{_shown(name)}: a folder of this name cannot be an image;"
-                f" rename it: {RULE}"
-            )
-    return tuple(found)
+    try:
+        there = sorted(entry.name for entry in os.scandir(workspace.images) if _is_image(entry))
+    except OSError as error:
+        raise UsageError(f"{workspace.images}: cannot be read: {error.strerror}") from None
+    return Found(
+        names=tuple(name for name in there if is_name(name)),
+        refused={name: _refusal(name) for name in there if not is_name(name)},
+    )
+
+
+def names(workspace: Workspace) -> tuple[str, ...]:
+    """Return the names of all images, sorted; see ``found``."""
+    return found(workspace).names
+
+
+def _is_image(folder: os.DirEntry[str]) -> bool:
+    """Tell whether a Dockerfile is there, even one that cannot be read: reading it says why."""
+    try:
+        os.lstat(f"{folder.path}/Dockerfile")
+    except PermissionError:
+        return is_name(folder.name)
+    except OSError:
+        return False
+    return True
+
+
+def _refusal(name: str) -> UsageError:
+    return UsageError(
+        f"images/{_shown(name)}: a folder of this name cannot be an image; rename it: {RULE}"
+    )
 
 
 def is_name(name: str) -> bool:
@@ -49,16 +81,34 @@ def is_name(name: str) -> bool:
 
 
 def unknown(name: str, workspace: Workspace) -> UsageError:
-    """Return the error for an image that is not there."""
+    """Return the error for an image that is not there, or has a name that is refused."""
+    here = found(workspace)
+    if name in here.refused:
+        return here.refused[name]
     if is_name(name) and (workspace.images / name).is_dir():
         return UsageError(f"images/{name} has no Dockerfile; add one, or remove the folder")
     return UsageError(
-        f"no image {_shown(name)} in images/.{did_you_mean(name, names(workspace))}"
-        " See invoke --list."
+        f"no image {_shown(name)} in images/.{did_you_mean(name, here.names)} See invoke --list."
     )
 
 
+def refuse_broken(broken: Mapping[str, SiflineError]) -> None:
+    """Raise where images are broken, after all has been said of the others.
+
+    :raises SiflineError: the error of the one, or the names of several.
+    """
+    if len(broken) == 1:
+        raise next(iter(broken.values()))
+    if broken:
+        names = ", ".join(map(printable, broken))
+        raise StepFailed(f"{len(broken)} images are broken, as is told above: {names}")
+
+
+def printable(name: str) -> str:
+    """Return a name from outside, fit for one line of a terminal."""
+    shown = "".join(char if char.isprintable() else "?" for char in name)
+    return shown if len(shown) <= MAX_NAME else shown[:60] + "…"
+
+
 def _shown(name: str) -> str:
-    """A name from outside, fit for one line of a terminal."""
-    printable = "".join(char if char.isprintable() else "?" for char in name)
-    return repr(printable if len(printable) <= MAX_NAME else printable[:60] + "…")
+    return repr(printable(name))

@@ -294,7 +294,8 @@ class Explanation:
     """Why an image would be built or not, against the build at hand (``built`` in seconds).
 
     ``notes`` tell what differs and is no reason by itself. ``words`` is what the Dockerfile calls
-    each image of ours that it is built on.
+    each image of ours that it is built on. ``error`` is why its files, or those of an image that
+    it is built on, cannot be used; nothing else is known then.
     """
 
     name: str
@@ -306,6 +307,7 @@ class Explanation:
     notes: tuple[str, ...]
     words: tuple[tuple[str, str], ...] = ()
     later: tuple[str, ...] = ()
+    error: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -480,7 +482,10 @@ class NodeState:
 
 @dataclass(frozen=True, kw_only=True)
 class ImageState:
-    """What ``status`` says of one image. ``stale`` is why it would be built; "" if not."""
+    """What ``status`` says of one image. ``stale`` is why it would be built; "" if not.
+
+    ``error`` is as in ``Explanation``.
+    """
 
     name: str
     image_id: str
@@ -488,6 +493,7 @@ class ImageState:
     stale: str
     sif: str
     sif_size: int
+    error: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

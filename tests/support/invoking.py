@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 
+import pytest
 from invoke.main import program
 
 PATIENCE = 120
@@ -46,6 +47,20 @@ def invoke_here(project: Path, *words: str) -> subprocess.CompletedProcess[str]:
             status = end.code
     assert isinstance(status, int | None)
     return subprocess.CompletedProcess(words, status or 0, out.getvalue(), err.getvalue())
+
+
+def engine_without_images(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let invoke meet an engine without any image, which is asked by its command."""
+    fake = folder / "bin" / "docker"
+    fake.parent.mkdir()
+    machine = {"x86_64": "amd64", "aarch64": "arm64"}.get(os.uname().machine, "other")
+    fake.write_text(
+        f'#!/bin/sh\ncase "$*" in *Server.Os*) echo linux/{machine};;'
+        " *version*) echo docker 28.2.2;; esac\n"
+    )
+    fake.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{fake.parent}:/bin")
+    monkeypatch.setenv("DOCKER_HOST", "tcp://127.0.0.1:1")
 
 
 @contextmanager

@@ -27,7 +27,7 @@ from sifline.errors import UsageError
 from sifline.model import Workspace
 from sifline.tasks import flags, images, namespace
 from sifline.tasks.support import Run
-from tests.support.invoking import invoke, invoke_here
+from tests.support.invoking import engine_without_images, invoke, invoke_here
 
 TASKS = """
 from pathlib import Path
@@ -268,33 +268,6 @@ def test_a_new_folder_shows_up_with_no_other_step(project: Path) -> None:
     assert "build.new" in invoke_here(project, "--list").stdout
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "my_image",
-        "My-image",
-        "all",
-        "-dash",
-        "dash-",
-        "a b",
-        "a$(reboot)",
-        "a;b",
-        "a..b",
-        ".hidden",
-        "x" * 200,
-        "naïve",
-        "a\nb",
-    ],
-)
-def test_a_name_that_cannot_work_is_refused_with_folder_and_rule(project: Path, name: str) -> None:
-    add(project, name)
-
-    message = refused(project, "--list")
-
-    assert "images/" in message
-    assert "lower-case letters and digits" in message
-
-
 def test_an_unknown_image_gets_the_nearest_names(project: Path) -> None:
     assert "Did you mean hello-mpi?" in refused(project, "build.helo-mpi")
 
@@ -439,17 +412,7 @@ def test_a_graph_needs_no_engine_and_says_what_is_not_known(
 
 @pytest.fixture
 def empty_engine(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An engine with no image at all, so without the toolbox; asked through the command."""
-    fake = project / "bin" / "docker"
-    fake.parent.mkdir()
-    machine = {"x86_64": "amd64", "aarch64": "arm64"}.get(os.uname().machine, "other")
-    fake.write_text(
-        f'#!/bin/sh\ncase "$*" in *Server.Os*) echo linux/{machine};;'
-        " *version*) echo docker 28.2.2;; esac\n"
-    )
-    fake.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{fake.parent}:/bin")
-    monkeypatch.setenv("DOCKER_HOST", "tcp://127.0.0.1:1")
+    engine_without_images(project, monkeypatch)
 
 
 @pytest.mark.parametrize(

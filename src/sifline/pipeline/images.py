@@ -6,7 +6,7 @@ import os
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,8 @@ from sifline import holding, records
 from sifline.adapters.docker import Docker
 from sifline.buildcontext import DOCKERFILE
 from sifline.dockerfile import Dockerfile
-from sifline.errors import MissingError, SiflineError, UsageError
+from sifline.errors import MissingError, SiflineError
+from sifline.imagenames import refuse_broken
 from sifline.model import (
     BuiltImage,
     Cleaned,
@@ -44,7 +45,6 @@ from sifline.stages.discover import tag_of
 if TYPE_CHECKING:
     from sifline.config.settings import Setting
     from sifline.model import Opening
-    from sifline.schedule import Outcome
 
 # What one more step may take while others run: it is not started into less.
 STEP_MEMORY = 1 << 30
@@ -59,11 +59,15 @@ def _cores() -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class Done:
-    """What came of a plan: results by the key of their step, and what went wrong."""
+    """What came of a plan: results by the key of their step, and what went wrong.
+
+    ``broken`` are the images whose files cannot be used, which are in no step.
+    """
 
     steps: tuple[Step, ...]
     results: Mapping[str, Any]
     failure: SiflineError | None = None
+    broken: Mapping[str, SiflineError] = field(default_factory=dict)
 
     def of(self, verb: Verb, names: Sequence[str] | None = None) -> tuple[Any, ...]:
         """Return the results of ``verb`` in the order of the plan, or of ``names``."""
@@ -77,23 +81,23 @@ class Done:
         """Raise what went wrong."""
         if self.failure:
             raise self.failure
+        refuse_broken(self.broken)
         return self
 
 
-def _failure(
-    outcomes: Mapping[str, Outcome], broken: Mapping[str, SiflineError]
-) -> SiflineError | None:
-    """One error for the steps that failed and the images that could not be read."""
-    if not outcomes and not broken:
+def _failure(failing: Mapping[str, SiflineError]) -> SiflineError | None:
+    """One error for the builds that cannot be begun."""
+    if not failing:
         return None
     from sifline import schedule
 
-    state, verb = schedule.State.FAILED, Verb.BUILD.value
-    unread = {
-        f"{verb} {name}": schedule.Outcome(key=f"{verb} {name}", state=state, error=error)
-        for name, error in broken.items()
-    }
-    return schedule.failure({**unread, **outcomes})
+    keys, state = {name: f"{Verb.BUILD.value} {name}" for name in failing}, schedule.State.FAILED
+    return schedule.failure(
+        {
+            keys[name]: schedule.Outcome(key=keys[name], state=state, error=error)
+            for name, error in failing.items()
+        }
+    )
 
 
 # What git says where there is no commit to name.
@@ -110,15 +114,15 @@ class ImagePipeline(ImagePlans):
         # Where the rest shall go on, each step finds out for itself.
         lacking = {} if self._options.keep_going else self._lacking(steps)
         if lacking:
-            return Done(steps=steps, results={}, failure=_failure({}, {**broken, **lacking}))
-        return self._carry_out(steps, broken)
+            return Done(steps=steps, results={}, failure=_failure(lacking))
+        return replace(self._carry_out(steps), broken=broken)
 
     def dry(self, verbs: Sequence[Verb], names: Sequence[str], *, only_new: bool = True) -> Done:
         """Return the plan that ``run`` would follow, and what would fail at once."""
         names, broken = self._apart(names)
         steps = self.plan(verbs, names, only_new=only_new)
-        failing = {**broken, **self._lacking(steps)}
-        return Done(steps=steps, results={}, failure=_failure({}, failing))
+        failing = self._lacking(steps)
+        return Done(steps=steps, results={}, failure=_failure(failing), broken=broken)
 
     def _lacking(self, steps: Sequence[Step]) -> dict[str, SiflineError]:
         """Return by image what would fail at once, because what it needs is not there."""
@@ -132,9 +136,9 @@ class ImagePipeline(ImagePlans):
                 found[image.name] = error
         return found
 
-    def _apart(self, names: Sequence[str]) -> tuple[Sequence[str], dict[str, UsageError]]:
+    def _apart(self, names: Sequence[str]) -> tuple[Sequence[str], dict[str, SiflineError]]:
         """Take what is broken out where the rest shall go on."""
-        return self._sound(names) if self._options.keep_going else (names, {})
+        return self.sound(names) if self._options.keep_going else (names, {})
 
     def build(self, names: Sequence[str]) -> tuple[BuiltImage, ...]:
         """Build ``names`` where anything changed, and return them."""
@@ -146,14 +150,14 @@ class ImagePipeline(ImagePlans):
         done: tuple[Sif, ...] = self.run(CONVERT, names).check().of(Verb.CONVERT, names)
         return done
 
-    def _carry_out(self, steps: tuple[Step, ...], broken: Mapping[str, UsageError]) -> Done:
+    def _carry_out(self, steps: tuple[Step, ...]) -> Done:
         """Do the steps that are needed, side by side where they do not need each other."""
         records.sweep(self._workspace.build / "records")
         holding.sweep(self._context)
         results = {step.key: self._kept(step) for step in steps if not step.needed}
         needed = [step for step in steps if step.needed]
         if not needed:
-            return Done(steps=steps, results=results, failure=_failure({}, broken))
+            return Done(steps=steps, results=results)
         from sifline import schedule
 
         pending = {step.key for step in needed}
@@ -181,7 +185,7 @@ class ImagePipeline(ImagePlans):
         )
         done = schedule.State.DONE
         results.update({key: out.value for key, out in outcomes.items() if out.state is done})
-        return Done(steps=steps, results=results, failure=_failure(outcomes, broken))
+        return Done(steps=steps, results=results, failure=schedule.failure(outcomes))
 
     def _do(
         self,
@@ -285,8 +289,13 @@ class ImagePipeline(ImagePlans):
             folders.append(Path(Docker(self._context.runner).root()))
         return folders
 
-    def explain(self, names: Sequence[str]) -> tuple[Explanation, ...]:
-        """Say why each of ``names`` would be built, converted or tested, or not."""
+    def explain(
+        self, names: Sequence[str], broken: Mapping[str, SiflineError]
+    ) -> tuple[Explanation, ...]:
+        """Say why each of ``names`` would be built, converted or tested, or not.
+
+        Those that ``sound`` found ``broken`` only say what is wrong.
+        """
         from sifline.stages import explain
 
         docker = Docker(self._context.runner)
@@ -312,11 +321,18 @@ class ImagePipeline(ImagePlans):
                 own[name] = [step.reason]
             changes = [*own[name], *inherited]
             found[name] = explain.explain(step, record, changes, tools=tools, commit=self._commit)
-        return tuple(found[name] for name in names)
+        told = [found[name] for name in names]
+        told += [explain.broken(name, error.message) for name, error in broken.items()]
+        return tuple(sorted(told, key=lambda item: item.name))
 
-    def settings(self, names: Sequence[str]) -> dict[str, tuple[Setting, ...]]:
-        """Return each setting with its origin: of each image, and under "" of the site."""
-        from sifline.config.settings import everything
+    def settings(
+        self, names: Sequence[str], broken: Mapping[str, SiflineError]
+    ) -> dict[str, tuple[Setting, ...]]:
+        """Return each setting with its origin: of each image, and under "" of the site.
+
+        An image that ``sound`` found ``broken`` has the one setting ``error``.
+        """
+        from sifline.config.settings import Setting, everything
 
         flags = discover.arguments(self._options.build_args)
         found = {"": everything(self._workspace, self.site)}
@@ -325,13 +341,25 @@ class ImagePipeline(ImagePlans):
             found[name] = everything(
                 self._workspace, self.site, name=name, flags=flags, declared=declared
             )
-        return found
+        for name, error in broken.items():
+            found[name] = (Setting(key="error", value=error.message, origin=f"images/{name}"),)
+        return dict(sorted(found.items()))
 
-    def graph(self, names: Sequence[str]) -> tuple[GraphNode, ...]:
+    def graph(
+        self, names: Sequence[str], broken: Mapping[str, SiflineError]
+    ) -> tuple[GraphNode, ...]:
         """Return ``names`` and all that they are built on, with the state of each.
 
-        Without an engine, whose images tell the state, there is only the graph.
+        Those that ``sound`` found ``broken`` stand alone: what they are built on may be a circle.
         """
+        nodes = (
+            GraphNode(name=name, parents=(), state="broken", reason=error.message)
+            for name, error in broken.items()
+        )
+        return (*self._graph(names), *nodes)
+
+    def _graph(self, names: Sequence[str]) -> tuple[GraphNode, ...]:
+        """Without an engine, whose images tell the state, there is only the graph."""
         try:
             steps = self.plan(BUILD, names)
         except MissingError as error:
@@ -360,19 +388,20 @@ class ImagePipeline(ImagePlans):
             for step in steps
         )
 
-    def status(self, names: Sequence[str]) -> tuple[ImageState, ...]:
-        """Return the state of each image."""
-        sound, broken = self._sound(names)
+    def status(
+        self, names: Sequence[str], broken: Mapping[str, SiflineError]
+    ) -> tuple[ImageState, ...]:
+        """Return the state of each image, also of those that ``sound`` found ``broken``."""
         found = {
             step.image.name: self._state(step)
-            for step in self.plan(BUILD, sound)
-            if step.image.name in sound
+            for step in self.plan(BUILD, names)
+            if step.image.name in names
         }
         for name, error in broken.items():
             found[name] = ImageState(
-                name=name, image_id="", size=0, stale=error.message, sif="-", sif_size=0
+                name=name, image_id="", size=0, stale="", sif="-", sif_size=0, error=error.message
             )
-        return tuple(found[name] for name in names)
+        return tuple(found[name] for name in sorted(found))
 
     def shell(
         self,
@@ -437,14 +466,18 @@ class ImagePipeline(ImagePlans):
         older_than: float,
         unused: bool,
         foreign: bool,
+        gone: bool,
         dry: bool,
     ) -> Cleaned:
-        """Remove ``parts`` (docker, sifs, state) of what sifline made of ``names``."""
+        """Remove ``parts`` (docker, sifs, state) of what sifline made of ``names``.
+
+        :param gone: where ``unused`` is, also of what has no folder now.
+        """
         from sifline.stages import clean
 
         steps = self.plan(BUILD, names) if unused else ()
         space, known = self._workspace, [*self._known(names)]
-        if unused and set(known) == set(self.images):
+        if unused and gone:
             known += clean.gone(known, space)
         return clean.clean(
             # Their Dockerfiles are not asked: they may be broken, or gone.

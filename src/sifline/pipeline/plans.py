@@ -15,7 +15,7 @@ from sifline import dockerclient, engine, gpus, imagenames, records
 from sifline.adapters.docker import Docker, base_ids, versions
 from sifline.buildcontext import file_digest
 from sifline.config.images import LEVELS
-from sifline.errors import MissingError, UsageError, did_you_mean
+from sifline.errors import MissingError, SiflineError, StepFailed, UsageError, did_you_mean
 from sifline.model import (
     BuiltImage,
     Image,
@@ -142,19 +142,28 @@ class ImagePlans:
             steps = self._plan(verbs, names, [*names, TOOLBOX], listed, only_new=only_new)
         return steps
 
-    def _sound(self, names: Sequence[str]) -> tuple[list[str], dict[str, UsageError]]:
-        """Tell the images that can be planned from those whose files, or parents', are broken."""
+    def sound(self, names: Sequence[str]) -> tuple[list[str], dict[str, SiflineError]]:
+        """Tell the images that can be planned from those whose files, or parents', are broken.
+
+        Beside images with which all went well, a broken one is a failure in part, and no input
+        that could not be used.
+        """
         try:
-            plan.order(self.images, self._known(names))
+            self._look_at(self._known(names))
             return [*names], {}
         except UsageError:
-            broken = dict[str, UsageError]()
+            broken = dict[str, SiflineError]()
         for name in names:
             try:
-                plan.order(self.images, [name])
+                self._look_at([name])
             except UsageError as error:
-                broken[name] = error
+                broken[name] = StepFailed(error.message, details=error.details)
         return [name for name in names if name not in broken], broken
+
+    def _look_at(self, names: Sequence[str]) -> None:
+        """Read all that a plan reads of the files of ``names`` and of what they are built on."""
+        for name in plan.order(self.images, names):
+            self._digest(self.images[name])
 
     def _plan(
         self,
@@ -252,7 +261,10 @@ class ImagePlans:
             return "not tested yet"
         # Looking only: what is kept is given its common tag when a run says so.
         subject: Any = before.held if verb is Verb.TEST else self._kept(before)
-        now = self._test_key(name, subject)
+        try:
+            now = self._test_key(name, subject)
+        except UsageError as error:  # whoever runs them is told the same, for this image alone
+            return error.message
         changed = (why for part, why in RETEST.items() if known["key"].get(part) != now[part])
         return next(changed, "")
 
@@ -332,11 +344,20 @@ class ImagePlans:
 
 
 def _tests_digest(folder: Path) -> str:
-    """Return the SHA-256 of a folder of tests; Python's byte code is no part of it."""
-    files = [
-        path
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and "__pycache__" not in path.parts
-    ]
-    told = {str(path.relative_to(folder)): file_digest(path) for path in files}
+    """Return the SHA-256 of a folder of tests; Python's byte code is no part of it.
+
+    :raises UsageError: naming the file that cannot be read.
+    """
+    try:
+        files = [
+            path
+            for path in sorted(folder.rglob("*"))
+            if path.is_file() and "__pycache__" not in path.parts
+        ]
+        told = {str(path.relative_to(folder)): file_digest(path) for path in files}
+    except OSError as error:
+        raise UsageError(
+            f"the tests in {folder} cannot be read: {error.filename}: {error.strerror};"
+            " make them readable"
+        ) from None
     return sha256(json.dumps(told).encode()).hexdigest()

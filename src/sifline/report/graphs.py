@@ -23,6 +23,7 @@ COLOURS: dict[str, Colours] = {
     UP_TO_DATE: ("#dafbe1", "#1a7f37"),
     "build": ("#fff1c2", "#9a6700"),
     "failed": ("#ffebe9", "#cf222e"),
+    "broken": ("#ffebe9", "#cf222e"),
 }
 OTHER_COLOURS: tuple[Colours, ...] = (
     ("#ddf4ff", "#0969da"),

@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
-from sifline.errors import MissingError, StepFailed
+from sifline.errors import MissingError, SiflineError, StepFailed
 from sifline.model import (
     BuiltImage,
     CheckResult,
@@ -83,8 +83,8 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"no JSON for {type(value).__name__}")
 
 
-def plan(steps: Sequence[Step]) -> str:
-    """Return what a build would do, in order, and why."""
+def plan(steps: Sequence[Step], broken: Mapping[str, SiflineError]) -> str:
+    """Return what a build would do, in order, and why; at last the images that are broken."""
     rows = [
         (
             step.image.name,
@@ -93,6 +93,7 @@ def plan(steps: Sequence[Step]) -> str:
         )
         for step in steps
     ]
+    rows += [(name, "broken", error.message) for name, error in broken.items()]
     needed = sum(step.needed for step in steps)
     return f"{table(('image', 'action', 'reason'), rows)}\n{needed} of {len(steps)} steps to do"
 
@@ -115,7 +116,23 @@ def explanations(items: Sequence[Explanation]) -> str:
     return "\n\n".join(_explanation(item) for item in items)
 
 
+def broken(errors: Mapping[str, SiflineError]) -> list[str]:
+    """Return a line for each image whose files cannot be used."""
+    return [f"{_on_one_line(name)}: {_broken(error.message)}" for name, error in errors.items()]
+
+
+def broken_values(errors: Mapping[str, SiflineError]) -> list[dict[str, str]]:
+    """Return the same for JSON."""
+    return [{"name": name, "error": error.message} for name, error in errors.items()]
+
+
+def _broken(error: str) -> str:
+    return f"broken: {error}" if error else ""
+
+
 def _explanation(item: Explanation) -> str:
+    if item.error:
+        return f"{_on_one_line(item.name)}: {_broken(item.error)}"
     verdict = f"to be built: {item.reason}" if item.needed else "up to date"
     lines = [f"{item.name}: {verdict}"]
     if item.image_id:
@@ -219,7 +236,7 @@ def states(items: Sequence[ImageState]) -> str:
             item.name,
             short(item.image_id) or "-",
             megabytes(item.size) if item.size else "-",
-            item.stale or "up to date",
+            _broken(item.error) or item.stale or "up to date",
             item.sif,
             megabytes(item.sif_size) if item.sif_size else "-",
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from sifline.config.settings import conversion, resolve
 from sifline.config.sites import Site
 from sifline.dockerfile import Dockerfile, Reference
 from sifline.errors import UsageError, did_you_mean
-from sifline.imagenames import names
+from sifline.imagenames import found
 from sifline.model import Image, SifOptions, Source, Workspace
 from sifline.ownreferences import PREFIX, OwnReferences
 
@@ -24,7 +25,8 @@ NOTHING_SAID = SifOptions(compression="", level=None)
 class Catalog(Mapping[str, Image]):
     """All images by name; each is read when it is asked for.
 
-    So a broken one stops only what is built on it.
+    So a broken one stops only what is built on it. A folder whose name is refused is among
+    them, and broken.
 
     :param pairs: ``NAME=value`` build arguments from the command line.
     :param conversion: what the command line says of how SIFs are made.
@@ -37,7 +39,8 @@ class Catalog(Mapping[str, Image]):
         pairs: Sequence[str] = (),
         conversion: SifOptions = NOTHING_SAID,
     ) -> None:
-        self._names = names(workspace)
+        there = found(workspace)
+        self._names, self._refused = there.names, there.refused
         self._workspace, self._site = workspace, site
         self._own = OwnReferences(self._names, own_references(workspace))
         self._flags, self._conversion = arguments(pairs), conversion
@@ -54,32 +57,34 @@ class Catalog(Mapping[str, Image]):
     def __getitem__(self, name: str) -> Image:
         """Return the image of that name.
 
-        :raises UsageError: for a Dockerfile or image.toml that cannot be used.
+        :raises UsageError: for a name, a Dockerfile or an image.toml that cannot be used.
         """
+        if name in self._refused:
+            raise self._refused[name]
         if name not in self._read:
             if name not in self._names:
                 raise KeyError(name)
             folder = self._workspace.images / name
-            found = _image(folder, self._own, self._site, self._flags)
-            self._read[name] = replace(found, sif=_sif(folder, self._site, self._conversion))
+            image = _image(folder, self._own, self._site, self._flags)
+            self._read[name] = replace(image, sif=_sif(folder, self._site, self._conversion))
         return self._read[name]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._names)
+        return iter((*self._names, *self._refused))
 
     def __len__(self) -> int:
-        return len(self._names)
+        return len(self._names) + len(self._refused)
 
     def __contains__(self, name: object) -> bool:
-        return name in self._names
+        return name in self._names or name in self._refused
 
     def _need_declared(self, argument: str) -> None:
         """Refuse an argument of the command line that no Dockerfile knows."""
-        known = {
-            declared
-            for name in self._names
-            for declared in Dockerfile.read(self._workspace.images / name / DOCKERFILE).arguments
-        }
+        known = set[str]()
+        for name in self._names:
+            # A broken one is refused where it is asked for.
+            with suppress(UsageError):
+                known.update(Dockerfile.read(self._workspace.images / name / DOCKERFILE).arguments)
         if argument not in known:
             raise UsageError(
                 f"--build-arg {argument}: no Dockerfile declares it with ARG."

@@ -84,6 +84,20 @@ def explain(
     )
 
 
+def broken(name: str, error: str) -> Explanation:
+    """Say that the files of an image, or of one that it is built on, cannot be used."""
+    return Explanation(
+        name=name,
+        needed=True,
+        reason="",
+        image_id="",
+        built=0,
+        changes=(),
+        notes=(),
+        error=error,
+    )
+
+
 def _table(value: object) -> Mapping[str, str]:
     """A table of a record; a file may hold anything."""
     return value if isinstance(value, dict) else {}

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sifline import imagenames
-from sifline.errors import SiflineError, UsageError, did_you_mean
+from sifline.errors import SiflineError, StepFailed, UsageError, did_you_mean
 from sifline.tasks import cluster, flags, images, project
 from sifline.tasks.support import Run, complain, guarded
 
@@ -19,6 +20,7 @@ from sifline.tasks.support import Run, complain, guarded
 if TYPE_CHECKING:
     from invoke.collection import Collection
 
+    from sifline.imagenames import Found
     from sifline.model import Workspace
     from sifline.tasks.naming import OwnTask, VerbCollection
 
@@ -58,15 +60,16 @@ def namespace(root: Path) -> Collection:
 
     workspace = Workspace(root=root.resolve())
     try:
-        names = imagenames.names(workspace)
-        _refuse_unknown(sys.argv, names, workspace)
+        found = imagenames.found(workspace)
+        _refuse_unknown(sys.argv, found.names, workspace)
     except SiflineError as error:
         raise Exit(complain(error), error.exit_code) from None
-    _make_room(sys.argv, names)
+    _make_room(sys.argv, [*found.names, *map(imagenames.printable, found.refused)])
+    _complain_behind_lists(found.refused)
     spoken = _spoken(sys.argv)
     top = Collection()
     for verb in images.VERBS:
-        top.add_collection(_verb(verb, names, workspace, spoken))
+        top.add_collection(_verb(verb, found, workspace, spoken))
     group = Collection("cluster")
     for body in cluster.GROUP:
         group.add_task(_task(body, workspace))
@@ -97,6 +100,24 @@ def _make_room(argv: Sequence[str], names: Sequence[str]) -> None:
     if listing or {"-h", "--help"}.intersection(argv):
         # Nothing is begun that would have to be cleaned up.
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+
+
+def _complain_behind_lists(refused: Mapping[str, UsageError]) -> None:
+    """Let Invoke end its lists with what is wrong with folders that cannot be images."""
+    from invoke.exceptions import Exit
+    from invoke.program import Program
+
+    listing = getattr(Program.list_tasks, "__wrapped__", Program.list_tasks)
+
+    @wraps(listing)
+    def list_tasks(self: Program) -> None:
+        listing(self)
+        try:
+            imagenames.refuse_broken(refused)
+        except SiflineError as error:
+            raise Exit(complain(error), StepFailed.exit_code) from None
+
+    Program.list_tasks = list_tasks  # type: ignore[method-assign]
 
 
 def _spoken(argv: Sequence[str]) -> Callable[[str], bool]:
@@ -150,24 +171,34 @@ def _no_task(word: str, before: str, names: Sequence[str]) -> UsageError:
 
 
 def _verb(
-    verb: Body, names: Sequence[str], workspace: Workspace, spoken: Callable[[str], bool]
+    verb: Body, found: Found, workspace: Workspace, spoken: Callable[[str], bool]
 ) -> VerbCollection:
-    """The tasks of one verb: one per image, and ``VERB --all``."""
+    """The tasks of one verb: one per image, and ``VERB --all``.
+
+    Folders whose names are refused are rows of lists alone.
+    """
     from sifline.tasks.naming import OwnTask, VerbCollection
 
     one, what = _task(verb, workspace), _first_line(verb)
     tasks = {
         name: one.twin(_call(verb, workspace, [name]), name=name, help=f"Image: {name}.\n\n{what}")
-        for name in names
+        for name in found.names
     }
+    rows = {imagenames.printable(name): error for name, error in found.refused.items()}
+    for name, error in rows.items():
+        call = _call(verb, workspace, [name])
+        tasks[name] = one.twin(call, name=name, help=f"broken: {error.message}")
+    every = found.names if verb in images.LATER else (*found.names, *found.refused)
     tasks["all"] = OwnTask(
-        _call(_for_all(verb), workspace, names, verb=verb),
+        _call(_for_all(verb), workspace, every, verb=verb),
         name="all",
         help=f"{what} With --all: every image.",
         flags=flags.parameters(verb, over_all=True),
         files=flags.files_of(sys.argv[1:], verb),
     )
-    collection = VerbCollection(flags.called(verb), tasks, default="all", spoken=spoken)
+    collection = VerbCollection(
+        flags.called(verb), tasks, default="all", spoken=spoken, rows=frozenset(rows)
+    )
     collection.__doc__ = verb.__doc__
     return collection
 
@@ -187,6 +218,7 @@ def _for_all(verb: Body) -> Body:
             name = flags.called(verb)
             more = ", or FILE.sif" if verb in images.FILED else ""
             raise UsageError(f"which image? Say {name}.<image>{more}, or {name} --all")
+        run.over_all = not files
         verb(run, files or names, **given)
 
     return every

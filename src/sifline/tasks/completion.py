@@ -8,7 +8,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from sifline import imagenames
 from sifline.errors import UsageError, did_you_mean
+from sifline.model import Workspace
 from sifline.tasks import cluster, flags, images
 from sifline.tasks.flags import Flag, Place, Takes
 
@@ -174,7 +176,10 @@ def _values(flag: Flag, half: str, here: Place, root: Path, *, before: str = "")
 
 
 def _images(root: Path) -> list[str]:
-    return sorted(path.parent.name for path in root.glob("images/*/Dockerfile"))
+    try:
+        return [*imagenames.names(Workspace(root=root))]
+    except UsageError:
+        return []
 
 
 def _clusters(root: Path) -> list[Candidate]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sifline.errors import UsageError
+from sifline.imagenames import refuse_broken
 from sifline.tasks import support
 from sifline.tasks.support import Run, one_of, seconds
 
@@ -94,8 +95,10 @@ def deploy(
     from sifline.report import tables
 
     password = run.become_password() if ask_become_pass else ""
-    done = run.pipeline.deploy(images, cluster=cluster, become_password=password)
-    run.print(tables.deployed(done))
+    names, broken = run.sound(images)
+    done = run.pipeline.deploy(names, cluster=cluster, become_password=password)
+    run.print("\n".join([tables.deployed(done), *tables.broken(broken)]))
+    refuse_broken(broken)
 
 
 @options(*SEEING)
@@ -104,9 +107,11 @@ def info(run: Run, images: Sequence[str | Path], *, json: bool = False) -> None:
     from sifline.report import tables
 
     files = [item for item in images if isinstance(item, Path)]
-    names = [item for item in images if isinstance(item, str)]
+    names, broken = run.sound([item for item in images if isinstance(item, str)])
     facts = run.pipeline.info_of(files) if files else run.pipeline.info(names)
+    facts += tables.broken_values(broken)
     run.print(tables.dump(facts) if json else tables.facts(facts))
+    refuse_broken(broken)
 
 
 @options(*SEEING)
@@ -122,7 +127,7 @@ def sign(
     from getpass import getpass
 
     from sifline.passphrase import passphrase_of
-    from sifline.report import signatures
+    from sifline.report import signatures, tables
 
     def ask() -> str:
         with run.terminal.asking():
@@ -133,7 +138,10 @@ def sign(
         variable=passphrase_env,
         ask=ask if sys.stdin.isatty() else None,
     )
-    run.print(signatures.signed(run.pipeline.sign(images, key=key, passphrase=passphrase)))
+    subjects, broken = run.sound(images)
+    signed = signatures.signed(run.pipeline.sign(subjects, key=key, passphrase=passphrase))
+    run.print("\n".join([signed, *tables.broken(broken)]))
+    refuse_broken(broken)
 
 
 @options(*SEEING)
@@ -165,8 +173,12 @@ def sbom(
     from sifline.report import inventory, tables
 
     target = support.output(Path(output)) if output else None
-    made = run.pipeline.sbom(images, sif=sif, target=target)
-    run.print(tables.dump(inventory.bill_values(made)) if json else inventory.bills(made))
+    subjects, broken = run.sound(images)
+    made = run.pipeline.sbom(subjects, sif=sif, target=target)
+    values = [*inventory.bill_values(made), *tables.broken_values(broken)]
+    lines = [inventory.bills(made), *tables.broken(broken)]
+    run.print(tables.dump(values) if json else "\n".join(lines))
+    refuse_broken(broken)
 
 
 @options(*SEEING)
@@ -176,9 +188,12 @@ def compat(
     """Tell what an image or a SIF needs: driver, PMIx, architecture; read from its own files."""
     from sifline.report import inventory, tables
 
-    found = run.pipeline.compat(images, sif=sif)
-    values = inventory.compatibility_values(found)
-    run.print(tables.dump(values) if json else inventory.compatibility(found))
+    subjects, broken = run.sound(images)
+    found = run.pipeline.compat(subjects, sif=sif)
+    values = [*inventory.compatibility_values(found), *tables.broken_values(broken)]
+    lines = [inventory.compatibility(found), *tables.broken(broken)]
+    run.print(tables.dump(values) if json else "\n\n".join(lines))
+    refuse_broken(broken)
 
 
 @options(*SEEING)
@@ -203,9 +218,12 @@ def sizes(run: Run, images: Sequence[str | Path], *, json: bool = False) -> None
     from sifline.report import tables
 
     files = [item for item in images if isinstance(item, Path)]
-    names = [item for item in images if isinstance(item, str)]
+    names, broken = run.sound([item for item in images if isinstance(item, str)])
     found = run.pipeline.sizes_of(files) if files else run.pipeline.sizes(names)
-    run.print(tables.dump(report.values(found)) if json else report.sizes(found))
+    values = [*report.values(found), *tables.broken_values(broken)]
+    lines = [report.sizes(found), *tables.broken(broken)]
+    run.print(tables.dump(values) if json else "\n\n".join(lines))
+    refuse_broken(broken)
 
 
 @options(*SEEING)
@@ -252,15 +270,19 @@ def clean(
     from sifline.report import tables
 
     chosen = {"docker": docker, "sifs": sifs, "state": state}
+    # Which versions of a broken one are in use is not known.
+    names, broken = run.sound(images) if unused else (images, {})
     cleaned = run.pipeline.clean(
-        images,
+        names,
         parts=[part for part, named in chosen.items() if named or not any(chosen.values())],
         older_than=seconds("older-than", older_than),
         unused=unused,
         foreign=foreign,
+        gone=run.over_all,
         dry=run.dry,
     )
-    run.print(tables.cleaned(cleaned, dry=run.dry))
+    run.print("\n".join([tables.cleaned(cleaned, dry=run.dry), *tables.broken(broken)]))
+    refuse_broken(broken)
 
 
 @options(*SEEING)
@@ -268,8 +290,10 @@ def status(run: Run, images: Sequence[str], *, json: bool = False) -> None:
     """Print the state of an image: built, converted, up to date or why not."""
     from sifline.report import tables
 
-    states = run.pipeline.status(images)
+    names, broken = run.sound(images)
+    states = run.pipeline.status(names, broken)
     run.print(tables.dump(states) if json else tables.states(states))
+    refuse_broken(broken)
 
 
 @options("force", "pull", *SEEING)
@@ -277,8 +301,10 @@ def explain(run: Run, images: Sequence[str], *, json: bool = False) -> None:
     """Say why an image would be built anew: what changed since the build at hand."""
     from sifline.report import tables
 
-    found = run.pipeline.explain(images)
+    names, broken = run.sound(images)
+    found = run.pipeline.explain(names, broken)
     run.print(tables.dump(found) if json else tables.explanations(found))
+    refuse_broken(broken)
 
 
 @options(*SEEING)
@@ -295,11 +321,13 @@ def graph(run: Run, images: Sequence[str], *, format: str = "", output: str = ""
         )
     chosen = format or ENDINGS.get(ending, "text")
     one_of("format", chosen, GRAPH_FORMATS)
-    drawn = graphs.render(run.pipeline.graph(images), chosen)
+    names, broken = run.sound(images)
+    drawn = graphs.render(run.pipeline.graph(names, broken), chosen)
     if output:
         run.write(Path(output), drawn)
     else:
         run.print(drawn)
+    refuse_broken(broken)
 
 
 @options(*SEEING)
@@ -308,8 +336,10 @@ def config(run: Run, images: Sequence[str], *, show: bool = False, json: bool = 
     from sifline.report import tables
 
     del show  # the only thing it does: the flag is for those who expect it
-    found = run.pipeline.settings(images)
+    names, broken = run.sound(images)
+    found = run.pipeline.settings(names, broken)
     run.print(tables.dump(found) if json else tables.settings(found))
+    refuse_broken(broken)
 
 
 def _convert_source(run: Run, source: str, name: str) -> None:
@@ -335,18 +365,22 @@ def _carry_out(
     wanted = getattr(plans, verbs)
     if run.dry:
         planned = run.pipeline.dry(wanted, images, only_new=only_new)
-        run.print(tables.plan(planned.steps))
+        run.print(tables.plan(planned.steps, planned.broken))
         planned.check()
         return
     done = run.pipeline.run(wanted, images, only_new=only_new)
     for verb in (Verb[name] for name in shown):
         if found := done.of(verb):
             run.print(tables.results(verb, found))
+    for line in tables.broken(done.broken):
+        run.print(line)
     done.check()
 
 
 # Over all images even without --all: they change nothing and take no time.
 LOOKING = (status, explain, graph, config)
+# About what was made before: nothing was made of a folder whose name is refused.
+LATER = (verify_signature, clean)
 # How many SIF files a verb may be about instead.
 FILED: dict[Body, int] = {
     info: 1,

@@ -76,7 +76,8 @@ class VerbCollection(Collection):
 
     Invoke makes a parser for each task and copies all of them several times: a command line
     would take the longer, the more images there are. So it sees the names of only those
-    tasks that the command line may mean, ``spoken``; lists are made from all.
+    tasks that the command line may mean, ``spoken``; lists are made from all, and from the
+    ``rows`` that cannot be called.
     """
 
     def __init__(
@@ -86,11 +87,13 @@ class VerbCollection(Collection):
         *,
         default: str,
         spoken: Callable[[str], bool],
+        rows: frozenset[str] = frozenset(),
     ) -> None:
         super().__init__(name)
         self.tasks.update(tasks)
         self.default = default
         self._spoken = spoken
+        self._rows = rows
 
     @property
     def task_names(self) -> dict[str, list[str]]:
@@ -98,7 +101,13 @@ class VerbCollection(Collection):
         return {name: [] for name in self.tasks if self._is_spoken(name)}
 
     def _is_spoken(self, name: str) -> bool:
-        return name == self.default or self._spoken(f"{self.name}.{name}")
+        if name == self.default:
+            return True
+        return name not in self._rows and self._spoken(f"{self.name}.{name}")
+
+    def transform(self, name: str) -> str:
+        """Return ``name``: Invoke would write dashes for what is no name of an image."""
+        return name
 
     def task_with_config(self, name: str | None) -> tuple[Any, dict[str, Any]]:
         """Return the task called ``name``, dots included, and its configuration."""

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from sifline.errors import SiflineError, UsageError, did_you_mean
 
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from sifline.model import Workspace
     from sifline.pipeline import Pipeline
     from sifline.report.terminal import Terminal
+
+T = TypeVar("T", str, str | Path)
 
 INTERRUPTED = 130
 MAX_DIGITS = 6
@@ -32,6 +34,8 @@ class Run:
         self.workspace = workspace
         self.dry = bool(c.config.run.dry)
         self.options: dict[str, Any] = {}
+        # Whether it is about every image, so that a broken one stands for itself.
+        self.over_all = False
         self._echo = bool(c.config.run.echo)
 
     @property
@@ -89,6 +93,13 @@ class Run:
         if not password:
             raise UsageError("--ask-become-pass: no password was given")
         return password
+
+    def sound(self, images: Sequence[T]) -> tuple[list[T], dict[str, SiflineError]]:
+        """Tell whole images from broken ones; the error of one that is named is raised later."""
+        if not self.over_all:
+            return list(images), {}
+        broken = self.pipeline.sound([name for name in images if isinstance(name, str)])[1]
+        return [item for item in images if item not in broken], broken
 
     def print(self, text: str) -> None:
         """Print a result to standard output; progress goes to standard error."""
