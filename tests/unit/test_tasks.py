@@ -310,6 +310,8 @@ def test_tasks_of_other_makes_are_left_to_invoke(project: Path) -> None:
         (("clean.hello-mpi", "--sifs", "build", "--sifs"), "build has no flag --sifs."),
         (("cluster.up", "--nmae", "x"), "cluster.up has no flag --nmae. Did you mean --name"),
         (("doctor", "--jsn"), "See invoke --help doctor."),
+        (("build.hello-mpi", "--build-arg"), "--build-arg: takes a value"),
+        (("build.hello-mpi", "--jobs", "many"), "--jobs 'many': takes a whole number"),
     ],
 )
 def test_an_unknown_flag_gets_the_nearest_ones(

@@ -19,6 +19,7 @@ from sifline.tasks.support import Run, complain, guarded
 # completion does without.
 if TYPE_CHECKING:
     from invoke.collection import Collection
+    from invoke.program import Program
 
     from sifline.imagenames import Found
     from sifline.model import Workspace
@@ -57,17 +58,18 @@ def namespace(root: Path) -> Collection:
     from invoke.exceptions import Exit
 
     from sifline.model import Workspace
+    from sifline.tasks.naming import Namespace
 
     workspace = Workspace(root=root.resolve())
     try:
         found = imagenames.found(workspace)
-        _refuse_unknown(sys.argv, found.names, workspace)
     except SiflineError as error:
         raise Exit(complain(error), error.exit_code) from None
     _make_room(sys.argv, [*found.names, *map(imagenames.printable, found.refused)])
     _complain_behind_lists(found.refused)
+    _say_what_is_unknown(found.names, workspace)
     spoken = _spoken(sys.argv)
-    top = Collection()
+    top = Namespace()
     for verb in images.VERBS:
         top.add_collection(_verb(verb, found, workspace, spoken))
     group = Collection("cluster")
@@ -131,42 +133,87 @@ def _spoken(argv: Sequence[str]) -> Callable[[str], bool]:
     return lambda task: task in text or task.startswith(beginning)
 
 
-def _refuse_unknown(argv: Sequence[str], names: Sequence[str], workspace: Workspace) -> None:
-    """Refuse tasks and flags that are not there with the nearest names; Invoke has no idea."""
-    if Path(argv[0]).name not in PROGRAMS or "--complete" in argv:
+def _say_what_is_unknown(names: Sequence[str], workspace: Workspace) -> None:
+    """Let Invoke name the nearest tasks and flags where it has no idea what a word is.
+
+    Only behind its own refusal: it alone knows the tasks that others add to ours.
+    """
+    from invoke.program import Program
+
+    if Path(sys.argv[0]).name not in PROGRAMS or "--complete" in sys.argv:
         return
-    verbs = {flags.called(verb) for verb in images.VERBS}
-    alone = _ours_alone(workspace.root / "tasks.py")
-    for here, word in flags.walk(argv[1:]):
+    for step in (Program.parse_tasks, Program.parse_cleanup):
+        setattr(Program, step.__name__, _explained(step, names, workspace))
+
+
+def _explained(
+    step: Callable[[Program], None], names: Sequence[str], workspace: Workspace
+) -> Callable[[Program], None]:
+    from invoke.exceptions import Exit, ParseError
+
+    from sifline.tasks.naming import theirs
+
+    parse = getattr(step, "__wrapped__", step)
+
+    @wraps(parse)
+    def explained(self: Program) -> None:
+        # Where ours are not called by their own names, all is left to Invoke.
+        known = theirs(self.collection)
+        try:
+            try:
+                parse(self)
+            except (ParseError, ValueError):  # a value that is no number is the latter
+                if known is not None:
+                    _refuse_unknown(sys.argv, names, workspace, known)
+                raise
+            # Of a flag that may be repeated, Invoke misses none.
+            if known is not None:
+                _refuse_without_value(sys.argv, known)
+        except SiflineError as error:
+            raise Exit(complain(error), error.exit_code) from None
+
+    return explained
+
+
+def _refuse_unknown(
+    argv: Sequence[str], names: Sequence[str], workspace: Workspace, theirs: frozenset[str]
+) -> None:
+    """Refuse tasks and flags that are not there with the nearest names.
+
+    :param theirs: the tasks that are not ours; what stands behind one is not judged.
+    """
+    replaced = {task.partition(".")[0] for task in theirs}
+    verbs = {flags.called(verb) for verb in images.VERBS} - replaced
+    for here, word in flags.walk(argv[1:], theirs):
         here.check(word)
-        if not here.names_task(word):
+        if not here.names_task(word) or word in theirs:
             continue
         verb, dot, name = word.partition(".")
         if dot and verb in verbs and name not in {*names, *imagenames.RESERVED}:
             raise imagenames.unknown(name, workspace)
-        if dot and name in names and verb.replace("-", "").isalpha() and verb not in verbs:
+        if here.task in theirs:
+            continue
+        no_verb = verb.replace("-", "").isalpha() and verb not in verbs | replaced
+        if dot and name in names and no_verb:
             raise UsageError(f"no verb {verb!r}.{did_you_mean(verb, verbs)} See invoke --list.")
-        if alone and flags.of_task(word) is None:
-            raise _no_task(word, here.task, names)
-    left = flags.place(argv[1:]).waiting
+        if flags.of_task(word) is None or verb in replaced:
+            raise _no_task(word, here.task, names, theirs)
+    _refuse_without_value(argv, theirs)
+
+
+def _refuse_without_value(argv: Sequence[str], theirs: frozenset[str]) -> None:
+    left = flags.place(argv[1:], theirs).waiting
     if left and left.takes is flags.Takes.VALUE:
         raise UsageError(f"{left.written[0]}: takes a value, and there is none")
 
 
-def _ours_alone(path: Path) -> bool:
-    try:
-        return flags.ours_alone(path.read_text(encoding="utf-8", errors="replace"))
-    except OSError:
-        return False
-
-
-def _no_task(word: str, before: str, names: Sequence[str]) -> UsageError:
+def _no_task(word: str, before: str, names: Sequence[str], theirs: frozenset[str]) -> UsageError:
     """Return the error for a word that is no task, behind the task ``before``."""
     verb = before.partition(".")[0]
     if word in names and verb in {flags.called(item) for item in images.VERBS}:
         return UsageError(f"an image belongs to the name of the task: say {verb}.{word}")
     tasks = [flags.called(body) for body in (*images.VERBS, *flags.SINGLE)]
-    tasks += [f"cluster.{body.__name__}" for body in cluster.GROUP]
+    tasks += [*(f"cluster.{body.__name__}" for body in cluster.GROUP), *sorted(theirs)]
     return UsageError(f"no task {word!r}.{did_you_mean(word, tasks)} See invoke --list.")
 
 

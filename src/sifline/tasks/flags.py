@@ -70,14 +70,15 @@ FILES = (".sif",)
 FILE_NAMES = ("file", "other")
 
 
-# A task file that uses Invoke itself has tasks besides ours: only Invoke knows them all.
-_USES_INVOKE = re.compile(r"^\s*(?:from|import)\s+invoke\b", re.MULTILINE)
-_USES_US = re.compile(r"^\s*(?:from|import)\s+sifline\.tasks\b", re.MULTILINE)
+# A task file that imports anything else may have tasks besides ours: only Invoke knows them all.
+_IMPORTS = re.compile(r"^\s*(?:from|import)\s+([\w.]+(?:\s*,\s*[\w.]+)*)", re.MULTILINE)
+_NO_TASKS = frozenset({"__future__", "os", "pathlib", "sys", "typing"})
 
 
 def ours_alone(text: str) -> bool:
     """Tell whether the task file of that content has no tasks but ours."""
-    return bool(_USES_US.search(text)) and not _USES_INVOKE.search(text)
+    imported = set(_IMPORTS.findall(text)) - _NO_TASKS
+    return imported == {"sifline.tasks"}
 
 
 class Takes(Enum):
@@ -106,14 +107,22 @@ def called(body: Body) -> str:
 
 def most_files(task: str) -> int:
     """Return how many SIF files a task takes."""
-    return next((most for verb, most in images.FILED.items() if called(verb) == task), 0)
+    own = _own(task)
+    return next((most for verb, most in images.FILED.items() if called(verb) == own), 0)
+
+
+def _own(task: str) -> str:
+    """The name of a task of ours without the collections of others that ours may stand in."""
+    while of_task(task) is None and "." in task:
+        task = task.partition(".")[2]
+    return task
 
 
 def files_of(words: Sequence[str], verb: Body) -> int:
     """Return how many SIF files stand behind ``verb``, at most as many as it takes."""
     named = 0
     for here, word in walk(words):
-        named += here.task == called(verb) and here.takes_file(word)
+        named += _own(here.task) == called(verb) and here.takes_file(word)
     return min(named, images.FILED.get(verb, 0))
 
 
@@ -215,7 +224,10 @@ def of_task(task: str) -> Mapping[str, Flag] | None:
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """Where on a command line the next word will stand."""
+    """Where on a command line the next word will stand.
+
+    ``theirs`` are tasks that are not ours, whatever they are called; their flags are not known.
+    """
 
     task: str = ""
     flags: Mapping[str, Flag] | None = field(default_factory=dict)
@@ -223,6 +235,7 @@ class Place:
     given: Mapping[str, str] = field(default_factory=dict)
     ended: bool = False
     files: int = 0
+    theirs: frozenset[str] = frozenset()
 
     def after(self, word: str) -> Place:
         """Return the place behind ``word``."""
@@ -233,7 +246,8 @@ class Place:
         if self.takes_file(word):
             return replace(self, waiting=None, files=self.files + 1)
         if not word.startswith("-"):
-            return replace(self, task=word, flags=of_task(word), waiting=None, files=0)
+            known = None if word in self.theirs else of_task(word)
+            return replace(self, task=word, flags=known, waiting=None, files=0)
         written, equals, value = word.partition("=")
         flag = self.flag(written)
         if not flag:
@@ -257,7 +271,9 @@ class Place:
 
     def takes_file(self, word: str) -> bool:
         """Tell whether ``word`` would be a SIF file that the task at hand is about."""
-        return most_files(self.task) > 0 and word.endswith(FILES) and not self._is_value(word)
+        if self.task in self.theirs or not word.endswith(FILES):
+            return False
+        return most_files(self.task) > 0 and not self._is_value(word)
 
     def flag(self, written: str) -> Flag | None:
         """Return the flag that ``written`` is here."""
@@ -288,17 +304,22 @@ class Place:
         raise UsageError(f"{whose} has no flag {written}.{near} See invoke --help{where}.")
 
 
-def walk(words: Sequence[str]) -> Iterator[tuple[Place, str]]:
-    """Yield each word behind the program's name, with the place where it stands."""
-    here = Place()
+def walk(
+    words: Sequence[str], theirs: frozenset[str] = frozenset()
+) -> Iterator[tuple[Place, str]]:
+    """Yield each word behind the program's name, with the place where it stands.
+
+    :param theirs: the tasks that are not ours.
+    """
+    here = Place(theirs=theirs)
     for word in words:
         yield here, word
         here = here.after(word)
 
 
-def place(words: Sequence[str]) -> Place:
-    """Return the place behind ``words``, the program's name left out."""
-    here = Place()
+def place(words: Sequence[str], theirs: frozenset[str] = frozenset()) -> Place:
+    """Return the place behind ``words``, the program's name left out; see ``walk``."""
+    here = Place(theirs=theirs)
     for word in words:
         here = here.after(word)
     return here

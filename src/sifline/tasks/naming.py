@@ -119,3 +119,36 @@ class VerbCollection(Collection):
     def __deepcopy__(self, _: dict[int, Any]) -> VerbCollection:
         """Invoke copies the collections of a task file, and then forgets the first ones."""
         return self
+
+
+class Namespace(Collection):
+    """All our tasks; those that a task file adds take the place of ours of the same name.
+
+    Invoke copies it into a collection of its own class once the task file is loaded.
+    """
+
+    def add_task(self, task: Task[Any], name: str | None = None, *more: Any, **given: Any) -> None:
+        """Add ``task``, also where ours is a collection."""
+        self.collections.pop(self.transform(name or task.name), None)
+        super().add_task(task, name, *more, **given)
+
+    def add_collection(self, coll: Any, name: str | None = None, *more: Any, **given: Any) -> None:
+        """Add ``coll``, also where ours is a task."""
+        called = name or getattr(coll, "name", "") or getattr(coll, "__name__", "") or ""
+        self.tasks.pop(self.transform(called.rpartition(".")[2]), None)
+        super().add_collection(coll, name, *more, **given)
+
+
+def theirs(root: Collection) -> frozenset[str] | None:
+    """Return all names of the tasks that are not ours; None where ours have names of others.
+
+    :param root: the collection of a whole task file, in which ours may be one of several.
+    """
+    if not any(isinstance(item, VerbCollection) for item in root.collections.values()):
+        return None
+    return frozenset(
+        word
+        for name, aliases in root.task_names.items()
+        if not isinstance(root.task_with_config(name)[0], OwnTask)
+        for word in (name, *aliases)
+    )
