@@ -302,28 +302,31 @@ class ImagePipeline(ImagePlans):
         # Not what would be made beside it: nobody needs Apptainer to be told this.
         steps = self._plan(MAKE, self._known(names), names, docker.all(), only_new=True)
         tools = docker.versions()
-        found: dict[str, Explanation] = {}
-        changing = {item.image.name for item in steps if item.verb is Verb.BUILD and item.changes}
-        parents, own = dict[str, list[str]](), dict[str, Sequence[str]]()
-        for step in steps:
-            name = step.image.name
-            if step.verb is not Verb.BUILD:
-                later = f"{step.verb.value}: {step.reason or 'up to date'}"
-                found[name] = replace(found[name], later=(*found[name].later, later))
-                continue
-            mark = step.held.fingerprint if step.held else ""
-            record = records.read(build.build_record(self._workspace, name, mark))
-            files = build.context_entries(step.image, self._workspace)
-            parents[name] = [parent for parent in step.image.parents if parent in changing]
-            own[name] = explain.own_changes(step, record, files)
-            inherited = explain.from_parents(name, parents, own)
-            if not own[name] and not inherited and step.reason:
-                own[name] = [step.reason]
-            changes = [*own[name], *inherited]
-            found[name] = explain.explain(step, record, changes, tools=tools, commit=self._commit)
-        told = [found[name] for name in names]
+        builds = {step.image.name: step for step in steps if step.verb is Verb.BUILD}
+        known = {name: self._record(step) for name, step in builds.items()}
+        own = {
+            name: explain.own_changes(
+                step, known[name], build.context_entries(step.image, self._workspace)
+            )
+            for name, step in builds.items()
+        }
+        changes = explain.changes(tuple(builds.values()), own)
+        told = [
+            replace(
+                explain.explain(
+                    builds[name], known[name], changes[name], tools=tools, commit=self._commit
+                ),
+                later=explain.later(name, steps),
+            )
+            for name in names
+        ]
         told += [explain.broken(name, error.message) for name, error in broken.items()]
         return tuple(sorted(told, key=lambda item: item.name))
+
+    def _record(self, step: Step) -> Mapping[str, Any] | None:
+        """The record of the build of the image at hand; None where this checkout has none."""
+        mark = step.held.fingerprint if step.held else ""
+        return records.read(build.build_record(self._workspace, step.image.name, mark))
 
     def settings(
         self, names: Sequence[str], broken: Mapping[str, SiflineError]

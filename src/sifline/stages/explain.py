@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sifline.model import Explanation, Step
+from sifline.model import Explanation, Step, Verb
 from sifline.recipe import CONTEXT_CHANGED, differences, file_differences
 
 UNTOLD = "which file is not known: this checkout has no record of that build"
@@ -46,6 +46,39 @@ def from_parents(
                 found += [f"{there}{change}" for change in own[parent]]
                 ways.append((parent, there))
     return tuple(found)
+
+
+def changes(
+    builds: Sequence[Step], found: Mapping[str, Sequence[str]]
+) -> dict[str, tuple[str, ...]]:
+    """Return what changed in each image and in all that it is built on, by name.
+
+    The reason of a build counts as the image's own change where nothing else tells of one, so
+    that what is built on it names a cause.
+
+    :param builds: the steps of a plan that build, parents first.
+    :param found: the changes of each image itself.
+    """
+    changing = {step.image.name for step in builds if step.changes}
+    parents, own = dict[str, list[str]](), dict[str, Sequence[str]]()
+    told = dict[str, tuple[str, ...]]()
+    for step in builds:
+        name = step.image.name
+        parents[name] = [parent for parent in step.image.parents if parent in changing]
+        inherited = from_parents(name, parents, own)
+        alone = not found[name] and not inherited and step.reason
+        own[name] = (step.reason,) if alone else found[name]
+        told[name] = (*own[name], *inherited)
+    return told
+
+
+def later(name: str, steps: Sequence[Step]) -> tuple[str, ...]:
+    """Return what would come after the build of an image, and why or why not."""
+    return tuple(
+        f"{step.verb.value}: {step.reason or 'up to date'}"
+        for step in steps
+        if step.image.name == name and step.verb is not Verb.BUILD
+    )
 
 
 def explain(
