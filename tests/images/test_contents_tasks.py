@@ -107,6 +107,15 @@ def test_a_bill_in_a_place_of_one_s_own(versions: Versions) -> None:
     assert done.returncode == 0, done.stderr
     assert "mine.json" in done.stdout
     assert json.loads((root / "mine.json").read_text())["bomFormat"] == "CycloneDX"
+    (root / "bills").mkdir()
+    names = [versions.name, f"{versions.name}-too"]
+    (root / "images" / names[1]).symlink_to(names[0])
+    several = versions.project.invoke("sbom", "--all", "-o", "bills")
+    (root / "images" / names[1]).unlink()
+    assert several.returncode == 0, several.stderr
+    assert sorted(path.name for path in (root / "bills").iterdir()) == sorted(
+        f"{name}.cdx.json" for name in names
+    )
     assert not (root / "build" / "sbom").exists()
 
 
@@ -132,10 +141,14 @@ def test_an_image_is_compared_with_what_is_named(versions: Versions) -> None:
     for against in (first, first[:8], str(versions.old)):
         found = told(project, task, "--against", against)
         assert [item["name"] for item in found["added"]] == ["mine"]  # type: ignore[attr-defined]
-    same = told(project, task, "--against", f"sifline/{versions.name}:latest")
-    assert same["same"] is True
+    for other in (f"sifline/{versions.name}:latest", versions.name):
+        assert told(project, task, "--against", other)["same"] is True
     status, said = refused(project, task, "--against", "no-such-image:1")
     assert (status, "no image no-such-image:1" in said) == (3, True)
+    unbuilt = project.image("unbuilt", FIRST, **FILES)
+    status, said = refused(project, task, "--against", unbuilt)
+    shutil.rmtree(project.root / "images" / unbuilt)
+    assert (status, f"the engine holds no {unbuilt} yet" in said) == (3, True)
 
 
 def test_two_sif_files_are_compared(versions: Versions) -> None:

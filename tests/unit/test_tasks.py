@@ -505,11 +505,13 @@ def test_a_file_that_is_no_sif_is_refused_by_info(
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("diff", "--all"), "diff compares two: say diff.<image>"),
+        (("diff", "--all"), "diff has no flag --all"),
+        (("shell", "--all"), "shell has no flag --all"),
+        (("shell",), "which image? Say shell.<image>\n"),
         (("diff", "a.sif"), "diff compares two"),
         (("diff", "a.sif", "b.sif", "--against", "x"), "diff compares two"),
         (("diff", "a.sif", "b.sif", "c.sif"), "diff: c.sif: takes 2 SIF files at most"),
-        (("diff",), "which image? Say diff.<image>, or FILE.sif"),
+        (("diff",), "which image? Say diff.<image>, or FILE.sif\n"),
         (("sbom",), "which image? Say sbom.<image>, or FILE.sif"),
         (("compat",), "which image? Say compat.<image>, or FILE.sif"),
         (("compat", "a.sif", "--sif"), "--sif is for images"),
@@ -518,7 +520,7 @@ def test_a_file_that_is_no_sif_is_refused_by_info(
         (("sizes", "--all", "a.sif"), "sizes: --all, or files; not both"),
         (("sizes", "a.sif", "b.sif"), "sizes: b.sif: takes 1 SIF files at most"),
         (("sbom", "a.sif", "--sif"), "--sif is for images"),
-        (("sbom", "--all", "--output", "x.json"), "--output takes one bill"),
+        (("sbom", "--all", "--output", "x.json"), "--output x.json: takes one bill"),
         (("sbom.hello-mpi", "--output", "none/x.json"), "there is no folder none"),
         (("info", "a.sif", "b.sif"), "info: b.sif: takes 1 SIF files at most"),
         (("convert", "--all", "--source", "x.tar"), "--all, or --source; not both"),
@@ -538,3 +540,21 @@ def test_what_converts_sources_leaves_the_short_forms_of_other_flags_alone() -> 
     assert [every[short].name for short in ("-s", "-f")] == ["site", "force"]
     assert "--source" not in one
     assert every["--source"].name == "source"
+
+
+def test_the_checks_are_listed_for_scripts_as_well(project: Path) -> None:
+    shown = invoke_here(project, "validate", "--list")
+    found = json.loads(invoke_here(project, "validate", "--list", "--json").stdout)
+
+    assert [(item["suite"], item["check"]) for item in found] == [
+        tuple(row.split()[:2]) for row in shown.stdout.splitlines()[1:]
+    ]
+    assert all(item["summary"] in shown.stdout for item in found)
+
+
+@pytest.mark.parametrize("verb", ["shell", "diff"])
+def test_help_promises_all_images_where_that_works(project: Path, verb: str) -> None:
+    shown = invoke_here(project, "--help", verb).stdout
+
+    assert ("--all" in shown, "every image" in shown) == (False, False)
+    assert "--all" in invoke_here(project, "--help", "build").stdout

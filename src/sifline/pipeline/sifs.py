@@ -203,8 +203,11 @@ class SifPipeline(ImagePipeline):
         """
         from sifline.stages import inventory
 
-        if target and len(subjects) != 1:
-            raise UsageError("--output takes one bill; name one image or SIF, or leave it out")
+        if target and len(subjects) != 1 and not target.is_dir():
+            raise UsageError(
+                f"--output {target}: takes one bill; name one image or SIF, or a folder that is"
+                " there"
+            )
         done = []
         for item, subject in self._subjects(subjects, sif=sif):
             with self._show.step(f"sbom {item}"):
@@ -244,14 +247,27 @@ class SifPipeline(ImagePipeline):
     def diff(self, name: str, *, against: str) -> Difference:
         """Compare an image, as it is in the engine, with an older version, or with another.
 
-        :param against: a version's fingerprint, or its beginning; a SIF file; any image of the
-            engine; "" for the version before.
+        :param against: a version's fingerprint, or its beginning; a SIF file; an image of
+            images/; any image of the engine; "" for the version before.
         """
         self._known([name])
         held = self._held([name], Docker(self._context.runner).all()).images[name]
         if not held:
             raise _not_held(name)
-        return self._difference(_other(name, against, held), held[0])
+        other = _other(name, against, held)
+        if other == against and against in self.images:
+            return self._difference(self._at_hand(against), held[0])
+        return self._difference(other, held[0])
+
+    def _at_hand(self, name: str) -> BuiltImage:
+        """Return what the engine holds of an image of images/.
+
+        :raises MissingError: where that is nothing.
+        """
+        held = self._held([name], Docker(self._context.runner).all()).images[name]
+        if not held:
+            raise _not_held(name)
+        return held[0]
 
     def diff_of(self, files: Sequence[Path]) -> Difference:
         """Compare two SIF files, the older one first."""

@@ -283,6 +283,15 @@ def listing(suites: Mapping[str, Sequence[tuple[str, str]]]) -> str:
     return table(("suite", "check", "what it says"), rows)
 
 
+def checks_of(suites: Mapping[str, Sequence[tuple[str, str]]]) -> list[dict[str, str]]:
+    """Return the same for JSON."""
+    return [
+        {"suite": suite, "check": name, "summary": doc}
+        for suite, items in suites.items()
+        for name, doc in items
+    ]
+
+
 def refuse_failures(
     results: Sequence[CheckResult], subject: str, *, exit_missing: bool = False
 ) -> None:

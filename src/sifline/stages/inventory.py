@@ -52,13 +52,17 @@ class Bill:
 def write_sbom(subject: Subject, context: Context, *, target: Path | None = None) -> Bill:
     """Write the bill of materials of ``subject``, by default into ``build/sbom``.
 
+    :param target: its file, or a folder for one of the usual name.
     :raises StepFailed: where the file system cannot be read, or the bill not be written.
     :raises UsageError: where a SIF is none, or damaged.
     :raises MissingError: where there is no such image, or no tool to read it.
     """
     found = look(subject, context)
     ending = f".sif{sbom.ENDING}" if found.kind == SIF else sbom.ENDING
-    path = target or context.workspace.build / "sbom" / f"{_file_name(found.name)}{ending}"
+    usual = f"{_file_name(found.name)}{ending}"
+    path = target or context.workspace.build / "sbom" / usual
+    if path.is_dir():
+        path /= usual
     context.progress("writing the bill of materials")
     text = sbom.document(found)
     try:

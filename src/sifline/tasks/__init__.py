@@ -239,7 +239,7 @@ def _verb(
     tasks["all"] = OwnTask(
         _call(_for_all(verb), workspace, every, verb=verb),
         name="all",
-        help=f"{what} With --all: every image.",
+        help=what if verb in images.SINGLE else f"{what} With --all: every image.",
         flags=flags.parameters(verb, over_all=True),
         files=flags.files_of(sys.argv[1:], verb),
     )
@@ -264,7 +264,8 @@ def _for_all(verb: Body) -> Body:
         if not (files or all or any(given[name] for name in alone) or verb in images.LOOKING):
             name = flags.called(verb)
             more = ", or FILE.sif" if verb in images.FILED else ""
-            raise UsageError(f"which image? Say {name}.<image>{more}, or {name} --all")
+            more += "" if verb in images.SINGLE else f", or {name} --all"
+            raise UsageError(f"which image? Say {name}.<image>{more}")
         run.over_all = not files
         verb(run, files or names, **given)
 

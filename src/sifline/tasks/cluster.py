@@ -86,7 +86,8 @@ def validate(
     from sifline.report import tables
 
     if list:
-        run.print(tables.listing(run.pipeline.checks()))
+        suites = run.pipeline.checks()
+        run.print(tables.dump(tables.checks_of(suites)) if json else tables.listing(suites))
         return
     results = run.pipeline.validate(
         cluster,

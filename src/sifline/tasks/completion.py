@@ -222,6 +222,7 @@ Find = Callable[[Path, Place, str], Iterable[Candidate]]
 
 # By flag: its values, for the folder of the task file, the place and what is typed of it.
 VALUES: Mapping[str, Find] = {
+    "against": lambda root, here, half: _words(_images(root)),
     "check": lambda root, here, half: _checks(here.given.get("suite", "")),
     "cluster": lambda root, here, half: _clusters(root),
     "format": lambda root, here, half: _words(images.GRAPH_FORMATS),

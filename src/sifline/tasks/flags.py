@@ -15,7 +15,7 @@ Body = Callable[..., None]
 
 HELP = {
     "adopt": "replace files that sifline did not write or that were changed; old ones are kept",
-    "against": "what to compare with: a fingerprint, FILE.sif or an image; default: the last one",
+    "against": "what to compare with: a fingerprint, FILE.sif, an image; default: the one before",
     "all": "every image in images/",
     "ask_become_pass": "ask for the password that sudo on the nodes wants",
     "build_arg": "a build argument, as NAME=VALUE; may be repeated",
@@ -41,7 +41,7 @@ HELP = {
     "node": "the node to open, such as controller or compute-01",
     "older_than": "only what is older, such as 12h or 7d",
     "online": "ask a key server for keys that your keyring does not hold",
-    "output": "the file to write to, instead of the terminal",
+    "output": "the file to write to; sbom also takes a folder, for the bills of several",
     "passphrase_env": "the variable that holds the key's passphrase",
     "passphrase_file": "the file that holds the key's passphrase",
     "processors": "how many processors compress; default: all, shared by what runs at once",
@@ -49,7 +49,7 @@ HELP = {
     "runtime": "docker or apptainer",
     "shell": "bash, zsh or fish; default: the one you use",
     "show": "print them: what this does in any case",
-    "sif": "use the SIF instead of the Docker image; or a SIF file",
+    "sif": "use the image's SIF instead of the Docker image",
     "sif_name": "what the SIF of --source is called; default: as the source",
     "sifs": "remove the SIFs",
     "site": "a site profile of sites/",
@@ -140,6 +140,8 @@ def parameters(body: Body, *, over_all: bool = False) -> tuple[inspect.Parameter
         *(item for item in own if item.name not in alone),
         *(item for item in own if item.name in alone),
     )
+    if body in images.SINGLE:
+        return own
     # One broken image does not hold up the others, unless that is asked for.
     return (
         ALL,

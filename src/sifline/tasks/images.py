@@ -203,7 +203,7 @@ def diff(run: Run, images: Sequence[str | Path], *, against: str = "", json: boo
 
     files = [item for item in images if isinstance(item, Path)]
     names = [item for item in images if isinstance(item, str)]
-    if (files and (len(files), against) != (2, "")) or len(names) > 1:
+    if files and (len(files), against) != (2, ""):
         raise UsageError("diff compares two: say diff.<image> [--against X], or diff A.sif B.sif")
     found = run.pipeline.diff_of(files) if files else run.pipeline.diff(names[0], against=against)
     run.print(
@@ -239,8 +239,6 @@ def shell(
     env: Sequence[str] = (),
 ) -> None:
     """Open a shell in the image, or run the command that stands after --."""
-    if len(images) != 1:
-        raise UsageError("shell opens one image: say shell.<image>")
     code = run.pipeline.shell(
         images[0],
         run.command,
@@ -391,6 +389,8 @@ FILED: dict[Body, int] = {
     sizes: 1,
     diff: 2,
 }
+# About one image at a time, so without --all.
+SINGLE = (shell, diff)
 # Flags that a verb has only without an image.
 ALONE: dict[Body, tuple[str, ...]] = {convert: ("source", "sif_name")}
 VERBS = (
