@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import signal
 import tarfile
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ from tests.support.archives import item
 from tests.support.engine import Project, docker, make
 from tests.support.recipes import SHELL, TRIXIE
 from tests.support.registry import Base
+from tests.support.toolbox import toolbox
 
 # Those that need a registry are the others.
 OF_ARCHIVES = pytest.mark.xdist_group("test_sources.py archives")
@@ -500,6 +502,51 @@ def test_an_image_made_by_a_definition_file(project: Project) -> None:
     assert "up to date" not in project.invoke(f"convert.{name}").stdout
     assert inside(project, name, "sh", "-c", "echo $MORE") == "1\n"
     assert project.invoke(f"convert.{name}", "--method", "stream", "--force").returncode == 2
+
+
+@OF_ARCHIVES
+@pytest.mark.parametrize("absolute", [False, True], ids=["relative", "absolute"])
+def test_a_definition_file_on_a_sif_with_devices(
+    project: Project, with_devices: Path, tmp_path: Path, *, absolute: bool
+) -> None:
+    sif, definition = with_devices, tmp_path / "local.def"
+    if not absolute:
+        sif = Path(sif.name)
+        (tmp_path / sif).hardlink_to(with_devices)
+    definition.write_text(f"Bootstrap: localimage\nFrom: {sif}\n%labels\n    more yes\n")
+
+    converted(project, "--source", str(definition), "--sif-name", f"{project.prefix}-l")
+
+    made, name = sif_of(project, f"{project.prefix}-l"), f"{project.prefix}-l"
+    assert file_of(project, name, "kept") == "content"
+    assert info(project, name)["labels"]["more"] == "yes"
+    assert (devices(with_devices), devices(made)) == (2, 0)
+
+
+@pytest.fixture(scope="module")
+def with_devices(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A SIF of ours that holds device nodes, as that of a root file system does."""
+    project = Project(tmp_path_factory.mktemp("devices"))
+    entries = [
+        archives.folder("dev"),
+        item("dev/null", tarfile.CHRTYPE, device=(1, 3)),
+        item("dev/loop0", tarfile.BLKTYPE, device=(7, 0)),
+        item("kept", content=b"content"),
+    ]
+    with (project.root / "devices.tar").open("wb") as stream:
+        archives.archive(stream, f"{project.prefix}-d", [archives.layer(entries)], {})
+    converted(project, "--source", "devices.tar", "--sif-name", "devices")
+    return sif_of(project, "devices")
+
+
+def devices(path: Path) -> int:
+    """How many device nodes a SIF holds."""
+    with toolbox().place() as folder:
+        copy = shutil.copyfile(path, folder / "sif")
+        listed = toolbox().output(
+            "unsquashfs", "-lln", "-offset", str(squash.offset(path)), str(copy)
+        )
+    return sum(line.startswith((b"c", b"b")) for line in listed.splitlines())
 
 
 @OF_ARCHIVES

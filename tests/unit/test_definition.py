@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from sifline.errors import UsageError
-from sifline.stages.convert.definition import completed, is_of, render
+from sifline.stages.convert.definition import completed, is_of, local_sifs, rebased, render
 
 TEMPLATE = """Bootstrap: {{ bootstrap }}
 %labels
@@ -101,4 +101,50 @@ def test_what_the_last_stage_is_made_of(text: str, expected: bool) -> None:
 def test_our_files_stand_behind_those_of_the_definition() -> None:
     assert completed("%files\n    a /a\n", {}, {"b": Path("/tmp/b c")}) == (
         '%files\n    a /a\n\n%files\n    "/tmp/b c" "/b"\n\n%labels\n'
+    )
+
+
+STAGES = """Bootstrap: docker
+From: a.sif
+Stage: one
+%post
+    echo 'Bootstrap: localimage'
+
+bootstrap: LocalImage # ours
+FROM: a.sif # the base
+%files from one
+    /x
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("Bootstrap: localimage\nFrom: a.sif\n", {"a.sif": "a.sif"}),
+        ("Bootstrap: localimage\nFrom: {folder}/a.sif\n", {"{folder}/a.sif": "a.sif"}),
+        (STAGES, {"a.sif # the base": "a.sif"}),
+        # What is no file, and what needs a signature, is left to Apptainer.
+        ("Bootstrap: localimage\nFrom: b.sif\n", {}),
+        ("Bootstrap: localimage\nFrom: .\n", {}),
+        ("Bootstrap: localimage\nFrom: a.sif\nFingerprints: 12\n", {}),
+        ("Bootstrap: docker\nFrom: a.sif\n%post\nFrom: a.sif\n", {}),
+        ("Bootstrap: localimage\n%post\nFrom: a.sif\n", {}),
+    ],
+)
+def test_the_sifs_that_stages_are_made_of(
+    tmp_path: Path, text: str, found: dict[str, str]
+) -> None:
+    (tmp_path / "a.sif").write_text("")
+
+    told = local_sifs(text.replace("{folder}", str(tmp_path)), tmp_path)
+
+    assert told == {
+        written.replace("{folder}", str(tmp_path)): tmp_path / name
+        for written, name in found.items()
+    }
+
+
+def test_a_stage_is_made_of_what_was_unpacked_instead() -> None:
+    assert rebased("Bootstrap: localimage\nFROM:  a.sif\n", {"a.sif": Path("/x/base0")}) == (
+        "Bootstrap: localimage\nFrom: /x/base0\n"
     )

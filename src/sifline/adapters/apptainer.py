@@ -99,6 +99,18 @@ echo root:0:65536 | tee /etc/subuid > /etc/subgid
 exec unshare --user --map-users=0:0:65536 --map-groups=0:0:65536 --setuid 0 --setgid 0 "$0" "$@"
 """
 
+# In a user namespace nobody makes a device: those of the SIF are missing then, which Apptainer
+# takes for a failure where it unpacks by itself. It hands in devices of its own.
+_UNPACKED = """
+unsquashfs -quiet -no-progress -offset "$1" -dest "$3" "$2" 2> "$3.errors"
+status=$?
+grep -v -e '^$' -e ' not create .* device ' -e ' failed to create .* device ' "$3.errors" >&2 \\
+    && exit 1
+[ $status -eq 0 ] || [ $status -eq 2 ] || exit $status
+shift 3
+exec "$@"
+"""
+
 # Through files: names may be no UTF-8, and too many for a command line.
 _LIST = 'exec unsquashfs "$@" > "$0"'
 _UNPACK = 'exec xargs -0 unsquashfs "$@" < "$0"'
@@ -150,6 +162,15 @@ class Box:
             and Path(held.target, Path(bind.source).relative_to(held.source)) == Path(bind.target)
             for held in self.binds
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unpacked:
+    """A SIF whose squashfs, at ``offset``, a build finds unpacked in the folder ``target``."""
+
+    sif: Path
+    offset: int
+    target: Path
 
 
 class Apptainer:
@@ -323,6 +344,13 @@ class Apptainer:
             on_line=on_line,
         )
 
+    def in_toolbox(self, *, runs: bool, network: bool) -> bool:
+        """Tell whether a build is done in the toolbox; see ``build``.
+
+        It alone can be cut off from the network.
+        """
+        return not self.native or (runs and not network)
+
     def build(
         self,
         recipe: Callable[[Callable[[Path], Path]], str],
@@ -334,6 +362,7 @@ class Apptainer:
         folder: Path | None = None,
         runs: bool = False,
         network: bool = False,
+        bases: Sequence[Unpacked] = (),
         log: Path | None = None,
         on_line: OnLine | None = None,
     ) -> Result:
@@ -343,12 +372,12 @@ class Apptainer:
             folders that it has: those of ``sif`` and ``scratch``.
         :param folder: the folder that relative paths in it belong to, by default ``scratch``.
         :param runs: whether it may run something, as ``%post`` does.
+        :param bases: what is unpacked before, into folders of ``scratch``; in the toolbox alone.
         :raises CommandFailed: with the end of what the build printed.
         """
         arguments = [*compression.words, "-mem", SQUASH_MEMORY]
         arguments += ["-processors", str(processors)] if processors else []
-        # Only the toolbox can be cut off from the network.
-        toolbox = not self.native or (runs and not network)
+        toolbox = self.in_toolbox(runs=runs, network=network)
         folders = dict.fromkeys((sif.parent, scratch, folder or scratch))
         places = {
             path: Path(PLACE.format(number)) if toolbox else path
@@ -361,15 +390,22 @@ class Apptainer:
         file = scratch / DEFINITION
         file.write_text(recipe(seen), encoding="utf-8")
         words = ["build", "--disable-cache", "--mksquashfs-args", " ".join(arguments)]
-        words += [str(seen(sif)), str(seen(file))]
-        apart = runs and toolbox and self._uid == 0
+        words = [APPTAINER, *words, str(seen(sif)), str(seen(file))]
+        for base in bases:
+            place = [str(base.offset), str(base.sif.absolute()), str(seen(base.target))]
+            words = ["sh", "-c", _UNPACKED, "sh", *place, *words]
+        if runs and toolbox and self._uid == 0:
+            words = ["sh", "-c", _WITH_ALL_RIGHTS, *words]
         return self._run(
-            ["-c", _WITH_ALL_RIGHTS, APPTAINER, *words] if apart else words,
-            program="sh" if apart else APPTAINER,
+            words[1:],
+            program=words[0],
             toolbox=toolbox,
             binds=[
-                Bind(source=path, target=str(place), writable=path in (sif.parent, scratch))
-                for path, place in places.items()
+                *(
+                    Bind(source=path, target=str(place), writable=path in (sif.parent, scratch))
+                    for path, place in places.items()
+                ),
+                *(_file(base.sif) for base in bases),
             ],
             env={"APPTAINER_TMPDIR": str(places[scratch])},
             workdir=places[folder or scratch],

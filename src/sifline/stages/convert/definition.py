@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from sifline import contents, environment
-from sifline.adapters.apptainer import Apptainer, file_section, label_section
+from sifline import contents, environment, sif
+from sifline.adapters.apptainer import Apptainer, Unpacked, file_section, label_section
 from sifline.adapters.docker import Docker
 from sifline.errors import UsageError
 from sifline.runner import CommandFailed
@@ -24,6 +25,7 @@ _TEMPLATE = ".j2"
 # Where a stage begins, and what it is made of; see ``pkg/build/types/parser`` of Apptainer.
 _STAGE = re.compile(r"(?mi)^bootstrap:")
 _FROM = re.compile(r"(?mi)^from:[ \t]*(.*?)[ \t]*$")
+_FINGERPRINTS = re.compile(r"(?mi)^fingerprints:")
 # What an expression in a template may end in.
 _FAULTS = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 
@@ -47,15 +49,20 @@ def _make(work: Work, *, network: bool) -> Made:
     values, layout = facts(work), work.scratch / work.name
     script = _environment(work)
 
+    bases = dict[str, Unpacked]()
+
     def recipe(seen: Callable[[Path], Path]) -> str:
+        unpacked = {written: seen(base.target) for written, base in bases.items()}
         if script is None:
-            return completed(render(file, values), work.labels)
+            return completed(rebased(render(file, values), unpacked), work.labels)
         source = seen(layout)
         text = render(file, {**values, "bootstrap": "oci", "source": source})
+        text = rebased(text, unpacked)
         files = {environment.SCRIPT: seen(script)} if is_of(source, text) else {}
         return completed(text, work.labels, files)
 
-    recipe(lambda path: path)  # before the work, if it cannot be
+    # Before the work, if it cannot be.
+    bases.update(_bases(recipe(lambda path: path), file.absolute().parent, work, network=network))
     if work.built.image_id:
         ordinary.save(work, layout)
     apptainer.build(
@@ -67,6 +74,7 @@ def _make(work: Work, *, network: bool) -> Made:
         processors=work.options.processors,
         runs=True,
         network=network,
+        bases=tuple(bases.values()),
         log=work.log,
         on_line=ordinary.teller(work.context.progress),
     )
@@ -79,6 +87,43 @@ def _environment(work: Work) -> Path | None:
         return None
     image = Docker(work.context.runner).inspect(work.built.image_id)
     return work.environment(ordinary.declared(image))
+
+
+def _bases(text: str, folder: Path, work: Work, *, network: bool) -> dict[str, Unpacked]:
+    """Return the SIFs that Apptainer, in the toolbox, cannot unpack where they hold devices."""
+    if not Apptainer(work.context.runner).in_toolbox(runs=True, network=network):
+        return {}
+    found = dict[str, Unpacked]()
+    for written, path in local_sifs(text, folder).items():
+        with suppress(UsageError):  # of one that cannot be read Apptainer says what is wrong
+            offset, target = sif.system(sif.read(path)).offset, work.scratch / f"base{len(found)}"
+            found[written] = Unpacked(sif=path, offset=offset, target=target)
+    return found
+
+
+def local_sifs(text: str, folder: Path) -> dict[str, Path]:
+    """Return the files that stages of a definition are made of, by what it writes for them.
+
+    :param folder: the one that relative paths belong to.
+    """
+    found = {}
+    for stage in _STAGE.split(text)[1:]:
+        header = stage.partition("\n%")[0]
+        kind = header.partition("\n")[0].partition("#")[0].strip().lower()
+        written = _FROM.search(header)
+        # Who says whose signature is wanted leaves the file to Apptainer.
+        if kind == "localimage" and written and not _FINGERPRINTS.search(header):
+            path = folder / written[1].partition(" #")[0].strip()
+            if path.is_file():
+                found[written[1]] = path
+    return found
+
+
+def rebased(text: str, places: Mapping[str, Path]) -> str:
+    """Return a definition with other places for what it is made of, by what it writes for it."""
+    return _FROM.sub(
+        lambda match: f"From: {places[match[1]]}" if match[1] in places else match[0], text
+    )
 
 
 def is_of(source: Path, text: str) -> bool:
