@@ -37,6 +37,8 @@ _PARTITION = struct.Struct("<ii3s")
 # A table larger than this is damage, not data: files are made with 48 descriptors.
 _MOST_DESCRIPTORS = 4096
 _SQUASHFS = 1
+# What a partition may hold, ``Fstype`` of the reference implementation.
+_SYSTEMS = {1: "squashfs", 2: "ext3", 3: "archive", 4: "raw data", 5: "encrypted squashfs"}
 _ARCHITECTURES = {"01": "386", "02": "amd64", "03": "arm", "04": "arm64", "06": "ppc64le"} | {
     "11": "s390x",
     "12": "riscv64",
@@ -169,7 +171,15 @@ def system(sif: SifFile) -> SifObject:
     for item in sif.objects:
         if item.kind == Kind.PARTITION and _PARTITION.unpack_from(item.extra)[0] == _SQUASHFS:
             return item
-    raise UsageError(f"{sif.path}: its file system is no plain squashfs; it cannot be read")
+    raise UsageError(
+        f"{sif.path}: its file system is no plain squashfs ({file_system(sif)}); it cannot be read"
+    )
+
+
+def file_system(sif: SifFile) -> str:
+    """Return the kind of the first file system that ``sif`` holds, such as ``squashfs``."""
+    (first, *_) = (item for item in sif.objects if item.kind == Kind.PARTITION)
+    return _SYSTEMS.get(_PARTITION.unpack_from(first.extra)[0], "unknown")
 
 
 def room(held: Sequence[Part]) -> int:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sifline import records
-from sifline.buildcontext import file_digest
+from sifline.buildcontext import DOCKERFILE, file_digest
 from sifline.model import Workspace
 
 KIND = "convert"
@@ -88,6 +88,16 @@ def lock(path: Path, workspace: Workspace) -> Path:
             if os.access(found if found.exists() else found.parent, os.W_OK):
                 return found
     return workspace.build / "locks" / name
+
+
+def image_of(path: Path, workspace: Workspace) -> str:
+    """Return the image of images/ whose SIF that is, links followed; "" where it is of none.
+
+    The SIF of another source is ours as well, and no image has its name.
+    """
+    target = path.resolve()
+    named = os.path.lexists(workspace.images / target.stem / DOCKERFILE)
+    return target.stem if named and is_ours(target, workspace) else ""
 
 
 def is_ours(path: Path, workspace: Workspace) -> bool:

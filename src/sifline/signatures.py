@@ -134,8 +134,8 @@ def choose(held: Sequence[Key], wanted: str, keyring: Path) -> Key:
     """
     if not held:
         raise MissingError(
-            f"no private key in {keyring}; make one with invoke key -- newpair, or import one"
-            " with invoke key -- import FILE"
+            f"no private key in {keyring}; make one with invoke keys -- newpair, or import one"
+            " with invoke keys -- import FILE"
         )
     listed = ", ".join(map(str, held))
     if not wanted:
@@ -162,7 +162,7 @@ def fingerprint(text: str) -> str:
     digits = _digits(text)
     if len(digits) not in _WHOLE:
         raise UsageError(
-            f"--key {text}: takes a whole fingerprint, 40 hexadecimal digits; invoke key -- list"
+            f"--key {text}: takes a whole fingerprint, 40 hexadecimal digits; invoke keys -- list"
             " prints those of the keyring"
         )
     return digits
@@ -223,7 +223,7 @@ def refusal(path: Path, result: Result, claimed: Sequence[str], keyring: Path) -
         return StepFailed(
             f"{path}: is signed by a key that is not in {keyring}: it names"
             f" {', '.join(dict.fromkeys(claimed))}; get that public key from its owner, and run"
-            " invoke key -- import FILE",
+            " invoke keys -- import FILE",
             details=result.tail(),
         )
     if _KEY_FILE in why:
@@ -284,7 +284,7 @@ def _digits(text: str) -> str:
     """Hexadecimal digits without the blanks, colons and 0x that people write them with."""
     digits = re.sub(r"[\s:]", "", text).upper().removeprefix("0X")
     if not re.fullmatch(r"[0-9A-F]+", digits):
-        raise UsageError(f"--key {text}: is no fingerprint; see invoke key -- list --secret")
+        raise UsageError(f"--key {text}: is no fingerprint; see invoke keys -- list --secret")
     return digits
 
 

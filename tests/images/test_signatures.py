@@ -323,7 +323,7 @@ def test_a_damaged_sif_is_not_signed_over(
 
 
 def test_a_sif_without_a_signature_says_how_to_sign_it(path: Path) -> None:
-    with pytest.raises(StepFailed, match="is not signed; run invoke sign --file '") as caught:
+    with pytest.raises(StepFailed, match="is not signed; run invoke sign '") as caught:
         sign.verify_signature(path, context_of(path.parent))
     assert caught.value.exit_code == 1
 

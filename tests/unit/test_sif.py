@@ -132,13 +132,33 @@ def test_a_folder_is_no_sif(tmp_path: Path) -> None:
         sif.read(tmp_path)
 
 
-@pytest.mark.parametrize("system", [2, 5], ids=["ext3", "encrypted"])
-def test_info_says_that_the_file_system_is_none_it_reads(tmp_path: Path, system: int) -> None:
-    path = write(tmp_path / "old.sif", [SQUASHFS])
-    content = bytearray(path.read_bytes())
+def of_another_system(path: Path, system: int, *more: tuple[int, str, bytes]) -> Path:
+    """Write a SIF whose file system, its first object, is said to be of that kind."""
+    content = bytearray(write(path, [SQUASHFS, *more]).read_bytes())
     # The first word of what the kind of the first object has of its own.
     struct.pack_into("<i", content, TABLE + struct.calcsize("<i?III7q128s"), system)
     path.write_bytes(content)
-    with pytest.raises(UsageError, match=r"old\.sif: its file system is no plain squashfs"):
+    return path
+
+
+@pytest.mark.parametrize(("system", "name"), [(2, "ext3"), (5, "encrypted"), (77, "unknown")])
+def test_info_says_that_the_file_system_is_none_it_reads(
+    tmp_path: Path, system: int, name: str
+) -> None:
+    path = of_another_system(tmp_path / "old.sif", system)
+    with pytest.raises(
+        UsageError, match=rf"old\.sif: its file system is no plain squashfs \({name}"
+    ):
         # A runner that starts nothing: nobody asks Apptainer.
         info(path, context_of(tmp_path, RecordingRunner()))
+
+
+@pytest.mark.parametrize(("system", "name"), [(1, "squashfs"), (5, "encrypted squashfs")])
+def test_info_names_the_file_system_beside_the_labels(
+    tmp_path: Path, system: int, name: str
+) -> None:
+    path = of_another_system(tmp_path / "x.sif", system, labels_object({"a": "b"}))
+
+    found = info(path, context_of(tmp_path, RecordingRunner()))
+
+    assert (found["file system"], found["labels"]) == (name, {"a": "b"})

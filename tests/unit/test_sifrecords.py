@@ -103,3 +103,29 @@ def test_lock_is_in_the_checkout_where_there_is_no_home(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     space = Workspace(root=tmp_path)
     assert sifrecords.lock(tmp_path / "x.sif", space).parent == space.build / "locks"
+
+
+def test_a_sif_is_that_of_an_image_under_whatever_name_it_is_linked(tmp_path: Path) -> None:
+    """What is advised names the image, and no link to it; SIFs of other sources have none."""
+    space = Workspace(root=tmp_path / "checkout")
+    (space.images / "x").mkdir(parents=True)
+    (space.images / "x" / "Dockerfile").write_text("")
+    space.sifs.mkdir(parents=True)
+    for place in (space.sif("x"), space.sif("ubuntu-22.04"), tmp_path / "x.sif"):
+        place.write_text("")
+    links = {
+        tmp_path / "short.sif": space.sif("x"),
+        tmp_path / "other.sif": space.sif("ubuntu-22.04"),
+        space.sif("y"): tmp_path / "x.sif",
+    }
+    for link, target in links.items():
+        link.symlink_to(target)
+
+    found = {
+        path.relative_to(tmp_path).name: sifrecords.image_of(path, space)
+        for path in (space.sif("x"), space.sif("ubuntu-22.04"), *links)
+    }
+    assert found == {"x.sif": "x", "ubuntu-22.04.sif": "", "short.sif": "x"} | dict.fromkeys(
+        ("other.sif", "y.sif"), ""
+    )
+    assert sifrecords.image_of(tmp_path / "x.sif", space) == ""

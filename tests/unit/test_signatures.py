@@ -121,7 +121,7 @@ def test_end_of_two_fingerprints_is_refused() -> None:
 
 
 def test_keyring_without_private_key_says_how_to_make_one() -> None:
-    with pytest.raises(MissingError, match="invoke key -- newpair"):
+    with pytest.raises(MissingError, match="invoke keys -- newpair"):
         signatures.choose((), "", RING)
 
 
@@ -207,7 +207,7 @@ def test_unknown_key_is_named_with_the_way_to_get_it() -> None:
     )
     assert error.message == (
         f"{SIF}: is signed by a key that is not in {RING}: it names {BOB}; get that public key"
-        " from its owner, and run invoke key -- import FILE"
+        " from its owner, and run invoke keys -- import FILE"
     )
     assert error.exit_code == 1
 

@@ -114,9 +114,10 @@ class _Signing:
             return None
         known = sifrecords.current(self._path, record)
         if known is None:
+            image = sifrecords.image_of(self._path, space)
+            again = f"run invoke convert.{image} first" if image else "convert it again first"
             raise StepFailed(
-                f"{self._path}: was altered since it was converted, and is not signed; run"
-                f" invoke convert.{self._path.stem} first"
+                f"{self._path}: was altered since it was converted, and is not signed; {again}"
             )
         return known
 
@@ -217,8 +218,8 @@ def _verified(
     known = name or path
     claimed = _claims(_read(path))
     if not claimed:
-        ours = sifrecords.is_ours(known.resolve(), context.workspace)
-        command = f"sign.{known.stem}" if ours else f"sign --file {shlex.quote(str(known))}"
+        image = sifrecords.image_of(known, context.workspace)
+        command = f"sign.{image}" if image else f"sign {shlex.quote(str(known))}"
         raise StepFailed(f"{known}: is not signed; run invoke {command}, or ask who made it")
     result = apptainer.verify(path, online=online, purpose=purpose)
     if not result.ok:

@@ -53,6 +53,7 @@ def info(path: Path, context: Context) -> dict[str, Any]:
         "sha256": file_digest(path),
         "size": file.size,
         "architecture": file.architecture,
+        "file system": sif.file_system(file),
         "id": file.id,
         "created": datetime.fromtimestamp(file.created, timezone.utc).isoformat(),
         "image id": labels.get(f"{PREFIX}image-id", ""),
