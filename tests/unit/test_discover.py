@@ -278,6 +278,18 @@ def test_a_proxy_of_docker_that_would_stay_in_the_image_is_refused(
     assert repository.read("base").bases == ()
 
 
+@pytest.mark.parametrize(
+    ("argument", "frontend"), [("", "a:1"), ("b:1", "b:1"), ("b:1 and more", "b:1")]
+)
+def test_an_argument_names_the_reader_in_place_of_the_first_line(
+    repository: Repository, argument: str, frontend: str
+) -> None:
+    own = f'[build-args]\nBUILDKIT_SYNTAX = "{argument}"' if argument else ""
+    repository.add("x", "# syntax=a:1\nARG BUILDKIT_SYNTAX\nFROM scratch", own)
+
+    assert repository.read().frontend == frontend
+
+
 def test_a_site_that_speaks_of_an_unknown_image_is_refused(repository: Repository) -> None:
     site = repository.site('[images.bas.build-args]\nA = "1"')
 

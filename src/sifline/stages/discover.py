@@ -126,7 +126,8 @@ def _image(folder: Path, own: OwnReferences, site: Site, flags: Mapping[str, str
         target=settings.target,
         labels=settings.labels,
         secrets=dockerfile.secrets,
-        frontend=dockerfile.frontend,
+        # This argument wins over the line # syntax=.
+        frontend=given.get("BUILDKIT_SYNTAX", "").partition(" ")[0] or dockerfile.frontend,
         features=dockerfile.features,
         prepare=prepare and replace(prepare, sources=site.sources(prepare.suite)),
         category=settings.category,
