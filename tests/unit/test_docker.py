@@ -214,7 +214,7 @@ def test_a_shell_may_be_given_a_variable_that_docker_itself_is_without(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("DOCKER_BUILDKIT", "1")
-    runner = RecordingRunner({("docker", "run"): answer()})
+    runner = RecordingRunner({("docker", "run"): answer(), ("docker", "rm"): answer()})
 
     Docker(runner).shell("x", ["a"], Opening(env={"DOCKER_BUILDKIT": None}), terminal=False)
 
