@@ -235,3 +235,7 @@ def test_a_line_that_the_engine_is_too_old_for_is_refused_before_anything_is_bui
         told = f"{child}: a here-document in line 2 of its Dockerfile needs" in done.stderr
         assert told is not knows
     assert (project.inspect(parent) is not None) is knows
+
+    first, *rest = project.invoke("build", "--all").stderr.splitlines()
+    assert first.startswith(f"[build {child}] will fail: ") is not knows
+    assert any(line.startswith(f"[build {parent}] building") for line in rest) is not knows

@@ -111,10 +111,12 @@ class ImagePipeline(ImagePlans):
         """Do what the plan says."""
         names, broken = self._apart(names)
         steps = self.plan(verbs, names, only_new=only_new)
-        # Where the rest shall go on, each step finds out for itself.
-        lacking = {} if self._options.keep_going else self._lacking(steps)
-        if lacking:
+        lacking = self._lacking(steps)
+        if lacking and not self._options.keep_going:
             return Done(steps=steps, results={}, failure=_failure(lacking))
+        for name, error in lacking.items():
+            # The rest goes on, which may take hours; their steps fail when it is their turn.
+            self._show.line(f"[{Verb.BUILD.value} {name}] will fail: {error.message}")
         return replace(self._carry_out(steps), broken=broken)
 
     def dry(self, verbs: Sequence[Verb], names: Sequence[str], *, only_new: bool = True) -> Done:
