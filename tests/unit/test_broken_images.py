@@ -69,7 +69,7 @@ BREAKS: dict[str, Callable[[Path], object]] = {
     "No such file": dockerfile_leads_nowhere,
     "unknown key": lambda at: (at / "image.toml").write_text("describtion = 'x'\n"),
     "is not TOML": lambda at: (at / "image.toml").write_text("[\n"),
-    "Too many levels": settings_lead_to_themselves,
+    "image.toml: cannot be read: Too many levels": settings_lead_to_themselves,
     "'[' has a [ without": lambda at: (at / ".dockerignore").write_text("[\n"),
     "no images/nothing": lambda at: (at / "Dockerfile").write_text("FROM sifline/nothing\n"),
     "in a circle": lambda at: (at / "Dockerfile").write_text("FROM sifline/bad\n"),

@@ -27,7 +27,8 @@ def read_toml(path: Path) -> Table | None:
     except FileNotFoundError:
         return None
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: cannot be read: {error}") from None
+        cause = error.strerror if isinstance(error, OSError) else error
+        raise UsageError(f"{path}: cannot be read: {cause}") from None
     except (ValueError, RecursionError) as error:
         # Beside its own errors: a number with too many digits, lists nested too deep.
         raise UsageError(f"{path}: is not TOML: {error}; mend that line") from None
