@@ -219,6 +219,20 @@ def test_cleaning_spares_what_is_broken_where_use_counts(project: Path, fault: s
     assert invoke_here(project, "clean", "--all", "--dry").returncode == 0
 
 
+def test_what_is_broken_is_not_what_has_no_folder_now(project: Path) -> None:
+    """Else all that was made of it would be removed as unused."""
+    image(project, "bad", "FRMO\n")
+    for name in ("bad", "gone"):
+        record = project / "build" / "records" / name / "build-0123456789ab.json"
+        record.parent.mkdir(parents=True)
+        record.write_text("{}")
+
+    told(project, "clean", "--all", "--unused", "--state")
+
+    left = sorted(path.parent.name for path in (project / "build" / "records").rglob("*.json"))
+    assert left == ["bad"]
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_list_has_a_row_for_a_name_that_cannot_work(project: Path, name: str) -> None:
     image(project, name)

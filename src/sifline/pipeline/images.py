@@ -483,7 +483,7 @@ class ImagePipeline(ImagePlans):
         steps = self.plan(BUILD, names) if unused else ()
         space, known = self._workspace, [*self._known(names)]
         if unused and gone:
-            known += clean.gone(known, space)
+            known += clean.gone(self.images, space)
         return clean.clean(
             # Their Dockerfiles are not asked: they may be broken, or gone.
             [Image(name=name, folder=space.images / name, tag=tag_of(name)) for name in known],
