@@ -177,7 +177,7 @@ def test_what_a_killed_run_left_goes_with_the_next(tmp_path: Path) -> None:
     with pytest.raises(StepFailed, match="its file system cannot be read"):
         inventory.look(path, here)
 
-    assert ("docker", "rm", "--force", "c0ffee") in runner.argvs
+    assert ("docker", "rm", "--force", "--volumes", "c0ffee") in runner.argvs
     assert not left.exists()
 
 

@@ -109,7 +109,7 @@ def test_a_hint_names_the_cluster_as_the_user_did(asked: str) -> None:
     remote = Answering(replace(CLUSTER, asked=asked), answered)
     with pytest.raises(RegistryRefused) as caught:
         ask(remote, NODE, "list")
-    assert commands(caught.value.message)[0][-2:] == ["--cluster", asked or "blue"]
+    assert commands(caught.value.message)[0][1:3] == ["--cluster", asked or "blue"]
 
 
 def test_a_check_that_needs_an_image_names_the_cluster_to_deploy_it_to() -> None:
