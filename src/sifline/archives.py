@@ -18,6 +18,7 @@ import tarfile
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import IO, Any
@@ -26,6 +27,8 @@ from sifline.errors import UsageError
 
 # The engine unpacks the layers itself; it is given no larger pieces than this.
 _CHUNK = 1 << 20
+# How what is compressed with it begins, see https://www.rfc-editor.org/rfc/rfc8878#section-3.1.1.
+ZSTD = b"\x28\xb5\x2f\xfd"
 _DEPTH = 4  # of indexes that name indexes
 # What reading a damaged file may end in.
 _DAMAGE = (
@@ -59,6 +62,13 @@ def read(path: Path, *, platform: str) -> Archive:
     try:
         if path.is_fifo():
             raise UsageError(f"{path}: is a pipe, and is read twice; write the archive to a file")
+        with path.open("rb") as file:
+            start = file.read(len(ZSTD))
+        if start == ZSTD:
+            raise UsageError(
+                f"{path}: is compressed with zstd as a whole, and only layers in it may be;"
+                f" zstd --decompress {path} makes one that is not"
+            )
         with tarfile.open(path) as tar:
             members = {name.removeprefix("./") for name in tar.getnames()}
             if "manifest.json" in members:
@@ -96,7 +106,7 @@ def stream(archive: Archive) -> Iterator[bytes]:
         with tarfile.open(archive.path) as tar:
             yield from _packed("config.json", BytesIO(_read(tar, archive.config)))
             for member, name in layers.items():
-                yield from _packed(name, _member(tar, member))
+                yield from _packed(name, _member(tar, member), plain=True)
     except _DAMAGE as error:
         raise _damaged(archive.path, error) from None
     manifest = [
@@ -111,14 +121,34 @@ def _damaged(path: Path, error: Exception) -> UsageError:
     return UsageError(f"{path}: is damaged, or no archive of an image: {cause}; save it again")
 
 
-def _packed(name: str, file: IO[bytes]) -> Iterator[bytes]:
-    """Yield one member of a tar."""
+def _packed(name: str, file: IO[bytes], *, plain: bool = False) -> Iterator[bytes]:
+    """Yield one member of a tar.
+
+    :param plain: unpack what is compressed with zstd: engines before 23.0 do not.
+    """
     info = tarfile.TarInfo(name)
-    info.size = _size(file)
+    unpacks = plain and file.read(len(ZSTD)) == ZSTD
+    info.size = sum(map(len, _unpacked(file))) if unpacks else _size(file)
     yield info.tobuf(tarfile.GNU_FORMAT)
-    while chunk := file.read(_CHUNK):
-        yield chunk
+    file.seek(0)
+    if unpacks:
+        yield from _unpacked(file)
+    else:
+        yield from iter(partial(file.read, _CHUNK), b"")
     yield bytes(-info.size % tarfile.BLOCKSIZE)
+
+
+def _unpacked(file: IO[bytes]) -> Iterator[bytes]:
+    """Yield what a file holds that is compressed with zstd, which may be in several frames."""
+    from zstandard import ZstdDecompressor, ZstdError
+
+    file.seek(0)
+    # What is cut off ends early here; the engine compares each layer with its digest.
+    reader = ZstdDecompressor().stream_reader(file, read_across_frames=True, closefd=False)
+    try:
+        yield from iter(partial(reader.read, _CHUNK), b"")
+    except ZstdError as error:
+        raise ValueError(str(error)) from None
 
 
 def _of_docker(tar: tarfile.TarFile, path: Path) -> tuple[str, tuple[str, ...], tuple[str, ...]]:

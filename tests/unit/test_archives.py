@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import zstandard
 
 from sifline import archives, ocilayout
 from sifline.errors import UsageError
@@ -185,6 +186,37 @@ def test_names_that_are_none_are_refused(tmp_path: Path, names: object) -> None:
             tar.addfile(info, io.BytesIO(content))
 
     with pytest.raises(UsageError, match=r"a\.tar: is damaged"):
+        archives.read(path, platform=PLATFORM)
+
+
+def zstd(content: bytes) -> bytes:
+    """Compress it in two frames, as tools that work side by side do."""
+    half = len(content) // 2
+    return b"".join(zstandard.compress(piece) for piece in (content[:half], content[half:]))
+
+
+def test_layers_that_are_compressed_with_zstd_are_unpacked_for_old_engines(
+    tmp_path: Path,
+) -> None:
+    layer = b"".join(digest(b"%d" % number).encode() for number in range(3000))
+    packed = [zstd(layer), gzip.compress(OTHER), LAYER]
+    path = archive(tmp_path / "a.tar", packed, [digest(one) for one in (layer, OTHER, LAYER)])
+
+    assert loaded(path)[1] == [layer, packed[1], LAYER]
+
+
+def test_a_damaged_layer_in_zstd_is_damage(tmp_path: Path) -> None:
+    path = archive(tmp_path / "a.tar", [zstd(LAYER)[:4] + b"damage" * 20], [digest(LAYER)])
+
+    with pytest.raises(UsageError, match=r"a\.tar: is damaged"):
+        loaded(path)
+
+
+def test_an_archive_in_zstd_as_a_whole_is_told(tmp_path: Path) -> None:
+    path = archive(tmp_path / "a.tar", [LAYER])
+    path.write_bytes(zstd(path.read_bytes()))
+
+    with pytest.raises(UsageError, match=r"zstd --decompress \S+a\.tar makes one that is not"):
         archives.read(path, platform=PLATFORM)
 
 
