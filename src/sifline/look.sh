@@ -65,10 +65,13 @@ main() {
     done < "$paths" > "$out/present"
     tar --create --file "$out/entries.tar" --format pax --pax-option delete=atime,delete=ctime \
         --numeric-owner --no-recursion --null --files-from "$out/present"
-    find . -type b,c,p -links +1 -print -quit > "$out/linked"
+    # Overlayfs lists what a layer hides in a folder of its own, and denies that it is there.
+    find . -ignore_readdir_race -printf '%y %m %U %G %P\0' > "$out/tree"
+    find . -ignore_readdir_race -type b,c,p -links +1 -print -quit > "$out/linked"
     xargs --null --no-run-if-empty sh -c 'find "$@" -maxdepth 0 ! -type d -links +1' names \
         < "$out/present" >> "$out/linked"
-    getfattr --recursive --physical --no-dereference --dump --match - --encoding hex . \
+    find . -ignore_readdir_race -links +0 -print0 \
+        | xargs --null getfattr --physical --no-dereference --dump --match - --encoding hex \
         > "$out/xattrs"
 }
 

@@ -11,13 +11,15 @@ from __future__ import annotations
 import re
 import stat
 import tarfile
+from base64 import b64encode
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import floor
 from pathlib import Path
 
 from sifline.errors import SiflineError
-from sifline.tarstream import BLOCK, MOST_SECONDS, Tally, as_records, plain
+from sifline.layers import Declared, Tree
+from sifline.tarstream import BLOCK, Tally, as_records, in_time, plain
 
 SCRIPT = Path(__file__).with_name("look.sh")
 OWN = ".singularity.d"
@@ -38,8 +40,12 @@ PATHS = tuple(sorted({*SHADOWED, *_MADE}))
 EMPTIED, EMPTIED_MODE = ("etc/hosts", "etc/resolv.conf"), 0o644
 # What squashfs can hold of extended attributes, but for those that only root may see.
 _KEPT_XATTRS = (b"user.", b"security.")
+# Those by which a host marks its own files; Apptainer takes none of them from a layer either.
+_OF_HOSTS = re.compile(rb"security\.(selinux|ima|evm|apparmor|SMACK64.*)")
 # The stream has it, and the look as well.
 _CAPABILITY = b"security.capability"
+# The top folder, where no layer speaks of it.
+_TOP = Declared(kind="d", mode=0o755, uid=0, gid=0)
 _OCTAL = re.compile(rb"\\([0-7]{3})")
 
 
@@ -77,21 +83,22 @@ class Layout:
     linked: bool
 
 
-def layout(look: Path, skeleton: Path, *, created: int) -> Layout:
+def layout(look: Path, skeleton: Path, *, created: int, declared: Tree | None) -> Layout:
     """Return how the stream becomes what Apptainer would have made.
 
     :param look: the folder that ``look.sh`` wrote, of ``PATHS``.
+    :param declared: what the layers say; None where the engine does not tell.
     :param skeleton: the file system that Apptainer makes of an image without files.
     :param created: the time of what Apptainer adds, in seconds since 1970.
     :raises Complicated: where the image is built such that only Apptainer itself knows.
     """
-    xattrs = {name: found for name, found in _xattrs((look / "xattrs").read_bytes()) if found}
+    xattrs = _attributes((look / "xattrs").read_bytes(), declared)
     tally, first = Tally(), bytearray()
     present = dict(_present(look / "entries.tar"))
     _refuse(present)
     for name, (info, content) in present.items():
         seconds = floor(info.mtime)
-        info.mtime = (min(seconds, created) if info.isdir() else seconds) & MOST_SECONDS
+        info.mtime = in_time(min(seconds, created) if info.isdir() else seconds)
         if name in EMPTIED and info.isreg():
             info.mode, info.mtime, content = EMPTIED_MODE, created, b""  # noqa: PLW2901
         first += _entry(info, content, xattrs.get(_bytes(name), {}), tally)
@@ -107,7 +114,7 @@ def layout(look: Path, skeleton: Path, *, created: int) -> Layout:
         found.pop(_CAPABILITY, None)
     return Layout(
         created=created,
-        root=_root((look / "root").read_text(encoding="ascii"), xattrs.pop(b"", {})),
+        root=_root((look / "root").read_text(encoding="ascii"), xattrs.pop(b"", {}), declared),
         first=bytes(first),
         without=frozenset(seen),
         xattrs={name: found for name, found in xattrs.items() if found and name not in seen},
@@ -170,15 +177,37 @@ def _entry(
     return head + content + bytes(-len(content) % BLOCK)
 
 
-def _root(told: str, xattrs: Mapping[bytes, bytes]) -> Root:
+def _root(told: str, xattrs: Mapping[bytes, bytes], declared: Tree | None) -> Root:
     mode, uid, gid = told.split()
+    seen = Declared(kind="d", mode=stat.S_IMODE(int(mode, 16)), uid=int(uid), gid=int(gid))
+    # Engines forget what a layer says of it, or remember what a build did and no layer says.
+    found = seen if declared is None else declared.get(b"", _TOP)
     # Apptainer makes it writable for its owner, to add to it.
-    return Root(
-        mode=stat.S_IMODE(int(mode, 16)) | stat.S_IWUSR,
-        uid=int(uid),
-        gid=int(gid),
-        xattrs=xattrs,
+    return Root(mode=found.mode | stat.S_IWUSR, uid=found.uid, gid=found.gid, xattrs=xattrs)
+
+
+def _attributes(dump: bytes, declared: Tree | None) -> dict[bytes, dict[bytes, bytes]]:
+    """Return the extended attributes of an image, by name, and none of the host that has it.
+
+    :raises Complicated: where nobody tells which of those that are seen are the image's.
+    """
+    found = (
+        _xattrs(dump)
+        if declared is None
+        else ((name, dict(entry.xattrs)) for name, entry in declared.items())
     )
+    kept = {
+        name: {key: value for key, value in of_name.items() if _is_kept(key)}
+        for name, of_name in found
+        if of_name
+    }
+    if declared is None and any(of_name.keys() - {_CAPABILITY} for of_name in kept.values()):
+        raise Complicated("it has attributes, and the engine does not say which are the image's")
+    return {name: of_name for name, of_name in kept.items() if of_name}
+
+
+def _is_kept(key: bytes) -> bool:
+    return key.startswith(_KEPT_XATTRS) and not _OF_HOSTS.fullmatch(key)
 
 
 def _xattrs(dump: bytes) -> Iterator[tuple[bytes, dict[bytes, bytes]]]:
@@ -192,8 +221,7 @@ def _xattrs(dump: bytes) -> Iterator[tuple[bytes, dict[bytes, bytes]]]:
             _unquoted(key): bytes.fromhex(value.decode("ascii").removeprefix("0x"))
             for key, _, value in pairs
         }
-        name = plain(_unquoted(head.removeprefix(b"# file: ")))
-        yield name, {key: value for key, value in found.items() if key.startswith(_KEPT_XATTRS)}
+        yield plain(_unquoted(head.removeprefix(b"# file: "))), found
 
 
 def _unquoted(text: bytes) -> bytes:
@@ -217,5 +245,6 @@ def options(layout: Layout) -> Sequence[str]:
         *("-root-time", str(layout.created)),
     ]
     for key, value in root.xattrs.items():
-        words += ["-p", f"/ x {_text(key)}=0x{value.hex()}"]
+        # Not in hexadecimal: with 25 bytes and more of that, sqfstar 4.6.1 writes past a buffer.
+        words += ["-p", f"/ x {_text(key)}=0s{b64encode(value).decode('ascii')}"]
     return words

@@ -28,6 +28,8 @@ _EXTENSIONS = (
 )
 _WITH_CONTENT = (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE)
 _NOTHING = bytes(BLOCK)
+# The first byte of a negative binary number.
+_NEGATIVE = 0xFF
 # A squashfs keeps times in 32 bits.
 MOST_SECONDS = 0xFFFFFFFF
 
@@ -56,17 +58,17 @@ class Entry:
         """When it was changed, in seconds since 1970."""
         told = self.records.get(b"mtime")
         if not told:
-            return _number(self.blocks[-BLOCK:][136:148])
+            return number(self.blocks[-BLOCK:][136:148])
         try:
             return floor(float(told))
         except (ValueError, OverflowError):
             raise _no_tar() from None
 
     def with_mtime(self, seconds: int) -> Entry:
-        """Return the entry with another time, which is written as 32 bits without a sign."""
+        """Return the entry with another time, of 32 bits."""
         records = {key: value for key, value in self.records.items() if key != b"mtime"}
         own = bytearray(self.blocks[-BLOCK:])
-        own[136:148] = b"%011o\0" % (seconds & MOST_SECONDS)
+        own[136:148] = b"%011o\0" % seconds
         own[148:156] = b" " * 8
         own[148:156] = b"%06o\0 " % sum(own)
         others = _without_pax(self.blocks[:-BLOCK])
@@ -175,11 +177,20 @@ def copy(
 
 
 def _in_time(entry: Entry, newest: int | None) -> Entry:
-    """Give the entry a time that a squashfs can hold: mksquashfs cuts others off to 32 bits."""
+    """Give the entry a time that a squashfs can hold."""
     seconds = entry.mtime
-    if newest is not None and entry.kind == tarfile.DIRTYPE and seconds > newest:
-        return entry.with_mtime(newest)
-    return entry if 0 <= seconds <= MOST_SECONDS else entry.with_mtime(seconds)
+    if newest is not None and entry.kind == tarfile.DIRTYPE:
+        seconds = min(seconds, newest)
+    seconds = in_time(seconds)
+    return entry if seconds == entry.mtime else entry.with_mtime(seconds)
+
+
+def in_time(seconds: int) -> int:
+    """Return a time as a squashfs keeps it: cut off to 32 bits, as mksquashfs does.
+
+    One before 1970 is 1970: some engines keep such times and others do not.
+    """
+    return max(0, seconds) & MOST_SECONDS
 
 
 def as_records(xattrs: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
@@ -290,14 +301,16 @@ class _Writer:
 def _size(block: bytes) -> int:
     """Return the size that a header tells, once the header is seen to be one."""
     text = block[148:156]
-    told = _number(text)
+    told = number(text)
     if told != sum(block) - sum(text) + 8 * ord(" "):
         raise _no_tar()
-    return _number(block[124:136])
+    return max(0, number(block[124:136]))
 
 
-def _number(field_: bytes) -> int:
-    """Read an octal number, or GNU's binary one."""
+def number(field_: bytes) -> int:
+    """Read an octal number, or GNU's binary one, which may be negative."""
+    if field_[0] == _NEGATIVE:
+        return int.from_bytes(field_, "big", signed=True)
     if field_[0] & 0x80:
         return int.from_bytes(bytes([field_[0] & 0x7F]) + field_[1:], "big")
     digits = field_.strip(b"\0 ") or b"0"
@@ -330,6 +343,26 @@ def _records(body: bytes) -> Iterable[tuple[bytes, bytes]]:
         key, _, value = body[len(length) + 1 : end - 1].partition(b"=")
         yield key, value
         body = body[end:]
+
+
+def extensions(blocks: bytes) -> dict[bytes, bytes]:
+    """Return the records of the pax headers among the header blocks of an entry.
+
+    A target of a link that GNU tar writes in a block of its own is ``linkpath`` as well.
+
+    :raises Damaged: where they are none.
+    """
+    found, at = dict[bytes, bytes](), 0
+    while at < len(blocks) - BLOCK:
+        head = blocks[at : at + BLOCK]
+        size = _size(head)
+        body = blocks[at + BLOCK : at + BLOCK + size]
+        if head[156:157] == tarfile.XHDTYPE:
+            found.update(_records(body))
+        elif head[156:157] == tarfile.GNUTYPE_LONGLINK:
+            found[b"linkpath"] = body.rstrip(b"\0")
+        at += BLOCK + -(-size // BLOCK) * BLOCK
+    return found
 
 
 def _without_pax(blocks: bytes) -> bytes:

@@ -98,6 +98,7 @@ def xattrs() -> Iterator[Item]:
     yield folder("etc")
     yield item("etc/hosts", content=b"y", xattrs={"user.a": b"b"})
     yield folder("proc", xattrs={"user.a": b"b"})
+    yield item("x/labelled", content=b"y", xattrs={"security.selinux": b"label", "user.a": b"b"})
 
 
 def names() -> Iterator[Item]:
@@ -240,6 +241,38 @@ def top() -> Iterator[Item]:
     yield item("l/touched", content=b"lower", owner=(5, 5), mtime=DAY + 9)
 
 
+def rootless() -> Iterator[Item]:
+    """What fuse-overlayfs writes: whiteouts in folders that the same layer empties or makes."""
+    yield folder("l")
+    yield folder("l/opaque.d")
+    yield item("l/opaque.d/.wh..wh..opq")
+    yield item("l/opaque.d/.wh.old")
+    yield item("l/opaque.d/new", content=b"upper")
+    yield folder("l/merged.d")
+    yield item("l/merged.d/.wh.old")
+    yield item("l/merged.d/.wh..wh..opq")
+    yield folder("l/new.d")
+    yield item("l/new.d/.wh.none")
+    yield folder("l/new.d/deep")
+    yield item("l/new.d/deep/.wh.none")
+    yield item("l/new.d/file", content=b"upper")
+    yield item("l/.wh.none")
+
+
+def unlike_engines() -> Iterator[Item]:
+    """Of what an engine with overlayfs makes something else than the specification says."""
+    yield folder("l")
+    yield item("l/.wh.gone.d")  # what is in it returns in the folder that comes after
+    yield folder("l/gone.d")
+    yield item("l/gone.d/new", content=b"upper")
+    yield item("l/mode.d/new", content=b"upper")  # its folder would get another mode and owner
+    yield soft("l/again", "merged.d")
+    yield item("l/link-to-folder/.wh.old")  # the link would become a folder
+    yield item("missing/.wh.old")  # and this one be made
+    yield item("l/keep", tarfile.CHRTYPE, device=(0, 0))  # a whiteout of overlayfs
+    yield folder("l/moved.d", xattrs={"trusted.overlay.redirect": b"/l/opaque.d"})
+
+
 def shadowed() -> Iterator[Item]:
     """Files that engines put their own over, or Apptainer."""
     yield item(".dockerenv", content=b"the image's own", mode=0o600)
@@ -268,7 +301,8 @@ def shadowed() -> Iterator[Item]:
 
 def top_folder() -> Iterator[Item]:
     """An entry for the top folder itself."""
-    yield folder("./", mode=0o750, owner=(11, 12), xattrs={"user.top": b"1"})
+    long = b"unconfined_u:object_r:container_file_t:s0"  # sqfstar takes no 25 bytes in hexadecimal
+    yield folder("./", mode=0o750, owner=(11, 12), xattrs={"user.top": long})
     yield item("file", content=b"x")
 
 
@@ -426,6 +460,8 @@ SAMPLES: Mapping[str, Sample] = {
     "implied": Sample(layers=[[*implied()]]),
     "nothing": Sample(layers=[[]]),
     "layers": Sample(layers=[[*lower()], [*upper()], [*top()]]),
+    "rootless": Sample(layers=[[*lower()], [*rootless()]]),
+    "unlike-engines": Sample(layers=[[*lower()], [*unlike_engines()]], road="apptainer"),
     "many-layers": Sample(layers=many_layers()),
     "shadowed": Sample(layers=[[*shadowed()]]),
     "top-folder": Sample(layers=[[*top_folder()]]),
@@ -436,7 +472,13 @@ SAMPLES: Mapping[str, Sample] = {
     "apptainers": Sample(layers=[[*apptainers()]]),
     "volume": Sample(
         layers=[[*volume()]],
-        config={"Volumes": {"/data": {}, "/new/volume": {}}, "WorkingDir": "/work"},
+        config={
+            # The last two are what `VOLUME data` and a shell's words give.
+            "Volumes": {
+                name: {} for name in ("/data", "/data/", "/new/volume", "/", "data", "['/data']")
+            },
+            "WorkingDir": "/work",
+        },
     ),
     "missing-workdir": Sample(layers=[[*empty()]], config={"WorkingDir": "/not/there"}),
     "user": Sample(layers=[[*empty()]], config={"User": "1000:1000"}),

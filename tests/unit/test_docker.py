@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from itertools import pairwise
 from pathlib import Path
@@ -235,3 +236,49 @@ def test_with_the_home_folder_a_shell_is_the_callers() -> None:
 
 def test_several_devices_are_one_value_of_a_list() -> None:
     assert ("--gpus", '"device=0,2"') in pairwise(opened(Opening(gpus="device=0,2")))
+
+
+@pytest.mark.parametrize(
+    ("volumes", "places"),
+    [
+        (None, []),
+        (["/data", "/data/", "//data", "/x/../data"], ["/data"]),
+        (["data", "['/data']", "", "/", "/."], []),
+        (["/a,b", "/b/"], ["/a,b", "/b"]),
+    ],
+)
+def test_volumes_of_an_image_are_not_filled_where_they_can_be_mounted(
+    volumes: list[str] | None, places: list[str]
+) -> None:
+    config = {"Config": {"Volumes": dict.fromkeys(volumes) if volumes else None}}
+    runner = RecordingRunner(
+        {
+            ("docker", "image", "inspect"): answer(json.dumps(config)),
+            ("docker", "create"): answer("c1\n"),
+            ("docker", "rm"): answer(),
+        }
+    )
+    with Docker(runner).kept("sha256:1", purpose="p") as container:
+        assert container == "c1"
+    (made,) = (argv for argv in runner.argvs if argv[1] == "create")
+    mounts = [word for flag, word in pairwise(made) if flag == "--mount"]
+    assert mounts == [f'"type=tmpfs","target={place}"' for place in places]
+    assert runner.argvs[-1] == ("docker", "rm", "--force", "--volumes", "c1")
+
+
+@pytest.mark.parametrize(
+    ("driver", "folder"),
+    [
+        (
+            {"Name": "overlay2", "Data": {"UpperDir": "/lib/docker/overlay2/a1/diff"}},
+            Path("/lib/docker/image/overlay2/layerdb/sha256"),
+        ),
+        ({"Name": "overlay2", "Data": None}, None),
+        ({"Name": "vfs", "Data": {"UpperDir": "/lib/docker/vfs/a1/diff"}}, None),
+        (None, None),
+    ],
+)
+def test_headers_of_layers_are_where_the_engine_keeps_them(
+    driver: dict[str, Any] | None, folder: Path | None
+) -> None:
+    assert Docker.headers({"GraphDriver": driver}) == folder

@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import io
 import tarfile
+from base64 import b64encode
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from sifline import rootfs
+from sifline.layers import Declared, Tree
 from sifline.rootfs import Complicated, Layout
 
 CREATED = 1000
@@ -27,7 +29,11 @@ def folder(name: str, **changes: Any) -> tuple[tarfile.TarInfo, bytes]:
 
 
 def laid_out(
-    tmp_path: Path, *members: tuple[tarfile.TarInfo, bytes], xattrs: str = "", root: str = ""
+    tmp_path: Path,
+    *members: tuple[tarfile.TarInfo, bytes],
+    xattrs: str = "",
+    root: str = "",
+    declared: Tree | None = None,
 ) -> Layout:
     """Lay out an image that has ``members`` of what is looked up."""
     look, skeleton = tmp_path / "look", tmp_path / "skeleton"
@@ -44,7 +50,7 @@ def laid_out(
     (skeleton / ".singularity.d/env/01.sh").write_text("script")
     if not (skeleton / ".run").is_symlink():
         (skeleton / ".run").symlink_to(".singularity.d/actions/run")
-    return rootfs.layout(look, skeleton, created=CREATED)
+    return rootfs.layout(look, skeleton, created=CREATED, declared=declared)
 
 
 def first(layout: Layout) -> dict[str, tuple[tarfile.TarInfo, bytes]]:
@@ -113,23 +119,93 @@ def test_an_addition_of_another_apptainer_is_left_to_it(tmp_path: Path) -> None:
         laid_out(tmp_path)
 
 
-def test_attributes_go_to_the_names_that_have_them(tmp_path: Path) -> None:
-    told = "\n\n".join(
-        [
-            "# file: .\nuser.top=0x74",
-            "# file: a b\\012c/x\\134y=\nuser.a=0x00ff\nsecurity.capability=0x01",
-            "# file: only\nsecurity.capability=0x01\ntrusted.a=0x01\nsystem.posix_acl_access=0x02",
-            "# file: empty\nuser.none=0x",
-            "",
-        ]
+SEEN = "\n\n".join(
+    [
+        "# file: .\nsecurity.selinux=0x01\nuser.of_the_host=0x02",
+        "# file: a b\\012c/x\\134y=\nuser.a=0x00ff\nsecurity.capability=0x01",
+        "# file: built-here\nuser.of_the_build=0x03",
+        "",
+    ]
+)
+
+
+def says(kind: str = "f", **xattrs: bytes) -> Declared:
+    named = {key.replace("_", ".", 1).encode(): value for key, value in xattrs.items()}
+    return Declared(kind=kind, mode=0o755, uid=0, gid=0, xattrs=named)
+
+
+def test_attributes_are_those_of_the_layers_whatever_the_engine_s_store_has(
+    tmp_path: Path,
+) -> None:
+    label = b"unconfined_u:object_r:container_file_t:s0"
+    layout = laid_out(
+        tmp_path,
+        folder("etc"),
+        xattrs=SEEN,
+        declared={
+            b"": says("d", user_top=b"t" * 30, security_selinux=label),
+            b"a b\nc/x\\y=": says(user_a=b"\x00\xff", security_capability=b"\1"),
+            b"built-here": says(),
+            b"lost": says(user_none=b"", trusted_a=b"1", system_posix_acl_access=b"2"),
+            b"labelled": says(security_selinux=label, security_ima=b"1", security_evm=b"2"),
+            b"etc": says("d", user_of_etc=b"e"),
+        },
     )
-    layout = laid_out(tmp_path, xattrs=told)
     # Capabilities come with the stream, the others are not for a squashfs.
     assert layout.xattrs == {
         b"a b\nc/x\\y=": {b"user.a": b"\x00\xff"},
-        b"empty": {b"user.none": b""},
+        b"lost": {b"user.none": b""},
     }
-    assert "/ x user.top=0x74" in rootfs.options(layout)
+    assert layout.root.xattrs == {b"user.top": b"t" * 30}
+    assert first(layout)["etc"][0].pax_headers == {"SCHILY.xattr.user.of_etc": "e"}
+
+
+def test_long_attributes_of_the_top_folder_are_not_written_in_hexadecimal(tmp_path: Path) -> None:
+    value = bytes(range(60))
+    layout = laid_out(tmp_path, declared={b"": says("d", user_top=value)})
+    assert f"/ x user.top=0s{b64encode(value).decode()}" in rootfs.options(layout)
+
+
+@pytest.mark.parametrize(
+    "xattrs",
+    [
+        "# file: a\nsecurity.selinux=0x01\nsecurity.SMACK64EXEC=0x02\n\n",
+        "# file: a\nsecurity.capability=0x01\n\n",
+        "# file: a\ntrusted.overlay.opaque=0x79\nsystem.posix_acl_access=0x02\n\n",
+    ],
+)
+def test_labels_of_a_host_are_left_out_where_the_layers_are_not_known(
+    tmp_path: Path, xattrs: str
+) -> None:
+    assert laid_out(tmp_path, xattrs=xattrs).xattrs == {}
+
+
+def test_attributes_of_nobody_knows_whom_are_left_to_apptainer(tmp_path: Path) -> None:
+    with pytest.raises(Complicated, match="does not say which are the image's"):
+        laid_out(tmp_path, xattrs="# file: a\nuser.a=0x01\n\n")
+
+
+@pytest.mark.parametrize(
+    ("declared", "expected"),
+    [
+        ({}, (0o755, 0, 0)),
+        ({b"": Declared(kind="d", mode=0o550, uid=3, gid=4)}, (0o750, 3, 4)),
+        (None, (0o755, 11, 12)),
+    ],
+)
+def test_the_top_folder_is_what_a_layer_says_if_that_is_known(
+    tmp_path: Path, declared: Tree | None, expected: tuple[int, int, int]
+) -> None:
+    root = laid_out(tmp_path, root="416d 11 12\n", declared=declared).root
+    assert (root.mode, root.uid, root.gid) == expected
+
+
+def test_times_before_1970_are_1970_and_folders_never_newer_than_the_image(
+    tmp_path: Path,
+) -> None:
+    members = (folder("etc", mtime=CREATED + 5), folder("tmp", mtime=-7), item(".run", mtime=-1))
+    found = first(laid_out(tmp_path, *members))
+    assert [found[name][0].mtime for name in ("etc", "tmp", ".run")] == [CREATED, 0, 0]
 
 
 def test_the_top_folder_is_the_image_s_and_its_owner_may_write(tmp_path: Path) -> None:

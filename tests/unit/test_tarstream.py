@@ -135,10 +135,11 @@ def test_attributes_join_those_that_an_entry_has() -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "expected"), [(0, 0), (-1, 2**32 - 1), (2**32 + 5, 5), (2**34 + 7, 7)]
+    ("seconds", "expected"), [(0, 0), (-1, 0), (-(10**9), 0), (2**32 + 5, 5), (2**34 + 7, 7)]
 )
-def test_times_are_cut_off_to_what_a_squashfs_holds(seconds: int, expected: int) -> None:
-    stream = archive([item("f", mtime=seconds), item("n" * 120, mtime=seconds)])
+@pytest.mark.parametrize("form", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT])
+def test_times_are_those_that_a_squashfs_holds(seconds: int, expected: int, form: int) -> None:
+    stream = archive([item("f", mtime=seconds), item("n" * 120, mtime=seconds)], form)
     out, _ = through(stream)
     assert [entry[2] for entry in read(out)] == [expected, expected]
     assert [entry[0] for entry in read(out)] == ["f", "n" * 120]

@@ -90,7 +90,16 @@ tar --create --blocking-factor 512 --format pax --pax-option delete=atime,delete
 tar=$!
 exec 3>&-
 "$@" < "$0"
-wait "$tar"
+# 1: a file was gone before it was read. Nobody changes these layers: it is what look.sh skips.
+wait "$tar" || test "$?" -eq 1
+"""
+_HEADERS = """
+folder=$1 number=0
+shift
+for layer; do
+    cp "/headers/$layer/tar-split.json.gz" "$folder/$number"
+    number=$((number + 1))
+done
 """
 # To run something, root's Apptainer wants every right that there is. In a user namespace it has
 # them, and no more rights outside than this container.
@@ -277,6 +286,28 @@ class Apptainer:
         binds = [Bind(source=folder, target=str(folder), writable=True)]
         self._mounted(layers, _LOOK, ["look", str(folder)], binds=binds, purpose=purpose, log=log)
         return found
+
+    def headers(
+        self, folder: Path, layers: Sequence[str], target: Path, *, purpose: str, log: Path
+    ) -> tuple[Path, ...]:
+        """Copy what the engine kept of layers' archives into the folder ``target``; return them.
+
+        :param folder: of the engine's machine, see ``Docker.headers``.
+        :param layers: the names of the layers in it, the first layer first.
+        :raises StepFailed: where it cannot be had; CommandFailed with what was printed.
+        """
+        target.mkdir()  # else it would be root's
+        self._run(
+            ["-ec", _HEADERS, "sh", str(target), *layers],
+            program="sh",
+            toolbox=True,
+            root=True,
+            binds=[Bind(source=target, target=str(target), writable=True), headers(folder)],
+            network=False,
+            purpose=purpose,
+            log=log,
+        )
+        return tuple(target / str(number) for number in range(len(layers)))
 
     def _mounted(
         self,
@@ -896,6 +927,11 @@ def mounts(layers: Sequence[Path]) -> tuple[Bind, ...]:
     return tuple(
         Bind(source=path, target=f"/layers/{number}") for number, path in enumerate(layers)
     )
+
+
+def headers(folder: Path) -> Bind:
+    """Return where the toolbox sees what the engine kept of layers' archives."""
+    return Bind(source=folder, target="/headers")
 
 
 def _joined(layers: Sequence[Bind]) -> str:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from glob import escape
 from pathlib import Path
+from posixpath import normpath
 from secrets import token_hex
 from socket import socket
 from typing import Any
@@ -260,6 +261,21 @@ class Docker:
         below = data.get("LowerDir", "")
         return tuple(Path(path) for path in (data["UpperDir"], *below.split(":")) if path)
 
+    @staticmethod
+    def headers(image: Mapping[str, Any]) -> Path | None:
+        """Return the folder in which the engine keeps the headers of layers' archives.
+
+        :param image: what ``inspect`` says of it.
+        There is a folder for each layer in it, see ``sifline.layers.chain``. It may be missing;
+        None, where the engine keeps none, or does not say.
+        """
+        driver: Mapping[str, Any] = image.get("GraphDriver") or {}
+        own = Path((driver.get("Data") or {}).get("UpperDir", ""))
+        # ROOT/overlay2/ID/diff
+        if driver.get("Name") != "overlay2" or own.name != "diff":
+            return None
+        return own.parents[2] / "image" / "overlay2" / "layerdb" / "sha256"
+
     @contextmanager
     def exported(self, image: str, *, purpose: str) -> Iterator[socket]:
         """Open the merged file system of an image as a stream: a tar, on a connection.
@@ -276,10 +292,10 @@ class Docker:
         The container never runs; should we be killed, it is found by its ``purpose``.
         """
         config = self.inspect(image)["Config"] or {}
-        # Its working directory would be made, and volumes made and filled, in vain.
+        # Its working directory would be made, and most volumes made and filled, in vain.
         words = ["--workdir", "/", "--network", "none"]
         words += ["--label", f"{LABEL_PURPOSE}={purpose}"]
-        for folder in config.get("Volumes") or ():
+        for folder in _mountable(config.get("Volumes") or ()):
             words += ["--mount", f'"type=tmpfs","target={folder.replace(chr(34), chr(34) * 2)}"']
         # Without a command of its own an image has to be given one.
         made = docker(self._runner, "create", *words, "--", image, "none").stdout.strip()
@@ -499,6 +515,15 @@ def _variable(name: str, value: str | None) -> str:
 def _gpus(which: str) -> str:
     """Return GPUs for the docker command: CSV, where a comma between devices ends the field."""
     return f'"{which}"' if which.startswith("device=") else which
+
+
+def _mountable(volumes: Iterable[str]) -> tuple[str, ...]:
+    """Return where volumes that an image declares can be mounted, each place once.
+
+    ``VOLUME data`` and ``VOLUME ['/data']``, of which a shell's words are made, name no place.
+    """
+    places = (normpath(volume).strip("/") for volume in volumes if volume.startswith("/"))
+    return tuple(dict.fromkeys(f"/{place}" for place in places if place))
 
 
 def _names(found: Sequence[str] | None) -> tuple[str, ...]:

@@ -19,10 +19,11 @@ from pathlib import Path
 from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
-from sifline import engine, environment, ocilayout, rootfs, sif, squashfs, tarstream
-from sifline.adapters.apptainer import TOOLBOX, Apptainer, mounts
+from sifline import engine, environment, layers, ocilayout, rootfs, sif, squashfs, tarstream
+from sifline.adapters.apptainer import TOOLBOX, Apptainer, headers, mounts
 from sifline.adapters.docker import Docker
 from sifline.errors import StepFailed
+from sifline.layers import Tree
 from sifline.model import Bind
 from sifline.rootfs import Complicated, Layout
 from sifline.runner import CommandFailed, Result
@@ -67,6 +68,7 @@ class _Stream:
         self._image = self._docker.inspect(work.built.image_id)
         self._created = when(str(self._image.get("Created", "")))
         self._layers = self._docker.layers(self._image)
+        self._headers = self._docker.headers(self._image)
         self._notes = list[str]()
         self._apptainer = self._toolbox(open_)
 
@@ -77,21 +79,24 @@ class _Stream:
             *apptainer.places(work.scratch),
             Bind(source=work.partial.parent, target=str(work.partial.parent), writable=True),
         ]
-        if self._layers:
+        while self._layers or self._headers:
+            kept = (headers(self._headers),) if self._headers else ()
+            seen = [*binds, *mounts(self._layers), *kept]
             try:
-                layers = [*binds, *mounts(self._layers)]
-                return open_.enter_context(apptainer.held(layers, purpose=self._purpose))
+                return open_.enter_context(apptainer.held(seen, purpose=self._purpose))
             except StepFailed as error:
-                self._without_layers(error)
+                if self._layers:
+                    self._without_layers(error)
+                else:
+                    self._headers = None
         return open_.enter_context(apptainer.held(binds, purpose=self._purpose))
 
     def _without_layers(self, error: StepFailed) -> None:
         """Go on with the engine's own stream, and say why."""
         self._layers = ()
-        cause = next(reversed(error.details.splitlines()), error.message)
         self._notes.append(
             "the engine's layers cannot be read, so it hands the files out itself, which"
-            f" takes longer: {cause}"
+            f" takes longer: {_last(error)}"
         )
         self._work.context.progress(self._notes[-1])
 
@@ -101,8 +106,8 @@ class _Stream:
         with ThreadPoolExecutor(1, "look") as pool:
             looking = pool.submit(self._look)
             skeleton, parts = self._skeleton()
-            look = looking.result()
-        layout = rootfs.layout(look, skeleton, created=self._created)
+            look, said = looking.result()
+        layout = rootfs.layout(look, skeleton, created=self._created, declared=said)
         made = Made(
             method=METHOD,
             tools=self._tools(look),
@@ -154,8 +159,32 @@ class _Stream:
             for part in sif.parts(found)
         )
 
-    def _look(self) -> Path:
-        """Look at the image's file system itself."""
+    def _look(self) -> tuple[Path, Tree | None]:
+        """Look at the image's file system itself, and at what its layers say, if that is known.
+
+        :raises Complicated: where the engine makes something else of the layers.
+        """
+        look, said = self._seen(), self._said()
+        other = "" if said is None else layers.difference(said, (look / "tree").read_bytes())
+        if other:
+            raise Complicated(f"the engine shows {other} otherwise than the image's layers say")
+        return look, said
+
+    def _said(self) -> Tree | None:
+        """Return what the layers say; None where the engine does not keep it."""
+        if self._headers is None:
+            return None
+        names = layers.chain((self._image.get("RootFS") or {}).get("Layers") or ())
+        target, purpose = self._scratch / "headers", self._purpose
+        try:
+            found = self._apptainer.headers(
+                self._headers, names, target, purpose=purpose, log=self._work.log
+            )
+            return layers.declared(found)
+        except (StepFailed, layers.Unreadable):
+            return None
+
+    def _seen(self) -> Path:
         folder = self._scratch / "look"
         folder.mkdir()
         shutil.copyfile(rootfs.SCRIPT, folder / rootfs.SCRIPT.name)
@@ -178,6 +207,9 @@ class _Stream:
         self._docker.tag(self._work.built.image_id, tag)
         try:
             return self._docker.look(tag, f"{TOOLBOX}:latest", folder, log=self._work.log)
+        except CommandFailed as error:
+            # A builder gives up at what a layer hides in a folder of its own.
+            raise Complicated(f"the engine cannot read its files: {_last(error)}") from None
         finally:
             self._docker.remove([tag])
 
@@ -187,7 +219,7 @@ class _Stream:
 
     def _squash(self, layout: Layout, offset: int) -> tarstream.Tally:
         """Let the stream flow into the squashfs, past the engine where its layers can be had."""
-        layers = () if layout.linked else self._layers
+        mounted = () if layout.linked else self._layers
         work = self._work
         fifo, raw = self._scratch / "stream", self._scratch / "raw"
         for path in (fifo, raw):
@@ -202,13 +234,13 @@ class _Stream:
                 created=self._created,
                 options=rootfs.options(layout),
                 purpose=self._purpose,
-                layers=layers,
+                layers=mounted,
                 raw=raw,
                 log=work.log,
             ),
             stop=lambda: self._apptainer.stop_builds(self._scratch),
         )
-        with packing, self._source(layers, raw) as stream:
+        with packing, self._source(mounted, raw) as stream:
             target = packing.open(fifo, work.context.runner.check)
             # Only now is it certain that somebody writes, or did.
             os.set_blocking(stream.fileno(), True)
@@ -237,10 +269,10 @@ class _Stream:
         return tally
 
     @contextmanager
-    def _source(self, layers: Sequence[Path], raw: Path) -> Iterator[tarstream.Source]:
+    def _source(self, mounted: Sequence[Path], raw: Path) -> Iterator[tarstream.Source]:
         """Yield where the image's file system comes out as a tar."""
         image = self._work.built.image_id
-        if not layers:
+        if not mounted:
             with self._docker.exported(image, purpose=self._purpose) as connection:
                 yield connection
             return
@@ -268,6 +300,11 @@ class _Stream:
                 context.progress(figures(passed, total, now - started))
 
         return tell
+
+
+def _last(error: StepFailed) -> str:
+    """Return the last line that a failed command printed."""
+    return next(reversed(error.details.splitlines()), error.message)
 
 
 class _Side:
