@@ -22,6 +22,11 @@ _OCI = "application/vnd.oci.image."
 # How a layer that is not plain tar begins.
 _COMPRESSIONS = ((b"\x1f\x8b", "+gzip"), (b"\x28\xb5\x2f\xfd", "+zstd"))
 _CHUNK = 1 << 20
+# Those of https://github.com/opencontainers/image-spec/blob/v1.1.0/config.md.
+_SETTINGS = (
+    *("User", "ExposedPorts", "Env", "Entrypoint", "Cmd", "Volumes", "WorkingDir", "Labels"),
+    "StopSignal",
+)
 
 
 def from_archive(archive: Path, layout: Path) -> None:
@@ -50,13 +55,33 @@ def without_files(layout: Path, image: Mapping[str, Any]) -> None:
     blobs = layout / "blobs" / "sha256"
     blobs.mkdir(parents=True)
     layer = _blob(blobs, bytes(2 * tarfile.BLOCKSIZE), f"{_OCI}layer.v1.tar")
-    config = {
+    config = _configuration(image, [layer["digest"]])
+    _finish(layout, _image(blobs, json.dumps(config).encode(), [layer]))
+
+
+def identity(image: Mapping[str, Any]) -> str:
+    """Return a digest of an image's layers and configuration: the same on every engine.
+
+    The id that an engine gives it is that of its configuration file, or of its manifest, or of the
+    index that this is in, and another after each build maybe.
+
+    :param image: what the engine says of the image.
+    """
+    layers = (image.get("RootFS") or {}).get("Layers") or []
+    told = _configuration(image, layers) | {"created": str(image.get("Created") or "")[:19]}
+    text = json.dumps(told, sort_keys=True, separators=(",", ":"))
+    return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
+
+
+def _configuration(image: Mapping[str, Any], diff_ids: Sequence[str]) -> dict[str, Any]:
+    """Return an image's configuration without what only some engines tell, or tell as empty."""
+    config = image.get("Config") or {}
+    return {
         "architecture": image.get("Architecture", ""),
         "os": image.get("Os", ""),
-        "config": image.get("Config") or {},
-        "rootfs": {"type": "layers", "diff_ids": [layer["digest"]]},
+        "config": {key: config[key] for key in _SETTINGS if config.get(key)},
+        "rootfs": {"type": "layers", "diff_ids": [*diff_ids]},
     }
-    _finish(layout, _image(blobs, json.dumps(config).encode(), [layer]))
 
 
 def _manifest(tar: tarfile.TarFile, blobs: Path) -> dict[str, Any]:

@@ -231,15 +231,17 @@ def test_the_sif_says_where_it_came_from(
 
     found = convert.info(done.path, context_of(tmp_path))
 
-    assert found["image id"] == image.image_id
+    digest = ocilayout.identity(Docker(ProcessRunner()).inspect(image.image_id))
+    assert found["image digest"] == digest
+    assert image.image_id.partition(":")[2] not in json.dumps(found)
     assert (found["fingerprint"], found["commit"]) == ("f" * 64, "c0ffee")
     assert found["labels"]["org.example.note"] == "two words"
     assert found["labels"]["org.sifline.name"] == "tiny"
     assert (found["sha256"], found["size"]) == (done.sha256, done.size)
     read = convert.read_sif(done.path)
-    assert (read.sha256, read.image_id, read.commit) == (done.sha256, image.image_id, "c0ffee")
+    assert (read.sha256, read.image_id, read.commit) == (done.sha256, digest, "c0ffee")
     told = found["provenance"]
-    assert (told["image"]["id"], told["commit"]) == (image.image_id, "c0ffee")
+    assert (told["image"]["digest"], told["commit"]) == (digest, "c0ffee")
     assert told["conversion"]["method"] == method
     assert told["tools"]["apptainer"].startswith("1.")
 

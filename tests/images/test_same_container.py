@@ -17,7 +17,7 @@ from sifline.adapters.apptainer import TOOLBOX
 from sifline.adapters.docker import Docker
 from sifline.buildcontext import file_digest
 from sifline.runner import ProcessRunner
-from tests.support import squash
+from tests.support import archives, squash
 from tests.support.archives import folder, hard, item, soft
 from tests.support.engine import docker, make
 from tests.support.roads import Roads, both, build, convert_by, loaded, together
@@ -307,6 +307,25 @@ def test_a_sparse_file_over_eight_gibibytes_arrives(tmp_path: Path) -> None:
     assert (found.kind, found.size, found.content) == (true.kind, LARGE + 4, true.content)
     assert ours.path.stat().st_size < 1 << 20
     assert ours.method == "stream"
+
+
+@pytest.mark.spread
+def test_an_image_of_another_id_with_the_same_content_gives_the_same_bytes(
+    tmp_path: Path,
+) -> None:
+    tag, config = f"{PREFIX}id-{uuid4().hex[:8]}", {"Env": ["A=1"], "Labels": {"a": "b"}}
+    layer = archives.layer([folder("d"), item("d/file", content=b"x")])
+    made, ids = [], set()
+    try:
+        for version in ("1", "2"):
+            archives.load(tag, [layer], config, docker_version=version)
+            ids.add(docker("image", "inspect", "--format", "{{.Id}}", tag).stdout)
+            made.append(convert_by("stream", "id", tag, tmp_path / version))
+    finally:
+        docker("image", "rm", "--force", *(one.strip() for one in ids))
+
+    assert len(ids) == 2
+    assert made[0].path.read_bytes() == made[1].path.read_bytes()
 
 
 @pytest.mark.spread

@@ -79,18 +79,18 @@ def layer(items: Iterable[Item]) -> bytes:
     return buffer.getvalue()
 
 
-def load(tag: str, layers: Sequence[bytes], config: Mapping[str, Any]) -> None:
-    """Make an image of the name ``tag`` in the engine."""
+def load(tag: str, layers: Sequence[bytes], config: Mapping[str, Any], **more: Any) -> None:
+    """Make an image of the name ``tag`` in the engine; ``more`` is of its description."""
     argv = ["docker", "load", "--quiet"]
     with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as process:
         assert process.stdin is not None
         with process.stdin as stream:
-            archive(stream, tag, layers, config)
+            archive(stream, tag, layers, config, **more)
     assert process.returncode == 0
 
 
 def archive(
-    stream: IO[bytes], tag: str, layers: Sequence[bytes], config: Mapping[str, Any]
+    stream: IO[bytes], tag: str, layers: Sequence[bytes], config: Mapping[str, Any], **more: Any
 ) -> None:
     """Write an image as ``docker save`` does."""
     names = [f"{number}/layer.tar" for number in range(len(layers))]
@@ -104,6 +104,7 @@ def archive(
             "diff_ids": [f"sha256:{hashlib.sha256(one).hexdigest()}" for one in layers],
         },
         "history": [{"created": CREATED, "created_by": "a test"} for _ in layers],
+        **more,
     }
     manifest = [{"Config": "config.json", "RepoTags": [f"{tag}:latest"], "Layers": names}]
     files = {

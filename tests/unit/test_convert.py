@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from sifline import records, sif
+from sifline import ocilayout, records, sif
 from sifline.adapters.apptainer import Compression
 from sifline.buildcontext import file_digest
 from sifline.errors import StepFailed, UsageError
@@ -183,9 +183,10 @@ def test_the_fast_road_that_cannot_be_taken_is_refused_where_it_is_asked_for(
 
 
 def work(**options: Any) -> Work:
+    engine = RecordingRunner({("docker", "image", "inspect"): answer('{"Id": "sha256:1"}')})
     return Work(
         built=replace(image(), commit="c1", recipe={"parents": {"p": "sha256:0"}}),
-        context=context_of(Path("here"), RecordingRunner()),
+        context=context_of(Path("here"), engine),
         options=SifOptions(**options),
         scratch=Path("scratch"),
         partial=Path("x.partial"),
@@ -203,7 +204,7 @@ def test_full_disk_is_named() -> None:
 def test_what_the_sif_says_of_its_making_is_read_back() -> None:
     made = Made(method="stream", tools={"apptainer": "1.4.5"})
     told = read_provenance((work(compression="gzip", level=6).provenance(made),))
-    assert told["image"]["id"] == "sha256:1"
+    assert told["image"]["digest"] == ocilayout.identity({"Id": "sha256:1"})
     assert told["bases"] == {"p": "sha256:0"}
     assert (told["commit"], told["tools"]) == ("c1", {"apptainer": "1.4.5"})
     assert told["conversion"]["compression"] == "-comp gzip -Xcompression-level 6"

@@ -82,3 +82,54 @@ def test_a_truncated_archive_is_refused(tmp_path: Path, keep: int) -> None:
     made.write_bytes(made.read_bytes()[:keep])
     with pytest.raises(StepFailed, match="is damaged"):
         ocilayout.from_archive(made, tmp_path / "layout")
+
+
+IMAGE = {
+    "Id": "sha256:1",
+    "Created": "2024-02-29T12:34:56.789Z",
+    "Architecture": "amd64",
+    "Os": "linux",
+    "Config": {"Env": ["A=1"], "Labels": {"a": "b"}, "Cmd": ["x"]},
+    "RootFS": {"Type": "layers", "Layers": ["sha256:2"]},
+    "Size": 5,
+}
+# What some engines tell of a configuration, empty or not, and others do not.
+OTHERS = {
+    "Hostname": "",
+    "Image": "sha256:3",
+    "AttachStdin": False,
+    "OnBuild": None,
+    "Entrypoint": None,
+    "Volumes": {},
+    "User": "",
+    "WorkingDir": "",
+}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"Id": "sha256:9"},
+        {"Size": 6, "Parent": "sha256:4", "GraphDriver": {"Name": "overlay2"}},
+        {"Created": "2024-02-29T12:34:56.789000000Z"},
+        {"Config": {**OTHERS, "Cmd": ["x"], "Labels": {"a": "b"}, "Env": ["A=1"]}},
+    ],
+)
+def test_an_image_has_one_identity_on_every_engine(changes: dict[str, Any]) -> None:
+    assert ocilayout.identity(IMAGE | changes) == ocilayout.identity(IMAGE)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"Config": {"Env": ["A=2"], "Labels": {"a": "b"}, "Cmd": ["x"]}},
+        {"Config": {"Env": ["A=1"], "Labels": {"a": "b"}, "Cmd": ["x"], "User": "1"}},
+        {"Config": None},
+        {"RootFS": {"Layers": ["sha256:2", "sha256:5"]}},
+        {"RootFS": {}},
+        {"Created": "2024-02-29T12:34:57Z"},
+        {"Architecture": "arm64"},
+    ],
+)
+def test_another_image_has_another_identity(changes: dict[str, Any]) -> None:
+    assert ocilayout.identity(IMAGE | changes) != ocilayout.identity(IMAGE)

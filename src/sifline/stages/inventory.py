@@ -126,7 +126,7 @@ def _of_sif(path: Path, context: Context) -> Contents:
         size=file.size,
         created=max(0, file.created),
         architecture=file.architecture,
-        image_id=labels.get(f"{_LABEL}image-id", ""),
+        image_id=labels.get(f"{_LABEL}image-digest", ""),
         fingerprint=labels.get(f"{_LABEL}fingerprint", ""),
         commit=labels.get(f"{_LABEL}commit", ""),
         found=found,

@@ -14,7 +14,6 @@ from typing import Any
 
 from sifline import contents, environment, sif
 from sifline.adapters.apptainer import Apptainer, Unpacked, file_section, label_section
-from sifline.adapters.docker import Docker
 from sifline.errors import UsageError
 from sifline.runner import CommandFailed
 from sifline.stages.convert import ordinary
@@ -47,7 +46,7 @@ def _make(work: Work, *, network: bool) -> Made:
     file, apptainer = work.options.definition, Apptainer(work.context.runner)
     assert file is not None  # noqa: S101 - for the type checker: else another road is taken
     values, layout = facts(work), work.scratch / work.name
-    script = _environment(work)
+    script = work.environment() if work.built.image_id else None
 
     bases = dict[str, Unpacked]()
 
@@ -79,14 +78,6 @@ def _make(work: Work, *, network: bool) -> Made:
         on_line=ordinary.teller(work.context.progress),
     )
     return ordinary.noted(work, Made(method=METHOD, tools={"apptainer": apptainer.version}))
-
-
-def _environment(work: Work) -> Path | None:
-    """Write the script that sets the image's ENV; return it, or None where there is no image."""
-    if not work.built.image_id:
-        return None
-    image = Docker(work.context.runner).inspect(work.built.image_id)
-    return work.environment(ordinary.declared(image))
 
 
 def _bases(text: str, folder: Path, work: Work, *, network: bool) -> dict[str, Unpacked]:
@@ -138,7 +129,7 @@ def facts(work: Work) -> dict[str, Any]:
     known = {"name": work.name, "commit": built.commit, "labels": work.labels}
     if not built.image_id:
         return known
-    image = Docker(work.context.runner).inspect(built.image_id)
+    image = work.inspected
     settings = contents.of_config(image.get("Config") or {})
     return {
         **known,

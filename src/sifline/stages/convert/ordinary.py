@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from sifline import environment, ocilayout
 from sifline.adapters.apptainer import Apptainer
@@ -26,26 +24,21 @@ def make(work: Work) -> Made:
     """
     apptainer, layout = Apptainer(work.context.runner), work.scratch / work.name
     try:
-        env = declared(Docker(work.context.runner).inspect(work.built.image_id))
         save(work, layout)
         apptainer.build_from_layout(
             layout,
             work.partial,
             labels=work.labels,
-            files={environment.SCRIPT: work.environment(env)},
+            files={environment.SCRIPT: work.environment()},
             compression=work.compression,
             processors=work.options.processors,
             log=work.log,
             on_line=teller(work.context.progress),
         )
-        return noted(work, Made(method=METHOD, tools={"apptainer": apptainer.version}, env=env))
+        made = Made(method=METHOD, tools={"apptainer": apptainer.version}, env=work.env)
+        return noted(work, made)
     except CommandFailed as error:
         raise work.failure(error.result) from None
-
-
-def declared(image: Mapping[str, Any]) -> Sequence[str]:
-    """Return the ENV of an image, of which the engine says ``image``."""
-    return tuple((image.get("Config") or {}).get("Env") or ())
 
 
 def save(work: Work, layout: Path) -> None:

@@ -31,7 +31,7 @@ def read_sif(path: Path) -> Sif:
         path=path.absolute(),
         sha256=file_digest(path),
         size=path.stat().st_size,
-        image_id=found.get(f"{PREFIX}image-id", ""),
+        image_id=found.get(f"{PREFIX}image-digest", ""),
         fingerprint=found.get(f"{PREFIX}fingerprint", ""),
         commit=found.get(f"{PREFIX}commit", ""),
     )
@@ -56,7 +56,7 @@ def info(path: Path, context: Context) -> dict[str, Any]:
         "file system": sif.file_system(file),
         "id": file.id,
         "created": datetime.fromtimestamp(file.created, timezone.utc).isoformat(),
-        "image id": labels.get(f"{PREFIX}image-id", ""),
+        "image digest": labels.get(f"{PREFIX}image-digest", ""),
         "fingerprint": labels.get(f"{PREFIX}fingerprint", ""),
         "commit": labels.get(f"{PREFIX}commit", ""),
         "provenance": read_provenance(sif.parts(file)),

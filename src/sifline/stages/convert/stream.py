@@ -28,7 +28,6 @@ from sifline.model import Bind
 from sifline.rootfs import Complicated, Layout
 from sifline.runner import CommandFailed, Result
 from sifline.sif import Part
-from sifline.stages.convert.ordinary import declared
 from sifline.stages.convert.work import Made, Work
 
 METHOD = "stream"
@@ -65,7 +64,7 @@ class _Stream:
         self._work, self._scratch = work, work.scratch
         self._purpose = str(work.scratch)
         self._docker = Docker(work.context.runner)
-        self._image = self._docker.inspect(work.built.image_id)
+        self._image = work.inspected
         self._created = when(str(self._image.get("Created", "")))
         self._layers = self._docker.layers(self._image)
         self._headers = self._docker.headers(self._image)
@@ -113,7 +112,7 @@ class _Stream:
             tools=self._tools(look),
             notes=self._notes,
             apptainer=self._apptainer,
-            env=declared(self._image),
+            env=work.env,
         )
         parts = (*parts, work.provenance(made))
         offset = sif.room(parts)
@@ -129,7 +128,7 @@ class _Stream:
         sif.complete(
             work.partial,
             parts,
-            identity=uuid5(NAMESPACE_URL, f"{work.built.image_id} {work.compression.mksquashfs}"),
+            identity=uuid5(NAMESPACE_URL, f"{work.digest} {work.compression.mksquashfs}"),
             created=self._created,
             architecture=str(self._image.get("Architecture", "")),
         )
@@ -149,7 +148,7 @@ class _Stream:
             file.seek(system.offset)
             small.write_bytes(file.read(system.size))
         self._apptainer.unsquash(small, folder, purpose=self._purpose, log=work.log)
-        shutil.copy(work.environment(declared(self._image)), folder / environment.SCRIPT)
+        shutil.copy(work.environment(), folder / environment.SCRIPT)
         labels = folder / rootfs.OWN / "labels.json"
         before = sif.labels(found).get(BUILD_DATE, "").encode()
         after = build_date(self._created).encode()

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from sifline import environment
+from sifline import environment, ocilayout
 from sifline.adapters.apptainer import Apptainer, Compression
+from sifline.adapters.docker import Docker
 from sifline.errors import StepFailed
 from sifline.model import BuiltImage, SifOptions
 from sifline.runner import Context, Result
@@ -48,10 +50,27 @@ class Work:
         """How the squashfs is compressed."""
         return Compression(name=self.options.compression, level=self.options.level)
 
-    def environment(self, env: Sequence[str]) -> Path:
+    @cached_property
+    def inspected(self) -> Mapping[str, Any]:
+        """What the engine says of the image; {} where there is none."""
+        if not self.built.image_id:
+            return {}
+        return Docker(self.context.runner).inspect(self.built.image_id)
+
+    @property
+    def digest(self) -> str:
+        """What the image is called in the SIF; "" where there is none. No engine knows it."""
+        return ocilayout.identity(self.inspected) if self.built.image_id else ""
+
+    @property
+    def env(self) -> Sequence[str]:
+        """The ENV of the image."""
+        return tuple((self.inspected.get("Config") or {}).get("Env") or ())
+
+    def environment(self) -> Path:
         """Write the script that sets the image's ENV in the SIF, into ``scratch``; return it."""
         path = self.scratch / "environment.sh"
-        path.write_bytes(environment.script(env))
+        path.write_bytes(environment.script(self.env))
         path.chmod(environment.MODE)
         return path
 
@@ -61,7 +80,7 @@ class Work:
         built = self.built
         found = {
             "name": self.name,
-            "image-id": built.image_id,
+            "image-digest": self.digest,
             "fingerprint": built.fingerprint,
             "commit": built.commit,
             "source": built.source,
@@ -75,7 +94,7 @@ class Work:
             "format": _FORMAT,
             "name": self.name,
             "image": {
-                "id": built.image_id,
+                "digest": self.digest,
                 "fingerprint": built.fingerprint,
                 "recipe": built.recipe,
             },
