@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import stat
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ RUNTIMES = ("docker", "apptainer")
 LABEL_TEST = "sifline.test"
 # A container whose test run was killed is gone after this many seconds.
 LIFETIME = 3600
+# Nobody's number on a host; no file of an image is theirs.
+ORDINARY_USER = (54321, 54321)
 # What Debian and its children trust of their own.
 DISTRIBUTION_CERTIFICATES = Path("/usr/share/ca-certificates")
 
@@ -204,10 +207,21 @@ def engine_gpus(image: str, labels: Mapping[str, str] | None = None) -> tuple[in
     return found, ""
 
 
+def by_each_user(metafunc: pytest.Metafunc) -> None:
+    """Have tests of a SIF run once more as an ordinary user, where the caller is root."""
+    sif = metafunc.config.getoption("--sifline-runtime") == "apptainer"
+    if sif and os.getuid() == 0 and "container" in metafunc.fixturenames:
+        users = {"root": None, "user": ORDINARY_USER}
+        metafunc.parametrize(
+            "container", list(users.values()), ids=list(users), indirect=True, scope="session"
+        )
+
+
 @pytest.fixture(scope="session")
 def container(request: pytest.FixtureRequest) -> Iterator[Container]:
-    """The image under test."""
+    """The image under test; see ``by_each_user``."""
     config = request.config
+    user = getattr(request, "param", None)
     runtime = config.getoption("--sifline-runtime")
     name = config.getoption("--sifline-image") or ""
     label = config.getoption("--sifline-label") or f"{LABEL_TEST}={name}"
@@ -215,7 +229,7 @@ def container(request: pytest.FixtureRequest) -> Iterator[Container]:
         with _docker(name, config.getoption("--sifline-ref"), label) as made:
             yield made
     elif runtime == "apptainer":
-        with _sif(name, Path(config.getoption("--sifline-sif")), label) as opened:
+        with _sif(name, Path(config.getoption("--sifline-sif")), label, user) as opened:
             yield opened
     else:
         raise pytest.UsageError("image tests need --sifline-runtime; run invoke test.NAME")
@@ -337,17 +351,25 @@ class _DockerContainer:
 
 
 @contextmanager
-def _sif(name: str, path: Path, label: str) -> Iterator[Container]:
-    """Open the SIF."""
+def _sif(
+    name: str, path: Path, label: str, user: tuple[int, int] | None = None
+) -> Iterator[Container]:
+    """Open the SIF, as the caller or as ``user``."""
     from sifline import sif as siffile
     from sifline.adapters.apptainer import TOOLBOX, Apptainer
     from sifline.runner import ProcessRunner
 
-    apptainer = Apptainer(ProcessRunner())
+    apptainer = Apptainer(ProcessRunner(), user=user)
+    if user and apptainer.native:
+        pytest.skip(f"root's own {apptainer.native} opens no SIF as another user")
+    if user and not path.stat().st_mode & stat.S_IROTH:
+        pytest.skip(f"others may not read {path}")
     with ExitStack() as open_:
         with _undisturbed():
             gpus, no_gpus = host_gpus() if apptainer.native else engine_gpus(TOOLBOX)
-            run = open_.enter_context(apptainer.opened(path, label=label, gpus=gpus > 0))
+            strict = siffile.system(siffile.read(path)).offset if user else None
+            opened = apptainer.opened(path, label=label, gpus=gpus > 0, strict=strict)
+            run = open_.enter_context(opened)
         workdir = siffile.workdir(siffile.read(path))
         yield _SifContainer(name, run, workdir, gpus, no_gpus, kept=not apptainer.native)
 

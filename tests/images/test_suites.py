@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -50,8 +52,49 @@ def judged(sif: Sif, tmp_path_factory: pytest.TempPathFactory) -> Judge:
     return run
 
 
-def failed(error: StepFailed) -> set[str]:
+def named(error: StepFailed) -> set[str]:
     return set(error.message.partition("failed: ")[2].partition(";")[0].split(", "))
+
+
+def failed(error: StepFailed) -> set[str]:
+    """What failed, as whomever it was run."""
+    return {
+        re.sub(r"\[(root|user)\]", "", re.sub(r"\[(root|user)-", "[", name))
+        for name in named(error)
+    }
+
+
+CLOSED = """FROM docker.io/sifline/debian-bookworm
+RUN mkdir --mode=0700 /opt/app && echo x > /opt/app/note \\
+    && printf '#!/bin/sh\\necho hi\\n' > /usr/local/bin/begin && chmod 0700 /usr/local/bin/begin
+ENTRYPOINT ["begin"]
+"""
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can run it as another user")
+def test_what_only_root_can_run_or_read_is_told_and_fails_for_users(
+    judged: Judge, tmp_path: Path
+) -> None:
+    project = Project(tmp_path)
+    try:
+        name = project.image("closed", CLOSED)
+        done = project.invoke(f"convert.{name}")
+        assert done.returncode == 0, done.stderr
+        smoke = (("cat", "/opt/app/note"), ("true",))
+        with pytest.raises(StepFailed) as failure:
+            judged(Promises(smoke=smoke), tmp_path / "build" / "sif" / f"{name}.sif")
+    finally:
+        project.remove_images()
+
+    assert (
+        "warning: only root can read or run 2 files of it, and users of a cluster are not root:"
+        " /usr/local/bin/begin (it starts with that), /opt/app/note;"
+    ) in done.stderr
+    assert named(failure.value) >= {
+        "test_what_it_starts_with_can_be_run[user]",
+        "test_smoke[user-cat /opt/app/note]",
+    }
+    assert not any("[root" in item for item in named(failure.value))
 
 
 def test_a_sound_sif_passes_and_what_cannot_be_looked_at_is_counted(

@@ -121,6 +121,12 @@ exec "$@"
 """
 
 # Through files: names may be no UTF-8, and too many for a command line.
+# The kernel holds every user to the modes of the files.
+_MOUNT = (
+    'mkdir -p "$0" && exec squashfuse_ll -o "allow_other,default_permissions,offset=$1" "$2" "$0"'
+)
+# Its folder has the SIF's name: so Apptainer calls the container.
+STRICT = "/run/strict"
 _LIST = 'exec unsquashfs "$@" > "$0"'
 _UNPACK = 'exec xargs -0 unsquashfs "$@" < "$0"'
 
@@ -535,7 +541,9 @@ class Apptainer:
                 remove(self._runner, name)
 
     @contextmanager
-    def opened(self, sif: Path, *, label: str, gpus: bool = False) -> Iterator[Run]:
+    def opened(
+        self, sif: Path, *, label: str, gpus: bool = False, strict: int | None = None
+    ) -> Iterator[Run]:
         """Keep ``sif`` open for many commands, which see each other's processes and /tmp.
 
         In the toolbox this saves each command a container and a mount. The machine's own
@@ -544,17 +552,27 @@ class Apptainer:
 
         :param label: of the toolbox's container, ``key=value``.
         :param gpus: hand in all GPUs of the host, which has to have some.
+        :param strict: where its squashfs begins, to have files belong to whom they do in the
+            image, as where Apptainer is set-uid; else they are all the caller's. In the toolbox.
         """
         if self.native:
             yield partial(self.exec, sif, gpus=gpus, check=False)
             return
         with self._kept([_file(sif)], label=label, gpus=gpus) as held:
+            image = str(sif) if strict is None else held._strictly(sif, strict)
             words = ["instance", "start", *self._options((), ""), *(["--nv"] * gpus)]
-            joined = held._run([*words, str(sif), INSTANCE], binds=[_file(sif)], check=False)
+            joined = held._run([*words, image, INSTANCE], binds=[_file(sif)], check=False)
             # An image without a shell cannot become an instance.
-            instance = f"instance://{INSTANCE}" if joined.ok else ""
-            nvidia = gpus and not instance
-            yield partial(held.exec, sif, instance=instance, gpus=nvidia, check=False)
+            opened = f"instance://{INSTANCE}" if joined.ok else image
+            nvidia = gpus and not joined.ok
+            yield partial(held.exec, sif, instance=opened, gpus=nvidia, check=False)
+
+    def _strictly(self, sif: Path, offset: int) -> str:
+        """Mount ``sif`` for all users of the toolbox that is kept; return where it is."""
+        place = f"{STRICT}/{sif.name}"
+        words = ["-c", _MOUNT, place, str(offset), str(sif)]
+        self._run(words, program="sh", toolbox=True, root=True, binds=[_file(sif)])
+        return place
 
     def shell(
         self,

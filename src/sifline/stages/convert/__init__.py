@@ -25,6 +25,7 @@ from sifline.errors import SiflineError, StepFailed, UsageError
 from sifline.model import BuiltImage, Sif, SifOptions
 from sifline.runner import CommandFailed, Context
 from sifline.schedule import Machine
+from sifline.stages.convert import access
 from sifline.stages.convert.proof import prove, verdict
 from sifline.stages.convert.state import (
     NO_SIF,
@@ -204,8 +205,10 @@ class _Conversion:
         sif.read(partial)
         with ThreadPoolExecutor(1) as pool:  # starting a container is mostly waiting
             digest = pool.submit(file_digest, partial)
-            proof = prove(self._work, made, made.apptainer or self._apptainer)
-            self._notes += [*_unset(made), *proof.notes]
+            apptainer = made.apptainer or self._apptainer
+            proof = prove(self._work, made, apptainer)
+            closed = access.warnings(self._work, apptainer)
+            self._notes += [*_unset(made), *proof.notes, *closed]
             return proof.verified, digest.result()
 
     def _check_budget(self) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from sifline import sif as siffile
 from sifline.adapters.apptainer import Apptainer
-from sifline.imagetests import Container
+from sifline.imagetests import Container, by_each_user
 from sifline.runner import ProcessRunner
 
 MACHINES = {"x86_64": "amd64", "aarch64": "arm64"}
@@ -19,6 +19,10 @@ MOST = 1.1
 # What every SIF has besides, however small its image is; in bytes.
 OWN = 1 << 20
 HOST_LIBRARIES = ":/.singularity.d/libs"
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    by_each_user(metafunc)
 
 
 @pytest.fixture(scope="module")
@@ -107,6 +111,14 @@ def test_where_the_image_starts_is_there(shell: Container, file: siffile.SifFile
     )
     there, *here = ran.stdout.splitlines()
     assert here == [there], ran.stderr
+
+
+def test_what_it_starts_with_can_be_run(shell: Container, config: dict[str, Any]) -> None:
+    words = config.get("Entrypoint") or config.get("Cmd")
+    if not words:
+        pytest.skip("the image starts nothing of its own")
+    ran = shell.run(["/bin/sh", "-c", 'test -x "$(command -v -- "$1")"', "sh", words[0]])
+    assert ran.returncode == 0, f"{words[0]} is not there, or not for this user: {ran.stderr}"
 
 
 # File system

@@ -7,11 +7,12 @@ import shlex
 
 import pytest
 
-from sifline.imagetests import Container
+from sifline.imagetests import Container, by_each_user
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     commands = json.loads(metafunc.config.getoption("--sifline-smoke"))
+    by_each_user(metafunc)
     metafunc.parametrize("command", commands, ids=[shlex.join(words) for words in commands])
 
 

@@ -1,0 +1,102 @@
+"""Which files of a SIF only root can read or run, and what is said of them."""
+
+from __future__ import annotations
+
+import pytest
+
+from sifline.stages.convert import access
+
+
+def listing(*entries: str) -> access.Closed:
+    """Read ``MODE PATH`` as unsquashfs lists them; of a link with its target."""
+    lines = [
+        "Parallel unsquashfs: Using 2 processors",
+        "drwxr-xr-x 0/0 9 2026-01-01 00:00 squashfs-root",
+    ]
+    for entry in entries:
+        mode, path = entry.split(" ", 1)
+        size = len(path.partition(" -> ")[2])
+        lines.append(f"{mode} 1000/0  {size} 2026-01-01 00:00 squashfs-root{path}")
+    return access.read(lines)
+
+
+@pytest.mark.parametrize(
+    ("mode", "closed"),
+    [
+        ("-rwxr-xr-x", False),
+        ("-rw-r--r--", False),
+        ("-rwx--x--x", False),  # a program; only a script has to be read
+        ("-rwxr-x--t", False),
+        ("-rw-------", True),
+        ("-rw-r-----", True),
+        ("-rwx------", True),
+        ("-rwxr--r--", True),
+        ("-rwsr-xr--", True),
+    ],
+)
+def test_a_files_mode_decides_whether_users_can_use_it(mode: str, closed: bool) -> None:
+    assert listing(f"{mode} /opt/x").files == (["/opt/x"] if closed else [])
+
+
+def test_a_closed_folder_closes_all_that_is_below_it() -> None:
+    found = listing(
+        "drwx------ /opt/app",
+        "drwxr-xr-x /opt/app/sub",
+        "-rw-r--r-- /opt/app/sub/main.py",
+        "-rw-r--r-- /opt/application",
+        "drwx--x--x /opt/open",
+        "-rw-r--r-- /opt/open/known",
+    )
+    assert found.files == ["/opt/app/sub/main.py"]
+
+
+def test_what_distributions_close_is_not_told() -> None:
+    found = listing(
+        "-rw-r----- /etc/shadow",
+        "drwx------ /root",
+        "-rw-r--r-- /root/.bashrc",
+        "-rwxr-xr-x /root/conda/bin/python",
+        "drwx------ /var/cache/apt/archives/partial",
+    )
+    assert found.files == ["/root/conda/bin/python"]
+
+
+@pytest.mark.parametrize(
+    ("config", "named"),
+    [
+        ({"Entrypoint": ["/run.sh"]}, "/run.sh (it starts with that), /a"),
+        ({"Cmd": ["python", "/opt/app.py"]}, "/opt/app.py (it starts with that), /a, /run.sh"),
+        (
+            {"Entrypoint": ["tool"], "Env": ["PATH=/nowhere:/bin"]},
+            "/bin/tool (it starts with that)",
+        ),
+        (
+            {"Entrypoint": ["./run.sh"], "WorkingDir": "/linked"},
+            "/linked/run.sh (it starts with that)",
+        ),
+        ({}, "/a, /run.sh, /opt/app.py, …"),
+    ],
+    ids=[
+        "entrypoint",
+        "a script behind it",
+        "found by PATH",
+        "relative, behind a link",
+        "nothing",
+    ],
+)
+def test_what_the_container_starts_with_comes_first(config: dict[str, object], named: str) -> None:
+    closed = listing(
+        "-rw------- /a",
+        "-rwx------ /run.sh",
+        "-rw------- /opt/app.py",
+        "lrwxrwxrwx /bin -> usr/bin",
+        "-rwx------ /usr/bin/tool",
+        "lrwxrwxrwx /linked -> /",
+    )
+    (text,) = access.told(closed, config)
+    assert text.startswith("warning: only root can read or run 4 files of it, ")
+    assert f"are not root: {named}" in text
+
+
+def test_nothing_is_said_where_all_is_open() -> None:
+    assert list(access.told(listing("-rw-r--r-- /a"), {"Entrypoint": ["/a"]})) == []
