@@ -120,13 +120,13 @@ shift 3
 exec "$@"
 """
 
-# Through files: names may be no UTF-8, and too many for a command line.
 # The kernel holds every user to the modes of the files.
 _MOUNT = (
     'mkdir -p "$0" && exec squashfuse_ll -o "allow_other,default_permissions,offset=$1" "$2" "$0"'
 )
 # Its folder has the SIF's name: so Apptainer calls the container.
 STRICT = "/run/strict"
+# Through files: names may be no UTF-8, and too many for a command line.
 _LIST = 'exec unsquashfs "$@" > "$0"'
 _UNPACK = 'exec xargs -0 unsquashfs "$@" < "$0"'
 
