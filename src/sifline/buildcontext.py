@@ -30,6 +30,7 @@ DOCKERFILE = "Dockerfile"
 # A file system's clock ticks every 4 ms (ext4, xfs) to 2 s (old ones): what changed within that
 # time before it was looked at may change again and keep its time stamp.
 DOUBT_NS = 2_000_000_000
+UNREADABLE = "unreadable"
 
 State = list[int]
 Known = Mapping[str, Any]
@@ -122,7 +123,9 @@ def _look(folder: Path, without: frozenset[str], cache: Path | None) -> Memory:
     memory = Memory(
         listing=listing, looked=looked, newest=newest, digest=total.hexdigest(), files=files
     )
-    if cache and (before is None or not before.certain or before.listing != listing):
+    new = before is None or not before.certain or before.listing != listing
+    # What this user may not read, another one may.
+    if cache and new and not any(entry.endswith(UNREADABLE) for _, entry in files.values()):
         _remember(cache, memory)
     return memory
 
@@ -147,11 +150,15 @@ def _listing(folder: Path, without: frozenset[str]) -> Any:
     open folder, one call for each file.
     """
     ignored, total, left = IgnoreRules.read(folder), hashlib.sha256(), [("", str(folder))]
-    total.update(repr(sorted(without)).encode())
+    total.update(repr((sorted(without), ignored.text)).encode())
     while left:
         prefix, path = left.pop()
         found: list[Any] = [prefix]
-        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        except PermissionError:
+            total.update(marshal.dumps([*found, UNREADABLE]))
+            continue
         try:
             with os.scandir(descriptor) as content:
                 for item in content:
@@ -171,7 +178,8 @@ def _walk(folder: Path) -> Iterator[tuple[str, os.stat_result]]:
     ignored, left = IgnoreRules.read(folder), [("", str(folder))]
     while left:
         prefix, path = left.pop()
-        with os.scandir(path) as content:
+        # The engine needs none that no instruction names; of others it says so itself.
+        with suppress(PermissionError), os.scandir(path) as content:
             for item in content:
                 status = item.stat(follow_symlinks=False)
                 yield prefix + item.name, status
@@ -208,10 +216,12 @@ def _entry(folder: Path, name: str, status: os.stat_result) -> str:
         return f"link {path.readlink()} {file_digest(path)}"
     if stat.S_ISLNK(mode):
         return f"link {path.readlink()}"
+    readable = os.access(path, os.R_OK)
     if stat.S_ISDIR(mode):
-        return f"folder {permissions}"
+        return f"folder {permissions}" if readable else f"folder {permissions} {UNREADABLE}"
     if stat.S_ISREG(mode):
-        return f"file {permissions} {file_digest(path)}"
+        # The engine takes one that cannot be read for an empty file.
+        return f"file {permissions} {file_digest(path) if readable else UNREADABLE}"
     return "other"
 
 

@@ -13,6 +13,9 @@ from collections.abc import Iterator, Mapping
 from sifline.model import Feature
 
 HERE_DOCUMENT = 10
+# The argument that holds the stage which is asked for.
+TARGET_STAGE = "TARGETSTAGE"
+_TARGET_STAGE = 17
 _FLAGS = {
     ("RUN", "network"): 9,
     ("ADD", "link"): 10,
@@ -50,6 +53,12 @@ def of_flag(
             yield Feature(what="a variable in RUN --mount", line=line, buildkit=_MOUNT_VARIABLE)
         for key in sorted(_MOUNT_KEYS.keys() & fields):
             yield Feature(what=f"RUN --mount=…,{key}=", line=line, buildkit=_MOUNT_KEYS[key])
+
+
+def of_base(text: str, line: int) -> Iterator[Feature]:
+    """Yield what the name of an image in FROM asks of BuildKit."""
+    if re.search(rf"\$\{{?{TARGET_STAGE}\b", text):
+        yield Feature(what=f"FROM {text}", line=line, buildkit=_TARGET_STAGE)
 
 
 def here_document(line: int) -> Feature:

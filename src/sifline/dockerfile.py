@@ -14,10 +14,13 @@ from functools import lru_cache
 from pathlib import Path
 
 from sifline import dockerwords
+from sifline.dockerfeatures import TARGET_STAGE
 from sifline.dockersyntax import Parser, Syntax, Use, refusal
 from sifline.errors import UsageError, did_you_mean
 from sifline.model import Feature
 
+# What BuildKit calls the stage where nobody asks for one.
+DEFAULT_STAGE = "default"
 # The grammar of an image name, github.com/distribution/reference.
 _PART = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 _IMAGE = re.compile(
@@ -62,9 +65,9 @@ class Dockerfile:
 
     ``text`` is the file's, its line ends kept, bytes that are no UTF-8 as ``surrogateescape``.
     ``arguments`` are the names that ARG declares anywhere, ``stages`` those of the named stages,
-    ``secrets`` the ids that RUN mounts and whether it fails without, ``frontend`` the image that
-    is to read the file itself, "" for the engine's own reader. ``features`` are those that not
-    every engine has.
+    ``secrets`` the ids that RUN mounts and whether it fails without, ``ssh`` those of agents,
+    ``frontend`` the image that is to read the file itself, "" for the engine's own reader.
+    ``features`` are those that not every engine has.
     """
 
     path: Path
@@ -72,6 +75,7 @@ class Dockerfile:
     arguments: tuple[str, ...]
     stages: tuple[str, ...]
     secrets: tuple[tuple[str, bool], ...]
+    ssh: tuple[tuple[str, bool], ...]
     frontend: str
     features: tuple[Feature, ...]
     _syntax: Syntax = field(repr=False)
@@ -93,6 +97,7 @@ class Dockerfile:
             arguments=syntax.declared,
             stages=tuple(dict.fromkeys(stage.name for stage in syntax.stages if stage.name)),
             secrets=syntax.secrets,
+            ssh=syntax.ssh,
             frontend=syntax.frontend,
             features=syntax.features,
             _syntax=syntax,
@@ -107,7 +112,7 @@ class Dockerfile:
 
         :raises UsageError: where a name expands to no image, or there is no such stage.
         """
-        graph = self._graph(arguments)
+        graph = self._graph(arguments, target)
         found: dict[str, Reference] = {}
         for index in sorted(self._needed(graph, target)):
             for edge in graph[index]:
@@ -123,19 +128,21 @@ class Dockerfile:
 
         :raises UsageError: as ``references`` does.
         """
-        graph = self._graph(arguments)
+        graph = self._graph(arguments, target)
         edge = graph[self._target(target)][0]
         while edge.stage is not None:
             edge = graph[edge.stage][0]
         return edge.reference
 
-    def rewritten(self, replacements: Mapping[str, str], arguments: Mapping[str, str]) -> str:
+    def rewritten(
+        self, replacements: Mapping[str, str], arguments: Mapping[str, str], *, target: str = ""
+    ) -> str:
         """Return the text with other images for those in ``replacements``, all else as it is.
 
         The keys are :attr:`Reference.text`. Write it with ``surrogateescape`` as well.
         """
-        pieces, at = [], 0
-        edges = {edge.use.start: edge for edges in self._graph(arguments) for edge in edges}
+        pieces, at, graph = [], 0, self._graph(arguments, target)
+        edges = {edge.use.start: edge for edges in graph for edge in edges}
         for start, edge in sorted(edges.items()):
             if edge.stage is None and edge.reference.text in replacements:
                 new = replacements[edge.reference.text]
@@ -143,9 +150,9 @@ class Dockerfile:
                 at = edge.use.end
         return "".join([*pieces, self.text[at:]])
 
-    def _graph(self, arguments: Mapping[str, str]) -> list[list[_Edge]]:
+    def _graph(self, arguments: Mapping[str, str], target: str) -> list[list[_Edge]]:
         """For each stage what it takes files from, the base first."""
-        values = self._values(arguments)
+        values = self._values(arguments, target)
         last = {stage.name: index for index, stage in enumerate(self._syntax.stages) if stage.name}
         before: dict[str, int] = {}
         graph: list[list[_Edge]] = []
@@ -158,8 +165,8 @@ class Dockerfile:
                 before[stage.name] = index
         return graph
 
-    def _values(self, arguments: Mapping[str, str]) -> dict[str, str]:
-        values = dict(_platform_arguments())
+    def _values(self, arguments: Mapping[str, str], target: str) -> dict[str, str]:
+        values = {**_platform_arguments(), TARGET_STAGE: target or DEFAULT_STAGE}
         values.update({name: arguments[name] for name in values if name in arguments})
         for line, word in self._syntax.defaults:
             name, given, default = word.partition("=")

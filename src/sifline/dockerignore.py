@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from sifline.errors import UsageError
 
@@ -27,6 +27,8 @@ _ANYWHERE = re.compile(r"[*?\[\]\\^]")
 # Go's repetitions; another { is a letter to it.
 _REPETITION = re.compile(r"\{(0|[1-9][0-9]*)(?:,(0|[1-9][0-9]*)?)?\}")
 _MOST_REPEATED = 1000
+# Folders on the way count as well.
+_MOST_LINKS = 1000
 # Go's letters after a backslash that mean the same to Python; all others it refuses.
 _ESCAPES = {letter: f"\\{letter}" for letter in "afnrtvdDsSwWbBA"} | {"z": r"\Z"}
 
@@ -51,6 +53,37 @@ class _Folder:
     pruned: bool
 
 
+def find(folder: Path) -> Path | None:
+    """Return the file that holds the rules for the context in ``folder``; None without one.
+
+    Links are followed as BuildKit does it: the context is the root of all, so that no link leads
+    out of it. One that leads to no file counts as no file.
+    """
+    for name in FILES:
+        path = folder / name
+        if path.is_symlink():
+            path = _followed(folder, name)
+        if path.is_file():
+            return path
+    return None
+
+
+def _followed(folder: Path, name: str) -> Path:
+    """Return where ``name`` leads; a path that does not exist for a circle of links."""
+    left, place = name.split("/"), PurePosixPath("/")
+    for _ in range(_MOST_LINKS):
+        if not left:
+            break
+        part = left.pop(0)
+        place = place.parent if part == ".." else place / part
+        found = folder / place.relative_to("/")
+        if found.is_symlink():
+            target = str(found.readlink())
+            left = [*PurePosixPath(target.lstrip("/")).parts, *left]
+            place = PurePosixPath("/") if target.startswith("/") else place.parent
+    return folder / place.relative_to("/") if not left else folder / name / "circle"
+
+
 class IgnoreRules:
     """The rules of one context; call it with a file's relative POSIX name.
 
@@ -59,6 +92,7 @@ class IgnoreRules:
     """
 
     def __init__(self, text: str, path: Path = Path(FILES[1])) -> None:
+        self.text = text
         self._patterns = tuple(_patterns(text, path))
         self._folders: dict[str, _Folder] = {}
         back = [pattern.root for pattern in self._patterns if pattern.brings_back]
@@ -72,19 +106,14 @@ class IgnoreRules:
 
         :raises UsageError: naming the line of a rule that the engine refuses.
         """
-        for path in (folder / name for name in FILES):
-            if path.is_symlink():
-                raise UsageError(
-                    f"{path}: is a link, which the engine does not follow here; make it a file"
-                )
-            try:
-                text = path.read_text(encoding="utf-8-sig", errors="surrogateescape")
-            except FileNotFoundError:
-                continue
-            except OSError as error:
-                raise UsageError(f"{path}: cannot be read: {error.strerror}") from None
-            return cls(text, path)
-        return cls("")
+        path = find(folder)
+        if path is None:
+            return cls("")
+        try:
+            text = path.read_text(encoding="utf-8-sig", errors="surrogateescape")
+        except OSError as error:
+            raise UsageError(f"{path}: cannot be read: {error.strerror}") from None
+        return cls(text, path)
 
     def __bool__(self) -> bool:
         return bool(self._patterns)

@@ -29,6 +29,8 @@ _BLANK = re.compile(r"\s*")
 _PLAIN = re.compile(r"[^\s'\"\\]+(?!\S)")
 _STAGE_NAME = re.compile(r"[a-z][a-z0-9-_.]*")
 _HERE_DOCUMENT = re.compile(r"\d*<<(-?)\s*([^<]*)")
+# The id of RUN --mount=type=ssh where none is given.
+DEFAULT_AGENT = "default"
 _TRUE = frozenset({"", "1", "t", "true"})
 
 
@@ -69,6 +71,7 @@ class Syntax:
     declared: tuple[str, ...]
     defaults: tuple[tuple[int, str], ...]
     secrets: tuple[tuple[str, bool], ...]
+    ssh: tuple[tuple[str, bool], ...]
     features: tuple[Feature, ...]
     stages: tuple[Stage, ...]
 
@@ -127,6 +130,7 @@ class Parser:
         self.declared: dict[str, None] = {}
         self.defaults: list[tuple[int, str]] = []
         self.secrets: dict[str, bool] = {}
+        self.ssh: dict[str, bool] = {}
         self.features: list[Feature] = []
         self.bases: list[tuple[Use, str]] = []
         self.uses: list[list[Use]] = []
@@ -150,6 +154,7 @@ class Parser:
             declared=tuple(self.declared),
             defaults=tuple(self.defaults),
             secrets=tuple(self.secrets.items()),
+            ssh=tuple(self.ssh.items()),
             features=tuple(self.features),
             stages=tuple(
                 Stage(base=base, name=name, uses=tuple(uses), triggers=tuple(triggers))
@@ -282,7 +287,7 @@ class Parser:
         elif verb in {"COPY", "RUN"}:
             flags, _ = _flags(line.text, at)
             self.uses[-1] += _sources(line, verb, flags)
-            self._secrets(verb, flags)
+            self._mounted(verb, flags)
 
     def _check(self, verb: str, line: int) -> None:
         if verb not in _KNOWN:
@@ -307,6 +312,9 @@ class Parser:
                 f"{name!r} is no name for a stage: a letter, then letters, digits and -_.",
             )
         platform = next((flag.value for flag in flags if flag.name == "platform"), "")
+        given = {word.partition("=")[0] for _, word in self.defaults}
+        if dockerfeatures.TARGET_STAGE not in given:
+            self.features += dockerfeatures.of_base(words[0].group(), line.number)
         start, end = at + words[0].start(), at + words[0].end()
         base = line.use(words[0].group(), start, end, platform=platform)
         self.bases.append((base, name))
@@ -325,18 +333,23 @@ class Parser:
             found = dockerfeatures.of_flag(verb, flag.name, flag.value, fields, line)
             self.features += found
 
-    def _secrets(self, verb: str, flags: list[_Flag]) -> None:
+    def _mounted(self, verb: str, flags: list[_Flag]) -> None:
+        """Take note of the secrets and the agents of ssh that RUN mounts."""
         mounts = [flag for flag in flags if verb == "RUN" and flag.name == "mount"]
         for fields in (_fields(flag.value) for flag in mounts):
             value = {key: text for key, (text, _) in fields.items()}
-            if value.get("type", "").lower() != "secret":
-                continue
-            target = value.get("target") or value.get("dst") or value.get("destination") or ""
+            kind, found = value.get("type", "").lower(), self.secrets
             name = value.get("id") or value.get("source") or value.get("src")
-            name = name or target.rpartition("/")[2]
+            if kind == "ssh":
+                name, found = name or DEFAULT_AGENT, self.ssh
+            elif kind == "secret":
+                target = value.get("target") or value.get("dst") or value.get("destination") or ""
+                name = name or target.rpartition("/")[2]
+            else:
+                continue
             if name:
                 required = value.get("required", "no").lower() in _TRUE
-                self.secrets[name] = self.secrets.get(name, False) or required
+                found[name] = found.get(name, False) or required
 
 
 def _sources(line: _Line, verb: str, flags: list[_Flag]) -> Iterator[Use]:

@@ -188,7 +188,8 @@ class Image:
     """A folder with a Dockerfile, and what is known of it without building it.
 
     ``base`` is the image of ours that it begins with: the others of its ``parents`` only give
-    files to it, or to a stage that does.
+    files to it, or to a stage that does. ``ssh`` are the ids of agents that RUN mounts and
+    whether it fails without, ``agents`` where image.toml says that they come from.
     """
 
     name: str
@@ -201,6 +202,8 @@ class Image:
     target: str = ""
     labels: tuple[tuple[str, str], ...] = ()
     secrets: tuple[tuple[str, bool], ...] = ()
+    ssh: tuple[tuple[str, bool], ...] = ()
+    agents: tuple[tuple[str, str], ...] = ()
     frontend: str = ""
     features: tuple[Feature, ...] = ()
     prepare: Prepare | None = None

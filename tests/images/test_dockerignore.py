@@ -168,3 +168,39 @@ def test_the_dockerfiles_own_rules_replace_the_others(tmp_path: Path, own: str) 
     assert entries(tmp_path / "out")[0] == {
         name for name in entries(context)[0] if not ignored(name)
     }
+
+
+@pytest.mark.parametrize(
+    "links",
+    [
+        {".dockerignore": "sub/rules"},
+        {".dockerignore": "/sub/rules"},
+        {".dockerignore": "../../sub/rules"},
+        {".dockerignore": "sub/link", "sub/link": "rules"},
+        {".dockerignore": "sub/link", "sub/link": "sub/rules"},
+        {".dockerignore": "link/rules", "link": "sub"},
+        {".dockerignore": "sub"},
+        {".dockerignore": ".dockerignore"},
+        {".dockerignore": "{outside}"},
+        {"Dockerfile.dockerignore": "nothing", ".dockerignore": "sub/rules"},
+        {"Dockerfile.dockerignore": "sub/rules"},
+    ],
+    ids=lambda links: " ".join(f"{name}:{target}" for name, target in links.items()),
+)
+def test_a_link_is_followed_inside_of_the_context(tmp_path: Path, links: dict[str, str]) -> None:
+    context = tmp_path / "context"
+    (context / "sub").mkdir(parents=True)
+    (context / "Dockerfile").write_text("FROM scratch\nCOPY . /\n")
+    for name in ("a.o", "b.txt"):
+        (context / name).write_text(name)
+    (context / "sub" / "rules").write_text("a.o\n")
+    (tmp_path / "outside").write_text("b.txt\n")
+    for name, target in links.items():
+        (context / name).symlink_to(target.format(outside=tmp_path / "outside"))
+
+    docker("buildx", "build", "--output", f"type=local,dest={tmp_path / 'out'}", str(context))
+
+    ignored = IgnoreRules.read(context)
+    assert entries(tmp_path / "out")[0] == {
+        name for name in entries(context)[0] if not ignored(name)
+    }

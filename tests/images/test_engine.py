@@ -17,6 +17,7 @@ import pytest
 
 from sifline.stages.imagetest import read_junit
 from tests.support.engine import Project, docker, litter
+from tests.support.waiting import until
 
 BASE = "docker.io/sifline/debian-trixie"
 SMALL = "FROM scratch\nCOPY file /file\n"
@@ -331,6 +332,32 @@ def test_a_secret_reaches_its_step_and_stays_nowhere(project: Project) -> None:
     log = project.root / "build" / "logs" / f"{name}.build.log"
     assert "***" in log.read_text()
     assert len(project.read(name, "digest").split()[0]) == 64
+
+
+def test_keys_of_ssh_reach_their_steps(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    step = f'RUN --mount=type=ssh,id={{}},required test -S "$SSH_AUTH_SOCK" && true {uuid4().hex}'
+    steps = "\n".join(step.format(name) for name in ("default", "deploy"))
+    name = project.image("a", f"FROM {BASE}\n{steps}\n")
+    key, agent = project.root / "key", project.root / "agent"
+    settings = project.root / "images" / name / "image.toml"
+    settings.write_text(f'[ssh]\ndeploy = "{key}"\n')
+    words = ["-q", "-t", "ed25519", "-N", "", "-f", str(key)]
+    subprocess.run(["ssh-keygen", *words], check=True)
+    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
+    missing = project.invoke(f"build.{name}")
+    assert (missing.returncode, "start one (ssh-agent)" in missing.stderr) == (3, True)
+
+    with subprocess.Popen(["ssh-agent", "-D", "-a", str(agent)], stdout=subprocess.DEVNULL) as run:
+        try:
+            until(agent.is_socket, "the agent")
+            monkeypatch.setenv("SSH_AUTH_SOCK", str(agent))
+            assert project.build(name) == {name: "built"}
+        finally:
+            run.terminate()
+    # Keys do not decide what is built.
+    monkeypatch.delenv("SSH_AUTH_SOCK")
+    settings.write_text("")
+    assert project.build(name) == {name: "up to date"}
 
 
 def git(folder: Path, *words: str) -> str:

@@ -53,3 +53,28 @@ def test_offline_a_reader_of_its_own_has_to_be_in_the_engine() -> None:
     with pytest.raises(MissingError, match="load that image, or remove that line"):
         need(image("docker/dockerfile:1"), offline, (holding("docker/dockerfile:2"),))
     need(image("docker.io/docker/dockerfile:1"), offline, (holding("docker/dockerfile:1"),))
+
+
+def asking(*agents: tuple[str, str], required: bool = True) -> Image:
+    ssh = (("default", required), ("deploy", required))
+    return Image(name="x", folder=Path("x"), tag="", ssh=ssh, agents=agents)
+
+
+def test_an_agent_that_is_required_is_missed_before_anything_is_begun(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
+    key = tmp_path / "key"
+    key.touch()
+
+    with pytest.raises(MissingError, match="for the id default; start one"):
+        need(asking(), Surroundings(), ())
+    with pytest.raises(MissingError, match="for the id deploy"):
+        need(asking(("default", str(key))), Surroundings(), ())
+    with pytest.raises(MissingError, match=r"ssh.deploy: there is no /no/such"):
+        need(asking(("deploy", "/no/such")), Surroundings(), ())
+    need(asking(required=False), Surroundings(), ())
+    need(asking(("default", str(key)), ("deploy", str(key))), Surroundings(), ())
+
+    monkeypatch.setenv("SSH_AUTH_SOCK", "/run/agent")
+    need(asking(), Surroundings(), ())

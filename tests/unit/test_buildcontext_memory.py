@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -238,8 +240,49 @@ def test_what_a_linked_dockerfile_leads_to_counts(folder: Path, cache: Path) -> 
     assert digest(folder, cache=cache) != before
 
 
-def test_a_linked_dockerignore_is_refused(folder: Path) -> None:
-    (folder / ".dockerignore").symlink_to("file")
+def test_rules_that_are_read_through_a_link_count_where_no_context_holds_them(
+    folder: Path, cache: Path
+) -> None:
+    (folder / "rules").mkdir()
+    (folder / "rules" / "file").write_text("rules\nfile\n")
+    (folder / ".dockerignore").symlink_to("rules/file")
+    without = digest(folder, cache=cache)
+    assert digest(folder, cache=cache) == without
 
-    with pytest.raises(UsageError, match=r"\.dockerignore: is a link"):
-        digest(folder)
+    (folder / "rules" / "file").write_text("rules\n")
+
+    assert digest(folder, cache=cache) != without
+
+
+def nobody(folder: Path, code: str) -> str:
+    """Run ``code`` on ``folder`` as one who may not read what root keeps to itself."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can become another user")
+    program = f"""
+import os, sys
+from pathlib import Path
+from sifline.buildcontext import digest, entries
+# Folders above it are closed to others.
+os.chdir(sys.argv[1])
+folder = Path()
+os.setresgid(4321, 4321, 4321)
+os.setresuid(4321, 4321, 4321)
+{code}
+"""
+    folder.chmod(0o755)
+    argv = [sys.executable, "-c", program, str(folder)]
+    return subprocess.run(argv, capture_output=True, text=True, check=True).stdout
+
+
+def test_what_only_root_may_read_stops_nobody(folder: Path) -> None:
+    (folder / "secret").write_text("x")
+    (folder / "secret").chmod(0o600)
+    (folder / "closed").mkdir(mode=0o700)
+    (folder / "closed" / "inside").write_text("x")
+
+    found = nobody(folder, "print(digest(folder), entries(folder))")
+
+    assert "'secret': 'file 0600 unreadable'" in found
+    assert "'closed': 'folder 0700 unreadable'" in found
+    assert "inside" not in found
+    assert digest(folder) not in found

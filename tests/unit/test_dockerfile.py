@@ -284,6 +284,48 @@ def test_what_is_declared(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("mounts", "expected"),
     [
+        ("--mount=type=ssh", (("default", False),)),
+        ("--mount=type=ssh,id=a,required --mount=type=SSH,id=b", (("a", True), ("b", False))),
+        ("--mount=type=ssh,required=true --mount=type=ssh", (("default", True),)),
+        ("--mount=type=secret,id=a", ()),
+    ],
+)
+def test_agents_of_ssh_and_whether_they_are_required(
+    tmp_path: Path, mounts: str, expected: tuple[tuple[str, bool], ...]
+) -> None:
+    assert dockerfile(tmp_path, f"FROM a\nRUN {mounts} true").ssh == expected
+
+
+BY_STAGE = "FROM a AS default\nFROM b AS b\nFROM ${TARGETSTAGE}\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "target", "expected"),
+    [
+        (BY_STAGE, "", ["a"]),
+        (f"{BY_STAGE}COPY --from=b x y\n", "", ["a", "b"]),
+        (BY_STAGE, "b", ["b"]),
+        (f"ARG TARGETSTAGE=b\n{BY_STAGE}", "", ["b"]),
+        ("FROM a AS x\nFROM base-$TARGETSTAGE AS y\n", "y", ["base-y"]),
+    ],
+)
+def test_the_stage_that_is_asked_for_is_an_argument_of_from(
+    tmp_path: Path, text: str, target: str, expected: list[str]
+) -> None:
+    assert images(tmp_path, text, target=target) == expected
+    read = dockerfile(tmp_path, text)
+    assert read.rewritten({"c": "d"}, {}, target=target) == text
+
+
+def test_an_older_buildkit_does_not_know_the_stage_that_is_asked_for(tmp_path: Path) -> None:
+    read = dockerfile(tmp_path, BY_STAGE)
+    assert [(item.line, item.buildkit) for item in read.features] == [(3, 17)]
+    assert dockerfile(tmp_path, f"ARG TARGETSTAGE=b\n{BY_STAGE}").features == ()
+
+
+@pytest.mark.parametrize(
+    ("mounts", "expected"),
+    [
         ("--mount=type=secret,id=a", (("a", False),)),
         ("--mount=type=secret,id=a,required", (("a", True),)),
         ("--mount=type=secret,id=a,required=true", (("a", True),)),

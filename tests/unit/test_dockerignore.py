@@ -149,8 +149,22 @@ def test_a_rule_that_the_engine_refuses_is_refused(
     assert message in error.value.message
 
 
-def test_rules_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
-    (tmp_path / ".dockerignore").mkdir()
+def test_a_folder_holds_no_rules(tmp_path: Path) -> None:
+    """So it is to the engine."""
+    (tmp_path / "Dockerfile.dockerignore").mkdir()
+    (tmp_path / ".dockerignore").write_text("a")
+
+    assert IgnoreRules.read(tmp_path)("a")
+
+
+def test_rules_that_cannot_be_read_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def denied(*_: object, **__: object) -> str:
+        raise PermissionError(13, "Permission denied")
+
+    (tmp_path / ".dockerignore").touch()
+    monkeypatch.setattr(Path, "read_text", denied)  # root may read all
 
     with pytest.raises(UsageError, match="cannot be read"):
         IgnoreRules.read(tmp_path)

@@ -177,6 +177,7 @@ class Docker:
         on_step: Callable[[str], None],
         proxies: Mapping[str, str] | None = None,
         hide: Sequence[str] = (),
+        ssh: Sequence[str] = (),
         file: Path | None = None,
         target: str = "",
         no_cache: bool = False,
@@ -189,6 +190,7 @@ class Docker:
             and no log shall show.
         :param hide: what steps may print and no log shall show: the content of secrets.
         :param secrets: as docker's ``--secret`` takes them: ``id=…,src=…`` or ``id=…,env=…``.
+        :param ssh: as docker's ``--ssh`` takes them: ``ID=SOCKET-OR-KEY``.
         :raises StepFailed: naming the Dockerfile's step, with the log's last lines.
         """
         # Another builder keeps what it builds to itself.
@@ -198,6 +200,7 @@ class Docker:
             ("--build-arg", [f"{key}={value}" for key, value in build_args.items()]),
             ("--build-arg", [*(proxies or {})]),
             ("--secret", secrets),
+            ("--ssh", ssh),
             ("--file", [str(file)] if file else []),
             ("--target", [target] if target else []),
         ):

@@ -67,6 +67,19 @@ _LABELS = Named(
     refused=r"sifline\..*",
     because="sifline writes the labels that begin so itself",
 )
+AGENT = "agent"
+_SSH = Named(
+    what="a table of strings",
+    entries=(
+        (
+            Text(what="letters, digits, dots, dashes and _", pattern="[A-Za-z0-9][A-Za-z0-9._-]*"),
+            Text(
+                what='"agent", or the path of a key or socket such as "~/.ssh/deploy"',
+                pattern=rf"{AGENT}|(?:/|~/)[^,\x00-\x1f]+",
+            ),
+        ),
+    ),
+)
 _PREPARE = Keys(
     keys=(
         Key(
@@ -187,6 +200,14 @@ IMAGE = Keys(
             example=["ghcr.io/acme/*"],
         ),
         Key(
+            name="ssh",
+            kind=_SSH,
+            help="Where the keys of `RUN --mount=type=ssh,id=…` come from: `agent`, the default,"
+            " is yours (SSH_AUTH_SOCK); else the path of a private key, or of an agent's socket."
+            " They do not count in the fingerprint.",
+            example={"default": "agent", "deploy": "~/.ssh/deploy"},
+        ),
+        Key(
             name="prepare",
             kind=_PREPARE,
             help="A root file system that is made before the build, for the Dockerfile to add.",
@@ -244,6 +265,7 @@ class ImageSettings:
     build_args: tuple[tuple[str, str], ...] = ()
     labels: tuple[tuple[str, str], ...] = ()
     foreign_bases: tuple[str, ...] = ()
+    ssh: tuple[tuple[str, str], ...] = ()
     prepare: Prepare | None = None
     run: Run = field(default_factory=Run)
     size_budget: int | None = None
@@ -282,6 +304,7 @@ def _settings(table: Table) -> ImageSettings:
         build_args=tuple(values["build-args"].items()),
         labels=tuple(values["labels"].items()),
         foreign_bases=values["foreign-bases"],
+        ssh=tuple(values["ssh"].items()),
         prepare=Prepare(**prepare) if prepare else None,
         run=_run(run) if run else Run(),
         size_budget=None if budget is None else size_in_bytes(budget),

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from sifline import dockerfeatures, records
+from sifline import dockerfeatures, dockerignore, records
 from sifline.adapters.docker import (
     CA_SECRET,
     LABEL_COMMIT,
@@ -26,8 +26,8 @@ from sifline.adapters.docker import (
 )
 from sifline.adapters.mmdebstrap import Mmdebstrap
 from sifline.buildcontext import DOCKERFILE, digest, entries
+from sifline.config.images import AGENT, origin
 from sifline.dockerfile import Dockerfile
-from sifline.dockerignore import FILES
 from sifline.errors import MissingError, StepFailed
 from sifline.model import PREPARED, SETTINGS, BuiltImage, Image, Step, Workspace
 from sifline.recipe import SHORT, fingerprint, recipe, text
@@ -89,8 +89,8 @@ def moved(images: Iterable[Image], listed: Sequence[EngineImage], context: Conte
 def need(image: Image, around: Surroundings, listed: Sequence[EngineImage]) -> None:
     """Make sure that what the image needs is to be had, before anything is begun.
 
-    :raises MissingError: naming the secret, the foreign image at an offline site, or the line
-        that the engine is too old for.
+    :raises MissingError: naming the secret, the agent, the foreign image at an offline site, or
+        the line that the engine is too old for.
     """
     known = _known_secrets(around)
     for name, required in image.secrets:
@@ -98,6 +98,13 @@ def need(image: Image, around: Surroundings, listed: Sequence[EngineImage]) -> N
             raise MissingError(
                 f"{image.name} needs the secret {name}; name it under [secrets] of a site profile"
                 " and use that with --site"
+            )
+    agents = _agents(image, os.environ)
+    for name, required in image.ssh:
+        if required and name not in agents:
+            raise MissingError(
+                f"{image.name} needs an agent of ssh for the id {name}; start one (ssh-agent), or"
+                f" name a key under [ssh] of {origin(image.name)}"
             )
     names = {normalise(name) for entry in listed for name in entry.tags + entry.digests}
     if around.offline and image.frontend and normalise(image.frontend) not in names:
@@ -239,6 +246,7 @@ class _Build:
             build_args=dict(image.build_args),
             proxies=self._around.proxies,
             secrets=self._secrets(),
+            ssh=[f"{name}={path}" for name, path in _agents(image, os.environ).items()],
             hide=self._around.hide,
             target=image.target,
             no_cache=anew,
@@ -311,11 +319,11 @@ class _Build:
             return None
         own = Dockerfile.read(path)
         path = space.resolved / f"{image.name}.Dockerfile"
-        content = own.rewritten(replacements, dict(image.build_args))
+        content = own.rewritten(replacements, dict(image.build_args), target=image.target)
         records.write_bytes(path, content.encode("utf-8", "surrogateescape"))
         # The engine looks for it beside the Dockerfile that it is handed.
-        files = [file for name in FILES if (file := image.folder / name).is_file()]
-        rules = files[0].read_bytes() if files else b""
+        found = dockerignore.find(image.folder)
+        rules = found.read_bytes() if found else b""
         beside = path.with_name(f"{path.name}.dockerignore")
         records.write_bytes(beside, rules + f"\n{SETTINGS}\n".encode())
         return path
@@ -403,6 +411,25 @@ def _prepare(image: Image, context: Context, *, anew: bool) -> None:
     log = context.workspace.logs / f"{image.name}.prepare.log"
     Mmdebstrap(context.runner).make(image.prepare, target, log=log)
     records.write(record, {"prepare": made_from})
+
+
+def _agents(image: Image, environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the socket or key of each id of ssh that the image's steps ask for, if there is one.
+
+    :raises MissingError: where image.toml names what is not there.
+    """
+    said, found = dict(image.agents), dict[str, str]()
+    for name, _ in image.ssh:
+        path = said.get(name, AGENT)
+        if path == AGENT:
+            path = environment.get("SSH_AUTH_SOCK", "")
+        elif not Path(path).expanduser().exists():
+            raise MissingError(
+                f"{origin(image.name)}: ssh.{name}: there is no {path}; name another"
+            )
+        if path:
+            found[name] = str(Path(path).expanduser())
+    return found
 
 
 def _ca_secret(environment: Mapping[str, str]) -> dict[str, str]:

@@ -126,6 +126,8 @@ def _image(folder: Path, own: OwnReferences, site: Site, flags: Mapping[str, str
         target=settings.target,
         labels=settings.labels,
         secrets=dockerfile.secrets,
+        ssh=dockerfile.ssh,
+        agents=settings.ssh,
         # This argument wins over the line # syntax=.
         frontend=given.get("BUILDKIT_SYNTAX", "").partition(" ")[0] or dockerfile.frontend,
         features=dockerfile.features,
