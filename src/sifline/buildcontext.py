@@ -14,7 +14,7 @@ import marshal
 import os
 import stat
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -22,7 +22,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from sifline import records
-from sifline.dockerignore import IgnoreRules
+from sifline.dockerignore import FILES, IgnoreRules
 from sifline.errors import UsageError
 
 # The engine reads it whatever .dockerignore says.
@@ -33,6 +33,7 @@ DOUBT_NS = 2_000_000_000
 UNREADABLE = "unreadable"
 
 State = list[int]
+Rules = Sequence[str]
 Known = Mapping[str, Any]
 
 
@@ -60,27 +61,40 @@ class Memory:
 
 
 def digest(
-    folder: Path, *, without: frozenset[str] = frozenset(), cache: Path | None = None
+    folder: Path,
+    *,
+    without: frozenset[str] = frozenset(),
+    cache: Path | None = None,
+    rules: Rules = FILES,
 ) -> str:
     """Return the SHA-256 over the build context in ``folder``.
 
     What counts: relative names, kind, permission bits, content, link targets. Owners and times
     do not. ``without`` names files that are described elsewhere; ``cache`` is the file that
-    remembers, for a folder that is looked at often.
+    remembers, for a folder that is looked at often; ``rules`` are the files that may leave
+    something out.
     """
     with _readable(folder):
         known = _recall(cache) if cache and not (folder / DOCKERFILE).is_symlink() else None
-        if known and known.certain and known.listing == _listing(folder, without).hexdigest():
+        if (
+            known
+            and known.certain
+            and known.listing == _listing(folder, without, rules).hexdigest()
+        ):
             return known.digest
-        return _look(folder, without, cache).digest
+        return _look(folder, without, cache, rules).digest
 
 
 def entries(
-    folder: Path, *, without: frozenset[str] = frozenset(), cache: Path | None = None
+    folder: Path,
+    *,
+    without: frozenset[str] = frozenset(),
+    cache: Path | None = None,
+    rules: Rules = FILES,
 ) -> dict[str, str]:
     """Return each entry of the build context in ``folder`` and what counts of it, by name."""
     with _readable(folder):
-        found = _look(folder, without, cache).files
+        found = _look(folder, without, cache, rules).files
     return {name: entry for name, (_, entry) in (found or {}).items()}
 
 
@@ -104,14 +118,14 @@ def _readable(folder: Path) -> Iterator[None]:
         ) from None
 
 
-def _look(folder: Path, without: frozenset[str], cache: Path | None) -> Memory:
+def _look(folder: Path, without: frozenset[str], cache: Path | None, rules: Rules) -> Memory:
     """Look at every file, read those that are not known for certain, and remember."""
     before = _recall(cache, whole=True) if cache else None
     looked = time.time_ns()
     # First the listing: what changes while files are read makes it another one.
-    listing = _listing(folder, without).hexdigest()
-    found, files = dict(_walk(folder)), dict[str, tuple[State, str]]()
-    for name in sorted(_context(folder, found, without)):
+    listing = _listing(folder, without, rules).hexdigest()
+    found, files = dict(_walk(folder, rules)), dict[str, tuple[State, str]]()
+    for name in sorted(_context(folder, found, without, rules)):
         status = found[name]
         state = _state(status)
         entry = _remembered(before, name, state) or _entry(folder, name, status)
@@ -131,10 +145,10 @@ def _look(folder: Path, without: frozenset[str], cache: Path | None) -> Memory:
 
 
 def _context(
-    folder: Path, found: Mapping[str, os.stat_result], without: frozenset[str]
+    folder: Path, found: Mapping[str, os.stat_result], without: frozenset[str], rules: Rules
 ) -> set[str]:
     """Return the names of what the engine gets: also the folders of what comes back below them."""
-    ignored = IgnoreRules.read(folder)
+    ignored = IgnoreRules.read(folder, rules)
     kept = {
         name for name in found if name not in without and (name == DOCKERFILE or not ignored(name))
     }
@@ -143,13 +157,13 @@ def _context(
     return kept
 
 
-def _listing(folder: Path, without: frozenset[str]) -> Any:
+def _listing(folder: Path, without: frozenset[str], rules: Rules) -> Any:
     """Hash the names and the state of all files, in the order the file system gives them.
 
     This is where the time goes for large contexts, hence one flat loop: names relative to an
     open folder, one call for each file.
     """
-    ignored, total, left = IgnoreRules.read(folder), hashlib.sha256(), [("", str(folder))]
+    ignored, total, left = IgnoreRules.read(folder, rules), hashlib.sha256(), [("", str(folder))]
     total.update(repr((sorted(without), ignored.text)).encode())
     while left:
         prefix, path = left.pop()
@@ -173,9 +187,9 @@ def _listing(folder: Path, without: frozenset[str]) -> Any:
     return total
 
 
-def _walk(folder: Path) -> Iterator[tuple[str, os.stat_result]]:
+def _walk(folder: Path, rules: Rules) -> Iterator[tuple[str, os.stat_result]]:
     """Yield the relative name and the state of everything that may be in the context."""
-    ignored, left = IgnoreRules.read(folder), [("", str(folder))]
+    ignored, left = IgnoreRules.read(folder, rules), [("", str(folder))]
     while left:
         prefix, path = left.pop()
         # The engine needs none that no instruction names; of others it says so itself.

@@ -16,6 +16,7 @@ HERE_DOCUMENT = 10
 # The argument that holds the stage which is asked for.
 TARGET_STAGE = "TARGETSTAGE"
 _TARGET_STAGE = 17
+_NAMED_CONTEXT = 10
 _FLAGS = {
     ("RUN", "network"): 9,
     ("ADD", "link"): 10,
@@ -59,6 +60,11 @@ def of_base(text: str, line: int) -> Iterator[Feature]:
     """Yield what the name of an image in FROM asks of BuildKit."""
     if re.search(rf"\$\{{?{TARGET_STAGE}\b", text):
         yield Feature(what=f"FROM {text}", line=line, buildkit=_TARGET_STAGE)
+
+
+def named_context(name: str, line: int) -> Feature:
+    """Return what a folder beside the build context asks of BuildKit."""
+    return Feature(what=f"the named context {name}", line=line, buildkit=_NAMED_CONTEXT)
 
 
 def here_document(line: int) -> Feature:

@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
 from sifline import dockerwords
-from sifline.dockerfeatures import TARGET_STAGE
+from sifline.dockerfeatures import TARGET_STAGE, named_context
 from sifline.dockersyntax import Parser, Syntax, Use, refusal
 from sifline.errors import UsageError, did_you_mean
 from sifline.model import Feature
 
 # What BuildKit calls the stage where nobody asks for one.
 DEFAULT_STAGE = "default"
+# The name of no image.
+NONE = "scratch"
 # The grammar of an image name, github.com/distribution/reference.
 _PART = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 _IMAGE = re.compile(
@@ -67,7 +69,7 @@ class Dockerfile:
     ``arguments`` are the names that ARG declares anywhere, ``stages`` those of the named stages,
     ``secrets`` the ids that RUN mounts and whether it fails without, ``ssh`` those of agents,
     ``frontend`` the image that is to read the file itself, "" for the engine's own reader.
-    ``features`` are those that not every engine has.
+    ``features`` are those that not every engine has, ``contexts`` the names of folders.
     """
 
     path: Path
@@ -78,19 +80,22 @@ class Dockerfile:
     ssh: tuple[tuple[str, bool], ...]
     frontend: str
     features: tuple[Feature, ...]
+    contexts: frozenset[str]
     _syntax: Syntax = field(repr=False)
 
     @classmethod
-    def read(cls, path: Path) -> Dockerfile:
+    def read(cls, path: Path, contexts: Iterable[str] = ()) -> Dockerfile:
         """Read the Dockerfile at ``path``.
 
+        :param contexts: the names of folders that it may take files from; they come before
+            stages and images of that name.
         :raises UsageError: naming the line, where the engine would not take it for one.
         """
         try:
             text = path.read_bytes().decode("utf-8", "surrogateescape")
         except OSError as error:
             raise UsageError(f"{path}: cannot be read: {error.strerror}") from None
-        syntax = Parser(path, text).syntax()
+        syntax, names = Parser(path, text).syntax(), frozenset(contexts)
         return cls(
             path=path,
             text=text,
@@ -99,7 +104,8 @@ class Dockerfile:
             secrets=syntax.secrets,
             ssh=syntax.ssh,
             frontend=syntax.frontend,
-            features=syntax.features,
+            features=(*syntax.features, *_context_features(syntax, names)),
+            contexts=names,
             _syntax=syntax,
         )
 
@@ -116,7 +122,7 @@ class Dockerfile:
         found: dict[str, Reference] = {}
         for index in sorted(self._needed(graph, target)):
             for edge in graph[index]:
-                if edge.stage is None and edge.reference.text != "scratch":
+                if edge.stage is None and edge.reference.text != NONE:
                     found.setdefault(edge.reference.text, edge.reference)
         return tuple(found.values())
 
@@ -192,12 +198,16 @@ class Dockerfile:
                 f"{use.platform if text else use.text} expands to nothing;"
                 " give its ARG a default before the first FROM, or a value among the build-args",
             )
+        if text in self.contexts:
+            return _of_context(use)
         if text not in stages:
             self._check(text, use, stages)
         reference = Reference(text=text, platform=platform, line=use.line)
         return _Edge(use=use, stage=stages.get(text), reference=reference)
 
     def _source(self, use: Use, stages: Mapping[str, int]) -> _Edge:
+        if use.text in self.contexts:
+            return _of_context(use)
         stage = stages.get(use.text.lower())
         if use.kind == "COPY" and re.fullmatch("[0-9]{1,9}", use.text):
             stage = int(use.text)
@@ -245,6 +255,18 @@ class Dockerfile:
             hint = did_you_mean(name, self.stages)
             raise UsageError(f"{self.path}: there is no stage {name!r}.{hint}")
         return found[-1]
+
+
+def _of_context(use: Use) -> _Edge:
+    """Return the edge of a use that names a folder: to no image."""
+    return _Edge(use=use, stage=None, reference=Reference(text=NONE, platform="", line=use.line))
+
+
+def _context_features(syntax: Syntax, names: frozenset[str]) -> Iterator[Feature]:
+    for stage in syntax.stages:
+        for use in (stage.base, *stage.uses, *stage.triggers):
+            if use.text in names:
+                yield named_context(use.text, use.line)
 
 
 @lru_cache(maxsize=1)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -18,6 +18,8 @@ from sifline.errors import UsageError
 
 # The first that exists counts, even an empty one.
 FILES = ("Dockerfile.dockerignore", ".dockerignore")
+# In contexts beside the Dockerfile's own.
+NAMED_FILES = (".dockerignore",)
 _WELL_FORMED = re.compile(
     r"(?:\\.|\[\^?(?:(?:\\.|[^\]\\-])(?:-(?:\\.|[^\]\\-]))?)+\]|[^\\\[])*", re.DOTALL
 )
@@ -53,13 +55,13 @@ class _Folder:
     pruned: bool
 
 
-def find(folder: Path) -> Path | None:
+def find(folder: Path, files: Sequence[str] = FILES) -> Path | None:
     """Return the file that holds the rules for the context in ``folder``; None without one.
 
     Links are followed as BuildKit does it: the context is the root of all, so that no link leads
     out of it. One that leads to no file counts as no file.
     """
-    for name in FILES:
+    for name in files:
         path = folder / name
         if path.is_symlink():
             path = _followed(folder, name)
@@ -101,12 +103,13 @@ class IgnoreRules:
         self._back = tuple(f"{root}/" for root in back)
 
     @classmethod
-    def read(cls, folder: Path) -> IgnoreRules:
+    def read(cls, folder: Path, files: Sequence[str] = FILES) -> IgnoreRules:
         """Read the rules that hold for the context in ``folder``.
 
+        :param files: where they may stand; the first that exists counts.
         :raises UsageError: naming the line of a rule that the engine refuses.
         """
-        path = find(folder)
+        path = find(folder, files)
         if path is None:
             return cls("")
         try:

@@ -189,7 +189,8 @@ class Image:
 
     ``base`` is the image of ours that it begins with: the others of its ``parents`` only give
     files to it, or to a stage that does. ``ssh`` are the ids of agents that RUN mounts and
-    whether it fails without, ``agents`` where image.toml says that they come from.
+    whether it fails without, ``agents`` where image.toml says that they come from; ``contexts``
+    are folders beside its own, by the names that its Dockerfile has for them.
     """
 
     name: str
@@ -204,6 +205,7 @@ class Image:
     secrets: tuple[tuple[str, bool], ...] = ()
     ssh: tuple[tuple[str, bool], ...] = ()
     agents: tuple[tuple[str, str], ...] = ()
+    contexts: tuple[tuple[str, Path], ...] = ()
     frontend: str = ""
     features: tuple[Feature, ...] = ()
     prepare: Prepare | None = None

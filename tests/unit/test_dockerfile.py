@@ -317,6 +317,27 @@ def test_the_stage_that_is_asked_for_is_an_argument_of_from(
     assert read.rewritten({"c": "d"}, {}, target=target) == text
 
 
+def test_named_contexts_come_before_stages_and_images(tmp_path: Path) -> None:
+    text = (
+        "FROM a AS one\nFROM src AS two\nCOPY --from=one x y\nCOPY --from=src x y\n"
+        "RUN --mount=from=b,target=/b true\n"
+    )
+    path = tmp_path / "Dockerfile"
+    path.write_text(text)
+
+    read = Dockerfile.read(path, ["src", "one"])
+
+    assert [item.text for item in read.references({})] == ["b"]
+    assert read.base({}).text == "scratch"
+    assert read.rewritten({"a": "c", "src": "d"}, {}) == text.replace("FROM a", "FROM c")
+    found = [(item.what, item.line, item.buildkit) for item in read.features]
+    assert found == [
+        ("the named context src", 2, 10),
+        ("the named context one", 3, 10),
+        ("the named context src", 4, 10),
+    ]
+
+
 def test_an_older_buildkit_does_not_know_the_stage_that_is_asked_for(tmp_path: Path) -> None:
     read = dockerfile(tmp_path, BY_STAGE)
     assert [(item.line, item.buildkit) for item in read.features] == [(3, 17)]

@@ -178,6 +178,7 @@ class Docker:
         proxies: Mapping[str, str] | None = None,
         hide: Sequence[str] = (),
         ssh: Sequence[str] = (),
+        contexts: Mapping[str, Path] | None = None,
         file: Path | None = None,
         target: str = "",
         no_cache: bool = False,
@@ -190,6 +191,7 @@ class Docker:
             and no log shall show.
         :param hide: what steps may print and no log shall show: the content of secrets.
         :param secrets: as docker's ``--secret`` takes them: ``id=…,src=…`` or ``id=…,env=…``.
+        :param contexts: folders beside ``folder``, by their names.
         :param ssh: as docker's ``--ssh`` takes them: ``ID=SOCKET-OR-KEY``.
         :raises StepFailed: naming the Dockerfile's step, with the log's last lines.
         """
@@ -201,6 +203,7 @@ class Docker:
             ("--build-arg", [*(proxies or {})]),
             ("--secret", secrets),
             ("--ssh", ssh),
+            ("--build-context", [f"{key}={path}" for key, path in (contexts or {}).items()]),
             ("--file", [str(file)] if file else []),
             ("--target", [target] if target else []),
         ):

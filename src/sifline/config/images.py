@@ -67,6 +67,20 @@ _LABELS = Named(
     refused=r"sifline\..*",
     because="sifline writes the labels that begin so itself",
 )
+_CONTEXTS = Named(
+    what="a table of strings",
+    entries=(
+        (
+            Text(
+                what="lower case letters, digits, dots, dashes, _", pattern="[a-z0-9][a-z0-9._-]*"
+            ),
+            Text(
+                what='the path of a folder such as "../../src"',
+                pattern=r"(?!https?:|git@)[^\x00-\x1f:]+",
+            ),
+        ),
+    ),
+)
 AGENT = "agent"
 _SSH = Named(
     what="a table of strings",
@@ -200,6 +214,15 @@ IMAGE = Keys(
             example=["ghcr.io/acme/*"],
         ),
         Key(
+            name="contexts",
+            kind=_CONTEXTS,
+            help="Folders, relative to the image's own, that `FROM`, `COPY --from=` and"
+            " `RUN --mount=…,from=` take files from by these names (docker's `--build-context`)."
+            " What they hold counts in the fingerprint, but for what their `.dockerignore` leaves"
+            " out.",
+            example={"src": "../../src"},
+        ),
+        Key(
             name="ssh",
             kind=_SSH,
             help="Where the keys of `RUN --mount=type=ssh,id=…` come from: `agent`, the default,"
@@ -265,6 +288,7 @@ class ImageSettings:
     build_args: tuple[tuple[str, str], ...] = ()
     labels: tuple[tuple[str, str], ...] = ()
     foreign_bases: tuple[str, ...] = ()
+    contexts: tuple[tuple[str, str], ...] = ()
     ssh: tuple[tuple[str, str], ...] = ()
     prepare: Prepare | None = None
     run: Run = field(default_factory=Run)
@@ -304,6 +328,7 @@ def _settings(table: Table) -> ImageSettings:
         build_args=tuple(values["build-args"].items()),
         labels=tuple(values["labels"].items()),
         foreign_bases=values["foreign-bases"],
+        contexts=tuple(sorted(values["contexts"].items())),
         ssh=tuple(values["ssh"].items()),
         prepare=Prepare(**prepare) if prepare else None,
         run=_run(run) if run else Run(),

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -248,12 +250,13 @@ class _Build:
             secrets=self._secrets(),
             ssh=[f"{name}={path}" for name, path in _agents(image, os.environ).items()],
             hide=self._around.hide,
+            contexts=dict(image.contexts),
             target=image.target,
             no_cache=anew,
             log=self._log,
             on_step=self._context.progress,
         )
-        files = entries(image.folder, **_context(image, self._context.workspace))
+        files = context_entries(image, self._context.workspace)
         if context_digest(image, self._context.workspace) != made_of["context"]:
             self._drop(image_id)
             raise StepFailed(
@@ -317,7 +320,7 @@ class _Build:
         # The engine follows no link out of the context, and gets no image.toml.
         if same and not path.is_symlink() and not (image.folder / SETTINGS).is_file():
             return None
-        own = Dockerfile.read(path)
+        own = Dockerfile.read(path, dict(image.contexts))
         path = space.resolved / f"{image.name}.Dockerfile"
         content = own.rewritten(replacements, dict(image.build_args), target=image.target)
         records.write_bytes(path, content.encode("utf-8", "surrogateescape"))
@@ -369,13 +372,29 @@ def build_record(workspace: Workspace, name: str, mark: str) -> Path:
 
 
 def context_digest(image: Image, workspace: Workspace) -> str:
-    """Return the digest of the build context of ``image``; cheap where nothing changed."""
-    return digest(image.folder, **_context(image, workspace))
+    """Return the digest of all build contexts of ``image``; cheap where nothing changed."""
+    found = digest(image.folder, **_context(image, workspace))
+    if not image.contexts:
+        return found
+    named = [
+        [name, digest(folder, **_named_context(image, name, workspace))]
+        for name, folder in image.contexts
+    ]
+    return sha256(json.dumps([found, named]).encode()).hexdigest()
 
 
 def context_entries(image: Image, workspace: Workspace) -> dict[str, str]:
-    """Return each entry of the build context of ``image``."""
-    return entries(image.folder, **_context(image, workspace))
+    """Return each entry of all build contexts of ``image``: ``NAME:PATH`` in a named one."""
+    found = entries(image.folder, **_context(image, workspace))
+    for name, folder in image.contexts:
+        own = entries(folder, **_named_context(image, name, workspace))
+        found |= {f"{name}:{path}": entry for path, entry in own.items()}
+    return found
+
+
+def _named_context(image: Image, name: str, workspace: Workspace) -> dict[str, Any]:
+    cache = workspace.caches / f"{image.name}.context-{name}"
+    return {"cache": cache, "rules": dockerignore.NAMED_FILES}
 
 
 def _context(image: Image, workspace: Workspace) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from glob import escape
 from pathlib import Path
 
 from sifline import records
@@ -175,6 +176,7 @@ def _files(
             resolved = space.resolved / f"{name}.Dockerfile"
             found += [resolved, resolved.with_name(f"{resolved.name}.dockerignore")]
             found.append(space.caches / f"{name}.context")
+            found += sorted(space.caches.glob(f"{escape(name)}.context-*"))
             found += sorted(id_files(space.logs / f"{name}.build.log"))
         if parts.state and not parts.unused:
             found += [space.needs(built.image_id) for built in by_name[name]]

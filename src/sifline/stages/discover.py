@@ -105,7 +105,7 @@ def tag_of(name: str) -> str:
 
 def _image(folder: Path, own: OwnReferences, site: Site, flags: Mapping[str, str]) -> Image:
     settings = load_image_settings(folder / "image.toml")
-    dockerfile = Dockerfile.read(folder / DOCKERFILE)
+    dockerfile = Dockerfile.read(folder / DOCKERFILE, dict(settings.contexts))
     _refuse_proxies(dockerfile, site)
     declared = resolve(settings, site, flags, dockerfile.arguments, folder.name)
     given = {item.key: item.value for item in declared}
@@ -128,6 +128,7 @@ def _image(folder: Path, own: OwnReferences, site: Site, flags: Mapping[str, str
         secrets=dockerfile.secrets,
         ssh=dockerfile.ssh,
         agents=settings.ssh,
+        contexts=tuple((name, (folder / path).resolve()) for name, path in settings.contexts),
         # This argument wins over the line # syntax=.
         frontend=given.get("BUILDKIT_SYNTAX", "").partition(" ")[0] or dockerfile.frontend,
         features=dockerfile.features,
