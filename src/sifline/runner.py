@@ -17,7 +17,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Protocol
 
@@ -34,13 +34,17 @@ OnLine = Callable[[str], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """A finished process. ``stdout`` and ``stderr`` are text; seconds are wall clock."""
+    """A finished process. ``stdout`` and ``stderr`` are text; seconds are wall clock.
+
+    ``hidden`` may stand in ``stdout``, which programs read, and is shown to nobody.
+    """
 
     argv: tuple[str, ...]
     returncode: int
     stdout: str
     stderr: str
     seconds: float
+    hidden: tuple[str, ...] = field(default=(), repr=False, compare=False)
 
     @property
     def ok(self) -> bool:
@@ -50,7 +54,13 @@ class Result:
     def tail(self, lines: int = TAIL_LINES) -> str:
         """Return the last lines it printed, standard error after standard output."""
         printed = [*self.stdout.splitlines(), *self.stderr.splitlines()]
-        return "\n".join(printed[-lines:])
+        return _without("\n".join(printed[-lines:]), self.hidden)
+
+
+def _without(text: str, hidden: Sequence[str]) -> str:
+    for secret in hidden:
+        text = text.replace(secret, HIDDEN)
+    return text
 
 
 class CommandFailed(StepFailed):
@@ -108,8 +118,9 @@ class Context:
 class ProcessRunner:
     """Runs real processes; with ``echo`` it first prints each as a shell would read it.
 
-    None of them gets the variables of the environment that it shall be ``without``, and what is to
-    ``hide`` stands nowhere in what they printed.
+    None of them gets the variables of the environment that it shall be ``without``. What is to
+    ``hide`` stands in no log, no line that is shown and no error; standard output as such, which
+    may be data, is left whole.
     """
 
     def __init__(
@@ -119,7 +130,8 @@ class ProcessRunner:
         without: Collection[str] = (),
         hide: Sequence[str] = (),
     ) -> None:
-        self._echo, self._without, self._hide = echo, without, hide
+        self._echo, self._without = echo, without
+        self._hide = tuple(sorted(hide, key=len, reverse=True))
         self._running = _Running()
 
     def which(self, tool: str) -> str | None:
@@ -188,7 +200,7 @@ class ProcessRunner:
         with _Log(log, argv) as sink:
             given = _environment(env, self._without)
             process = _started(argv, cwd, given, feed=input is not None)
-            streams = _Streams(process, sink, on_line, [*self._hide, *hide])
+            streams = _Streams(process, sink, on_line, hide=hide, unshown=self._hide)
             returncode = self._wait(process, streams, input, timeout)
         if streams.fault:
             raise _no_log(log, streams.fault)
@@ -198,6 +210,7 @@ class ProcessRunner:
             stdout=streams.text("out"),
             stderr=streams.text("err"),
             seconds=time.monotonic() - started,
+            hidden=self._hide,
         )
         if returncode is None:
             raise CommandFailed(f"{argv[0]} did not end within {timeout:g} s", result)
@@ -285,6 +298,8 @@ def _started(
             cwd=cwd,
             env=env,
             text=True,
+            # Whatever the caller's locale is: of engines and nodes it is this.
+            encoding="utf-8",
             errors="replace",
             # A group of its own: mmdebstrap hangs up its whole group when it fails, and
             # what a command started has to end with it.
@@ -335,19 +350,26 @@ class _Log:
 
 
 class _Streams:
-    """Reads both streams of a process at once, so that neither can block the other."""
+    """Reads both streams of a process at once, so that neither can block the other.
+
+    :param hide: what stands nowhere in what was read.
+    :param unshown: what stands in standard output alone, and in no line that is handed on.
+    """
 
     def __init__(
         self,
         process: subprocess.Popen[str],
         sink: OnLine,
         on_line: OnLine | None,
+        *,
         hide: Sequence[str],
+        unshown: Sequence[str],
     ) -> None:
         self._lock = threading.Lock()
         self._sinks = [sink, *([on_line] if on_line else [])]
         self._lines: dict[str, deque[str]] = {"out": deque(), "err": deque()}
         self._hide = sorted(hide, key=len, reverse=True)
+        self._unshown = unshown
         self.fault: OSError | None = None
         assert process.stdout is not None
         assert process.stderr is not None
@@ -365,13 +387,13 @@ class _Streams:
 
     def _read(self, name: str, stream: IO[str]) -> None:
         for line in stream:
-            for secret in self._hide:
-                line = line.replace(secret, HIDDEN)  # noqa: PLW2901 - the same line, safe now
+            kept = _without(line, self._hide)
+            shown = _without(kept, self._unshown)
             with self._lock:
-                self._lines[name].append(line)
+                self._lines[name].append(kept if name == "out" else shown)
                 try:
                     for sink in self._sinks:
-                        sink(line.rstrip("\n"))
+                        sink(shown.rstrip("\n"))
                 except OSError as error:
                     # Read on: a command whose output nobody reads would never end.
                     self.fault, self._sinks = error, []

@@ -323,16 +323,27 @@ def test_no_process_gets_the_variables_that_it_shall_be_without(
     assert {"SIFLINE_A=own", "SIFLINE_B=b"} <= set(given)
 
 
-def test_what_a_runner_hides_stands_in_no_output_and_no_log(tmp_path: Path) -> None:
+def test_what_a_runner_hides_is_shown_nowhere_and_left_in_data(tmp_path: Path) -> None:
     lines = list[str]()
     runner = ProcessRunner(hide=["user:word"])
+    script = "echo http://user:word@p own; echo user:word >&2; exit 3"
 
-    shown = runner.run(
-        ["echo", "http://user:word@p", "own"],
-        log=tmp_path / "log",
-        on_line=lines.append,
-        hide=["own"],
-    ).stdout
+    with pytest.raises(CommandFailed) as caught:
+        runner.run(["sh", "-c", script], log=tmp_path / "log", on_line=lines.append, hide=["own"])
 
-    assert (shown, lines) == ("http://***@p ***\n", ["http://***@p ***"])
-    assert (tmp_path / "log").read_text().splitlines()[1:] == ["http://***@p ***"]
+    # An image's variables, say, are data: what is shown is another thing.
+    assert caught.value.result.stdout == "http://user:word@p ***\n"
+    assert caught.value.details.splitlines() == ["http://***@p ***", "***"]
+    assert caught.value.result.stderr == "***\n"
+    assert set(lines) == {"http://***@p ***", "***"}
+    assert set((tmp_path / "log").read_text().splitlines()[1:]) == set(lines)
+
+
+def test_output_is_read_as_utf_8_whatever_the_locale_is() -> None:
+    program = (
+        "from sifline.runner import ProcessRunner;"
+        'print(ascii(ProcessRunner().run(["printf", "\\\\303\\\\244"]).stdout))'
+    )
+    plain = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    done = ProcessRunner().run([sys.executable, "-c", program], env=plain)
+    assert done.stdout == "'\\xe4'\n"
