@@ -48,7 +48,7 @@ EPOCH = "SOURCE_DATE_EPOCH"
 PLATFORM, POLICY = "DOCKER_DEFAULT_PLATFORM", "EXPERIMENTAL_BUILDKIT_SOURCE_POLICY"
 PROXIES = ("http", "https", "ftp", "all")
 LEAST_HIDDEN = 8
-_MACHINES = {"x86_64": "amd64", "aarch64": "arm64"}
+_MACHINES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "i686": "386"}
 
 
 def settings() -> dict[str, Any]:

@@ -101,7 +101,7 @@ def refuse_broken(broken: Mapping[str, SiflineError]) -> None:
         raise next(iter(broken.values()))
     if broken:
         names = ", ".join(map(printable, broken))
-        raise StepFailed(f"{len(broken)} images are broken, as is told above: {names}")
+        raise StepFailed(f"{len(broken)} images are broken, see the errors above: {names}")
 
 
 def printable(name: str) -> str:

@@ -209,7 +209,7 @@ def test_several_that_are_broken_are_named_in_one_line(project: Path) -> None:
 
     done = invoke_here(project, "status")
 
-    assert done.stderr == "error: 2 images are broken, as is told above: bad, a?b\n"
+    assert done.stderr == "error: 2 images are broken, see the errors above: bad, a?b\n"
 
 
 def test_cleaning_spares_what_is_broken_where_use_counts(project: Path, fault: str) -> None:

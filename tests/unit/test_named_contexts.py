@@ -57,6 +57,21 @@ def test_the_name_of_a_context_counts_and_not_its_place(image: Image, tmp_path: 
         context_digest(image, space)
 
 
+def test_a_context_with_what_sifline_writes_is_refused_until_it_is_left_out(
+    image: Image, tmp_path: Path
+) -> None:
+    space = Workspace(root=tmp_path / "src")
+    space.build.mkdir()
+    with pytest.raises(UsageError, match=r"holds build, .* add the line build to .*dockerignore"):
+        context_digest(image, space)
+
+    with (tmp_path / "src" / ".dockerignore").open("a") as rules:
+        rules.write("build\n")
+    before = context_digest(image, space)
+    (space.build / "log").write_text("x")
+    assert context_digest(image, space) == before
+
+
 def test_the_engine_gets_the_folder_by_its_name(tmp_path: Path) -> None:
     class Buildx(RecordingRunner):
         def run(self, argv, **more):  # type: ignore[no-untyped-def]

@@ -462,6 +462,20 @@ def test_a_password_is_a_line_of_the_input_where_there_is_no_terminal(
         run.become_password()
 
 
+def test_the_end_of_input_at_the_question_for_a_password_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def getpass(_: str) -> str:
+        raise EOFError
+
+    config = SimpleNamespace(run=SimpleNamespace(dry=False, echo=False))
+    run = Run(Workspace(root=tmp_path), SimpleNamespace(config=config))
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(isatty=lambda: True))
+    monkeypatch.setattr("getpass.getpass", getpass)
+    with pytest.raises(UsageError, match="--ask-become-pass: no password was given"):
+        run.become_password()
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -434,7 +434,7 @@ def _cause(said: str) -> str:
     refused = _REFUSED.search(said)
     if refused and _READER.search(said):
         return (
-            f"its line # syntax= names an image that does not read it: {refused[1]}; mend the name"
+            f"its line # syntax= names an image that does not read it: {refused[1]}; fix the name"
             " or the network, or remove that line; "
         )
     if refused and _UNKNOWN.search(refused[1]):

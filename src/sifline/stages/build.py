@@ -30,7 +30,7 @@ from sifline.adapters.mmdebstrap import Mmdebstrap
 from sifline.buildcontext import DOCKERFILE, digest, entries
 from sifline.config.images import AGENT, origin
 from sifline.dockerfile import Dockerfile
-from sifline.errors import MissingError, StepFailed
+from sifline.errors import MissingError, StepFailed, UsageError
 from sifline.model import PREPARED, SETTINGS, BuiltImage, Image, Step, Workspace
 from sifline.recipe import SHORT, fingerprint, recipe, text
 from sifline.references import normalise
@@ -376,6 +376,7 @@ def context_digest(image: Image, workspace: Workspace) -> str:
     found = digest(image.folder, **_context(image, workspace))
     if not image.contexts:
         return found
+    _refuse_own_output(image, workspace)
     named = [
         [name, digest(folder, **_named_context(image, name, workspace))]
         for name, folder in image.contexts
@@ -390,6 +391,23 @@ def context_entries(image: Image, workspace: Workspace) -> dict[str, str]:
         own = entries(folder, **_named_context(image, name, workspace))
         found |= {f"{name}:{path}": entry for path, entry in own.items()}
     return found
+
+
+def _refuse_own_output(image: Image, workspace: Workspace) -> None:
+    """Refuse a named context with what sifline itself writes: no two looks would be the same.
+
+    :raises UsageError: naming the line of the rules that leaves it out.
+    """
+    for name, folder in image.contexts:
+        output = workspace.build.resolve()
+        if not output.is_relative_to(folder):
+            continue
+        below = output.relative_to(folder).as_posix()
+        if below in entries(folder, **_named_context(image, name, workspace)):
+            raise UsageError(
+                f"{origin(image.name)}: contexts: {name}: {folder} holds {below}, which changes"
+                f" while images are built; add the line {below} to {folder / '.dockerignore'}"
+            )
 
 
 def _named_context(image: Image, name: str, workspace: Workspace) -> dict[str, Any]:

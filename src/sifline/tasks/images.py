@@ -131,7 +131,10 @@ def sign(
 
     def ask() -> str:
         with run.terminal.asking():
-            return getpass("passphrase of the key: ")
+            try:
+                return getpass("passphrase of the key: ")
+            except EOFError:
+                raise UsageError("no passphrase was given") from None
 
     passphrase = passphrase_of(
         file=Path(passphrase_file) if passphrase_file else None,

@@ -7,6 +7,7 @@ import re
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
@@ -85,8 +86,10 @@ class Run:
         """
         from getpass import getpass
 
+        password = ""
         if sys.stdin.isatty():
-            with self.terminal.asking():
+            # Ctrl-D is no password.
+            with self.terminal.asking(), suppress(EOFError):
                 password = getpass("password of sudo on the nodes: ")
         else:
             password = sys.stdin.readline().rstrip("\n")
