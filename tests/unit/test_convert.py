@@ -18,7 +18,7 @@ from sifline.sif import Kind, Part
 from sifline.sifrecords import Stamp
 from sifline.stages import convert
 from sifline.stages.convert import stream
-from sifline.stages.convert.state import KEPT, changed
+from sifline.stages.convert.state import FORMAT, KEPT, changed
 from sifline.stages.convert.work import Made, Work, read_provenance
 from tests.support.contexts import context_of
 from tests.support.recording import RecordingRunner, answer
@@ -46,6 +46,7 @@ def made(tmp_path: Path) -> Context:
     records.write(
         here.workspace.record("x", "convert"),
         {
+            "format": FORMAT,
             "image_id": "sha256:1",
             "fingerprint": "f1",
             "commit": "c1",
@@ -129,9 +130,20 @@ ZSTD = {"image_id": "sha256:1", "compression": "-comp zstd -Xcompression-level 3
     ],
 )
 def test_reason_to_convert_is_given(record: dict[str, str] | None, reason: str) -> None:
-    whole = {**dict.fromkeys(KEPT, ""), "size": 1}
+    whole = {**dict.fromkeys(KEPT, ""), "size": 1, "format": FORMAT}
 
     assert changed(record and {**whole, **record}, image()) == reason
+
+
+@pytest.mark.parametrize("format_", [None, 1, "2"])
+def test_a_sif_of_an_older_sifline_is_made_anew(made: Context, format_: object) -> None:
+    path = made.workspace.record("x", "convert")
+    record = {**(records.read(path) or {}), "format": format_}
+    if format_ is None:
+        del record["format"]
+    records.write(path, record)
+    assert convert.stale("x", image(), made.workspace) == "the SIF: made by an older sifline"
+    assert needs_work(made)
 
 
 def test_a_record_that_says_too_little_is_none() -> None:

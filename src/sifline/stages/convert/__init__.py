@@ -28,6 +28,7 @@ from sifline.schedule import Machine
 from sifline.stages.convert import access
 from sifline.stages.convert.proof import prove, verdict
 from sifline.stages.convert.state import (
+    FORMAT,
     NO_SIF,
     UP_TO_DATE,
     changed,
@@ -140,6 +141,7 @@ class _Conversion:
             self._check_budget()
             self._settle()
         record = {
+            "format": FORMAT,
             "image_id": self._built.image_id,
             "fingerprint": self._built.fingerprint,
             "commit": self._built.commit,

@@ -18,6 +18,9 @@ from sifline.stages.convert.work import PREFIX, read_provenance
 # What is told of a SIF without reading it.
 KEPT = {"image_id", "fingerprint", "commit", "sha256", "size", "stamp", "compression", "method"}
 UP_TO_DATE, NO_SIF = "up to date", "there is no SIF"
+# Of the way in which SIFs are made; a higher one has every SIF made anew. 2: ENV and attributes of
+# files arrive as the image says. Records before had no number.
+FORMAT = 2
 
 
 def read_sif(path: Path) -> Sif:
@@ -111,8 +114,10 @@ def changed(record: Mapping[str, Any] | None, built: BuiltImage) -> str:
     compression, method, size = (record[key] for key in ("compression", "method", "size"))
     other = not options.definition and options.method not in ("", method)
     over = options.over_budget == "error" and (options.budget or size) < size
+    older = record.get("format") != FORMAT
     reasons = {
         "the image is another": record["image_id"] != built.image_id,
+        "made by an older sifline": older,
         f"its compression: {compression} → {wanted}": compression != wanted,
         "its definition file changed": record.get("definition", "") != definition_digest(options),
         f"its method: {method} → {options.method}": other,
