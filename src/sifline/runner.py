@@ -90,8 +90,12 @@ class Runner(Protocol):
         log: Path | None = None,
         on_line: OnLine | None = None,
         hide: Sequence[str] = (),
+        without: Collection[str] = (),
     ) -> Result:
-        """Run ``argv`` to its end and return what it did."""
+        """Run ``argv`` to its end and return what it did.
+
+        :param without: names of variables that the process does not inherit.
+        """
 
     def attach(self, argv: Argv, *, env: Mapping[str, str] | None = None) -> int:
         """Run ``argv`` on the user's own terminal; return its exit status."""
@@ -181,6 +185,7 @@ class ProcessRunner:
         log: Path | None = None,
         on_line: OnLine | None = None,
         hide: Sequence[str] = (),
+        without: Collection[str] = (),
     ) -> Result:
         """Run ``argv`` to its end and return what it did.
 
@@ -198,7 +203,7 @@ class ProcessRunner:
         self._say(argv)
         started = time.monotonic()
         with _Log(log, argv) as sink:
-            given = _environment(env, self._without)
+            given = _environment(env, {*self._without, *without})
             process = _started(argv, cwd, given, feed=input is not None)
             streams = _Streams(process, sink, on_line, hide=hide, unshown=self._hide)
             returncode = self._wait(process, streams, input, timeout)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sifline.errors import MissingError
@@ -19,6 +19,7 @@ class Call:
     cwd: Path | None = None
     env: Mapping[str, str] | None = None
     timeout: float | None = None
+    without: frozenset[str] = frozenset()
 
 
 def answer(
@@ -81,10 +82,12 @@ class RecordingRunner:
         log: Path | None = None,
         on_line: OnLine | None = None,
         hide: Sequence[str] = (),
+        without: Collection[str] = (),
     ) -> Result:
         """Record the command and answer it; lines go to ``on_line``, output to ``log``."""
         asked = tuple(argv)
-        self.calls.append(Call(argv=asked, input=input, cwd=cwd, env=env, timeout=timeout))
+        call = Call(argv=asked, input=input, cwd=cwd, env=env, timeout=timeout)
+        self.calls.append(replace(call, without=frozenset(without)))
         given = self._answer(asked)
         for line in [*given.stdout.splitlines(), *given.stderr.splitlines()]:
             if on_line:

@@ -76,6 +76,24 @@ def test_singularity_gets_its_own_variable_names() -> None:
     assert runner.calls[-1].env == {"SINGULARITYENV_A": "1"}
 
 
+def test_the_callers_own_settings_of_apptainer_have_no_say(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    gone = {
+        *("APPTAINERENV_A", "SINGULARITYENV_PATH", "APPTAINER_BIND", "SINGULARITY_CONTAIN"),
+        *("APPTAINERENV_PREPEND_PATH", "SINGULARITY_BINDPATH", "APPTAINER_NO_MOUNT"),
+    }
+    stay = {"APPTAINER_CACHEDIR", "SINGULARITY_TMPDIR", "APPTAINER_CONFIGDIR", "HOME"}
+    for name in gone | stay:
+        monkeypatch.setenv(name, "x")
+    apptainer, runner = native("apptainer version 1.4.5")
+    apptainer.exec(SIF, ["env", "-0"], env={"A": "1"})
+    call = runner.calls[-1]
+    assert gone <= call.without
+    assert not stay & call.without
+    assert call.env == {"APPTAINERENV_A": "1"}
+
+
 def after(argv: tuple[str, ...], word: str) -> list[str]:
     return [argv[at + 1] for at, found in enumerate(argv) if found == word]
 

@@ -309,6 +309,18 @@ def test_what_cannot_be_started_is_told_in_one_line(tmp_path: Path, how: str) ->
         start(["true", "x" * (1 << 20)])
 
 
+def test_one_process_goes_without_variables_but_for_those_that_it_is_given(
+    monkeypatch: pytest.MonkeyPatch, runner: ProcessRunner
+) -> None:
+    monkeypatch.setenv("SIFLINE_A", "a")
+    monkeypatch.setenv("SIFLINE_B", "b")
+    code = "import os; print(sorted(k for k in os.environ if k.startswith('SIFLINE_')))"
+    names = {"SIFLINE_A", "SIFLINE_B"}
+    result = runner.run(python(code), env={"SIFLINE_B": "given"}, without=names)
+    assert result.stdout == "['SIFLINE_B']\n"
+    assert "SIFLINE_A" in runner.run(python(code)).stdout
+
+
 def test_no_process_gets_the_variables_that_it_shall_be_without(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

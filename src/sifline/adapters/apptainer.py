@@ -8,7 +8,7 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -37,6 +37,10 @@ SQUASH_MEMORY = "256M"
 # singularity 3 is another program with other options.
 NAMES = ("apptainer", "singularity")
 OLDEST_SINGULARITY = 4
+# Of variables that are flags of Apptainer, or variables in a SIF, whichever of both programs runs.
+_VARIABLES = tuple(name.upper() for name in NAMES)
+# Those that say where it keeps its files, and nothing of what is in a container.
+_PLACES = ("CACHEDIR", "CONFIGDIR", "KEYSDIR", "TMPDIR")
 # Begins with a dot, as no image's name does.
 DEFINITION = ".definition"
 # Where the folders of a build are: Apptainer looks for the mount point above its scratch space,
@@ -488,6 +492,7 @@ class Apptainer:
             gpus=gpus,
             check=check,
             timeout=timeout,
+            without=settings(os.environ),
         )
 
     def places(self, folder: Path) -> tuple[Bind, ...]:
@@ -869,6 +874,7 @@ class Apptainer:
         on_line: OnLine | None = None,
         input: str | None = None,
         hide: Sequence[str] = (),
+        without: Collection[str] = (),
     ) -> Result:
         name = self._box.name if self._box else _new_name()
         extra = [] if self._box else ["--name", name, "--label", f"{LABEL_PURPOSE}={purpose}"]
@@ -897,6 +903,7 @@ class Apptainer:
                 on_line=on_line,
                 input=input,
                 hide=hide,
+                without=without,
             )
         except CommandFailed as error:
             if path:
@@ -938,6 +945,12 @@ class Apptainer:
             f"the engine did not start {self._toolbox}: {reason(result)}; run invoke doctor",
             details=result.tail(),
         )
+
+
+def settings(names: Iterable[str]) -> frozenset[str]:
+    """Return those of ``names`` by which Apptainer changes what is in a container."""
+    kept = {f"{prefix}_{place}" for prefix in _VARIABLES for place in _PLACES}
+    return frozenset(name for name in names if name.startswith(_VARIABLES) and name not in kept)
 
 
 def mounts(layers: Sequence[Path]) -> tuple[Bind, ...]:
