@@ -38,8 +38,8 @@ class Settings:
 class Contents:
     """An image in the engine, or a SIF, with the digest that names it: ``version``.
 
-    ``size`` in bytes, ``created`` in seconds since 1970. ``image_id``, ``fingerprint`` and
-    ``commit`` are "" where sifline did not make it.
+    ``size`` in bytes, ``created`` in seconds since 1970. ``image_digest`` is the same for an image
+    and its SIF. ``fingerprint`` and ``commit`` are "" where sifline did not make it.
     """
 
     name: str
@@ -48,7 +48,7 @@ class Contents:
     size: int
     created: int = 0
     architecture: str = ""
-    image_id: str = ""
+    image_digest: str = ""
     fingerprint: str = ""
     commit: str = ""
     found: Found = field(default_factory=Found)

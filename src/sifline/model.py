@@ -317,13 +317,16 @@ class Explanation:
 
 @dataclass(frozen=True, kw_only=True)
 class Sif:
-    """A finished, verified SIF file; ``notes`` is what people should know of its making."""
+    """A finished, verified SIF file; ``notes`` is what people should know of its making.
+
+    ``image_digest`` is that of its image's layers and configuration, which no engine calls it by.
+    """
 
     name: str
     path: Path
     sha256: str
     size: int
-    image_id: str = ""
+    image_digest: str = ""
     fingerprint: str = ""
     commit: str = ""
     category: str = "custom-images"

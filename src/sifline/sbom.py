@@ -146,7 +146,7 @@ def _properties(contents: Contents) -> Mapping[str, str]:
         "kind": contents.kind,
         "size": str(contents.size),
         "architecture": contents.architecture,
-        "image-id": contents.image_id,
+        "image-digest": contents.image_digest,
         "fingerprint": contents.fingerprint,
         "commit": contents.commit,
         # That something may be missing belongs to what the bill says.

@@ -239,7 +239,8 @@ def test_the_sif_says_where_it_came_from(
     assert found["labels"]["org.sifline.name"] == "tiny"
     assert (found["sha256"], found["size"]) == (done.sha256, done.size)
     read = convert.read_sif(done.path)
-    assert (read.sha256, read.image_id, read.commit) == (done.sha256, digest, "c0ffee")
+    assert (read.sha256, read.image_digest, read.commit) == (done.sha256, digest, "c0ffee")
+    assert done.image_digest == digest
     told = found["provenance"]
     assert (told["image"]["digest"], told["commit"]) == (digest, "c0ffee")
     assert told["conversion"]["method"] == method

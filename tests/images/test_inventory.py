@@ -170,7 +170,7 @@ def test_sif_holds_what_its_image_holds(
     read = inventory.look(sifs[name], context_of(root))
     assert read.found == found[name].found
     assert read.settings == found[name].settings
-    assert (read.image_id, read.architecture) == (found[name].image_id, "amd64")
+    assert (read.image_digest, read.architecture) == (found[name].image_digest, "amd64")
 
 
 def test_odd_names_and_links_are_read_and_odd_files_are_told(found: dict[str, Contents]) -> None:

@@ -20,6 +20,7 @@ from sifline.stages import convert
 from sifline.stages.convert import stream
 from sifline.stages.convert.state import FORMAT, KEPT, changed
 from sifline.stages.convert.work import Made, Work, read_provenance
+from tests.support import sif_files
 from tests.support.contexts import context_of
 from tests.support.recording import RecordingRunner, answer
 
@@ -48,6 +49,7 @@ def made(tmp_path: Path) -> Context:
         {
             "format": FORMAT,
             "image_id": "sha256:1",
+            "image_digest": "sha256:d",
             "fingerprint": "f1",
             "commit": "c1",
             "sha256": file_digest(path),
@@ -63,6 +65,7 @@ def made(tmp_path: Path) -> Context:
 def test_untouched_sif_of_the_same_image_is_fresh(made: Context) -> None:
     found = convert.convert(image(), made)
     assert (found.fresh, found.commit, found.size) == (True, "c1", 7)
+    assert found.image_digest == "sha256:d"  # not what the engine calls the image
 
 
 def test_touched_but_equal_sif_is_fresh_and_looked_at_once(made: Context) -> None:
@@ -220,6 +223,23 @@ def test_what_the_sif_says_of_its_making_is_read_back() -> None:
     assert told["bases"] == {"p": "sha256:0"}
     assert (told["commit"], told["tools"]) == ("c1", {"apptainer": "1.4.5"})
     assert told["conversion"]["compression"] == "-comp gzip -Xcompression-level 6"
+
+
+@pytest.mark.parametrize(
+    ("labels", "digest"),
+    [
+        ({"org.sifline.image-digest": "sha256:d", "org.sifline.image-id": "sha256:i"}, "sha256:d"),
+        ({"org.sifline.image-id": "sha256:i"}, "sha256:i"),  # of an older sifline
+        ({"org.sifline.commit": "c"}, ""),
+    ],
+)
+def test_labels_say_which_image_a_sif_is_of(
+    tmp_path: Path, labels: dict[str, str], digest: str
+) -> None:
+    objects = [sif_files.labels_object(labels), sif_files.SQUASHFS]
+    path = sif_files.write(tmp_path / "x.sif", objects)
+    told = convert.info(path, context_of(tmp_path, RecordingRunner()))
+    assert convert.read_sif(path).image_digest == told["image digest"] == digest
 
 
 @pytest.mark.parametrize("content", [b"", b"[1]", b"{"])

@@ -74,6 +74,7 @@ class Nodes:
         self.states = {name: states.get(name.replace("-", "_"), dict(EMPTY)) for name in NODES}
         self.sent: list[str] = []
         self.installed: list[str] = []
+        self.told: list[str] = []
 
     def which(self, tool: str) -> str | None:
         return tool
@@ -97,6 +98,7 @@ class Nodes:
             return answer()
         if " install " in argv[-1]:
             self.installed.append(name)
+            self.told.append(argv[-1])
             return begun(json.dumps(state.get("install", {"path": "x"})))
         if " status " in argv[-1]:
             return begun(json.dumps(state))
@@ -156,6 +158,12 @@ def test_an_image_goes_to_all_nodes(tmp_path: Path, sif: Sif) -> None:
     assert sorted(nodes.sent) == sorted(nodes.installed) == sorted(NODES)
     assert [(item.node, item.sent) for item in done.placements] == [(n, True) for n in NODES]
     assert done.path == PurePosixPath("/opt/containers/custom-images/hello.sif")
+
+
+def test_nodes_are_told_by_a_digest_which_image_it_is_of(tmp_path: Path, sif: Sif) -> None:
+    nodes = Nodes()
+    deploy(replace(sif, image_digest="sha256:d"), CLUSTER, context_of(tmp_path, nodes))
+    assert ['"image_digest": "sha256:d"' in told for told in nodes.told] == [True] * 3
 
 
 def test_nodes_that_hold_the_digest_get_nothing(tmp_path: Path, sif: Sif) -> None:

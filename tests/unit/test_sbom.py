@@ -30,7 +30,7 @@ SIF = Contents(
     size=7,
     created=1_700_000_000,
     architecture="amd64",
-    image_id="sha256:1",
+    image_digest="sha256:1",
     fingerprint="f" * 64,
     commit="c0ffee",
     found=Found(packages=(LIBC, NUMPY), distribution=DEBIAN),
@@ -81,7 +81,7 @@ def test_bill_says_of_what_it_is() -> None:
         "sifline:kind": "sif",
         "sifline:size": "7",
         "sifline:architecture": "amd64",
-        "sifline:image-id": "sha256:1",
+        "sifline:image-digest": "sha256:1",
         "sifline:fingerprint": "f" * 64,
         "sifline:commit": "c0ffee",
     }

@@ -71,7 +71,7 @@ class Holding:
     path: PurePosixPath
     when: str
     who: str
-    image_id: str
+    image_digest: str
     fingerprint: str
     commit: str
     previous: tuple[str, ...]
@@ -134,7 +134,7 @@ def holding(node: str, entry: Mapping[str, Any]) -> Holding:
         path=PurePosixPath(str(entry["path"])),
         when=str(entry.get("when", "")),
         who=str(entry.get("who", "")),
-        image_id=str(entry.get("image_id", "")),
+        image_digest=str(entry.get("image_digest", "")),
         fingerprint=str(entry.get("fingerprint", "")),
         commit=str(entry.get("commit", "")),
         previous=tuple(known["sha256"] for known in entry.get("previous", ())),
@@ -216,7 +216,7 @@ class _Work:
             {
                 "when": datetime.now(timezone.utc).isoformat(timespec="seconds"),
                 "who": f"{getpass.getuser()}@{socket.gethostname()}",
-                "image_id": sif.image_id,
+                "image_digest": sif.image_digest,
                 "fingerprint": sif.fingerprint,
                 "commit": sif.commit,
             }

@@ -14,7 +14,17 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from sifline import compatibility, contents, excerpt, packages, records, sbom, sif, sifrecords
+from sifline import (
+    compatibility,
+    contents,
+    excerpt,
+    ocilayout,
+    packages,
+    records,
+    sbom,
+    sif,
+    sifrecords,
+)
 from sifline.adapters.apptainer import Apptainer
 from sifline.adapters.docker import (
     LABEL_COMMIT,
@@ -31,6 +41,7 @@ from sifline.excerpt import Excerpt
 from sifline.model import BuiltImage, Workspace
 from sifline.runner import CommandFailed, Context
 from sifline.scratch import scratch_folder
+from sifline.stages.convert.work import image_digest
 
 IMAGE, SIF = "image", "sif"
 # A SIF, or an image in the engine: one of ours, or its tag or id.
@@ -126,7 +137,7 @@ def _of_sif(path: Path, context: Context) -> Contents:
         size=file.size,
         created=max(0, file.created),
         architecture=file.architecture,
-        image_id=labels.get(f"{_LABEL}image-digest", ""),
+        image_digest=image_digest(labels),
         fingerprint=labels.get(f"{_LABEL}fingerprint", ""),
         commit=labels.get(f"{_LABEL}commit", ""),
         found=found,
@@ -197,7 +208,7 @@ def _of_image(subject: BuiltImage | str, context: Context) -> Contents:
         size=int(image["Size"]),
         created=_seconds(str(image.get("Created") or "")),
         architecture=str(image.get("Architecture") or ""),
-        image_id=identity,
+        image_digest=ocilayout.identity(image),
         fingerprint=mark,
         commit=commit,
         found=found,

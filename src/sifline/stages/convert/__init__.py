@@ -143,6 +143,7 @@ class _Conversion:
         record = {
             "format": FORMAT,
             "image_id": self._built.image_id,
+            "image_digest": self._work.digest,
             "fingerprint": self._built.fingerprint,
             "commit": self._built.commit,
             "sha256": sha256,
