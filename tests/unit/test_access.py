@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from sifline.adapters.apptainer import Apptainer
+from sifline.model import BuiltImage, Image, SifOptions
 from sifline.stages.convert import access
+from sifline.stages.convert.work import Work
+from tests.support import sif_files
+from tests.support.contexts import context_of
+from tests.support.recording import RecordingRunner, answer
 
 
 def listing(*entries: str) -> access.Closed:
@@ -59,6 +67,36 @@ def test_what_distributions_close_is_not_told() -> None:
         "drwx------ /var/cache/apt/archives/partial",
     )
     assert found.files == ["/root/conda/bin/python"]
+
+
+def test_a_usual_folder_closes_nothing_by_itself() -> None:
+    found = listing(
+        "drwx------ /var/lib/private",
+        "-rw-r--r-- /var/lib/private/x/y",
+        "drwx------ /var/log/app",
+        "drwx------ /srv",
+        "-rw------- /srv/a",
+    )
+    assert found.files == ["/srv/a"]
+
+
+def test_what_cannot_be_listed_is_told_and_stops_nothing(tmp_path: Path) -> None:
+    failed = answer(stderr="FATAL ERROR: Failed to read directory table", returncode=1)
+    runner = RecordingRunner({("docker",): failed}, tools={"docker"})
+    image = Image(name="x", folder=Path("x"), tag="x", sif=SifOptions())
+    work = Work(
+        built=BuiltImage(image=image, image_id="i", fingerprint="f", size=1, fresh=True),
+        context=context_of(tmp_path, runner),
+        options=SifOptions(),
+        scratch=tmp_path,
+        partial=sif_files.write(tmp_path / "x.sif", [sif_files.SQUASHFS]),
+        log=tmp_path / "x.log",
+    )
+    (told,) = access.warnings(work, Apptainer(runner))
+    assert told == (
+        "warning: which files only root can read or run could not be checked:"
+        " FATAL ERROR: Failed to read directory table"
+    )
 
 
 @pytest.mark.parametrize(

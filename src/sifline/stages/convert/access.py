@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
+from fnmatch import translate
 from typing import Any
 
 from sifline import sif
 from sifline.adapters.apptainer import Apptainer
+from sifline.runner import CommandFailed
 from sifline.stages.convert.work import Work
 
 NAMED = 3
@@ -19,7 +20,7 @@ _MOST_LINKS = 40
 _LINE = re.compile(r"([-dl])(\S{9}) \d+/\d+ +(\d+) \S+ \S+ squashfs-root(/.*)?")
 _ARROW = " -> "
 # What distributions keep from users in any case.
-_USUAL = (
+_PATTERNS = (
     *("/etc/*shadow*", "/etc/*passwd*", "/etc/.pwd.lock", "/etc/sudoers*", "/etc/credstore*"),
     *("/etc/ssl/private*", "/etc/ssh/ssh_host_*", "/root/.bash*", "/root/.profile"),
     *("/root/.cache*", "/root/.gnupg*", "/root/.ssh*", "/root/.wget-hsts"),
@@ -27,6 +28,7 @@ _USUAL = (
     *("/var/lib/apt/*", "/var/lib/dpkg/*", "/var/lib/private*", "/var/lib/systemd/*"),
     "/var/spool/*",
 )
+_USUAL = re.compile("|".join(map(translate, _PATTERNS)))
 
 
 @dataclass(kw_only=True)
@@ -56,7 +58,12 @@ def warnings(work: Work, apptainer: Apptainer) -> Iterator[str]:
     listing = work.scratch / "listing" / "files"
     listing.parent.mkdir()
     offset = sif.system(file).offset
-    apptainer.list_files(work.partial, offset, listing, purpose=str(work.scratch))
+    try:
+        apptainer.list_files(work.partial, offset, listing, purpose=str(work.scratch))
+    except CommandFailed as error:
+        cause = error.result.tail(1)
+        yield f"warning: which files only root can read or run could not be checked: {cause}"
+        return
     text = listing.read_text(encoding="utf-8", errors="surrogateescape")
     found = sif.configuration(file) or {}
     yield from told(read(text.split("\n")), found.get("config") or found.get("Config") or found)
@@ -105,11 +112,9 @@ def read(lines: Iterable[str]) -> Closed:
             # The size of a link is the length of its target.
             target = path.encode("utf-8", "surrogateescape")[-size:].decode("utf-8", "replace")
             closed.links[path[: -len(target + _ARROW)]] = target
-        elif _usual(path):
-            continue
-        elif kind == "d" and not folders and mode[8] not in "xt":
+        elif kind == "d" and not folders and mode[8] not in "xt" and not _USUAL.match(path):
             folders.append(f"{path.rstrip('/')}/")
-        elif kind == "-" and (folders or _is_closed(mode)):
+        elif kind == "-" and (folders or _is_closed(mode)) and not _USUAL.match(path):
             closed.files.append(path)
     return closed
 
@@ -118,7 +123,3 @@ def _is_closed(mode: str) -> bool:
     """Whether others can neither read nor run it, or not run what its owner can."""
     run = mode[8] in "xt"
     return not run and (mode[6] != "r" or mode[2] in "xs")
-
-
-def _usual(path: str, patterns: Sequence[str] = _USUAL) -> bool:
-    return any(fnmatchcase(path, pattern) for pattern in patterns)
