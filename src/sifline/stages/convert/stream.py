@@ -78,16 +78,19 @@ class _Stream:
             *apptainer.places(work.scratch),
             Bind(source=work.partial.parent, target=str(work.partial.parent), writable=True),
         ]
+        spare: Path | None = None
         while self._layers or self._headers:
             kept = (headers(self._headers),) if self._headers else ()
             seen = [*binds, *mounts(self._layers), *kept]
             try:
                 return open_.enter_context(apptainer.held(seen, purpose=self._purpose))
             except StepFailed as error:
-                if self._layers:
-                    self._without_layers(error)
+                # The layers do without headers: what fails then is their own.
+                if self._headers:
+                    spare, self._headers = self._headers, None
                 else:
-                    self._headers = None
+                    self._without_layers(error)
+                    self._headers = spare
         return open_.enter_context(apptainer.held(binds, purpose=self._purpose))
 
     def _without_layers(self, error: StepFailed) -> None:
