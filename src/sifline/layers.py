@@ -98,7 +98,8 @@ class _Above:
 
     def add(self, layer: Iterable[tuple[bytes, Declared]]) -> None:
         """Add the layer below."""
-        own, hidden, opaque = Tree(), set[bytes](), set[bytes]()
+        # The file of a link counts also where a layer above hides that name of it.
+        own, every, hidden, opaque = Tree(), Tree(), set[bytes](), set[bytes]()
         open_: dict[bytes, bool] = {b"": b"" not in self._opaque}
         for name, entry in layer:
             above, _, last = name.rpartition(b"/")
@@ -108,8 +109,10 @@ class _Above:
                 continue  # notes of aufs
             elif last.startswith(_HIDES):
                 hidden.add(name[: -len(last)] + last[len(_HIDES) :])
-            elif name not in self._hidden and (not name or self._shows(above, open_)):
-                own[name] = _with_attributes(entry, own.get(entry.target))
+            else:
+                whole = every[name] = _with_attributes(entry, every.get(entry.target))
+                if name not in self._hidden and (not name or self._shows(above, open_)):
+                    own[name] = whole
         for name, entry in own.items():
             self._found.setdefault(name, entry)
         self._hidden |= hidden

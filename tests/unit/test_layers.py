@@ -96,6 +96,28 @@ def test_a_link_has_the_attributes_of_its_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "upper",
+    [
+        (item("d/.wh.a"),),
+        (item(".wh.d"),),
+        (folder("d"), item(f"d/{OPAQUE}")),
+        (item("d"),),
+        (item("d/a"),),
+    ],
+    ids=["hidden", "below a hidden one", "opaque", "below a file", "another"],
+)
+def test_a_link_has_the_attributes_of_a_file_that_a_layer_above_removes(
+    tmp_path: Path, upper: tuple[Item, ...]
+) -> None:
+    first = item("d/a", xattrs={"user.a": b"1"})
+    links = [hard("b", first), hard("c", hard("b", first))]
+    for link in links:
+        link.info.pax_headers = {}
+    tree = declared(tmp_path, (folder("d"), first, *links), upper)
+    assert [tree[name].xattrs for name in (b"b", b"c")] == [{b"user.a": b"1"}] * 2
+
+
+@pytest.mark.parametrize(
     ("upper", "expected"),
     [
         ((), ALL),
