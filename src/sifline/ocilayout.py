@@ -22,6 +22,8 @@ _OCI = "application/vnd.oci.image."
 # How a layer that is not plain tar begins.
 _COMPRESSIONS = ((b"\x1f\x8b", "+gzip"), (b"\x28\xb5\x2f\xfd", "+zstd"))
 _CHUNK = 1 << 20
+# What some engines say was the time of an image that has none.
+_NO_TIME = "0001-01-01T00:00:00"
 # Those of https://github.com/opencontainers/image-spec/blob/v1.1.0/config.md.
 _SETTINGS = (
     *("User", "ExposedPorts", "Env", "Entrypoint", "Cmd", "Volumes", "WorkingDir", "Labels"),
@@ -68,7 +70,8 @@ def identity(image: Mapping[str, Any]) -> str:
     :param image: what the engine says of the image.
     """
     layers = (image.get("RootFS") or {}).get("Layers") or []
-    told = _configuration(image, layers) | {"created": str(image.get("Created") or "")[:19]}
+    created = str(image.get("Created") or "")[:19]
+    told = _configuration(image, layers) | {"created": "" if created == _NO_TIME else created}
     text = json.dumps(told, sort_keys=True, separators=(",", ":"))
     return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
 

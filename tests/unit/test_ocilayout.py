@@ -119,6 +119,12 @@ def test_an_image_has_one_identity_on_every_engine(changes: dict[str, Any]) -> N
     assert ocilayout.identity(IMAGE | changes) == ocilayout.identity(IMAGE)
 
 
+@pytest.mark.parametrize("created", ["0001-01-01T00:00:00Z", "", None])
+def test_an_image_without_a_time_has_one_identity_on_every_engine(created: str | None) -> None:
+    timeless = {key: value for key, value in IMAGE.items() if key != "Created"}
+    assert ocilayout.identity(timeless | {"Created": created}) == ocilayout.identity(timeless)
+
+
 @pytest.mark.parametrize(
     "changes",
     [
