@@ -81,8 +81,10 @@ def test_what_only_root_can_run_or_read_is_told_and_fails_for_users(
         done = project.invoke(f"convert.{name}")
         assert done.returncode == 0, done.stderr
         smoke = (("cat", "/opt/app/note"), ("true",))
+        path = tmp_path / "build" / "sif" / f"{name}.sif"
+        path.chmod(0o600)  # as the umask of a careful root has it
         with pytest.raises(StepFailed) as failure:
-            judged(Promises(smoke=smoke), tmp_path / "build" / "sif" / f"{name}.sif")
+            judged(Promises(smoke=smoke), path)
     finally:
         project.remove_images()
 

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from sifline import imagetests
 from sifline.adapters.apptainer import ALIVE, Apptainer, Box
 from sifline.errors import MissingError, StepFailed
 from sifline.model import Bind
+from tests.support import sif_files
 from tests.support.recording import RecordingRunner, answer
 
 HERE = Path("/data/here")
@@ -103,6 +105,26 @@ def test_a_sif_is_joined_where_it_can_become_an_instance(joins: int, target: str
 
     assert verbs(runner) == ["run", "exec", "exec", "rm"]
     assert runner.argvs[2][-2:] == (target, "true")
+
+
+def test_an_ordinary_user_gets_a_sif_that_only_root_may_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = sif_files.write(tmp_path / "x.sif", [sif_files.SQUASHFS])
+    path.chmod(0o600)
+    runner = toolbox()
+    monkeypatch.setattr("sifline.runner.ProcessRunner", lambda: runner)
+    monkeypatch.setattr(imagetests, "engine_gpus", lambda _: (0, "none"))
+
+    with imagetests._sif("x", path, "a=b", imagetests.ORDINARY_USER) as container:
+        container.run(["true"])
+
+    mounted, started, ran = (argv for argv in runner.argvs if argv[1] == "exec")
+    assert "as-user" not in mounted  # root opens the file, and users see what is in it
+    assert str(path) in mounted
+    for argv in (started, ran):
+        assert "as-user" in argv
+        assert str(path) not in argv
 
 
 def test_the_machine_s_own_apptainer_starts_a_container_for_each_command() -> None:
