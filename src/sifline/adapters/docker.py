@@ -451,7 +451,15 @@ def id_files(log: Path) -> dict[Path, str]:
     Whoever names an image removes its file: those that are there are of killed runs.
     """
     found = log.parent.glob(f"{escape(log.stem)}.{'[0-9a-f]' * 2 * _TOKEN}.id")
-    return {path: path.read_text(encoding="utf-8").strip() for path in found}
+    return {path: id_of(path) for path in found}
+
+
+def id_of(path: Path) -> str:
+    """Return the id in such a file; "" where the build that wrote it has removed it."""
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except FileNotFoundError:
+        return ""
 
 
 def version_tag(name: str, mark: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from glob import escape
 from pathlib import Path
@@ -13,10 +14,12 @@ from sifline.adapters.docker import (
     Docker,
     EngineImage,
     id_files,
+    id_of,
     unnamed,
     version_tag,
     versions,
 )
+from sifline.errors import MissingError
 from sifline.imagenames import is_name
 from sifline.model import PREPARED, BuiltImage, Cleaned, Image, Workspace
 from sifline.recipe import SHORT
@@ -68,8 +71,10 @@ def clean(
     :param dry: remove nothing, only say what would go.
     """
     engine, before = Docker(context.runner), time.time() - parts.older_than
-    listed = engine.all() if parts.docker or parts.unused else ()
-    removed, freed, kept, spared = list[tuple[str, int]](), 0, list[str](), set[str]()
+    held = _held(engine, parts)
+    listed = held or ()
+    staying = None if held is None else _ours(images, held)
+    removed, freed, kept = list[tuple[str, int]](), 0, list[str]()
     if parts.docker:
         doomed, kept = _doomed(images, parts, listed, at_hand, context.workspace)
         used = engine.used_images()
@@ -78,23 +83,64 @@ def clean(
         for item in doomed:
             if item.built.image_id in used:
                 kept.append(f"image {', '.join(item.names)}: a container uses it")
-                spared.add(item.built.image_id)
         doomed = [item for item in doomed if item.built.image_id not in used]
         removed += [(f"image {', '.join(item.names)}", item.built.size) for item in doomed]
         freed = 0 if dry else _remove(engine, [name for item in doomed for name in item.names])
-    files = [
-        path
-        for path in _files(images, parts, context.workspace, at_hand, listed)
-        # Without it nobody would know that the image is ours.
-        if not spared or (records.read(path) or {}).get("image_id") not in spared
-    ]
-    for path, status in [(path, path.lstat()) for path in files]:
+        if dry:
+            staying = _ours(images, listed) - {item.built.image_id for item in doomed}
+        else:  # not all are gone: a container may use one by now
+            staying = _ours(images, engine.all())
+    for path in [*_files(images, parts, context.workspace, at_hand, listed)]:
+        size = None if _proves(path, staying) else _drop(path, before, dry=dry)
+        if size is not None:
+            freed += size
+            removed.append((str(path.relative_to(context.workspace.root)), size))
+    return Cleaned(removed=tuple(removed), kept=tuple(kept), freed=freed)
+
+
+def _held(engine: Docker, parts: Parts) -> Sequence[EngineImage] | None:
+    """Return the images in the engine, as far as they matter; None where it does not say."""
+    if not (parts.docker or parts.unused or parts.state):
+        return ()
+    try:
+        return engine.all()
+    except MissingError:
+        if parts.docker or parts.unused:
+            raise
+        return None
+
+
+def _ours(images: Sequence[Image], listed: Sequence[EngineImage]) -> set[str]:
+    """Return the ids of all that may be ours in the engine."""
+    named = (built for found in versions(images, listed).values() for built in found)
+    return {built.image_id for built in (*named, *unnamed(images, listed))}
+
+
+def _proves(path: Path, staying: Collection[str] | None) -> bool:
+    """Tell whether ``path`` says that this checkout built an image which stays in the engine.
+
+    Without it nobody would know that, and no ``clean`` would remove the image.
+
+    :param staying: the ids of those images; None where they are not known.
+    """
+    if path.suffix == ".id":
+        image_id = id_of(path)
+    elif path.match("build-*.json"):
+        image_id = str((records.read(path) or {}).get("image_id", ""))
+    else:
+        return False
+    return staying is None or image_id in staying
+
+
+def _drop(path: Path, before: float, *, dry: bool) -> int | None:
+    """Remove a file; return its size, or None where it stays because it is young."""
+    with suppress(FileNotFoundError):  # another run was faster
+        status = path.lstat()
         if status.st_mtime <= before:
-            freed += status.st_size
-            removed.append((str(path.relative_to(context.workspace.root)), status.st_size))
             if not dry:
                 path.unlink()
-    return Cleaned(removed=tuple(removed), kept=tuple(kept), freed=freed)
+            return status.st_size
+    return None
 
 
 def _doomed(

@@ -1,0 +1,136 @@
+"""Which files ``clean`` removes, and which say that an image in the engine is ours."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from sifline import records
+from sifline.errors import MissingError
+from sifline.model import Cleaned, Image
+from sifline.runner import Result
+from sifline.stages.clean import Parts, clean
+from tests.support.contexts import context_of
+from tests.support.recording import RecordingRunner, answer
+
+MARK = "f" * 64
+DAY = 86400
+STATE = Parts(docker=False, sifs=False)
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither the engine nor the locks of this machine."""
+    monkeypatch.setenv("DOCKER_HOST", "tcp://127.0.0.1:1")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
+
+
+def listed(image_id: str, *tags: str) -> dict[str, object]:
+    """What the engine says of an image of ours."""
+    return {
+        "Id": image_id,
+        "RepoTags": list(tags),
+        "RepoDigests": [],
+        "Size": 1,
+        "Created": "2026-01-01T00:00:00Z",
+        "Config": {"Labels": {"sifline.image": "x", "sifline.fingerprint": MARK}},
+    }
+
+
+NAMED = listed("sha256:a", f"sifline/x:{MARK[:12]}", "sifline/x:latest")
+UNNAMED = listed("sha256:b")
+
+
+def engine(
+    *held: Sequence[dict[str, object]], tagged: float = 0, used: str = ""
+) -> RecordingRunner:
+    """An engine that holds one list of images after the other."""
+    when = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(tagged))
+    ids = [" ".join(str(image["Id"]) for image in images) for images in held]
+    shown: list[Result | Exception] = [answer(json.dumps([*images])) for images in held if images]
+    return RecordingRunner(
+        {
+            ("docker", "image", "ls"): [answer(text) for text in ids],
+            ("docker", "image", "inspect"): shown or [answer("[]")],
+            ("docker", "image", "inspect", "--format"): answer(f'sha256:a "{when}"\n'),
+            ("docker", "image", "rm"): answer(),
+            ("docker", "container", "ls"): answer("c" if used else ""),
+            ("docker", "container", "inspect"): answer(used),
+        }
+    )
+
+
+def left(root: Path) -> set[str]:
+    """The names of what is left of records and logs."""
+    kinds = ("records", "logs")
+    return {path.name for kind in kinds for path in (root / "build" / kind).rglob("*.*")}
+
+
+def cleaned(
+    root: Path, parts: Parts, runner: RecordingRunner, *, age: float = 0, dry: bool = False
+) -> Cleaned:
+    """What is removed of an image with a record, two files with ids and a log."""
+    here = context_of(root, runner)
+    space = here.workspace
+    records.write(space.record("x", f"build-{MARK[:12]}"), {"image_id": "sha256:a"})
+    records.write(space.record("x", "build-0123456789ab"), {"image_id": "sha256:gone"})
+    space.logs.mkdir()
+    (space.logs / "x.build.0123abcd.id").write_text("sha256:b")
+    (space.logs / "x.build.4567abcd.id").write_text("sha256:gone")
+    (space.logs / "x.build.log").write_text("log")
+    for path in space.build.rglob("*.*"):
+        os.utime(path, (time.time() - age,) * 2)
+    return clean(
+        [Image(name="x", folder=root / "x", tag="sifline/x:latest")], parts, here, dry=dry
+    )
+
+
+PROOFS = {f"build-{MARK[:12]}.json", "x.build.0123abcd.id"}
+
+
+@pytest.mark.parametrize("dry", [False, True])
+def test_what_says_that_an_image_in_the_engine_is_ours_stays_with_it(
+    tmp_path: Path, dry: bool
+) -> None:
+    done = cleaned(tmp_path, STATE, engine([NAMED, UNNAMED]), dry=dry)
+
+    told = {Path(path).name for path, _ in done.removed}
+    assert told == {"build-0123456789ab.json", "x.build.4567abcd.id", "x.build.log"}
+    assert left(tmp_path) == (PROOFS | told if dry else PROOFS)
+
+
+def test_it_goes_with_the_image(tmp_path: Path) -> None:
+    cleaned(tmp_path, Parts(), engine([NAMED, UNNAMED], []))
+
+    assert left(tmp_path) == set()
+
+
+def test_it_stays_where_the_image_is_younger_than_its_record(tmp_path: Path) -> None:
+    tagged = engine([NAMED], tagged=time.time() - DAY)
+
+    cleaned(tmp_path, Parts(older_than=7 * DAY), tagged, age=10 * DAY)
+
+    assert left(tmp_path) == {f"build-{MARK[:12]}.json"}
+
+
+def test_it_stays_where_a_container_uses_the_image_or_takes_it_meanwhile(tmp_path: Path) -> None:
+    for name, runner in {
+        "before": engine([NAMED], used="sha256:a"),
+        "meanwhile": engine([NAMED]),
+    }.items():
+        (tmp_path / name).mkdir()
+        cleaned(tmp_path / name, Parts(), runner)
+        assert left(tmp_path / name) == {f"build-{MARK[:12]}.json"}
+
+
+def test_it_stays_where_no_engine_says_what_it_holds(tmp_path: Path) -> None:
+    silent = RecordingRunner({("docker",): MissingError("no Docker engine answers")})
+
+    cleaned(tmp_path, STATE, silent)
+
+    assert left(tmp_path) == {*PROOFS, "build-0123456789ab.json", "x.build.4567abcd.id"}
