@@ -11,9 +11,11 @@ from pathlib import Path
 import pytest
 
 from sifline import records
+from sifline.adapters.docker import id_files
 from sifline.errors import MissingError
 from sifline.model import Cleaned, Image
 from sifline.runner import Result
+from sifline.stages.build import build_lock
 from sifline.stages.clean import Parts, clean
 from tests.support.contexts import context_of
 from tests.support.recording import RecordingRunner, answer
@@ -134,3 +136,23 @@ def test_it_stays_where_no_engine_says_what_it_holds(tmp_path: Path) -> None:
     cleaned(tmp_path, STATE, silent)
 
     assert left(tmp_path) == {*PROOFS, "build-0123456789ab.json", "x.build.4567abcd.id"}
+
+
+def test_nothing_of_an_image_goes_while_another_run_builds_it(tmp_path: Path) -> None:
+    """Until it has a name, it looks like one that a killed run left."""
+    runner = engine([UNNAMED])
+    lock = build_lock(context_of(tmp_path).workspace, "x")
+
+    with records.locked(lock):
+        done = cleaned(tmp_path, Parts(), runner)
+
+    assert done == Cleaned(removed=(), kept=("x: another run builds it",), freed=0)
+    assert not any(argv[:3] == ("docker", "image", "rm") for argv in runner.argvs)
+    with records.locked_if_free(lock) as free:
+        assert free
+
+
+def test_an_id_that_its_build_removes_meanwhile_is_none(tmp_path: Path) -> None:
+    (tmp_path / "x.build.0123abcd.id").symlink_to("gone")
+
+    assert id_files(tmp_path / "x.build.log") == {tmp_path / "x.build.0123abcd.id": ""}

@@ -166,7 +166,7 @@ def build(
         return replace(settle(step, context), fresh=False)
     image, docker = step.image, Docker(context.runner)
     work = _Build(step, parents, context, around)
-    with records.locked(_lock(context.workspace, image.name), context):
+    with records.locked(build_lock(context.workspace, image.name), context):
         need(image, around, docker.all())
         bases = work.bases()
         made_of = work.recipe(bases)
@@ -422,8 +422,8 @@ def _context(image: Image, workspace: Workspace) -> dict[str, Any]:
     return {"without": without, "cache": workspace.caches / f"{image.name}.context"}
 
 
-def _lock(workspace: Workspace, name: str) -> Path:
-    """The lock of an image's builds: one for all checkouts of this user, which share an engine."""
+def build_lock(workspace: Workspace, name: str) -> Path:
+    """Return the lock of an image's builds: all checkouts of this user share it, and an engine."""
     home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111
     lock = Path(home) / "sifline" / "locks" / f"{name}.build.lock"
     if lock.is_absolute():

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, replace
 from glob import escape
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from sifline.imagenames import is_name
 from sifline.model import PREPARED, BuiltImage, Cleaned, Image, Workspace
 from sifline.recipe import SHORT
 from sifline.runner import Context
+from sifline.stages.build import build_lock
 
 LOGS = ("build", "prepare", "convert", "test-docker", "test-apptainer")
 
@@ -65,11 +66,34 @@ def clean(
     at_hand: Collection[str] = (),
     dry: bool = False,
 ) -> Cleaned:
-    """Remove ``parts`` of ``images``; what a container uses is kept, and named.
+    """Remove ``parts`` of ``images``; what a container uses or a run builds is kept, and named.
 
     :param at_hand: the ids of images to spare: they are up to date, or the last ones built.
     :param dry: remove nothing, only say what would go.
     """
+    with ExitStack() as locks:
+        # Between its end and its name, an image that is built looks like one of a killed run.
+        idle = [
+            image
+            for image in images
+            if dry
+            or locks.enter_context(
+                records.locked_if_free(build_lock(context.workspace, image.name))
+            )
+        ]
+        done = _clean(idle, parts, context, at_hand, dry=dry)
+    busy = (f"{image.name}: another run builds it" for image in images if image not in idle)
+    return replace(done, kept=(*done.kept, *busy))
+
+
+def _clean(
+    images: Sequence[Image],
+    parts: Parts,
+    context: Context,
+    at_hand: Collection[str],
+    *,
+    dry: bool,
+) -> Cleaned:
     engine, before = Docker(context.runner), time.time() - parts.older_than
     held = _held(engine, parts)
     listed = held or ()
