@@ -1,12 +1,15 @@
 """Containers that end with the run that started them; what a killed run left, the next removes.
 
-A run keeps a file of ``build/held`` locked, and its containers carry the file's name as a label.
-So a container of a living run is told from one that nobody holds, whatever its state is.
+A run keeps a file of ``build/held`` locked, and its containers carry the file's name as a label,
+with what tells the run's process from all others. So a container of a living run is told from one
+that nobody holds, whatever its state is, and also where somebody has removed the file.
 """
 
 from __future__ import annotations
 
 import fcntl
+import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -18,6 +21,9 @@ from sifline.errors import SiflineError
 from sifline.model import Workspace
 from sifline.runner import Context
 
+# A file of ours; the kernel, the number and the beginning of the process that held it.
+_HELD = re.compile(r"(?P<name>[0-9a-f]+):(?P<kernel>[^:]+:\d+):(?P<pid>\d+):(?P<begin>\d+)")
+
 
 @contextmanager
 def holding(context: Context) -> Iterator[str]:
@@ -25,7 +31,7 @@ def holding(context: Context) -> Iterator[str]:
     folder = _folder(context.workspace)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / token_hex(8)
-    purpose = f"{path}{_suffix(folder)}"
+    purpose = f"{path}:{_process()}"
     try:
         with records.claimed(path):
             try:
@@ -40,34 +46,64 @@ def holding(context: Context) -> Iterator[str]:
 def sweep(context: Context) -> None:
     """Remove the containers that ended runs of this checkout left."""
     folder = _folder(context.workspace)
-    if not folder.is_dir():
-        return
-    suffix = _suffix(folder)
     with suppress(SiflineError):
         for purpose in {*labelled(context.runner, LABEL_PURPOSE).values()}:
-            path = Path(purpose.removesuffix(suffix))
-            if purpose.endswith(suffix) and path.parent == folder and _is_free(path):
+            if _is_left_over(purpose, folder):
                 remove_left_over(context.runner, purpose)
-    for path in folder.iterdir():
-        records.drop(path)
+    if folder.is_dir():
+        for path in folder.iterdir():
+            records.drop(path)
 
 
 def _folder(workspace: Workspace) -> Path:
     return workspace.build.resolve() / "held"
 
 
-def _suffix(folder: Path) -> str:
-    """What tells this checkout from one of the same path on another machine with this engine."""
-    return f":{folder.stat().st_ino}"
+def _is_left_over(purpose: str, folder: Path) -> bool:
+    """Tell whether ``purpose`` is that of a run which held a file of ``folder`` and has ended.
 
-
-def _is_free(path: Path) -> bool:
-    """Tell whether no living run holds ``path``; in doubt, one does."""
+    In doubt, it has not: another machine with the same engine may have a checkout of this path.
+    """
+    place, _, rest = purpose.rpartition("/")
+    found = _HELD.fullmatch(rest)
+    if not found or place != str(folder):
+        return False
     try:
-        with path.open("rb") as file:
+        with (folder / found["name"]).open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return True
     except FileNotFoundError:
-        return True
+        return _has_ended(found["kernel"], int(found["pid"]), found["begin"])
     except OSError:  # locked, another user's, or on a file system without locks
         return False
+
+
+def _process() -> str:
+    """Return what tells this process from any other, on any machine, at any time."""
+    return f"{_kernel()}:{os.getpid()}:{_begin(os.getpid())}"
+
+
+def _has_ended(kernel: str, pid: int, begin: str) -> bool:
+    """Tell whether that process, see ``_process``, was one of this machine and is no more."""
+    if kernel != _kernel():
+        return False
+    try:
+        return _begin(pid) != begin
+    except OSError:  # gone, or another user's that is hidden
+        try:
+            os.kill(pid, 0)
+        except OSError as error:
+            return isinstance(error, ProcessLookupError)
+        return False
+
+
+def _kernel() -> str:
+    """Return what tells the numbers of processes here from those of other machines."""
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    return f"{boot}:{Path('/proc/self/ns/pid').stat().st_ino}"
+
+
+def _begin(pid: int) -> str:
+    """Return when the process of that number began, see proc_pid_stat(5)."""
+    fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    return fields.rpartition(")")[2].split()[19]
