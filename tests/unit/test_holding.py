@@ -14,6 +14,8 @@ import pytest
 
 from sifline import holding
 from sifline.engine import LABEL_PURPOSE
+from sifline.pipeline.images import ImagePipeline
+from sifline.report.terminal import Terminal
 from tests.support.contexts import context_of
 from tests.support.recording import RecordingRunner, answer
 
@@ -132,3 +134,15 @@ def test_what_is_of_others_or_of_other_machines_stays(tmp_path: Path) -> None:
         str(folder),
     ]
     assert removed(tmp_path, others, another_machine, *strange) == []
+
+
+def test_a_shell_of_an_apptainer_of_this_machine_has_no_part_in_the_engine(tmp_path: Path) -> None:
+    version = answer("apptainer version 1.4.5")
+    runner = RecordingRunner({("/usr/bin/apptainer", "--version"): version}, tools={"apptainer"})
+    pipeline = ImagePipeline(context_of(tmp_path, runner), Terminal())
+
+    with pipeline._labelled(sif=True) as label:
+        assert label == ""
+
+    assert {argv[0] for argv in runner.argvs} == {"/usr/bin/apptainer"}
+    assert not (tmp_path / "build").exists()

@@ -6,6 +6,7 @@ import os
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -244,7 +245,8 @@ class ImagePipeline(ImagePlans):
         from sifline.stages import imagetest
 
         lock = self._workspace.build / "locks" / f"{name}.{KINDS[verb]}.lock"
-        with records.locked(lock, self._context), holding.holding(self._context) as label:
+        held = self._labelled(sif=isinstance(subject, Sif))
+        with records.locked(lock, self._context), held as label:
             place, key = self._workspace.record(name, KINDS[verb]), self._test_key(name, subject)
             options = self.images[name].sif
             budget = (options.budget or 0) if options.over_budget == "error" else 0
@@ -440,7 +442,7 @@ class ImagePipeline(ImagePlans):
         (built,) = self.build([name])
         self._tell(opening)
         engine = Docker(self._context.runner)
-        with holding.holding(self._context) as label:
+        with self._labelled(sif=False) as label:
             return engine.shell(built.image_id, command, opening, terminal=terminal, label=label)
 
     def _open_sif(
@@ -454,10 +456,16 @@ class ImagePipeline(ImagePlans):
         self._tell(opening)
         # As Docker does; Apptainer by itself goes by where it was called.
         workdir = siffile.workdir(siffile.read(made.path))
-        with holding.holding(self._context) as label:
+        with self._labelled(sif=True) as label:
             return self._apptainer.shell(
                 made.path, command, opening, workdir=workdir, terminal=terminal, label=label
             )
+
+    def _labelled(self, *, sif: bool) -> AbstractContextManager[str]:
+        """Return what yields the label of containers that end with it; "" where there are none."""
+        if sif and self._apptainer.native:
+            return nullcontext("")  # an engine, which may not answer, has no part in it
+        return holding.holding(self._context)
 
     def _tell(self, opening: Opening) -> None:
         for note in opening.notes:
