@@ -157,7 +157,7 @@ def remove_left_over(runner: Runner, purpose: str) -> None:
     """
     deadline = time.monotonic() + REMOVE_SECONDS
     listing = ("ps", "--all", "--quiet", "--filter", f"label={LABEL_PURPOSE}={purpose}")
-    while left := docker(runner, *listing).stdout.split():
+    while left := docker(runner, *listing, timeout=ANSWER_SECONDS).stdout.split():
         result = docker(runner, "rm", "--force", "--volumes", *left, check=False)
         if result.ok:
             return
@@ -181,9 +181,11 @@ def labelled(runner: Runner, label: str) -> dict[str, str]:
         filters = quote(json.dumps({"label": [label]}))
         with suppress(OSError, ValueError):  # the command says better what is wrong
             listed = _ask(local, f"/containers/json?all=1&filters={filters}")
-            return {entry["Id"]: entry["Labels"][label] for entry in listed}
+            labels = {entry["Id"]: entry.get("Labels") or {} for entry in listed}
+            return {name: own[label] for name, own in labels.items() if label in own}
     show = ("--filter", f"label={label}", "--format", f'{{{{.ID}}}} {{{{.Label "{label}"}}}}')
-    lines = docker(runner, "ps", "--all", "--no-trunc", *show).stdout.splitlines()
+    listing = ("ps", "--all", "--no-trunc", *show)
+    lines = docker(runner, *listing, timeout=ANSWER_SECONDS).stdout.splitlines()
     return {name: value for name, _, value in (line.partition(" ") for line in lines)}
 
 

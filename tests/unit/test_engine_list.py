@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from sifline.adapters.docker import Docker, EngineImage
+from sifline.engine import ANSWER_SECONDS, labelled, remove_left_over
 from sifline.errors import MissingError
 from sifline.runner import Result
 from tests.support.recording import RecordingRunner, answer
@@ -116,3 +117,23 @@ def test_no_engine_is_told_with_what_starts_one(
 
     with pytest.raises(MissingError, match="scripts/bootstrap"):
         Docker(runner).all()
+
+
+def test_containers_without_labels_are_passed_over(engine: list[bytes]) -> None:
+    listed = [{"Id": "1", "Labels": {"a": "b"}}, {"Id": "2", "Labels": None}]
+    listed += [{"Id": "3"}, {"Id": "4", "Labels": {"c": "d"}}]
+    engine.append(b"HTTP/1.0 200 OK\r\n\r\n" + json.dumps(listed).encode())
+
+    assert labelled(RecordingRunner(), "a") == {"1": "b"}
+
+
+def test_nobody_waits_for_ever_for_an_engine_that_does_not_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("DOCKER_HOST", "tcp://192.0.2.1:1")
+    runner = RecordingRunner({("docker", "ps"): answer()})
+
+    labelled(runner, "a")
+    remove_left_over(runner, "b")
+
+    assert [call.timeout for call in runner.calls] == [ANSWER_SECONDS] * 2
