@@ -113,12 +113,25 @@ def _interrupt(*_: object) -> NoReturn:
 
 
 def _end_with(parent: int) -> None:
-    """Be interrupted when the process ``parent``, which started this one, is killed."""
+    """Be interrupted when the process ``parent``, which started this one, is killed.
+
+    Where Python is a wrapper that forks, that one's end counts: it tells of no other.
+    """
     import ctypes
 
     ctypes.CDLL(None).prctl(_PARENT_DEATH_SIGNAL, signal.SIGTERM)
-    if os.getppid() != parent:
-        raise KeyboardInterrupt
+    if parent not in _ancestors():
+        raise KeyboardInterrupt  # it was killed before
+
+
+def _ancestors() -> Iterator[int]:
+    """Yield the number of the process that started this one, of who started that, and so on."""
+    pid = os.getppid()
+    with suppress(OSError):  # gone, or hidden: those of other users may be
+        while pid:
+            yield pid
+            status = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+            pid = int(status.rpartition(")")[2].split()[1])
 
 
 @contextmanager
