@@ -156,3 +156,13 @@ def test_an_id_that_its_build_removes_meanwhile_is_none(tmp_path: Path) -> None:
     (tmp_path / "x.build.0123abcd.id").symlink_to("gone")
 
     assert id_files(tmp_path / "x.build.log") == {tmp_path / "x.build.0123abcd.id": ""}
+
+
+def test_a_memory_of_a_named_context_says_nothing_of_images(tmp_path: Path) -> None:
+    memory = tmp_path / "build" / "cache" / "x.context-a.id"
+    memory.parent.mkdir(parents=True)
+    memory.write_bytes(b"\xff")
+
+    cleaned(tmp_path, STATE, engine([NAMED]))
+
+    assert not memory.exists()

@@ -147,9 +147,9 @@ def _proves(path: Path, staying: Collection[str] | None) -> bool:
 
     :param staying: the ids of those images; None where they are not known.
     """
-    if path.suffix == ".id":
+    if path.match("logs/*.id"):
         image_id = id_of(path)
-    elif path.match("build-*.json"):
+    elif path.match("records/*/build-*.json"):
         image_id = str((records.read(path) or {}).get("image_id", ""))
     else:
         return False
