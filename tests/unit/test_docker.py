@@ -153,7 +153,7 @@ def test_a_reader_of_dockerfiles_that_cannot_be_had_is_named_as_the_cause(tmp_pa
     message = failure(said, tmp_path).message
 
     assert "its line # syntax= names an image that does not read it" in message
-    assert "no such host; mend the name or the network" in message
+    assert "no such host; fix the name or the network" in message
 
 
 @pytest.mark.parametrize(
