@@ -12,6 +12,7 @@ from glob import escape
 from pathlib import Path
 from typing import IO, Any
 
+from sifline.model import Workspace
 from sifline.runner import Context
 
 VERSION = 2
@@ -97,6 +98,19 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def build_lock(workspace: Workspace, name: str) -> Path:
+    """Return the lock of an image's builds: all checkouts of this user share it, and an engine."""
+    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111
+    lock = Path(home) / "sifline" / "locks" / f"{name}.build.lock"
+    if lock.is_absolute():
+        with suppress(OSError):
+            lock.parent.mkdir(parents=True, exist_ok=True)
+            if os.access(lock if lock.exists() else lock.parent, os.W_OK):
+                return lock
+    # Without a home to write to, at least the runs of this checkout take turns.
+    return workspace.build / "locks" / lock.name
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import json
 import os
 import stat
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import IntEnum
@@ -24,6 +24,8 @@ from sifline.errors import UsageError
 
 MAGIC = b"SIF_MAGIC"
 LABELS_OBJECT = "inspect-metadata.json"
+# The digest of its image; SIFs of older siflines have what an engine called it.
+_IMAGE_LABELS = ("org.sifline.image-digest", "org.sifline.image-id")
 CONFIGURATION = "oci-config.json"
 
 # launch 32s, magic 10s, version 3s, architecture 3s, id 16s; times of creation and change;
@@ -117,6 +119,11 @@ def labels(sif: SifFile) -> dict[str, str]:
                 file.seek(item.offset)
                 return _labels(sif.path, file.read(item.size))
     return {}
+
+
+def image_digest(found: Mapping[str, str]) -> str:
+    """Return what the labels of a SIF call its image; "" where they do not."""
+    return next((found[name] for name in _IMAGE_LABELS if name in found), "")
 
 
 def configuration(sif: SifFile) -> dict[str, Any] | None:

@@ -15,7 +15,6 @@ from sifline.adapters.docker import id_files
 from sifline.errors import MissingError
 from sifline.model import Cleaned, Image
 from sifline.runner import Result
-from sifline.stages.build import build_lock
 from sifline.stages.clean import Parts, clean
 from tests.support.contexts import context_of
 from tests.support.recording import RecordingRunner, answer
@@ -141,7 +140,7 @@ def test_it_stays_where_no_engine_says_what_it_holds(tmp_path: Path) -> None:
 def test_nothing_of_an_image_goes_while_another_run_builds_it(tmp_path: Path) -> None:
     """Until it has a name, it looks like one that a killed run left."""
     runner = engine([UNNAMED])
-    lock = build_lock(context_of(tmp_path).workspace, "x")
+    lock = records.build_lock(context_of(tmp_path).workspace, "x")
 
     with records.locked(lock):
         done = cleaned(tmp_path, Parts(), runner)

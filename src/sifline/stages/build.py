@@ -6,7 +6,6 @@ import json
 import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
@@ -166,7 +165,7 @@ def build(
         return replace(settle(step, context), fresh=False)
     image, docker = step.image, Docker(context.runner)
     work = _Build(step, parents, context, around)
-    with records.locked(build_lock(context.workspace, image.name), context):
+    with records.locked(records.build_lock(context.workspace, image.name), context):
         need(image, around, docker.all())
         bases = work.bases()
         made_of = work.recipe(bases)
@@ -420,19 +419,6 @@ def _context(image: Image, workspace: Workspace) -> dict[str, Any]:
     # that concern the image are in its recipe.
     without = frozenset({SETTINGS, PREPARED} if image.prepare else {SETTINGS})
     return {"without": without, "cache": workspace.caches / f"{image.name}.context"}
-
-
-def build_lock(workspace: Workspace, name: str) -> Path:
-    """Return the lock of an image's builds: all checkouts of this user share it, and an engine."""
-    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111
-    lock = Path(home) / "sifline" / "locks" / f"{name}.build.lock"
-    if lock.is_absolute():
-        with suppress(OSError):
-            lock.parent.mkdir(parents=True, exist_ok=True)
-            if os.access(lock if lock.exists() else lock.parent, os.W_OK):
-                return lock
-    # Without a home to write to, at least the runs of this checkout take turns.
-    return workspace.build / "locks" / lock.name
 
 
 def _prepare(image: Image, context: Context, *, anew: bool) -> None:

@@ -24,7 +24,6 @@ from sifline.imagenames import is_name
 from sifline.model import PREPARED, BuiltImage, Cleaned, Image, Workspace
 from sifline.recipe import SHORT
 from sifline.runner import Context
-from sifline.stages.build import build_lock
 
 LOGS = ("build", "prepare", "convert", "test-docker", "test-apptainer")
 
@@ -78,7 +77,7 @@ def clean(
             for image in images
             if dry
             or locks.enter_context(
-                records.locked_if_free(build_lock(context.workspace, image.name))
+                records.locked_if_free(records.build_lock(context.workspace, image.name))
             )
         ]
         done = _clean(idle, parts, context, at_hand, dry=dry)

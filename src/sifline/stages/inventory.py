@@ -41,7 +41,6 @@ from sifline.excerpt import Excerpt
 from sifline.model import BuiltImage, Workspace
 from sifline.runner import CommandFailed, Context
 from sifline.scratch import scratch_folder
-from sifline.stages.convert.work import image_digest
 
 IMAGE, SIF = "image", "sif"
 # A SIF, or an image in the engine: one of ours, or its tag or id.
@@ -137,7 +136,7 @@ def _of_sif(path: Path, context: Context) -> Contents:
         size=file.size,
         created=max(0, file.created),
         architecture=file.architecture,
-        image_digest=image_digest(labels),
+        image_digest=sif.image_digest(labels),
         fingerprint=labels.get(f"{_LABEL}fingerprint", ""),
         commit=labels.get(f"{_LABEL}commit", ""),
         found=found,

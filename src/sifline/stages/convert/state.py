@@ -13,7 +13,7 @@ from sifline.adapters.apptainer import Apptainer, Compression
 from sifline.buildcontext import file_digest
 from sifline.model import BuiltImage, Image, Sif, SifOptions, Workspace
 from sifline.runner import Context
-from sifline.stages.convert.work import PREFIX, image_digest, read_provenance
+from sifline.stages.convert.work import PREFIX, read_provenance
 
 # What is told of a SIF without reading it.
 KEPT = {"image_id", "fingerprint", "commit", "sha256", "size", "stamp", "compression", "method"}
@@ -34,7 +34,7 @@ def read_sif(path: Path) -> Sif:
         path=path.absolute(),
         sha256=file_digest(path),
         size=path.stat().st_size,
-        image_digest=image_digest(found),
+        image_digest=sif.image_digest(found),
         fingerprint=found.get(f"{PREFIX}fingerprint", ""),
         commit=found.get(f"{PREFIX}commit", ""),
     )
@@ -59,7 +59,7 @@ def info(path: Path, context: Context) -> dict[str, Any]:
         "file system": sif.file_system(file),
         "id": file.id,
         "created": datetime.fromtimestamp(file.created, timezone.utc).isoformat(),
-        "image digest": image_digest(labels),
+        "image digest": sif.image_digest(labels),
         "fingerprint": labels.get(f"{PREFIX}fingerprint", ""),
         "commit": labels.get(f"{PREFIX}commit", ""),
         "provenance": read_provenance(sif.parts(file)),

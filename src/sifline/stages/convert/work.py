@@ -23,8 +23,6 @@ DEFINITIONS = (".def", ".def.j2")
 # The data object that says where the SIF came from.
 PROVENANCE = "sifline.json"
 _FORMAT = 1
-# Of the image: its digest, and before there was one the id that the engine gave it.
-_DIGESTS = (f"{PREFIX}image-digest", f"{PREFIX}image-id")
 _DISK_FULL = "no space left on device"
 
 
@@ -132,11 +130,6 @@ class Made:
     notes: Sequence[str] = ()
     apptainer: Apptainer | None = None
     env: Sequence[str] | None = None
-
-
-def image_digest(labels: Mapping[str, str]) -> str:
-    """Return what a SIF's labels call its image; "" where they do not."""
-    return next((labels[name] for name in _DIGESTS if name in labels), "")
 
 
 def read_provenance(parts: tuple[Part, ...]) -> dict[str, Any]:
