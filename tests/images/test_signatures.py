@@ -668,6 +668,12 @@ def test_a_sif_altered_since_its_conversion_is_not_signed(
     use(rings.ada)
     path, _ = remembered(tmp_path)
     flip(path, place_of(path, Kind.PARTITION))
+    with pytest.raises(StepFailed, match=r"was altered since .* convert it again first"):
+        sign.sign(path, context_of(tmp_path))
+
+    dockerfile = tmp_path / "images" / "x" / "Dockerfile"
+    dockerfile.parent.mkdir(parents=True)
+    dockerfile.touch()
     with pytest.raises(StepFailed, match=r"was altered since .* run invoke convert\.x first"):
         sign.sign(path, context_of(tmp_path))
 
