@@ -47,8 +47,15 @@ WITHOUT = frozenset(
 EPOCH = "SOURCE_DATE_EPOCH"
 PLATFORM, POLICY = "DOCKER_DEFAULT_PLATFORM", "EXPERIMENTAL_BUILDKIT_SOURCE_POLICY"
 PROXIES = ("http", "https", "ftp", "all")
-LEAST_HIDDEN = 8
-_MACHINES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "i686": "386"}
+_LEAST_ALONE = 8
+# What docker calls a machine, by the words of uname.
+MACHINES = {
+    "x86_64": "amd64",
+    "i686": "386",
+    "aarch64": "arm64",
+    "armv7l": "arm/v7",
+    "armv6l": "arm/v6",
+}
 
 
 def settings() -> dict[str, Any]:
@@ -84,7 +91,7 @@ def credentials(urls: Iterable[str]) -> tuple[str, ...]:
         # A short word alone would blot out half of what is printed.
         alone = {password if colon else plain}
         found |= {login, plain, b64encode(plain.encode()).decode()} if colon else set()
-        found |= {word for word in alone if len(word) >= LEAST_HIDDEN}
+        found |= {word for word in alone if len(word) >= _LEAST_ALONE}
     return tuple(sorted(found))
 
 
@@ -113,13 +120,13 @@ def need_no_other(
     wanted = environment.get(PLATFORM, "")
     if local and not wanted:
         return
-    has, here = engine(), f"linux/{_MACHINES.get(machine, machine)}"
+    has, here = engine(), _platform(f"linux/{machine}")
     if wanted and _platform(wanted) != _platform(has):
         raise UsageError(
             f"{PLATFORM}={wanted}: images are built for the engine's own platform, {has}; unset"
             " it, or use an engine of that platform"
         )
-    if _platform(has) != here:
+    if _without_variant(_platform(has)) != _without_variant(here):
         raise UsageError(
             f"the engine runs {has}, this machine {here}; use an engine of this platform, or run"
             " this on that machine: see docker context ls and DOCKER_HOST"
@@ -130,4 +137,9 @@ def _platform(text: str) -> str:
     """A platform in the words of docker: other names of a machine are the same."""
     system, _, machine = text.strip().lower().partition("/")
     machine = machine.removesuffix("/v1") if machine == "amd64/v1" else machine.removesuffix("/v8")
-    return f"{system}/{_MACHINES.get(machine, machine)}"
+    return f"{system}/{MACHINES.get(machine, machine)}"
+
+
+def _without_variant(platform: str) -> str:
+    """A platform as the engine tells its own: ``linux/arm``, where uname knows which arm."""
+    return "/".join(platform.split("/")[:2])

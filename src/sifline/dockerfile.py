@@ -14,6 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from sifline import dockerwords
+from sifline.dockerclient import MACHINES
 from sifline.dockerfeatures import TARGET_STAGE, named_context
 from sifline.dockersyntax import Parser, Syntax, Use, refusal
 from sifline.errors import UsageError, did_you_mean
@@ -31,13 +32,6 @@ _IMAGE = re.compile(
     r"(?:@[A-Za-z][A-Za-z0-9]*(?:[-_+.][A-Za-z][A-Za-z0-9]*)*:[0-9a-fA-F]{32,})?",
     re.ASCII,
 )
-_MACHINES = {
-    "x86_64": "amd64",
-    "i686": "386",
-    "aarch64": "arm64",
-    "armv7l": "arm/v7",
-    "armv6l": "arm/v6",
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -273,7 +267,7 @@ def _context_features(syntax: Syntax, names: frozenset[str]) -> Iterator[Feature
 def _platform_arguments() -> Mapping[str, str]:
     """What BuildKit declares by itself, for a build on and for this machine."""
     machine = os.uname().machine
-    architecture, _, variant = _MACHINES.get(machine, machine).partition("/")
+    architecture, _, variant = MACHINES.get(machine, machine).partition("/")
     platform = "/".join(part for part in ("linux", architecture, variant) if part)
     values = {"PLATFORM": platform, "OS": "linux", "ARCH": architecture, "VARIANT": variant}
     both = [(side + name, values[name]) for side in ("BUILD", "TARGET") for name in values]

@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from secrets import token_hex
 
-from sifline import records
+from sifline import processes, records
 from sifline.engine import LABEL_PURPOSE, labelled, remove_left_over
 from sifline.errors import SiflineError
 from sifline.model import Workspace
@@ -80,7 +80,7 @@ def _is_left_over(purpose: str, folder: Path) -> bool:
 
 def _process() -> str:
     """Return what tells this process from any other, on any machine, at any time."""
-    return f"{_kernel()}:{os.getpid()}:{_begin(os.getpid())}"
+    return f"{_kernel()}:{os.getpid()}:{processes.begin(os.getpid())}"
 
 
 def _has_ended(kernel: str, pid: int, begin: str) -> bool:
@@ -88,7 +88,7 @@ def _has_ended(kernel: str, pid: int, begin: str) -> bool:
     if kernel != _kernel():
         return False
     try:
-        return _begin(pid) != begin
+        return processes.begin(pid) != begin
     except OSError:  # gone, or another user's that is hidden
         try:
             os.kill(pid, 0)
@@ -101,9 +101,3 @@ def _kernel() -> str:
     """Return what tells the numbers of processes here from those of other machines."""
     boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     return f"{boot}:{Path('/proc/self/ns/pid').stat().st_ino}"
-
-
-def _begin(pid: int) -> str:
-    """Return when the process of that number began, see proc_pid_stat(5)."""
-    fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-    return fields.rpartition(")")[2].split()[19]

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, NoReturn, Protocol
 
 import pytest
 
+from sifline import processes
+
 if TYPE_CHECKING:
     from docker.types import DeviceRequest
 
@@ -130,8 +132,7 @@ def _ancestors() -> Iterator[int]:
     with suppress(OSError):  # gone, or hidden: those of other users may be
         while pid:
             yield pid
-            status = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-            pid = int(status.rpartition(")")[2].split()[1])
+            pid = processes.parent(pid)
 
 
 @contextmanager

@@ -35,7 +35,10 @@ _KINDS = {
 _BYTES, _FILE = 2, 1
 _PAYLOAD = b'{"type":2,"payload":"'
 # What reading a damaged file may end in.
-_DAMAGE = (OSError, EOFError, zlib.error, ValueError, KeyError, TypeError, IndexError)
+_DAMAGE = (
+    *(OSError, EOFError, zlib.error, ValueError, KeyError, TypeError, IndexError),
+    RecursionError,  # a thousand folders below each other, and more
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

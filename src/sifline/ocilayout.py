@@ -16,11 +16,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
+from sifline.archives import ZSTD
 from sifline.errors import StepFailed
 
 _OCI = "application/vnd.oci.image."
 # How a layer that is not plain tar begins.
-_COMPRESSIONS = ((b"\x1f\x8b", "+gzip"), (b"\x28\xb5\x2f\xfd", "+zstd"))
+_COMPRESSIONS = ((b"\x1f\x8b", "+gzip"), (ZSTD, "+zstd"))
 _CHUNK = 1 << 20
 # What some engines say was the time of an image that has none.
 _NO_TIME = "0001-01-01T00:00:00"

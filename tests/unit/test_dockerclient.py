@@ -45,6 +45,28 @@ def test_the_engines_own_platform_may_be_named(platform: str) -> None:
     need({"DOCKER_DEFAULT_PLATFORM": platform})
 
 
+@pytest.mark.parametrize(
+    ("machine", "engine", "fits"),
+    [
+        ("armv7l", "linux/arm", True),
+        ("i686", "linux/386", True),
+        ("aarch64", "linux/arm64", True),
+        ("aarch64", "linux/arm", False),
+    ],
+)
+def test_an_engine_elsewhere_has_to_be_of_the_platform_of_this_machine(
+    machine: str, engine: str, *, fits: bool
+) -> None:
+    def ask() -> None:
+        need_no_other({}, local=False, engine=lambda: engine, machine=machine)
+
+    if fits:
+        ask()
+    else:
+        with pytest.raises(UsageError, match="use an engine of this platform"):
+            ask()
+
+
 def test_a_local_engine_is_not_asked_for_its_platform() -> None:
     need_no_other({}, local=True, engine=lambda: pytest.fail("asked"), machine="x86_64")
 

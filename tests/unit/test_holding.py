@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from sifline import holding
+from sifline import holding, processes
 from sifline.engine import LABEL_PURPOSE
 from sifline.pipeline.images import ImagePipeline
 from sifline.report.terminal import Terminal
@@ -114,7 +114,7 @@ def test_a_process_that_proc_hides_is_alive(
     with living(tmp_path) as purpose:
         (path,) = (tmp_path / "build" / "held").iterdir()
         path.unlink()
-        monkeypatch.setattr(holding, "_begin", hidden)
+        monkeypatch.setattr(processes, "begin", hidden)
         assert removed(tmp_path, purpose) == []
 
 

@@ -173,6 +173,12 @@ def test_missing_headers_and_names_that_lead_out_cannot_be_read(tmp_path: Path) 
         declared(tmp_path, (item("a/../../b"),))
 
 
+def test_folders_too_deep_below_each_other_cannot_be_read(tmp_path: Path) -> None:
+    deep = item("/".join(["d"] * 1500), content=b"x")
+    with pytest.raises(Unreadable):
+        declared(tmp_path, (deep,))
+
+
 def listing(*lines: str) -> bytes:
     return "".join(f"{line}\0" for line in lines).encode("utf-8", "surrogateescape")
 

@@ -366,7 +366,7 @@ class ImagePipeline(ImagePlans):
         return (*self._graph(names), *nodes)
 
     def _graph(self, names: Sequence[str]) -> tuple[GraphNode, ...]:
-        """Without an engine, whose images tell the state, there is only the graph."""
+        """Return the nodes of sound images; without an engine nobody knows their states."""
         try:
             steps = self.plan(BUILD, names)
         except MissingError as error:

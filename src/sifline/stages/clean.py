@@ -178,14 +178,14 @@ def _doomed(
     They go by our own tags: others may have given them more.
     """
     found, kept = [], []
+    made = {image.name: _made_here(image.name, space) for image in images}
     for name, items in versions(images, listed).items():
-        made_here = _made_here(name, space)
         for built in items:
             tags = {version_tag(name, built.fingerprint), built.image.tag}.intersection(built.tags)
             item = _Doomed(built=built, names=tuple(sorted(tags)))
             if parts.unused and built.image_id in at_hand:
                 continue
-            if parts.foreign or built.image_id in made_here:
+            if parts.foreign or built.image_id in made[name]:
                 found.append(item)
             elif not parts.unused:
                 kept.append(
@@ -193,7 +193,7 @@ def _doomed(
                     " it; --foreign removes it as well"
                 )
     for built in unnamed(images, listed):
-        if built.image_id in _made_here(built.image.name, space):
+        if built.image_id in made[built.image.name]:
             found.append(_Doomed(built=built, names=(built.image_id,)))
     return found, kept
 

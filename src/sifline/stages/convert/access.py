@@ -65,8 +65,7 @@ def warnings(work: Work, apptainer: Apptainer) -> Iterator[str]:
         yield f"warning: which files only root can read or run could not be checked: {cause}"
         return
     text = listing.read_text(encoding="utf-8", errors="surrogateescape")
-    found = sif.configuration(file) or {}
-    yield from told(read(text.split("\n")), found.get("config") or found.get("Config") or found)
+    yield from told(read(text.split("\n")), sif.configuration(file) or {})
 
 
 def told(closed: Closed, config: Mapping[str, Any]) -> Iterator[str]:

@@ -22,6 +22,7 @@ from uuid import NAMESPACE_URL, uuid5
 from sifline import engine, environment, layers, ocilayout, rootfs, sif, squashfs, tarstream
 from sifline.adapters.apptainer import TOOLBOX, Apptainer, headers, mounts
 from sifline.adapters.docker import Docker
+from sifline.dockerclient import EPOCH
 from sifline.errors import StepFailed
 from sifline.layers import Tree
 from sifline.model import Bind
@@ -363,7 +364,7 @@ def when(created: str) -> int:
 
     See https://reproducible-builds.org/specs/source-date-epoch/.
     """
-    epoch = os.environ.get("SOURCE_DATE_EPOCH", "")
+    epoch = os.environ.get(EPOCH, "")
     if epoch.isdecimal():
         return min(int(epoch), sif.LATEST)
     try:
