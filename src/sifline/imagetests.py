@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, NoReturn, Protocol
 import pytest
 
 from sifline import processes
+from sifline.interrupts import undisturbed
 
 if TYPE_CHECKING:
     from docker.types import DeviceRequest
@@ -133,20 +134,6 @@ def _ancestors() -> Iterator[int]:
         while pid:
             yield pid
             pid = processes.parent(pid)
-
-
-@contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Put an interruption off until the end of the block.
-
-    The engine goes on with what it was asked for, and only its answer tells which container
-    that made.
-    """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def run_file(
@@ -304,7 +291,7 @@ def _docker(name: str, image: str, label: str) -> Iterator[Container]:
 
     key, _, value = label.partition("=")
     labels = {LABEL_TEST: name, key: value}
-    with _undisturbed():
+    with undisturbed():
         gpus, no_gpus = engine_gpus(image, labels)
     sleeper = DockerContainer(
         image,
@@ -320,7 +307,7 @@ def _docker(name: str, image: str, label: str) -> Iterator[Container]:
     )
     try:
         try:
-            with _undisturbed():
+            with undisturbed():
                 sleeper.start()
         except APIError as error:
             pytest.fail(f"{name}: no container can be started of {image}: {error.explanation}")
@@ -376,7 +363,7 @@ def _sif(
     if user and apptainer.native:
         pytest.skip(f"root's own {apptainer.native} opens no SIF as another user")
     with ExitStack() as open_:
-        with _undisturbed():
+        with undisturbed():
             gpus, no_gpus = host_gpus() if apptainer.native else engine_gpus(TOOLBOX)
             strict = siffile.system(siffile.read(path)).offset if user else None
             opened = apptainer.opened(path, label=label, gpus=gpus > 0, strict=strict)

@@ -16,12 +16,13 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Protocol
 
 from sifline.errors import MissingError, StepFailed
+from sifline.interrupts import undisturbed
 from sifline.model import Progress, Workspace
 
 TAIL_LINES = 20
@@ -145,9 +146,15 @@ class ProcessRunner:
     def attach(self, argv: Argv, *, env: Mapping[str, str] | None = None) -> int:
         """Run ``argv`` on the user's own terminal; return its exit status."""
         self._say(argv)
-        with _starting(argv):
-            process = subprocess.Popen(list(argv), env=_environment(env, self._without))
+        with ExitStack() as starting:
+            starting.enter_context(undisturbed())
+            with _starting(argv):
+                process = subprocess.Popen(list(argv), env=_environment(env, self._without))
+            return self._attached(process, starting)
+
+    def _attached(self, process: subprocess.Popen[bytes], starting: ExitStack) -> int:
         try:
+            starting.close()
             return process.wait()
         except BaseException:
             # Killed at once, what it started elsewhere, such as a container, would go on.
@@ -202,11 +209,12 @@ class ProcessRunner:
         self._running.check()
         self._say(argv)
         started = time.monotonic()
-        with _Log(log, argv) as sink:
+        with _Log(log, argv) as sink, ExitStack() as starting:
             given = _environment(env, {*self._without, *without})
+            starting.enter_context(undisturbed())
             process = _started(argv, cwd, given, feed=input is not None)
             streams = _Streams(process, sink, on_line, hide=hide, unshown=self._hide)
-            returncode = self._wait(process, streams, input, timeout)
+            returncode = self._wait(process, streams, input, timeout, starting)
         if streams.fault:
             raise _no_log(log, streams.fault)
         result = Result(
@@ -229,9 +237,11 @@ class ProcessRunner:
         streams: _Streams,
         input: str | None,
         timeout: float | None,
+        starting: ExitStack,
     ) -> int | None:
         """Feed and wait; None when the time ran out. The process is gone afterwards, always."""
         try:
+            starting.close()  # from here on an interruption ends the process
             with self._running.holding(process):
                 if input is not None and process.stdin:
                     with suppress(BrokenPipeError):

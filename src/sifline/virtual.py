@@ -26,6 +26,7 @@ from sifline.adapters.containers import Busy, Container, Containers, Machine
 from sifline.adapters.ssh import Ssh
 from sifline.config.clusters import STATE_FILE, dump_cluster, load_cluster, load_virtual
 from sifline.errors import MissingError, SiflineError, StepFailed, UsageError, did_you_mean
+from sifline.interrupts import submit
 from sifline.model import Cluster, Node, NodeState, Role, SshAccess, Workspace
 from sifline.runner import Context
 
@@ -495,7 +496,11 @@ def _down(name: str, context: Context, *, keep_folder: bool = False) -> list[str
 def _each(items: Iterable[T], work: Callable[[T], R]) -> list[R]:
     """Do ``work`` for all ``items`` side by side."""
     with ThreadPoolExecutor(max_workers=PARALLEL) as pool:
-        return list(pool.map(work, items))
+        try:
+            return [future.result() for future in submit(pool, work, items)]
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
 
 
 def _despite_a_killed_run(work: Callable[[], None]) -> None:

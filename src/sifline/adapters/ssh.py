@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import TypeVar
 
 from sifline.errors import SiflineError, StepFailed
+from sifline.interrupts import submit
 from sifline.model import Cluster, Node, SshAccess
 from sifline.runner import Argv, CommandFailed, OnLine, Result, Runner
 
@@ -237,13 +238,12 @@ class Ssh:
         done: dict[str, T] = {}
         failed: dict[str, SiflineError] = {}
         with ThreadPoolExecutor(max_workers=max(1, min(self._parallel, len(nodes)))) as pool:
-            futures = {node.name: pool.submit(work, node) for node in nodes}
             try:
-                for name, future in futures.items():
+                for node, future in zip(nodes, submit(pool, work, nodes), strict=True):
                     try:
-                        done[name] = future.result()
+                        done[node.name] = future.result()
                     except SiflineError as error:
-                        failed[name] = error
+                        failed[node.name] = error
             except BaseException as error:
                 pool.shutdown(wait=False, cancel_futures=True)
                 if not isinstance(error, Exception):

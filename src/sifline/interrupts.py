@@ -1,0 +1,55 @@
+"""Ctrl-C at the wrong moment: an interruption that waits until what was begun is known.
+
+A process, a container or a thread that is being started exists before its starter knows of it.
+Interrupted in between, the starter could neither end it nor wait for it.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, Future
+from contextlib import contextmanager
+from types import FrameType
+from typing import TypeVar
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Put an interruption off until the end of the block; keep such blocks short.
+
+    A handler, not a mask: a mask is inherited by the processes that the block starts, and
+    does not keep another thread from taking the signal. Handlers run in the main thread alone,
+    so a block in any other thread is undisturbed anyway.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[tuple[int, FrameType | None]] = []
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    handlers = {number: handler for number, handler in before.items() if callable(handler)}
+    try:
+        for number in handlers:
+            signal.signal(number, lambda *signalled: came.append(signalled))
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        if came:
+            first, frame = came[0]
+            handlers[signal.Signals(first)](first, frame)
+
+
+def submit(pool: Executor, work: Callable[[T], R], items: Iterable[T]) -> list[Future[R]]:
+    """Have ``pool`` do ``work`` for all ``items``; it then knows, and waits for, every thread.
+
+    Interrupted while it starts a thread, a ``ThreadPoolExecutor`` forgets that one.
+    """
+    with undisturbed():
+        return [pool.submit(work, item) for item in items]
