@@ -21,9 +21,9 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from sifline import records
 from sifline.dockerignore import FILES, IgnoreRules
 from sifline.errors import UsageError
+from sifline.machine import records
 
 # The engine reads it whatever .dockerignore says.
 DOCKERFILE = "Dockerfile"

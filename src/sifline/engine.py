@@ -16,8 +16,8 @@ from urllib.parse import quote
 
 from sifline import dockerclient
 from sifline.errors import MissingError, SiflineError, StepFailed
+from sifline.machine.process import CommandFailed, OnLine, Result, Runner
 from sifline.model import Bind
-from sifline.runner import CommandFailed, OnLine, Result, Runner
 
 # The whole phrase: the log of a build may speak of permissions, too.
 _DENIED = re.compile("permission denied while trying to connect to the docker", re.IGNORECASE)

@@ -15,11 +15,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from secrets import token_hex
 
-from sifline import processes, records
 from sifline.engine import LABEL_PURPOSE, labelled, remove_left_over
 from sifline.errors import SiflineError
+from sifline.machine import process_table, records
+from sifline.machine.process import Context
 from sifline.model import Workspace
-from sifline.runner import Context
 
 # A file of ours; the kernel, the number and the beginning of the process that held it.
 _HELD = re.compile(r"(?P<name>[0-9a-f]+):(?P<kernel>[^:]+:\d+):(?P<pid>\d+):(?P<begin>\d+)")
@@ -80,7 +80,7 @@ def _is_left_over(purpose: str, folder: Path) -> bool:
 
 def _process() -> str:
     """Return what tells this process from any other, on any machine, at any time."""
-    return f"{_kernel()}:{os.getpid()}:{processes.begin(os.getpid())}"
+    return f"{_kernel()}:{os.getpid()}:{process_table.begin(os.getpid())}"
 
 
 def _has_ended(kernel: str, pid: int, begin: str) -> bool:
@@ -88,7 +88,7 @@ def _has_ended(kernel: str, pid: int, begin: str) -> bool:
     if kernel != _kernel():
         return False
     try:
-        return processes.begin(pid) != begin
+        return process_table.begin(pid) != begin
     except OSError:  # gone, or another user's that is hidden
         try:
             os.kill(pid, 0)

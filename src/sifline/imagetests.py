@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, NoReturn, Protocol
 
 import pytest
 
-from sifline import processes
-from sifline.interrupts import undisturbed
+from sifline.machine import process_table
+from sifline.machine.interrupts import undisturbed
 
 if TYPE_CHECKING:
     from docker.types import DeviceRequest
 
     from sifline.adapters.apptainer import Run
-    from sifline.runner import Result, Runner
+    from sifline.machine.process import Result, Runner
 
 RUNTIMES = ("docker", "apptainer")
 LABEL_TEST = "sifline.test"
@@ -133,7 +133,7 @@ def _ancestors() -> Iterator[int]:
     with suppress(OSError):  # gone, or hidden: those of other users may be
         while pid:
             yield pid
-            pid = processes.parent(pid)
+            pid = process_table.parent(pid)
 
 
 def run_file(
@@ -170,7 +170,7 @@ def gpus(container: Container) -> int:
 
 def host_gpus() -> tuple[int, str]:
     """Return how many NVIDIA GPUs this host has a driver for, and why where there are none."""
-    from sifline.gpus import here
+    from sifline.machine.gpus import here
 
     found = here()
     return found, "" if found else "this host has no NVIDIA GPU (no /dev/nvidia0)"
@@ -287,7 +287,7 @@ def _docker(name: str, image: str, label: str) -> Iterator[Container]:
     from docker.types import Mount
     from testcontainers.core.container import DockerContainer
 
-    from sifline.runner import ProcessRunner
+    from sifline.machine.process import ProcessRunner
 
     key, _, value = label.partition("=")
     labels = {LABEL_TEST: name, key: value}
@@ -357,7 +357,7 @@ def _sif(
     """Open the SIF, as the caller or as ``user``."""
     from sifline import sif as siffile
     from sifline.adapters.apptainer import TOOLBOX, Apptainer
-    from sifline.runner import ProcessRunner
+    from sifline.machine.process import ProcessRunner
 
     apptainer = Apptainer(ProcessRunner(), user=user)
     if user and apptainer.native:

@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from sifline import records
 from sifline.adapters.apptainer import Apptainer
 from sifline.errors import SiflineError, StepFailed
-from sifline.runner import Context
+from sifline.machine import records
+from sifline.machine.process import Context
 
 
 @contextmanager

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sifline import records
 from sifline.buildcontext import DOCKERFILE, file_digest
+from sifline.machine import records
 from sifline.model import Workspace
 
 KIND = "convert"

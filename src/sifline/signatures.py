@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from sifline.errors import MissingError, StepFailed, UsageError
-from sifline.runner import Result
+from sifline.machine.process import Result
 
 # Lengths of fingerprints in hexadecimal digits: OpenPGP versions 4 and 6.
 _WHOLE = (40, 64)

@@ -21,14 +21,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
-from sifline import records
 from sifline.adapters.containers import Busy, Container, Containers, Machine
 from sifline.adapters.ssh import Ssh
 from sifline.config.clusters import STATE_FILE, dump_cluster, load_cluster, load_virtual
 from sifline.errors import MissingError, SiflineError, StepFailed, UsageError, did_you_mean
-from sifline.interrupts import submit
+from sifline.machine import records
+from sifline.machine.interrupts import submit
+from sifline.machine.process import Context
 from sifline.model import Cluster, Node, NodeState, Role, SshAccess, Workspace
-from sifline.runner import Context
 
 T = TypeVar("T")
 R = TypeVar("R")

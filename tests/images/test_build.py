@@ -14,8 +14,8 @@ from sifline.adapters.mmdebstrap import Mmdebstrap
 from sifline.dockerfile import Dockerfile
 from sifline.engine import builder
 from sifline.errors import StepFailed
+from sifline.machine.process import ProcessRunner
 from sifline.model import Prepare
-from sifline.runner import ProcessRunner
 from tests.support.engine import Project, docker
 
 # With the registry in front it is a foreign image to these projects; the engine holds it.

@@ -23,14 +23,15 @@ from uuid import uuid4
 
 import pytest
 
-from sifline import ocilayout, records, sif
+from sifline import ocilayout, sif
 from sifline.adapters.apptainer import Apptainer, Compression
 from sifline.adapters.docker import Docker
 from sifline.buildcontext import file_digest
 from sifline.engine import LABEL_PURPOSE, remove_left_over
 from sifline.errors import SiflineError, StepFailed, UsageError
+from sifline.machine import records
+from sifline.machine.process import ProcessRunner
 from sifline.model import BuiltImage, Sif, Workspace
-from sifline.runner import ProcessRunner
 from sifline.stages import convert
 from sifline.stages.convert import stream
 from tests.support.contexts import context_of
@@ -54,7 +55,7 @@ import pickle, sys, time
 from pathlib import Path
 from sifline.adapters.docker import Docker
 from sifline.model import Workspace
-from sifline.runner import Context, ProcessRunner
+from sifline.machine.process import Context, ProcessRunner
 from sifline.stages import convert
 
 def say(text):

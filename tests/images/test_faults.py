@@ -54,8 +54,8 @@ PROGRAM = """
 import itertools, os, signal, sys
 from threading import Lock
 from invoke.main import program
-from sifline import records
-from sifline.runner import ProcessRunner
+from sifline.machine import records
+from sifline.machine.process import ProcessRunner
 
 kind, place = sys.argv.pop(1).split(" ", 1)
 lock, numbers = Lock(), itertools.count(1)

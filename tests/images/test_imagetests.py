@@ -13,13 +13,13 @@ from uuid import uuid4
 
 import pytest
 
-from sifline import gpus
 from sifline.adapters.apptainer import Apptainer
 from sifline.adapters.docker import Docker
 from sifline.errors import StepFailed
 from sifline.imagetests import LABEL_TEST, engine_gpus, host_gpus
+from sifline.machine import gpus
+from sifline.machine.process import ProcessRunner
 from sifline.model import BuiltImage, Image, TestReport
-from sifline.runner import ProcessRunner
 from sifline.stages import convert, imagetest
 from tests.support.contexts import context_of
 from tests.support.conversion import built
@@ -37,7 +37,7 @@ OPENING = """
 import sys
 from pathlib import Path
 from sifline.adapters.apptainer import Apptainer
-from sifline.runner import ProcessRunner
+from sifline.machine.process import ProcessRunner
 path, label = sys.argv[1:]
 with Apptainer(ProcessRunner()).opened(Path(path), label=label) as run:
     print(run(["/usr/bin/true"]).returncode, flush=True)

@@ -15,7 +15,7 @@ from uuid import uuid4
 import pytest
 
 from sifline import holding
-from sifline.runner import ProcessRunner
+from sifline.machine.process import ProcessRunner
 from sifline.stages import imagetest
 from tests.support.contexts import context_of
 from tests.support.conversion import built
@@ -37,7 +37,7 @@ import sys
 from pathlib import Path
 from sifline.holding import holding
 from tests.support.contexts import context_of
-from sifline.runner import ProcessRunner
+from sifline.machine.process import ProcessRunner
 with holding(context_of(Path(sys.argv[1]), ProcessRunner())) as label:
     print(label, flush=True)
     sys.stdin.read()
@@ -196,7 +196,7 @@ def test_an_interruption_while_the_engine_makes_the_container_leaves_none(
     tmp_path: Path, mark: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Each answer that the tests still wait for is held back, too.
-    monkeypatch.setattr("sifline.runner.GRACE_SECONDS", PATIENCE)
+    monkeypatch.setattr("sifline.machine.process.GRACE_SECONDS", PATIENCE)
     folder = tmp_path / "x" / "tests"
     folder.mkdir(parents=True)
     (folder / "test_it.py").write_text(TESTS)

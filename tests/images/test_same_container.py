@@ -16,7 +16,7 @@ from sifline import environment, sif
 from sifline.adapters.apptainer import TOOLBOX
 from sifline.adapters.docker import Docker
 from sifline.buildcontext import file_digest
-from sifline.runner import ProcessRunner
+from sifline.machine.process import ProcessRunner
 from tests.support import archives, squash
 from tests.support.archives import folder, hard, item, soft
 from tests.support.engine import docker, make

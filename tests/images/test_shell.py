@@ -18,9 +18,9 @@ from pathlib import Path
 
 import pytest
 
-from sifline import gpus
 from sifline.adapters.apptainer import Apptainer
-from sifline.runner import ProcessRunner
+from sifline.machine import gpus
+from sifline.machine.process import ProcessRunner
 from tests.support import warm
 from tests.support.engine import LIMIT, Project, docker
 from tests.support.waiting import PATIENCE, ended_within, until

@@ -24,9 +24,9 @@ from sifline.adapters.apptainer import TOOLBOX, Apptainer
 from sifline.buildcontext import file_digest
 from sifline.engine import LABEL_PURPOSE
 from sifline.errors import StepFailed
+from sifline.machine.passphrase import passphrase_of
+from sifline.machine.process import ProcessRunner
 from sifline.model import Workspace
-from sifline.passphrase import passphrase_of
-from sifline.runner import ProcessRunner
 from sifline.sif import Kind, Part
 from sifline.sifrecords import Stamp
 from sifline.stages import convert, keys, sign
@@ -70,8 +70,8 @@ Path.replace = renamed
 # Killed by itself, before or after it started its n-th process: "before 3".
 KILLED = """
 import itertools, os, signal
-from sifline import runner
-started, numbers = runner._started, itertools.count(1)
+from sifline.machine import process
+started, numbers = process._started, itertools.count(1)
 def dying(*arguments, **options):
     number = next(numbers)
     if f"before {number}" == "MOMENT":
@@ -80,7 +80,7 @@ def dying(*arguments, **options):
     if f"after {number}" == "MOMENT":
         os.kill(os.getpid(), signal.SIGKILL)
     return process
-runner._started = dying
+process._started = dying
 """
 # Runs that take long, for another worker than the rest.
 several = pytest.mark.xdist_group("several runs sign")

@@ -18,7 +18,8 @@ from uuid import uuid4
 import pytest
 import zstandard
 
-from sifline import ocilayout, records
+from sifline import ocilayout
+from sifline.machine import records
 from tests.support import archives, processes, squash
 from tests.support.archives import item
 from tests.support.engine import Project, docker, make
@@ -102,7 +103,7 @@ def of(base: Base) -> set[str]:
 def inside(project: Project, name: str, *command: str) -> str:
     """Run a command in a SIF."""
     from sifline.adapters.apptainer import Apptainer
-    from sifline.runner import ProcessRunner
+    from sifline.machine.process import ProcessRunner
 
     return Apptainer(ProcessRunner()).exec(sif_of(project, name), command).stdout
 

@@ -10,10 +10,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from sifline.machine.process import Context
 from sifline.model import Cluster
 from sifline.pipeline import Pipeline
 from sifline.report.terminal import Terminal
-from sifline.runner import Context
 from tests.support.command import ROOT, invoke
 from tests.support.contexts import context_of
 from tests.support.groups import STANDING

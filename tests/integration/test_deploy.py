@@ -13,8 +13,8 @@ import pytest
 
 from sifline.adapters.ssh import Ssh
 from sifline.errors import StepFailed
+from sifline.machine.process import Context, ProcessRunner
 from sifline.model import Cluster, Node, Sif
-from sifline.runner import Context, ProcessRunner
 from sifline.sif import Kind
 from sifline.stages.deploy import catalog, deploy
 from tests.support.groups import shares_cluster
@@ -205,7 +205,7 @@ import sys
 from pathlib import Path
 from sifline.config.clusters import load_cluster
 from sifline.model import Sif
-from sifline.runner import ProcessRunner
+from sifline.machine.process import ProcessRunner
 from tests.support.contexts import context_of
 from tests.support.moments import Teller
 from sifline.stages.deploy import deploy

@@ -12,8 +12,8 @@ import pytest
 
 from sifline.adapters.ssh import Ssh
 from sifline.errors import StepFailed
+from sifline.machine.process import Context
 from sifline.model import Cluster, Node
-from sifline.runner import Context
 from sifline.stages.provision import provision
 from tests.support.groups import shares_cluster
 

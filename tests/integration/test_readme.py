@@ -16,7 +16,7 @@ import pytest
 
 from sifline import virtual
 from sifline.adapters.containers import Containers
-from sifline.runner import Context
+from sifline.machine.process import Context
 from tests.support.command import ROOT
 from tests.support.contexts import context_of
 

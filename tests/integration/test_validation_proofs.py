@@ -17,8 +17,8 @@ import pytest
 
 from sifline.adapters.slurm import Slurm
 from sifline.adapters.ssh import Ssh
+from sifline.machine.process import CommandFailed, Context
 from sifline.model import CheckResult, Cluster, Node, Status
-from sifline.runner import CommandFailed, Context
 from sifline.stages.validate import validate
 from sifline.validation import training_job
 from sifline.validation.checks import known

@@ -18,9 +18,9 @@ from sifline.adapters.containers import Containers
 from sifline.adapters.ssh import Fault, Ssh, SshFailed
 from sifline.config.clusters import find_cluster, load_cluster
 from sifline.errors import MissingError, StepFailed, UsageError
+from sifline.machine.process import Context, ProcessRunner
 from sifline.model import Cluster, Node, Workspace
 from sifline.pipeline import Pipeline
-from sifline.runner import Context, ProcessRunner
 from tests.support.contexts import context_of
 from tests.support.moments import Moment, ended_at
 
@@ -317,7 +317,7 @@ KILLED = """
 import sys
 from pathlib import Path
 from sifline import virtual
-from sifline.runner import ProcessRunner
+from sifline.machine.process import ProcessRunner
 from tests.support.contexts import context_of
 from tests.support.moments import Teller
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from sifline.machine.process import Context, ProcessRunner, Runner
 from sifline.model import Progress, Workspace
-from sifline.runner import Context, ProcessRunner, Runner
 
 
 def context_of(

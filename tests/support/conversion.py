@@ -10,8 +10,8 @@ from typing import Any
 
 from sifline.adapters.docker import Docker
 from sifline.engine import LABEL_PURPOSE
+from sifline.machine.process import ProcessRunner
 from sifline.model import BuiltImage, Image, SifOptions, Workspace
-from sifline.runner import ProcessRunner
 
 from . import processes
 from .engine import docker

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sifline.errors import MissingError
-from sifline.runner import Argv, CommandFailed, OnLine, Result
+from sifline.machine.process import Argv, CommandFailed, OnLine, Result
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,7 @@ import shlex
 from pathlib import Path
 
 from sifline.adapters.ssh import MARK
-from sifline.runner import Result
+from sifline.machine.process import Result
 from tests.support.recording import answer
 
 # It logs in to this machine with a login shell that says something first, as a .bashrc may.

@@ -16,9 +16,9 @@ from uuid import uuid4
 
 import pytest
 
-from sifline import records
+from sifline.machine import records
+from sifline.machine.process import Argv, ProcessRunner, Result
 from sifline.model import SifOptions
-from sifline.runner import Argv, ProcessRunner, Result
 from sifline.stages import convert
 
 from . import archives

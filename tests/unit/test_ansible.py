@@ -16,8 +16,8 @@ import pytest
 from sifline.adapters import ansible
 from sifline.adapters.ansible import HostEvent, NoHosts, Outcome, Stats, TaskStarted
 from sifline.errors import MissingError, StepFailed
+from sifline.machine.process import Context, Result
 from sifline.model import Cluster, Node, Partition, Role, SshAccess, Workspace
-from sifline.runner import Context, Result
 from sifline.stages.provision import playbooks, provision, ssh_reason
 from tests.support.contexts import context_of
 from tests.support.recording import RecordingRunner, answer

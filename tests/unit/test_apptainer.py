@@ -9,8 +9,8 @@ from sifline import engine
 from sifline.adapters.apptainer import Apptainer, Compression, definition
 from sifline.engine import mount
 from sifline.errors import MissingError, StepFailed
+from sifline.machine.process import Argv, CommandFailed, Result
 from sifline.model import Bind, Opening
-from sifline.runner import Argv, CommandFailed, Result
 from tests.support.recording import RecordingRunner, answer
 
 SIF = Path("/data/a b/x.sif")

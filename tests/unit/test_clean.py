@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from sifline import records
 from sifline.adapters.docker import id_files
 from sifline.errors import MissingError
+from sifline.machine import records
+from sifline.machine.process import Result
 from sifline.model import Cleaned, Image
-from sifline.runner import Result
 from sifline.stages.clean import Parts, clean
 from tests.support.contexts import context_of
 from tests.support.recording import RecordingRunner, answer

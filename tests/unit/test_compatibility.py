@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from sifline import records
 from sifline.compatibility import (
     Compatibility,
     kept,
@@ -15,6 +14,7 @@ from sifline.compatibility import (
     restored,
     wanted,
 )
+from sifline.machine import records
 from sifline.packages import DEB, PYTHON, Found, Package
 
 GLIBC = b"\0GNU C Library (Debian GLIBC 2.36-9+deb12u14) stable release version 2.36.\nCopyright"

@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 
-from sifline import ocilayout, records, sif
+from sifline import ocilayout, sif
 from sifline.adapters.apptainer import Compression
 from sifline.buildcontext import file_digest
 from sifline.errors import StepFailed, UsageError
+from sifline.machine import records
+from sifline.machine.process import Context
+from sifline.machine.schedule import Machine
 from sifline.model import BuiltImage, Image, SifOptions
-from sifline.runner import Context
-from sifline.schedule import Machine
 from sifline.sif import Kind, Part
 from sifline.sifrecords import Stamp
 from sifline.stages import convert

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import pytest
 
 from sifline.errors import StepFailed, UsageError
+from sifline.machine.process import Argv, Result
 from sifline.model import Cluster, Node, Partition, Role, Sif, SshAccess
-from sifline.runner import Argv, Result
 from sifline.stages.deploy import (
     RESERVE,
     Action,

@@ -12,8 +12,8 @@ import pytest
 
 from sifline.adapters.docker import Docker, id_files
 from sifline.errors import MissingError, SiflineError, StepFailed
+from sifline.machine.process import Argv, Result
 from sifline.model import Bind, Opening
-from sifline.runner import Argv, Result
 from tests.support.recording import RecordingRunner, answer
 
 FAILED_BUILD = """\

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from sifline.errors import MissingError
+from sifline.machine.process import Result
 from sifline.model import CheckResult, Status, Workspace
-from sifline.runner import Result
 from sifline.stages import doctor
 from tests.support.contexts import context_of
 from tests.support.recording import RecordingRunner, answer

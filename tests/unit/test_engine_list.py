@@ -13,7 +13,7 @@ import pytest
 from sifline.adapters.docker import Docker, EngineImage
 from sifline.engine import ANSWER_SECONDS, labelled, remove_left_over
 from sifline.errors import MissingError
-from sifline.runner import Result
+from sifline.machine.process import Result
 from tests.support.recording import RecordingRunner, answer
 
 Answers = Mapping[tuple[str, ...], Result | Exception | list[Result | Exception]]

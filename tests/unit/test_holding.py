@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from sifline import holding, processes
+from sifline import holding
 from sifline.engine import LABEL_PURPOSE
+from sifline.machine import process_table
 from sifline.pipeline.images import ImagePipeline
 from sifline.report.terminal import Terminal
 from tests.support.contexts import context_of
@@ -114,7 +115,7 @@ def test_a_process_that_proc_hides_is_alive(
     with living(tmp_path) as purpose:
         (path,) = (tmp_path / "build" / "held").iterdir()
         path.unlink()
-        monkeypatch.setattr(processes, "begin", hidden)
+        monkeypatch.setattr(process_table, "begin", hidden)
         assert removed(tmp_path, purpose) == []
 
 

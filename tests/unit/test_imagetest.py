@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from sifline.errors import StepFailed
+from sifline.machine.process import Context
 from sifline.model import Image, Sif, Workspace
-from sifline.runner import Context
 from sifline.stages import imagetest
 from tests.support.contexts import context_of
 from tests.support.recording import RecordingRunner, answer

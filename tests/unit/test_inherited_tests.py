@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sifline import gpus
+from sifline.machine import gpus
 from sifline.model import BuiltImage, Image, Sif
 from sifline.pipeline import Pipeline
 from sifline.report.terminal import Terminal

@@ -12,8 +12,8 @@ from types import FrameType
 import pytest
 
 from sifline import virtual
-from sifline.interrupts import submit, undisturbed
-from sifline.runner import ProcessRunner
+from sifline.machine.interrupts import submit, undisturbed
+from sifline.machine.process import ProcessRunner
 
 
 def test_an_interruption_waits_for_the_end_of_the_block() -> None:

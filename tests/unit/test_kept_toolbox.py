@@ -113,7 +113,7 @@ def test_an_ordinary_user_gets_a_sif_that_only_root_may_read(
     path = sif_files.write(tmp_path / "x.sif", [sif_files.SQUASHFS])
     path.chmod(0o600)
     runner = toolbox()
-    monkeypatch.setattr("sifline.runner.ProcessRunner", lambda: runner)
+    monkeypatch.setattr("sifline.machine.process.ProcessRunner", lambda: runner)
     monkeypatch.setattr(imagetests, "engine_gpus", lambda _: (0, "none"))
 
     with imagetests._sif("x", path, "a=b", imagetests.ORDINARY_USER) as container:

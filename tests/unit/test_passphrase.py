@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from sifline.errors import MissingError, UsageError
-from sifline.passphrase import passphrase_of
+from sifline.machine.passphrase import passphrase_of
 
 
 @pytest.mark.parametrize("content", [b"two words", b"two words\n", b"two words\r\n"])

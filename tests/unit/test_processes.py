@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from sifline import processes
+from sifline.machine import process_table
 
 NAMED = """
 import ctypes, sys
@@ -24,10 +24,10 @@ def test_a_process_whose_name_has_brackets_is_read_right() -> None:
     ) as child:
         assert child.stdout is not None
         child.stdout.readline()
-        assert processes.parent(child.pid) == os.getpid()
-        assert int(processes.begin(child.pid)) >= int(processes.begin(os.getpid()))
+        assert process_table.parent(child.pid) == os.getpid()
+        assert int(process_table.begin(child.pid)) >= int(process_table.begin(os.getpid()))
         assert child.stdin is not None
         child.stdin.close()
 
     with pytest.raises(FileNotFoundError):
-        processes.begin(child.pid)
+        process_table.begin(child.pid)

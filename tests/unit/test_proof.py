@@ -7,8 +7,8 @@ import pytest
 from sifline import environment
 from sifline.adapters.apptainer import Apptainer
 from sifline.errors import StepFailed
+from sifline.machine.process import Result
 from sifline.model import BuiltImage, Image, SifOptions
-from sifline.runner import Result
 from sifline.stages.convert.proof import Proof, prove
 from sifline.stages.convert.work import Made, Work
 from tests.support import sif_files

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from sifline.errors import MissingError
-from sifline.runner import CommandFailed
+from sifline.machine.process import CommandFailed
 from tests.support.recording import RecordingRunner, answer
 
 

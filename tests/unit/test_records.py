@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from sifline import records
-from sifline.runner import Interrupted, ProcessRunner
+from sifline.machine import records
+from sifline.machine.process import Interrupted, ProcessRunner
 from tests.support.contexts import context_of
 from tests.support.waiting import PATIENCE, until
 
@@ -46,7 +46,7 @@ def test_a_failed_write_keeps_the_old_record(tmp_path: Path) -> None:
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from sifline import records
+from sifline.machine import records
 def kill(descriptor):
     os.kill(os.getpid(), signal.SIGKILL)
 os.fsync = kill

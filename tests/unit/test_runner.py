@@ -13,9 +13,9 @@ from subprocess import PIPE, Popen
 
 import pytest
 
-from sifline import runner as module
 from sifline.errors import MissingError, StepFailed
-from sifline.runner import CommandFailed, Interrupted, ProcessRunner
+from sifline.machine import process as module
+from sifline.machine.process import CommandFailed, Interrupted, ProcessRunner
 from tests.support import processes
 from tests.support.waiting import PATIENCE, ended_within, until
 
@@ -212,7 +212,7 @@ def test_the_thread_that_stops_the_others_goes_on(runner: ProcessRunner) -> None
 
 THREE_SLEEPS = """
 import sys, threading
-from sifline.runner import ProcessRunner
+from sifline.machine.process import ProcessRunner
 
 runner = ProcessRunner()
 say = lambda line: (sys.stdout.write(line + "\\n"), sys.stdout.flush())
@@ -273,7 +273,7 @@ FULL = """
 import resource, sys
 from pathlib import Path
 from sifline.errors import StepFailed
-from sifline.runner import ProcessRunner
+from sifline.machine.process import ProcessRunner
 resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
 try:
     ProcessRunner().run(["seq", "1000000"], log=Path(sys.argv[1]), timeout=120)
@@ -353,7 +353,7 @@ def test_what_a_runner_hides_is_shown_nowhere_and_left_in_data(tmp_path: Path) -
 
 def test_output_is_read_as_utf_8_whatever_the_locale_is() -> None:
     program = (
-        "from sifline.runner import ProcessRunner;"
+        "from sifline.machine.process import ProcessRunner;"
         'print(ascii(ProcessRunner().run(["printf", "\\\\303\\\\244"]).stdout))'
     )
     plain = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}

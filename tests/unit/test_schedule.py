@@ -16,9 +16,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sifline import schedule
 from sifline.errors import MissingError, SiflineError, StepFailed, UsageError
-from sifline.schedule import Job, Machine, Outcome, State
+from sifline.machine import schedule
+from sifline.machine.schedule import Job, Machine, Outcome, State
 from tests.support.waiting import PATIENCE, ended_within, until
 
 GIB = 1 << 30
@@ -393,8 +393,8 @@ def test_a_job_runs_iff_nothing_it_stands_on_failed(
 
 INTERRUPTED = """
 import sys, threading, time
-from sifline import schedule
-from sifline.runner import ProcessRunner
+from sifline.machine import schedule
+from sifline.machine.process import ProcessRunner
 
 class Clock:
     # By which the time that is given for it is over when all that hear have cleaned up; where all

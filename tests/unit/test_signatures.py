@@ -7,9 +7,9 @@ import pytest
 
 from sifline import signatures
 from sifline.errors import MissingError, StepFailed, UsageError
+from sifline.machine.process import Result
 from sifline.report import signatures as report
 from sifline.report import tables
-from sifline.runner import Result
 from sifline.signatures import DataObject, Key, Row, Signature, Signed, Verified
 from tests.support.recording import answer
 

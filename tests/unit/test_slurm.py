@@ -7,8 +7,8 @@ import pytest
 
 from sifline.adapters.slurm import Slurm
 from sifline.errors import StepFailed
+from sifline.machine.process import Argv, CommandFailed, Result
 from sifline.model import Cluster, Node, Partition, Role, SshAccess
-from sifline.runner import Argv, CommandFailed, Result
 from tests.support.recording import answer
 
 CLUSTER = Cluster(

@@ -11,8 +11,8 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 from sifline.adapters.ssh import BEGIN, BEGIN_AT_HOME, MARK, Fault, Ssh, SshFailed, classify
+from sifline.machine.process import CommandFailed, ProcessRunner, Result
 from sifline.model import Cluster, Node, Partition, Role, SshAccess
-from sifline.runner import CommandFailed, ProcessRunner, Result
 from tests.support.recording import RecordingRunner, answer
 from tests.support.remote import begun, install
 

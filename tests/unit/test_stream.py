@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from sifline.machine.process import Argv, Result
 from sifline.model import BuiltImage, Image, SifOptions
-from sifline.runner import Argv, Result
 from sifline.stages.convert.stream import _Stream
 from sifline.stages.convert.work import Work
 from tests.support.contexts import context_of

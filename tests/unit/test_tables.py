@@ -12,6 +12,7 @@ import pytest
 from sifline.adapters.registry import RegistryRefused, ask
 from sifline.config.clusters import find_cluster
 from sifline.errors import UsageError
+from sifline.machine.process import Result
 from sifline.model import (
     BuiltImage,
     CheckResult,
@@ -28,7 +29,6 @@ from sifline.model import (
     Workspace,
 )
 from sifline.report import tables
-from sifline.runner import Result
 from sifline.tasks import flags
 from sifline.validation.checks import CheckSkipped, Probe, deployed
 from tests.support.recording import answer

@@ -19,9 +19,9 @@ from subprocess import Popen
 
 import pytest
 
+from sifline.machine.process import ProcessRunner
 from sifline.report import terminal
 from sifline.report.terminal import Terminal
-from sifline.runner import ProcessRunner
 from tests.support.waiting import PATIENCE, ended_within, until
 
 HIDE, SHOW = "\x1b[?25l", "\x1b[?25h"

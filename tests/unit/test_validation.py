@@ -13,8 +13,8 @@ import pytest
 from sifline.adapters.slurm import Slurm, gpu_count, read_nodes
 from sifline.adapters.ssh import Ssh
 from sifline.errors import StepFailed, UsageError
+from sifline.machine.process import Argv, Result
 from sifline.model import Cluster, Node, Partition, Role, SshAccess, Status
-from sifline.runner import Argv, Result
 from sifline.stages.validate import judge as run_check
 from sifline.stages.validate import listing, select
 from sifline.validation.cgroup_isolation import judge_cores

@@ -10,9 +10,9 @@ import pytest
 from sifline import virtual
 from sifline.adapters.containers import Busy, Container, Containers
 from sifline.errors import MissingError, StepFailed, UsageError
+from sifline.machine.process import Result
 from sifline.model import NodeState
 from sifline.report import tables
-from sifline.runner import Result
 from tests.support.contexts import context_of
 from tests.support.recording import RecordingRunner, answer
 

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from sifline.errors import MissingError
+from sifline.machine.process import CommandFailed, Context, Result
 from sifline.model import Cluster, Node, Role
-from sifline.runner import CommandFailed, Context, Result
 
 PROGRAM = "ansible-playbook"
 EVENTS_VARIABLE = "SIFLINE_ANSIBLE_EVENTS"

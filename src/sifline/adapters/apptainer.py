@@ -26,8 +26,8 @@ from sifline.engine import (
     remove_left_over,
 )
 from sifline.errors import MissingError, SiflineError, StepFailed
+from sifline.machine.process import CommandFailed, OnLine, Result, Runner
 from sifline.model import Bind, Opening
-from sifline.runner import CommandFailed, OnLine, Result, Runner
 from sifline.signatures import Key
 
 TOOLBOX = "sifline/toolbox"

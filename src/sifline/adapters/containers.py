@@ -10,7 +10,7 @@ from typing import Any
 
 from sifline.engine import docker, reason
 from sifline.errors import StepFailed
-from sifline.runner import CommandFailed, Result, Runner
+from sifline.machine.process import CommandFailed, Result, Runner
 
 LOG_LINES = 20
 START_SECONDS = 60

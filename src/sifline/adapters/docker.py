@@ -29,10 +29,10 @@ from sifline.engine import (
     mount,
 )
 from sifline.errors import StepFailed
+from sifline.machine.process import Result, Runner
 from sifline.model import BuiltImage, Image, Opening
 from sifline.recipe import SHORT, parse
 from sifline.references import normalise
-from sifline.runner import Result, Runner
 
 LABEL_IMAGE = "sifline.image"
 LABEL_FINGERPRINT = "sifline.fingerprint"

@@ -6,10 +6,10 @@ import os
 import shutil
 from pathlib import Path
 
-from sifline import records
 from sifline.errors import StepFailed
+from sifline.machine import records
+from sifline.machine.process import CommandFailed, Runner
 from sifline.model import Prepare
-from sifline.runner import CommandFailed, Runner
 
 # Any fixed moment does: files are clamped to it, so that equal archives give equal bytes.
 EPOCH = "1735689600"

@@ -8,8 +8,8 @@ from importlib.resources import files
 from typing import Any
 
 from sifline.errors import StepFailed
+from sifline.machine.remote import Remote
 from sifline.model import Cluster, Node
-from sifline.remote import Remote
 
 # Reading a file of ten gigabytes from a slow disk takes some minutes.
 READ_SECONDS = 1800

@@ -9,9 +9,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from sifline.errors import StepFailed
+from sifline.machine.process import Argv, Result
+from sifline.machine.remote import Remote
 from sifline.model import Cluster
-from sifline.remote import Remote
-from sifline.runner import Argv, Result
 
 # How long a job may wait for its resources before srun gives up.
 QUEUE_SECONDS = 20

@@ -18,9 +18,9 @@ from types import TracebackType
 from typing import TypeVar
 
 from sifline.errors import SiflineError, StepFailed
-from sifline.interrupts import submit
+from sifline.machine.interrupts import submit
+from sifline.machine.process import Argv, CommandFailed, OnLine, Result, Runner
 from sifline.model import Cluster, Node, SshAccess
-from sifline.runner import Argv, CommandFailed, OnLine, Result, Runner
 
 T = TypeVar("T")
 

@@ -12,12 +12,13 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sifline import holding, records
+from sifline import holding
 from sifline.adapters.docker import Docker
 from sifline.buildcontext import DOCKERFILE
 from sifline.dockerfile import Dockerfile
 from sifline.errors import MissingError, SiflineError
 from sifline.imagenames import refuse_broken
+from sifline.machine import records
 from sifline.model import (
     BuiltImage,
     Cleaned,
@@ -90,7 +91,7 @@ def _failure(failing: Mapping[str, SiflineError]) -> SiflineError | None:
     """One error for the builds that cannot be begun."""
     if not failing:
         return None
-    from sifline import schedule
+    from sifline.machine import schedule
 
     keys, state = {name: f"{Verb.BUILD.value} {name}" for name in failing}, schedule.State.FAILED
     return schedule.failure(
@@ -161,7 +162,7 @@ class ImagePipeline(ImagePlans):
         needed = [step for step in steps if step.needed]
         if not needed:
             return Done(steps=steps, results=results)
-        from sifline import schedule
+        from sifline.machine import schedule
 
         pending = {step.key for step in needed}
         workers, cores = self._options.jobs or _cores(), _cores()

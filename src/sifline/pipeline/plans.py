@@ -11,11 +11,13 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sifline import dockerclient, engine, gpus, imagenames, records
+from sifline import dockerclient, engine, imagenames
 from sifline.adapters.docker import Docker, base_ids, versions
 from sifline.buildcontext import file_digest
 from sifline.config.images import LEVELS
 from sifline.errors import MissingError, SiflineError, StepFailed, UsageError, did_you_mean
+from sifline.machine import gpus, records
+from sifline.machine.process import Context
 from sifline.model import (
     BuiltImage,
     Image,
@@ -25,7 +27,6 @@ from sifline.model import (
     TestReport,
     Verb,
 )
-from sifline.runner import Context
 from sifline.stages import build, discover, plan
 from sifline.stages.plan import Held
 

@@ -17,7 +17,7 @@ from sifline.pipeline.plans import TOOLBOX
 if TYPE_CHECKING:
     from sifline.compatibility import Compatibility
     from sifline.contents import Difference
-    from sifline.passphrase import Passphrase
+    from sifline.machine.passphrase import Passphrase
     from sifline.signatures import Signed, Verified
     from sifline.sizes import Report
     from sifline.stages.inventory import Bill

@@ -11,7 +11,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from sifline import dockerfeatures, dockerignore, records
+from sifline import dockerfeatures, dockerignore
 from sifline.adapters.docker import (
     CA_SECRET,
     LABEL_COMMIT,
@@ -30,10 +30,11 @@ from sifline.buildcontext import DOCKERFILE, digest, entries
 from sifline.config.images import AGENT, origin
 from sifline.dockerfile import Dockerfile
 from sifline.errors import MissingError, StepFailed, UsageError
+from sifline.machine import records
+from sifline.machine.process import CommandFailed, Context
 from sifline.model import PREPARED, SETTINGS, BuiltImage, Image, Step, Workspace
 from sifline.recipe import SHORT, fingerprint, recipe, text
 from sifline.references import normalise
-from sifline.runner import CommandFailed, Context
 
 # Where Debian and the Red Hat family keep the bundle of trusted certificates.
 CA_BUNDLES = (

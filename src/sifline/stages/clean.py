@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from glob import escape
 from pathlib import Path
 
-from sifline import records
 from sifline.adapters.docker import (
     Docker,
     EngineImage,
@@ -21,9 +20,10 @@ from sifline.adapters.docker import (
 )
 from sifline.errors import MissingError
 from sifline.imagenames import is_name
+from sifline.machine import records
+from sifline.machine.process import Context
 from sifline.model import PREPARED, BuiltImage, Cleaned, Image, Workspace
 from sifline.recipe import SHORT
-from sifline.runner import Context
 
 LOGS = ("build", "prepare", "convert", "test-docker", "test-apptainer")
 

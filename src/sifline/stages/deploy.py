@@ -21,13 +21,13 @@ from enum import Enum
 from pathlib import PurePosixPath
 from typing import Any
 
-from sifline import records
 from sifline.adapters.registry import RegistryRefused, ask
 from sifline.adapters.ssh import Ssh
 from sifline.errors import SiflineError, StepFailed, UsageError
+from sifline.machine import records
+from sifline.machine.process import Context, OnLine
 from sifline.model import Cluster, Deployment, Node, Placement, Sif
 from sifline.nodeside.registry import CATEGORIES, NAME
-from sifline.runner import Context, OnLine
 from sifline.sif import read as read_sif
 
 # Versions that stay on the nodes besides the one in use.

@@ -17,8 +17,8 @@ from pathlib import Path
 
 from sifline.engine import reason
 from sifline.errors import SiflineError
+from sifline.machine.process import Context, Result, Runner
 from sifline.model import CheckResult, Status, Workspace
-from sifline.runner import Context, Result, Runner
 
 BOOTSTRAP = "run scripts/bootstrap"
 OLDEST_ENGINE = (20, 10)

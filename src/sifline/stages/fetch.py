@@ -10,12 +10,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from sifline import archives, records
+from sifline import archives
 from sifline.adapters.docker import Docker
 from sifline.archives import Archive
 from sifline.errors import MissingError, StepFailed, UsageError
+from sifline.machine import records
+from sifline.machine.process import CommandFailed, Context
 from sifline.references import last_part, normalise, split_tag
-from sifline.runner import CommandFailed, Context
 
 REGISTRY = "docker://"
 ARCHIVE = ("docker-archive:", "oci-archive:")

@@ -14,8 +14,8 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from sifline.errors import StepFailed
+from sifline.machine.process import Context, Result
 from sifline.model import BuiltImage, Image, Progress, Sif, TestReport
-from sifline.runner import Context, Result
 
 # pytest's exit statuses: https://docs.pytest.org/en/stable/reference/exit-codes.html
 PASSED, FAILED, NONE_COLLECTED = 0, 1, 5

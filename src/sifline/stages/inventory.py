@@ -14,17 +14,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from sifline import (
-    compatibility,
-    contents,
-    excerpt,
-    ocilayout,
-    packages,
-    records,
-    sbom,
-    sif,
-    sifrecords,
-)
+from sifline import compatibility, contents, excerpt, ocilayout, packages, sbom, sif, sifrecords
 from sifline.adapters.apptainer import Apptainer
 from sifline.adapters.docker import (
     LABEL_COMMIT,
@@ -38,8 +28,9 @@ from sifline.compatibility import Compatibility
 from sifline.contents import Contents, Difference, Settings
 from sifline.errors import MissingError, StepFailed, UsageError
 from sifline.excerpt import Excerpt
+from sifline.machine import records
+from sifline.machine.process import CommandFailed, Context
 from sifline.model import BuiltImage, Workspace
-from sifline.runner import CommandFailed, Context
 from sifline.scratch import scratch_folder
 
 IMAGE, SIF = "image", "sif"

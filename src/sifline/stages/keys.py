@@ -9,9 +9,9 @@ from pathlib import Path
 from sifline import signatures
 from sifline.adapters.apptainer import Apptainer
 from sifline.errors import StepFailed, UsageError, did_you_mean
+from sifline.machine.passphrase import Passphrase
+from sifline.machine.process import Context
 from sifline.model import Bind
-from sifline.passphrase import Passphrase
-from sifline.runner import Context
 
 # What may be said to ``apptainer key``, and what of it asks a key server.
 VERBS = ("newpair", "import", "export", "list", "remove", "pull", "push", "search")

@@ -11,8 +11,8 @@ from pathlib import Path
 from sifline.adapters import ansible
 from sifline.adapters.ansible import HostEvent, NoHosts, Outcome, Run
 from sifline.errors import MissingError, StepFailed
+from sifline.machine.process import Context
 from sifline.model import Cluster, Provisioned, Workspace
-from sifline.runner import Context
 
 SITE = "site.yml"
 # The playbooks of single stages.

@@ -11,9 +11,9 @@ from pathlib import Path
 from posixpath import normpath
 from pwd import getpwuid
 
-from sifline import gpus
 from sifline.config.images import origin
 from sifline.errors import MissingError, UsageError
+from sifline.machine import gpus
 from sifline.model import Bind, Image, Opening
 
 SHELL = ("/bin/sh",)

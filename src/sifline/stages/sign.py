@@ -18,12 +18,13 @@ from fcntl import ioctl
 from pathlib import Path
 from typing import IO, Any
 
-from sifline import records, sif, sifrecords, signatures
+from sifline import sif, sifrecords, signatures
 from sifline.adapters.apptainer import Apptainer
 from sifline.buildcontext import file_digest
 from sifline.errors import StepFailed, UsageError
-from sifline.passphrase import Passphrase
-from sifline.runner import CommandFailed, Context, Result
+from sifline.machine import records
+from sifline.machine.passphrase import Passphrase
+from sifline.machine.process import CommandFailed, Context, Result
 from sifline.sif import Kind
 from sifline.signatures import Key, Signed, Verified
 
@@ -44,7 +45,7 @@ def sign(
     """Sign all of the SIF at ``path`` with a key of the user's keyring, unless that is done.
 
     :param key: a fingerprint, its end, or an index; "" where the keyring holds one private key.
-    :param passphrase: called where the key has one, see ``sifline.passphrase``.
+    :param passphrase: called where the key has one, see ``sifline.machine.passphrase``.
     :raises StepFailed: where it fails; the SIF is then what it was.
     :raises MissingError: where there is no private key.
     :raises UsageError: where ``path`` is no SIF, or ``key`` is none, or more than one.

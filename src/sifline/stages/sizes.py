@@ -20,8 +20,8 @@ from sifline import engine, excerpt, rootfs, sif, sizes
 from sifline.adapters.apptainer import Apptainer
 from sifline.adapters.docker import Docker
 from sifline.errors import MissingError, SiflineError, StepFailed
+from sifline.machine.process import CommandFailed, Context
 from sifline.model import BuiltImage
-from sifline.runner import CommandFailed, Context
 from sifline.scratch import scratch_folder
 from sifline.sizes import Entry, File, Kind, Report, Tree
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from sifline.adapters.ssh import Ssh
 from sifline.errors import SiflineError, UsageError, did_you_mean
+from sifline.machine.process import Context
 from sifline.model import CheckResult, Cluster, Status
-from sifline.runner import Context
 from sifline.validation.checks import (
     CHECK_SECONDS,
     Check,

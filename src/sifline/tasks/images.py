@@ -126,7 +126,7 @@ def sign(
     """Sign a SIF with a key of your keyring; that of an image is converted where needed."""
     from getpass import getpass
 
-    from sifline.passphrase import passphrase_of
+    from sifline.machine.passphrase import passphrase_of
     from sifline.report import signatures, tables
 
     def ask() -> str:

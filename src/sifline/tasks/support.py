@@ -62,9 +62,9 @@ class Run:
     def pipeline(self) -> Pipeline:
         """The pipeline of this checkout."""
         from sifline import dockerclient
+        from sifline.machine.process import Context, ProcessRunner
         from sifline.pipeline import Pipeline
         from sifline.pipeline.plans import Options
-        from sifline.runner import Context, ProcessRunner
 
         show = self.terminal
         runner = ProcessRunner(
@@ -113,7 +113,7 @@ class Run:
 
     def write(self, path: Path, text: str) -> None:
         """Write a result to a file, whole or not at all; a pipe or device as it comes."""
-        from sifline import records
+        from sifline.machine import records
 
         content = f"{text.rstrip()}\n".encode()
         output(path)

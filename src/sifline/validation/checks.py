@@ -17,8 +17,8 @@ from sifline.adapters.registry import ask
 from sifline.adapters.slurm import Slurm
 from sifline.adapters.ssh import Ssh
 from sifline.errors import SiflineError
+from sifline.machine.process import Argv, Result
 from sifline.model import Cluster, Node
-from sifline.runner import Argv, Result
 
 CHECK_SECONDS = 120
 

@@ -18,13 +18,14 @@ from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
-from sifline import environment, records, scratch, sif, sifrecords
+from sifline import environment, scratch, sif, sifrecords
 from sifline.adapters.apptainer import Apptainer
 from sifline.buildcontext import file_digest
 from sifline.errors import SiflineError, StepFailed, UsageError
+from sifline.machine import records
+from sifline.machine.process import CommandFailed, Context
+from sifline.machine.schedule import Machine
 from sifline.model import BuiltImage, Sif, SifOptions
-from sifline.runner import CommandFailed, Context
-from sifline.schedule import Machine
 from sifline.stages.convert import access
 from sifline.stages.convert.proof import prove, verdict
 from sifline.stages.convert.state import (

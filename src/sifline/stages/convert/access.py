@@ -11,7 +11,7 @@ from typing import Any
 
 from sifline import sif
 from sifline.adapters.apptainer import Apptainer
-from sifline.runner import CommandFailed
+from sifline.machine.process import CommandFailed
 from sifline.stages.convert.work import Work
 
 NAMED = 3

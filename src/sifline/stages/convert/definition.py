@@ -15,7 +15,7 @@ from typing import Any
 from sifline import contents, environment, sif
 from sifline.adapters.apptainer import Apptainer, Unpacked, file_section, label_section
 from sifline.errors import UsageError
-from sifline.runner import CommandFailed
+from sifline.machine.process import CommandFailed
 from sifline.stages.convert import ordinary
 from sifline.stages.convert.work import Made, Work
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from sifline import environment, ocilayout
 from sifline.adapters.apptainer import Apptainer
 from sifline.adapters.docker import Docker
+from sifline.machine.process import CommandFailed, OnLine
 from sifline.model import Progress
-from sifline.runner import CommandFailed, OnLine
 from sifline.stages.convert.work import Made, Work
 
 METHOD = "apptainer"

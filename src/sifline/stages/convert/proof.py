@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from sifline import environment, sif
 from sifline.adapters.apptainer import Apptainer
 from sifline.errors import StepFailed
-from sifline.runner import Result
+from sifline.machine.process import Result
 from sifline.stages.convert import ordinary
 from sifline.stages.convert.work import Made, Work
 

@@ -11,8 +11,8 @@ from typing import Any
 from sifline import sif, sifrecords
 from sifline.adapters.apptainer import Apptainer, Compression
 from sifline.buildcontext import file_digest
+from sifline.machine.process import Context
 from sifline.model import BuiltImage, Image, Sif, SifOptions, Workspace
-from sifline.runner import Context
 from sifline.stages.convert.work import PREFIX, read_provenance
 
 # What is told of a SIF without reading it.

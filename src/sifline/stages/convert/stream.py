@@ -25,9 +25,9 @@ from sifline.adapters.docker import Docker
 from sifline.dockerclient import EPOCH
 from sifline.errors import StepFailed
 from sifline.layers import Tree
+from sifline.machine.process import CommandFailed, Result
 from sifline.model import Bind
 from sifline.rootfs import Complicated, Layout
-from sifline.runner import CommandFailed, Result
 from sifline.sif import Part
 from sifline.stages.convert.work import Made, Work
 

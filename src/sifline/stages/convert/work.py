@@ -13,8 +13,8 @@ from sifline import environment, ocilayout
 from sifline.adapters.apptainer import Apptainer, Compression
 from sifline.adapters.docker import Docker
 from sifline.errors import StepFailed
+from sifline.machine.process import Context, Result
 from sifline.model import BuiltImage, SifOptions
-from sifline.runner import Context, Result
 from sifline.sif import Kind, Part
 
 PREFIX = "org.sifline."

@@ -13,7 +13,7 @@ from sifline import sif as siffile
 from sifline.adapters.apptainer import Apptainer
 from sifline.dockerclient import MACHINES
 from sifline.imagetests import Container, by_each_user
-from sifline.runner import ProcessRunner
+from sifline.machine.process import ProcessRunner
 
 MOST = 1.1
 # What every SIF has besides, however small its image is; in bytes.

@@ -12,8 +12,8 @@ from glob import escape
 from pathlib import Path
 from typing import IO, Any
 
+from sifline.machine.process import Context
 from sifline.model import Workspace
-from sifline.runner import Context
 
 VERSION = 2
 LOOK_SECONDS = 0.5

@@ -14,15 +14,15 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, Protocol
 
-from sifline import runner
 from sifline.errors import MissingError, SiflineError, StepFailed, UsageError
+from sifline.machine import process
 
 # How often a job that waits for memory or disk is looked at again: others use the machine, too.
 # A Ctrl-C just before Python waits is heard only after the wait: it must be short in any case.
 LOOK_SECONDS = 0.5
 # How long what was interrupted may clean up, beside the time in which its process is ended. A
 # thread that hears nothing must not hang us.
-GRACE_SECONDS = runner.GRACE_SECONDS + 20.0
+GRACE_SECONDS = process.GRACE_SECONDS + 20.0
 # How much of each log's end is told where several steps failed.
 TAIL_LINES = 5
 KINDS = {kind.exit_code: kind for kind in (StepFailed, UsageError, MissingError)}

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import IO, Protocol
 
 from sifline.errors import MissingError, StepFailed
-from sifline.interrupts import undisturbed
+from sifline.machine.interrupts import undisturbed
 from sifline.model import Progress, Workspace
 
 TAIL_LINES = 20

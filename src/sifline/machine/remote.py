@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from sifline.machine.process import Argv, Result
 from sifline.model import Cluster, Node
-from sifline.runner import Argv, Result
 
 
 class Remote(Protocol):

@@ -1,0 +1,1 @@
+"""This machine: its processes and locks, files that survive a kill, jobs side by side."""
