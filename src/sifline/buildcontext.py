@@ -21,8 +21,8 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from sifline.dockerignore import FILES, IgnoreRules
 from sifline.errors import UsageError
+from sifline.formats.dockerignore import FILES, IgnoreRules
 from sifline.machine import records
 
 # The engine reads it whatever .dockerignore says.

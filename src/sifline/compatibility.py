@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from sifline.packages import Found, Package
+from sifline.formats.packages import Found, Package
 
 # To be raised when the same files would be told another way.
 _FORMAT = 3

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sifline.compatibility import Compatibility
-from sifline.packages import Found, Package
+from sifline.formats.packages import Found, Package
 
 # Labels with which sifline says what it made: they differ between any two builds.
 _OURS = ("sifline.", "org.sifline.")

@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from sifline.errors import UsageError
+from sifline.formats.platforms import MACHINES
 
 # No process of ours gets these: what they say is said by flags, or would change what is built
 # without a trace in the fingerprint.
@@ -48,14 +49,6 @@ EPOCH = "SOURCE_DATE_EPOCH"
 PLATFORM, POLICY = "DOCKER_DEFAULT_PLATFORM", "EXPERIMENTAL_BUILDKIT_SOURCE_POLICY"
 PROXIES = ("http", "https", "ftp", "all")
 _LEAST_ALONE = 8
-# What docker calls a machine, by the words of uname.
-MACHINES = {
-    "x86_64": "amd64",
-    "i686": "386",
-    "aarch64": "arm64",
-    "armv7l": "arm/v7",
-    "armv6l": "arm/v6",
-}
 
 
 def settings() -> dict[str, Any]:

@@ -355,8 +355,8 @@ def _sif(
     name: str, path: Path, label: str, user: tuple[int, int] | None = None
 ) -> Iterator[Container]:
     """Open the SIF, as the caller or as ``user``."""
-    from sifline import sif as siffile
     from sifline.adapters.apptainer import TOOLBOX, Apptainer
+    from sifline.formats import sif as siffile
     from sifline.machine.process import ProcessRunner
 
     apptainer = Apptainer(ProcessRunner(), user=user)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 
 from sifline.errors import UsageError, did_you_mean
-from sifline.references import normalise
+from sifline.formats.reference import normalise
 
 PREFIX = "sifline"
 # In a declared pattern, where the name of the image stands.

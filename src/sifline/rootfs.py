@@ -18,8 +18,8 @@ from math import floor
 from pathlib import Path
 
 from sifline.errors import SiflineError
-from sifline.layers import Declared, Tree
-from sifline.tarstream import BLOCK, Tally, as_records, in_time, plain
+from sifline.formats.layers import Declared, Tree
+from sifline.formats.tar_stream import BLOCK, Tally, as_records, in_time, plain
 
 SCRIPT = Path(__file__).with_name("look.sh")
 OWN = ".singularity.d"

@@ -17,7 +17,7 @@ from uuid import NAMESPACE_URL, uuid5
 
 from sifline.contents import Contents
 from sifline.errors import StepFailed
-from sifline.packages import DEB, Distribution, Package
+from sifline.formats.packages import DEB, Distribution, Package
 
 if TYPE_CHECKING:
     from cyclonedx.model.bom import Bom

@@ -11,9 +11,9 @@ import pytest
 
 from sifline.adapters.docker import Docker
 from sifline.adapters.mmdebstrap import Mmdebstrap
-from sifline.dockerfile import Dockerfile
 from sifline.engine import builder
 from sifline.errors import StepFailed
+from sifline.formats.dockerfile.stages import Dockerfile
 from sifline.machine.process import ProcessRunner
 from sifline.model import Prepare
 from tests.support.engine import Project, docker

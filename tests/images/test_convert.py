@@ -23,12 +23,12 @@ from uuid import uuid4
 
 import pytest
 
-from sifline import ocilayout, sif
 from sifline.adapters.apptainer import Apptainer, Compression
 from sifline.adapters.docker import Docker
 from sifline.buildcontext import file_digest
 from sifline.engine import LABEL_PURPOSE, remove_left_over
 from sifline.errors import SiflineError, StepFailed, UsageError
+from sifline.formats import oci_layout, sif
 from sifline.machine import records
 from sifline.machine.process import ProcessRunner
 from sifline.model import BuiltImage, Sif, Workspace
@@ -232,7 +232,7 @@ def test_the_sif_says_where_it_came_from(
 
     found = convert.info(done.path, context_of(tmp_path))
 
-    digest = ocilayout.identity(Docker(ProcessRunner()).inspect(image.image_id))
+    digest = oci_layout.identity(Docker(ProcessRunner()).inspect(image.image_id))
     assert found["image digest"] == digest
     assert image.image_id.partition(":")[2] not in json.dumps(found)
     assert (found["fingerprint"], found["commit"]) == ("f" * 64, "c0ffee")
@@ -545,7 +545,7 @@ def test_the_toolbox_builds_and_runs_for_any_user(
         pytest.skip("giving a folder to another user needs root")
     archive, layout, made = (tmp_path / name for name in ("image.tar", "layout", "made.sif"))
     Docker(ProcessRunner()).save(f"{tiny}:latest", archive)
-    ocilayout.from_archive(archive, layout)
+    oci_layout.from_archive(archive, layout)
     # pytest's folders above are closed to others: only what is bound has to be open.
     os.chown(tmp_path, *user)
 

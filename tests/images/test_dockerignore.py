@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from sifline.dockerignore import IgnoreRules
 from sifline.errors import UsageError
+from sifline.formats.dockerignore import IgnoreRules
 from tests.support.engine import docker
 
 pytestmark = pytest.mark.spread

@@ -13,9 +13,10 @@ from uuid import uuid4
 
 import pytest
 
-from sifline import sbom, sif, squashfs
+from sifline import sbom
 from sifline.contents import Change, Contents
 from sifline.errors import StepFailed
+from sifline.formats import sif, squashfs
 from sifline.stages import convert, inventory
 from tests.support.contexts import context_of
 from tests.support.conversion import at_work, built

@@ -19,15 +19,16 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from sifline import sif, sifrecords, squashfs
+from sifline import sifrecords
 from sifline.adapters.apptainer import TOOLBOX, Apptainer
 from sifline.buildcontext import file_digest
 from sifline.engine import LABEL_PURPOSE
 from sifline.errors import StepFailed
+from sifline.formats import sif, squashfs
+from sifline.formats.sif import Kind, Part
 from sifline.machine.passphrase import passphrase_of
 from sifline.machine.process import ProcessRunner
 from sifline.model import Workspace
-from sifline.sif import Kind, Part
 from sifline.sifrecords import Stamp
 from sifline.stages import convert, keys, sign
 from tests.support import processes

@@ -18,7 +18,7 @@ from uuid import uuid4
 import pytest
 import zstandard
 
-from sifline import ocilayout
+from sifline.formats import oci_layout
 from sifline.machine import records
 from tests.support import archives, processes, squash
 from tests.support.archives import item
@@ -372,7 +372,7 @@ def test_an_archive_gives_the_bytes_that_the_image_gives(
 ) -> None:
     file = saved(tmp_path, two_images[0])
     layout, oci, packed = (tmp_path / name for name in ("layout", "oci.tar", "zstd.tar"))
-    ocilayout.from_archive(file, layout)
+    oci_layout.from_archive(file, layout)
     with tarfile.open(oci, "w:gz") as tar:
         tar.add(layout, arcname=".")
     pack_layers(layout)

@@ -13,9 +13,9 @@ import pytest
 
 from sifline.adapters.ssh import Ssh
 from sifline.errors import StepFailed
+from sifline.formats.sif import Kind
 from sifline.machine.process import Context, ProcessRunner
 from sifline.model import Cluster, Node, Sif
-from sifline.sif import Kind
 from sifline.stages.deploy import catalog, deploy
 from tests.support.groups import shares_cluster
 from tests.support.moments import Moment, ended_at

@@ -6,7 +6,7 @@ import json
 import struct
 from pathlib import Path
 
-from sifline import sif
+from sifline.formats import sif
 
 TABLE, DATA = 4096, 32176
 DESCRIPTOR = "<i?III7q128s384s"

@@ -15,7 +15,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from sifline import sif
+from sifline.formats import sif
 
 from .toolbox import toolbox
 

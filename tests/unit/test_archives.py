@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 import zstandard
 
-from sifline import archives, ocilayout
 from sifline.errors import UsageError
+from sifline.formats import image_archive, oci_layout
 from tests.support.engine_archives import LAYER, OTHER, archive, digest
 
 PLATFORM = "linux/amd64"
@@ -24,7 +24,7 @@ PLATFORM = "linux/amd64"
 
 def handed_on(path: Path) -> dict[str, bytes]:
     """What an engine is given of the archive, by name."""
-    content = b"".join(archives.stream(archives.read(path, platform=PLATFORM)))
+    content = b"".join(image_archive.stream(image_archive.read(path, platform=PLATFORM)))
     with tarfile.open(fileobj=io.BytesIO(content)) as tar:
         members = [(info.name, tar.extractfile(info)) for info in tar]
         return {name: file.read() for name, file in members if file}
@@ -70,7 +70,7 @@ def oci(path: Path, *platforms: str, nested: bool = False) -> Path:
 def test_the_image_of_a_docker_archive_is_known_by_its_configuration(tmp_path: Path) -> None:
     path = archive(tmp_path / "a.tar", [LAYER, OTHER])
 
-    found = archives.read(path, platform=PLATFORM)
+    found = image_archive.read(path, platform=PLATFORM)
 
     with tarfile.open(path) as tar:
         config = tar.extractfile("config.json")
@@ -106,7 +106,7 @@ def test_the_image_of_the_platform_is_taken_from_an_oci_archive(
 
 def test_what_the_engine_saved_as_a_layout_gives_the_same(tmp_path: Path) -> None:
     saved, layout = archive(tmp_path / "a.tar", [LAYER, OTHER]), tmp_path / "layout"
-    ocilayout.from_archive(saved, layout)
+    oci_layout.from_archive(saved, layout)
     with tarfile.open(tmp_path / "oci.tar", "w") as tar:
         tar.add(layout, arcname="")
 
@@ -120,7 +120,7 @@ def test_an_oci_archive_without_one_image_for_the_platform(
     path = oci(tmp_path / "a.tar", *platforms)
 
     with pytest.raises(UsageError, match="for linux/amd64; save the one that is meant alone"):
-        archives.read(path, platform=PLATFORM)
+        image_archive.read(path, platform=PLATFORM)
 
 
 def test_a_blob_with_another_content_is_damage(tmp_path: Path) -> None:
@@ -130,13 +130,13 @@ def test_a_blob_with_another_content_is_damage(tmp_path: Path) -> None:
     path.write_bytes(content.replace(b'"amd64", "rootfs"', b'"amd65", "rootfs"'))
 
     with pytest.raises(UsageError, match="has another content"):
-        archives.read(path, platform=PLATFORM)
+        image_archive.read(path, platform=PLATFORM)
 
 
 def test_a_pipe_is_refused_and_nobody_waits_for_it(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a.tar")
     with pytest.raises(UsageError, match=r"a\.tar: is a pipe"):
-        archives.read(tmp_path / "a.tar", platform=PLATFORM)
+        image_archive.read(tmp_path / "a.tar", platform=PLATFORM)
 
 
 def test_indexes_that_name_each_other_end(tmp_path: Path) -> None:
@@ -156,7 +156,7 @@ def test_indexes_that_name_each_other_end(tmp_path: Path) -> None:
                 tar.addfile(info, io.BytesIO(content))
 
     with pytest.raises(UsageError, match="its indexes name each other"):
-        archives.read(path, platform=PLATFORM)
+        image_archive.read(path, platform=PLATFORM)
 
 
 @pytest.mark.parametrize(
@@ -169,7 +169,7 @@ def test_a_manifest_that_is_none(tmp_path: Path, manifest: bytes) -> None:
         tar.addfile(info, io.BytesIO(manifest))
 
     with pytest.raises(UsageError, match=r"a\.tar: "):
-        archives.read(tmp_path / "a.tar", platform=PLATFORM)
+        image_archive.read(tmp_path / "a.tar", platform=PLATFORM)
 
 
 @pytest.mark.parametrize("names", [["x\n%setup\n    touch /y"], ["a b"], [5]])
@@ -186,7 +186,7 @@ def test_names_that_are_none_are_refused(tmp_path: Path, names: object) -> None:
             tar.addfile(info, io.BytesIO(content))
 
     with pytest.raises(UsageError, match=r"a\.tar: is damaged"):
-        archives.read(path, platform=PLATFORM)
+        image_archive.read(path, platform=PLATFORM)
 
 
 def zstd(content: bytes) -> bytes:
@@ -217,7 +217,7 @@ def test_an_archive_in_zstd_as_a_whole_is_told(tmp_path: Path) -> None:
     path.write_bytes(zstd(path.read_bytes()))
 
     with pytest.raises(UsageError, match=r"zstd --decompress \S+a\.tar makes one that is not"):
-        archives.read(path, platform=PLATFORM)
+        image_archive.read(path, platform=PLATFORM)
 
 
 @pytest.mark.parametrize("compress", [gzip.compress, lzma.compress, bz2.compress])
@@ -232,5 +232,5 @@ def test_a_flipped_bit_in_a_compressed_archive_is_damage(
     path.write_bytes(content)
 
     with pytest.raises(UsageError, match=r"a\.tar: is damaged"):
-        for _ in archives.stream(archives.read(path, platform=PLATFORM)):
+        for _ in image_archive.stream(image_archive.read(path, platform=PLATFORM)):
             pass

@@ -14,8 +14,8 @@ from sifline.compatibility import (
     restored,
     wanted,
 )
+from sifline.formats.packages import DEB, PYTHON, Found, Package
 from sifline.machine import records
-from sifline.packages import DEB, PYTHON, Found, Package
 
 GLIBC = b"\0GNU C Library (Debian GLIBC 2.36-9+deb12u14) stable release version 2.36.\nCopyright"
 OPEN_MPI = b"\x01\0v4.1.4\0May 26, 2022\0"

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from sifline import contents
 from sifline.contents import Change, Contents, Settings, Upgrade
-from sifline.packages import Distribution, Found, Package
+from sifline.formats.packages import Distribution, Found, Package
 
 
 def deb(name: str, version: str = "1", architecture: str = "amd64") -> Package:

@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 
-from sifline import ocilayout, sif
 from sifline.adapters.apptainer import Compression
 from sifline.buildcontext import file_digest
 from sifline.errors import StepFailed, UsageError
+from sifline.formats import oci_layout, sif
+from sifline.formats.sif import Kind, Part
 from sifline.machine import records
 from sifline.machine.process import Context
 from sifline.machine.schedule import Machine
 from sifline.model import BuiltImage, Image, SifOptions
-from sifline.sif import Kind, Part
 from sifline.sifrecords import Stamp
 from sifline.stages import convert
 from sifline.stages.convert import stream
@@ -220,7 +220,7 @@ def test_full_disk_is_named() -> None:
 def test_what_the_sif_says_of_its_making_is_read_back() -> None:
     made = Made(method="stream", tools={"apptainer": "1.4.5"})
     told = read_provenance((work(compression="gzip", level=6).provenance(made),))
-    assert told["image"]["digest"] == ocilayout.identity({"Id": "sha256:1"})
+    assert told["image"]["digest"] == oci_layout.identity({"Id": "sha256:1"})
     assert told["bases"] == {"p": "sha256:0"}
     assert (told["commit"], told["tools"]) == ("c1", {"apptainer": "1.4.5"})
     assert told["conversion"]["compression"] == "-comp gzip -Xcompression-level 6"

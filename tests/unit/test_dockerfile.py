@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sifline.dockerfile import Dockerfile
 from sifline.errors import UsageError
+from sifline.formats.dockerfile.stages import Dockerfile
 
 
 def dockerfile(folder: Path, text: str) -> Dockerfile:

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sifline.dockerignore import IgnoreRules
 from sifline.errors import UsageError
+from sifline.formats.dockerignore import IgnoreRules
 
 
 @pytest.mark.parametrize(

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from sifline import sif
 from sifline.adapters.apptainer import Apptainer
 from sifline.contents import Contents, Settings, compare
 from sifline.errors import MissingError, StepFailed, UsageError
-from sifline.packages import Distribution, Found, Package
+from sifline.formats import sif
+from sifline.formats.packages import Distribution, Found, Package
 from sifline.report import inventory as report
 from sifline.report import tables
 from sifline.stages import inventory

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from sifline import layers
-from sifline.layers import Declared, Tree, Unreadable
+from sifline.formats import layers
+from sifline.formats.layers import Declared, Tree, Unreadable
 from tests.support.archives import Item, folder, hard, item, layer, soft
 
 OPAQUE = ".wh..wh..opq"

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from sifline import ocilayout
 from sifline.errors import StepFailed
+from sifline.formats import oci_layout
 from tests.support.engine_archives import LAYER, OTHER, archive, digest
 
 
@@ -25,7 +25,7 @@ def blob(layout: Path, name: str) -> bytes:
 
 def test_layers_stay_as_they_are_and_in_order(tmp_path: Path) -> None:
     layout = tmp_path / "layout"
-    ocilayout.from_archive(archive(tmp_path / "image.tar", [LAYER, OTHER]), layout)
+    oci_layout.from_archive(archive(tmp_path / "image.tar", [LAYER, OTHER]), layout)
 
     found = layers_of(layout)
 
@@ -36,7 +36,7 @@ def test_layers_stay_as_they_are_and_in_order(tmp_path: Path) -> None:
 
 def test_every_blob_has_the_digest_that_names_it(tmp_path: Path) -> None:
     layout = tmp_path / "layout"
-    ocilayout.from_archive(archive(tmp_path / "image.tar", [LAYER, OTHER]), layout)
+    oci_layout.from_archive(archive(tmp_path / "image.tar", [LAYER, OTHER]), layout)
     blobs = list((layout / "blobs" / "sha256").iterdir())
     assert len(blobs) == 4
     assert [hashlib.sha256(path.read_bytes()).hexdigest() for path in blobs] == [
@@ -52,13 +52,13 @@ def test_a_layer_that_occurs_again_as_a_link_is_followed(tmp_path: Path) -> None
         [digest(LAYER), digest(LAYER)],
         {"1/layer.tar": "../0/layer.tar"},
     )
-    ocilayout.from_archive(made, layout)
+    oci_layout.from_archive(made, layout)
     assert [layer["digest"] for layer in layers_of(layout)] == [digest(LAYER)] * 2
 
 
 def test_a_compressed_layer_is_declared_as_such(tmp_path: Path) -> None:
     layout, packed = tmp_path / "layout", gzip.compress(LAYER)
-    ocilayout.from_archive(archive(tmp_path / "image.tar", [packed], [digest(LAYER)]), layout)
+    oci_layout.from_archive(archive(tmp_path / "image.tar", [packed], [digest(LAYER)]), layout)
     (layer,) = layers_of(layout)
     assert layer["mediaType"] == "application/vnd.oci.image.layer.v1.tar+gzip"
     assert layer["digest"] == digest(packed)
@@ -67,13 +67,13 @@ def test_a_compressed_layer_is_declared_as_such(tmp_path: Path) -> None:
 def test_a_layer_with_another_content_is_refused(tmp_path: Path) -> None:
     made = archive(tmp_path / "image.tar", [LAYER], [digest(OTHER)])
     with pytest.raises(StepFailed, match=f"is damaged: layer {digest(OTHER)} has the digest"):
-        ocilayout.from_archive(made, tmp_path / "layout")
+        oci_layout.from_archive(made, tmp_path / "layout")
 
 
 def test_an_archive_that_lacks_a_layer_is_refused(tmp_path: Path) -> None:
     made = archive(tmp_path / "image.tar", [LAYER], [digest(LAYER), digest(OTHER)])
     with pytest.raises(StepFailed, match="has 1 layers instead of 2"):
-        ocilayout.from_archive(made, tmp_path / "layout")
+        oci_layout.from_archive(made, tmp_path / "layout")
 
 
 @pytest.mark.parametrize("keep", [0, 700, 1600])
@@ -81,7 +81,7 @@ def test_a_truncated_archive_is_refused(tmp_path: Path, keep: int) -> None:
     made = archive(tmp_path / "image.tar", [LAYER, OTHER])
     made.write_bytes(made.read_bytes()[:keep])
     with pytest.raises(StepFailed, match="is damaged"):
-        ocilayout.from_archive(made, tmp_path / "layout")
+        oci_layout.from_archive(made, tmp_path / "layout")
 
 
 IMAGE = {
@@ -116,13 +116,13 @@ OTHERS = {
     ],
 )
 def test_an_image_has_one_identity_on_every_engine(changes: dict[str, Any]) -> None:
-    assert ocilayout.identity(IMAGE | changes) == ocilayout.identity(IMAGE)
+    assert oci_layout.identity(IMAGE | changes) == oci_layout.identity(IMAGE)
 
 
 @pytest.mark.parametrize("created", ["0001-01-01T00:00:00Z", "", None])
 def test_an_image_without_a_time_has_one_identity_on_every_engine(created: str | None) -> None:
     timeless = {key: value for key, value in IMAGE.items() if key != "Created"}
-    assert ocilayout.identity(timeless | {"Created": created}) == ocilayout.identity(timeless)
+    assert oci_layout.identity(timeless | {"Created": created}) == oci_layout.identity(timeless)
 
 
 @pytest.mark.parametrize(
@@ -138,4 +138,4 @@ def test_an_image_without_a_time_has_one_identity_on_every_engine(created: str |
     ],
 )
 def test_another_image_has_another_identity(changes: dict[str, Any]) -> None:
-    assert ocilayout.identity(IMAGE | changes) != ocilayout.identity(IMAGE)
+    assert oci_layout.identity(IMAGE | changes) != oci_layout.identity(IMAGE)

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sifline import packages
-from sifline.packages import Distribution, Package
+from sifline.formats import packages
+from sifline.formats.packages import Distribution, Package
 
 STATUS = "var/lib/dpkg/status"
 SITE = "usr/lib/python3/site-packages"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sifline.references import last_part, normalise
+from sifline.formats.reference import last_part, normalise
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from sifline import rootfs
-from sifline.layers import Declared, Tree
+from sifline.formats.layers import Declared, Tree
 from sifline.rootfs import Complicated, Layout
 
 CREATED = 1000

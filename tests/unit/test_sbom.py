@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from sifline import sbom
 from sifline.contents import Contents
 from sifline.errors import StepFailed
-from sifline.packages import Distribution, Found, Package
+from sifline.formats.packages import Distribution, Found, Package
 
 DEBIAN = Distribution(id="debian", version="12", name="Debian GNU/Linux 12 (bookworm)")
 LIBC = Package(

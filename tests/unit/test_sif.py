@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from sifline import sif
 from sifline.errors import UsageError
+from sifline.formats import sif
 from sifline.stages.convert.state import info
 from tests.support.contexts import context_of
 from tests.support.recording import RecordingRunner

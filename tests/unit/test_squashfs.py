@@ -4,8 +4,8 @@ import struct
 
 import pytest
 
-from sifline import squashfs
 from sifline.errors import StepFailed
+from sifline.formats import squashfs
 
 HEAD = struct.pack("<4s4I", b"hsqs", 4711, 0, 131072, 0).ljust(squashfs.HEAD, b"\0")
 

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sifline import tarstream
-from sifline.tarstream import BLOCK, Damaged, Tally
+from sifline.formats import tar_stream
+from sifline.formats.tar_stream import BLOCK, Damaged, Tally
 
 FORMATS = {"pax": tarfile.PAX_FORMAT, "gnu": tarfile.GNU_FORMAT, "ustar": tarfile.USTAR_FORMAT}
 SIZES = (0, 1, 511, 512, 513, (1 << 16) - 1, 1 << 16, (1 << 16) + 1, 3 << 20)
@@ -58,7 +58,7 @@ def through(stream: bytes, **options: Any) -> tuple[bytes, Tally]:
         thread.start()
     try:
         with ours:
-            tally = tarstream.copy(ours, start, **options)
+            tally = tar_stream.copy(ours, start, **options)
     finally:
         os.close(start)
         for thread in threads:
@@ -258,7 +258,7 @@ def test_a_reader_that_goes_away_is_told() -> None:
     thread.start()
     try:
         with ours, pytest.raises(BrokenPipeError):
-            tarstream.copy(ours, start)
+            tar_stream.copy(ours, start)
     finally:
         os.close(start)
         thread.join(10)

@@ -29,10 +29,10 @@ from sifline.engine import (
     mount,
 )
 from sifline.errors import StepFailed
+from sifline.formats.reference import normalise
 from sifline.machine.process import Result, Runner
 from sifline.model import BuiltImage, Image, Opening
 from sifline.recipe import SHORT, parse
-from sifline.references import normalise
 
 LABEL_IMAGE = "sifline.image"
 LABEL_FINGERPRINT = "sifline.fingerprint"
@@ -272,7 +272,7 @@ class Docker:
         """Return the folder in which the engine keeps the headers of layers' archives.
 
         :param image: what ``inspect`` says of it.
-        There is a folder for each layer in it, see ``sifline.layers.chain``. It may be missing;
+        There is a folder for each layer in it, see ``formats.layers.chain``. It may be missing;
         None, where the engine keeps none, or does not say.
         """
         driver: Mapping[str, Any] = image.get("GraphDriver") or {}

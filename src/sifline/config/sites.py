@@ -15,9 +15,9 @@ from sifline.config.images import BUILD_ARGS, COMPRESSION, LEVELS, LINE, Convers
 from sifline.config.keys import Flag, Key, Keys, Named, Several, Text
 from sifline.config.table import Table, read_toml
 from sifline.errors import MissingError, UsageError, did_you_mean
+from sifline.formats.reference import normalise
 from sifline.imagenames import MAX_NAME, NAME
 from sifline.model import Workspace
-from sifline.references import normalise
 
 VARIABLE = "SIFLINE_SITE"
 DEFAULT = "default"

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 from sifline import holding
 from sifline.adapters.docker import Docker
 from sifline.buildcontext import DOCKERFILE
-from sifline.dockerfile import Dockerfile
 from sifline.errors import MissingError, SiflineError
+from sifline.formats.dockerfile.stages import Dockerfile
 from sifline.imagenames import refuse_broken
 from sifline.machine import records
 from sifline.model import (
@@ -449,7 +449,7 @@ class ImagePipeline(ImagePlans):
     def _open_sif(
         self, name: str, command: Sequence[str], opening: Opening, *, terminal: bool
     ) -> int:
-        from sifline import sif as siffile
+        from sifline.formats import sif as siffile
 
         if self._need_toolbox():
             self.build([TOOLBOX])

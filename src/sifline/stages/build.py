@@ -11,7 +11,6 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from sifline import dockerfeatures, dockerignore
 from sifline.adapters.docker import (
     CA_SECRET,
     LABEL_COMMIT,
@@ -28,13 +27,15 @@ from sifline.adapters.docker import (
 from sifline.adapters.mmdebstrap import Mmdebstrap
 from sifline.buildcontext import DOCKERFILE, digest, entries
 from sifline.config.images import AGENT, origin
-from sifline.dockerfile import Dockerfile
 from sifline.errors import MissingError, StepFailed, UsageError
+from sifline.formats import dockerignore
+from sifline.formats.dockerfile import features
+from sifline.formats.dockerfile.stages import Dockerfile
+from sifline.formats.reference import normalise
 from sifline.machine import records
 from sifline.machine.process import CommandFailed, Context
 from sifline.model import PREPARED, SETTINGS, BuiltImage, Image, Step, Workspace
 from sifline.recipe import SHORT, fingerprint, recipe, text
-from sifline.references import normalise
 
 # Where Debian and the Red Hat family keep the bundle of trusted certificates.
 CA_BUNDLES = (
@@ -136,7 +137,7 @@ def _need_features(image: Image, around: Surroundings) -> None:
             reader = "" if around.offline else ", begin it with # syntax=docker/dockerfile:1"
             raise MissingError(
                 f"{image.name}: {feature.what} in line {feature.line} of its Dockerfile needs"
-                f" {dockerfeatures.release(feature.buildkit)}, and this engine has"
+                f" {features.release(feature.buildkit)}, and this engine has"
                 f" 0.{around.buildkit}; write it without{reader}, or install a newer Docker engine"
                 " and see invoke doctor"
             )

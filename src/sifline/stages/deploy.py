@@ -24,11 +24,11 @@ from typing import Any
 from sifline.adapters.registry import RegistryRefused, ask
 from sifline.adapters.ssh import Ssh
 from sifline.errors import SiflineError, StepFailed, UsageError
+from sifline.formats.sif import read as read_sif
 from sifline.machine import records
 from sifline.machine.process import Context, OnLine
 from sifline.model import Cluster, Deployment, Node, Placement, Sif
 from sifline.nodeside.registry import CATEGORIES, NAME
-from sifline.sif import read as read_sif
 
 # Versions that stay on the nodes besides the one in use.
 KEEP = 2

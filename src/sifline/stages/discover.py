@@ -13,8 +13,8 @@ from sifline.config.images import PROXY_ARGUMENTS, load_image_settings
 from sifline.config.project import own_references
 from sifline.config.settings import conversion, resolve
 from sifline.config.sites import Site
-from sifline.dockerfile import Dockerfile, Reference
 from sifline.errors import UsageError, did_you_mean
+from sifline.formats.dockerfile.stages import Dockerfile, Reference
 from sifline.imagenames import found
 from sifline.model import Image, SifOptions, Source, Workspace
 from sifline.ownreferences import PREFIX, OwnReferences

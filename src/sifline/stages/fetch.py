@@ -10,13 +10,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from sifline import archives
 from sifline.adapters.docker import Docker
-from sifline.archives import Archive
 from sifline.errors import MissingError, StepFailed, UsageError
+from sifline.formats import image_archive
+from sifline.formats.image_archive import Archive
+from sifline.formats.reference import last_part, normalise, split_tag
 from sifline.machine import records
 from sifline.machine.process import CommandFailed, Context
-from sifline.references import last_part, normalise, split_tag
 
 REGISTRY = "docker://"
 ARCHIVE = ("docker-archive:", "oci-archive:")
@@ -78,7 +78,7 @@ def find(source: str, context: Context, *, offline: bool) -> Wanted:
     if not source.startswith(REGISTRY):
         file = source.partition(":")[2] if source.startswith(ARCHIVE) else source
         context.progress("reading the archive")
-        archive = archives.read(Path(file), platform=docker.platform())
+        archive = image_archive.read(Path(file), platform=docker.platform())
         name = ", ".join(archive.names)
         return Wanted(
             image_id=archive.image_id,
@@ -133,7 +133,7 @@ def _image_id(name: str, digest: str, docker: Docker) -> tuple[str, str]:
             digest = next(
                 item["digest"]
                 for item in manifest["manifests"]
-                if item.get("platform") and archives.for_platform(item, platform)
+                if item.get("platform") and image_archive.for_platform(item, platform)
             )
             manifest = docker.remote_manifest(f"{name}@{digest}")
         image_id = manifest["config"]["digest"]
@@ -275,7 +275,7 @@ def _bring(wanted: Wanted, docker: Docker, context: Context) -> None:
 def _told(archive: Archive, context: Context) -> Iterator[bytes]:
     """Yield the archive for the engine, and tell how far it is."""
     passed = told = 0
-    for chunk in archives.stream(archive):
+    for chunk in image_archive.stream(archive):
         context.runner.check()
         yield chunk
         passed += len(chunk)

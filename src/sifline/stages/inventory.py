@@ -14,7 +14,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from sifline import compatibility, contents, excerpt, ocilayout, packages, sbom, sif, sifrecords
+from sifline import compatibility, contents, excerpt, sbom, sifrecords
 from sifline.adapters.apptainer import Apptainer
 from sifline.adapters.docker import (
     LABEL_COMMIT,
@@ -28,6 +28,7 @@ from sifline.compatibility import Compatibility
 from sifline.contents import Contents, Difference, Settings
 from sifline.errors import MissingError, StepFailed, UsageError
 from sifline.excerpt import Excerpt
+from sifline.formats import oci_layout, packages, sif
 from sifline.machine import records
 from sifline.machine.process import CommandFailed, Context
 from sifline.model import BuiltImage, Workspace
@@ -198,7 +199,7 @@ def _of_image(subject: BuiltImage | str, context: Context) -> Contents:
         size=int(image["Size"]),
         created=_seconds(str(image.get("Created") or "")),
         architecture=str(image.get("Architecture") or ""),
-        image_digest=ocilayout.identity(image),
+        image_digest=oci_layout.identity(image),
         fingerprint=mark,
         commit=commit,
         found=found,

@@ -18,14 +18,15 @@ from fcntl import ioctl
 from pathlib import Path
 from typing import IO, Any
 
-from sifline import sif, sifrecords, signatures
+from sifline import sifrecords, signatures
 from sifline.adapters.apptainer import Apptainer
 from sifline.buildcontext import file_digest
 from sifline.errors import StepFailed, UsageError
+from sifline.formats import sif
+from sifline.formats.sif import Kind
 from sifline.machine import records
 from sifline.machine.passphrase import Passphrase
 from sifline.machine.process import CommandFailed, Context, Result
-from sifline.sif import Kind
 from sifline.signatures import Key, Signed, Verified
 
 # What signatures take, and more; one is 1.5 kB.

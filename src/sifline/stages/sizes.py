@@ -16,10 +16,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import IO
 
-from sifline import engine, excerpt, rootfs, sif, sizes
+from sifline import engine, excerpt, rootfs, sizes
 from sifline.adapters.apptainer import Apptainer
 from sifline.adapters.docker import Docker
 from sifline.errors import MissingError, SiflineError, StepFailed
+from sifline.formats import sif
 from sifline.machine.process import CommandFailed, Context
 from sifline.model import BuiltImage
 from sifline.scratch import scratch_folder

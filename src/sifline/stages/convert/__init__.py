@@ -18,10 +18,11 @@ from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
-from sifline import environment, scratch, sif, sifrecords
+from sifline import environment, scratch, sifrecords
 from sifline.adapters.apptainer import Apptainer
 from sifline.buildcontext import file_digest
 from sifline.errors import SiflineError, StepFailed, UsageError
+from sifline.formats import sif
 from sifline.machine import records
 from sifline.machine.process import CommandFailed, Context
 from sifline.machine.schedule import Machine

@@ -12,9 +12,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from sifline import contents, environment, sif
+from sifline import contents, environment
 from sifline.adapters.apptainer import Apptainer, Unpacked, file_section, label_section
 from sifline.errors import UsageError
+from sifline.formats import sif
 from sifline.machine.process import CommandFailed
 from sifline.stages.convert import ordinary
 from sifline.stages.convert.work import Made, Work

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sifline import environment, ocilayout
+from sifline import environment
 from sifline.adapters.apptainer import Apptainer
 from sifline.adapters.docker import Docker
+from sifline.formats import oci_layout
 from sifline.machine.process import CommandFailed, OnLine
 from sifline.model import Progress
 from sifline.stages.convert.work import Made, Work
@@ -48,7 +49,7 @@ def save(work: Work, layout: Path) -> None:
     # By id: the tag may move meanwhile.
     Docker(context.runner).save(work.built.image_id, archive, log=work.log)
     context.progress("reading the image's layers")
-    ocilayout.from_archive(archive, layout)
+    oci_layout.from_archive(archive, layout)
     archive.unlink()
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sifline import environment, sif
+from sifline import environment
 from sifline.adapters.apptainer import Apptainer
 from sifline.errors import StepFailed
+from sifline.formats import sif
 from sifline.machine.process import Result
 from sifline.stages.convert import ordinary
 from sifline.stages.convert.work import Made, Work

@@ -8,9 +8,10 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from sifline import sif, sifrecords
+from sifline import sifrecords
 from sifline.adapters.apptainer import Apptainer, Compression
 from sifline.buildcontext import file_digest
+from sifline.formats import sif
 from sifline.machine.process import Context
 from sifline.model import BuiltImage, Image, Sif, SifOptions, Workspace
 from sifline.stages.convert.work import PREFIX, read_provenance

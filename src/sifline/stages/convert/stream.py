@@ -19,16 +19,17 @@ from pathlib import Path
 from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
-from sifline import engine, environment, layers, ocilayout, rootfs, sif, squashfs, tarstream
+from sifline import engine, environment, rootfs
 from sifline.adapters.apptainer import TOOLBOX, Apptainer, headers, mounts
 from sifline.adapters.docker import Docker
 from sifline.dockerclient import EPOCH
 from sifline.errors import StepFailed
-from sifline.layers import Tree
+from sifline.formats import layers, oci_layout, sif, squashfs, tar_stream
+from sifline.formats.layers import Tree
+from sifline.formats.sif import Part
 from sifline.machine.process import CommandFailed, Result
 from sifline.model import Bind
 from sifline.rootfs import Complicated, Layout
-from sifline.sif import Part
 from sifline.stages.convert.work import Made, Work
 
 METHOD = "stream"
@@ -142,7 +143,7 @@ class _Stream:
         """Return what Apptainer makes of an image that has no files: its tree, and its objects."""
         work, folder = self._work, self._scratch / "skeleton"
         layout, made = self._scratch / work.name, self._scratch / "skeleton.sif"
-        ocilayout.without_files(layout, self._image)
+        oci_layout.without_files(layout, self._image)
         self._apptainer.build_from_layout(
             layout, made, labels=work.labels, compression=work.compression, log=work.log
         )
@@ -220,7 +221,7 @@ class _Stream:
         first = (look / "tools").read_text(encoding="utf-8", errors="replace")
         return {"apptainer": self._apptainer.version, "squashfs-tools": squashfs.version(first)}
 
-    def _squash(self, layout: Layout, offset: int) -> tarstream.Tally:
+    def _squash(self, layout: Layout, offset: int) -> tar_stream.Tally:
         """Let the stream flow into the squashfs, past the engine where its layers can be had."""
         mounted = () if layout.linked else self._layers
         work = self._work
@@ -248,7 +249,7 @@ class _Stream:
             # Only now is it certain that somebody writes, or did.
             os.set_blocking(stream.fileno(), True)
             try:
-                tally = tarstream.copy(
+                tally = tar_stream.copy(
                     stream,
                     target,
                     first=layout.first,
@@ -258,7 +259,7 @@ class _Stream:
                     newest=layout.created,
                     on_bytes=self._teller(),
                 )
-            except tarstream.Damaged as error:
+            except tar_stream.Damaged as error:
                 raise StepFailed(f"{error.message}; the whole log is {work.log}") from None
             except BrokenPipeError:
                 packing.done()  # it says what it died of
@@ -272,7 +273,7 @@ class _Stream:
         return tally
 
     @contextmanager
-    def _source(self, mounted: Sequence[Path], raw: Path) -> Iterator[tarstream.Source]:
+    def _source(self, mounted: Sequence[Path], raw: Path) -> Iterator[tar_stream.Source]:
         """Yield where the image's file system comes out as a tar."""
         image = self._work.built.image_id
         if not mounted:
@@ -285,7 +286,7 @@ class _Stream:
             try:
                 with suppress(OSError):
                     fcntl.fcntl(reader, fcntl.F_SETPIPE_SZ, PIPE_SIZE)
-                yield tarstream.Pipe(reader)
+                yield tar_stream.Pipe(reader)
             finally:
                 os.close(reader)
 

@@ -9,13 +9,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from sifline import environment, ocilayout
+from sifline import environment
 from sifline.adapters.apptainer import Apptainer, Compression
 from sifline.adapters.docker import Docker
 from sifline.errors import StepFailed
+from sifline.formats import oci_layout
+from sifline.formats.sif import Kind, Part
 from sifline.machine.process import Context, Result
 from sifline.model import BuiltImage, SifOptions
-from sifline.sif import Kind, Part
 
 PREFIX = "org.sifline."
 # How the names of definition files end, the templates of some as well.
@@ -60,7 +61,7 @@ class Work:
     @property
     def digest(self) -> str:
         """What the image is called in the SIF; "" where there is none. No engine knows it."""
-        return ocilayout.identity(self.inspected) if self.built.image_id else ""
+        return oci_layout.identity(self.inspected) if self.built.image_id else ""
 
     @property
     def env(self) -> Sequence[str]:

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from sifline import sif as siffile
 from sifline.adapters.apptainer import Apptainer
-from sifline.dockerclient import MACHINES
+from sifline.formats import sif as siffile
+from sifline.formats.platforms import MACHINES
 from sifline.imagetests import Container, by_each_user
 from sifline.machine.process import ProcessRunner
 

@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import IO, Any
 from uuid import UUID
 
-from sifline import squashfs
 from sifline.errors import UsageError
+from sifline.formats import squashfs
 
 MAGIC = b"SIF_MAGIC"
 LABELS_OBJECT = "inspect-metadata.json"

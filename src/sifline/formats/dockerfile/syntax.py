@@ -14,8 +14,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from sifline import dockerfeatures, dockerwords
 from sifline.errors import UsageError, did_you_mean
+from sifline.formats.dockerfile import features, words
 from sifline.model import Feature
 
 _KNOWN = frozenset(
@@ -243,7 +243,7 @@ class Parser:
                 yield current
                 after = self._after_here_documents(current.text, physical, index)
                 if after > index:
-                    self.features.append(dockerfeatures.here_document(current.number))
+                    self.features.append(features.here_document(current.number))
                 index, current = after, None
         if current:
             yield current
@@ -313,8 +313,8 @@ class Parser:
             )
         platform = next((flag.value for flag in flags if flag.name == "platform"), "")
         given = {word.partition("=")[0] for _, word in self.defaults}
-        if dockerfeatures.TARGET_STAGE not in given:
-            self.features += dockerfeatures.of_base(words[0].group(), line.number)
+        if features.TARGET_STAGE not in given:
+            self.features += features.of_base(words[0].group(), line.number)
         start, end = at + words[0].start(), at + words[0].end()
         base = line.use(words[0].group(), start, end, platform=platform)
         self.bases.append((base, name))
@@ -330,7 +330,7 @@ class Parser:
     def _features(self, verb: str, line: int, flags: list[_Flag]) -> None:
         for flag in flags:
             fields = {key: text for key, (text, _) in _fields(flag.value).items()}
-            found = dockerfeatures.of_flag(verb, flag.name, flag.value, fields, line)
+            found = features.of_flag(verb, flag.name, flag.value, fields, line)
             self.features += found
 
     def _mounted(self, verb: str, flags: list[_Flag]) -> None:
@@ -377,9 +377,9 @@ def _here_documents(text: str) -> Iterator[tuple[str, bool]]:
     if verb not in {"ADD", "COPY", "RUN"}:
         return
     try:
-        for word in dockerwords.split(text):
+        for word in words.split(text):
             match = _HERE_DOCUMENT.fullmatch(word)
-            names = dockerwords.bare(match[2]) if match else []
+            names = words.bare(match[2]) if match else []
             if match and len(names) == 1:
                 yield names[0], bool(match[1])
     except ValueError:

@@ -16,8 +16,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from sifline.archives import ZSTD
 from sifline.errors import StepFailed
+from sifline.formats.image_archive import ZSTD
 
 _OCI = "application/vnd.oci.image."
 # How a layer that is not plain tar begins.

@@ -21,7 +21,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from sifline.tarstream import BLOCK, XATTR, Damaged, extensions, number
+from sifline.formats.tar_stream import BLOCK, XATTR, Damaged, extensions, number
 
 _HIDES, _OPAQUE, _INNER = b".wh.", b".wh..wh..opq", b".wh..wh."
 _KINDS = {

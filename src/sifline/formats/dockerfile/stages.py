@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
-from sifline import dockerwords
-from sifline.dockerclient import MACHINES
-from sifline.dockerfeatures import TARGET_STAGE, named_context
-from sifline.dockersyntax import Parser, Syntax, Use, refusal
 from sifline.errors import UsageError, did_you_mean
+from sifline.formats.dockerfile import words
+from sifline.formats.dockerfile.features import TARGET_STAGE, named_context
+from sifline.formats.dockerfile.syntax import Parser, Syntax, Use, refusal
+from sifline.formats.platforms import MACHINES
 from sifline.model import Feature
 
 # What BuildKit calls the stage where nobody asks for one.
@@ -178,7 +178,7 @@ class Dockerfile:
 
     def _expanded(self, text: str, values: Mapping[str, str], line: int) -> str:
         try:
-            return dockerwords.expand(text, values, escape=self._syntax.escape)
+            return words.expand(text, values, escape=self._syntax.escape)
         except ValueError as error:
             raise refusal(self.path, line, f"{text} cannot be expanded: {error}") from None
 

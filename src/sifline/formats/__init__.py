@@ -1,0 +1,1 @@
+"""Formats of others, read and written without their tools."""
