@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from sifline import dockerclient
+from sifline.config import docker_client
 from sifline.errors import MissingError, SiflineError, StepFailed
 from sifline.machine.process import CommandFailed, OnLine, Result, Runner
 from sifline.model import Bind
@@ -279,7 +279,7 @@ def _socket() -> Path | None:
 
 def _context_of_settings() -> str:
     """The context that docker's settings name; "" where they name none, or cannot be read."""
-    return str(dockerclient.settings().get("currentContext") or "")
+    return str(docker_client.settings().get("currentContext") or "")
 
 
 def _ask(local: Path, path: str) -> Any:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from sifline import imagenames
+from sifline.config import image_names
 from sifline.errors import UsageError
 from sifline.model import Workspace
 from sifline.pipeline import plans
@@ -241,7 +241,7 @@ def test_a_list_has_a_row_for_a_name_that_cannot_work(project: Path, name: str) 
 
     assert ".good" in listed
     # One that is called as the task for all images has its place in the error alone.
-    assert f".{imagenames.printable(name)} " in listed
+    assert f".{image_names.printable(name)} " in listed
     assert ("broken: images/" in listed) == (name != "all")
 
 
@@ -297,7 +297,7 @@ def test_a_folder_that_cannot_be_looked_into_is_an_image_and_broken(
 
     monkeypatch.setattr(os, "lstat", refuse)
 
-    found = imagenames.found(Workspace(root=tmp_path))
+    found = image_names.found(Workspace(root=tmp_path))
     assert (found.names, dict(found.refused)) == (("good", "locked"), {})
 
 

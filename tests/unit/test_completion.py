@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from invoke.main import program
 
-from sifline import imagenames
+from sifline.config import image_names
 from sifline.config.clusters import find_cluster
 from sifline.config.sites import load_site
 from sifline.errors import UsageError
@@ -125,7 +125,7 @@ def test_the_sites_that_are_offered_are_there(project: Path) -> None:
 def test_the_images_that_are_offered_are_there(project: Path) -> None:
     offered = [word.partition(".")[2] for word in words(project, "test.")]
 
-    assert tuple(offered) == imagenames.names(Workspace(root=project))
+    assert tuple(offered) == image_names.names(Workspace(root=project))
 
 
 def test_suites_are_a_list_with_commas(project: Path) -> None:

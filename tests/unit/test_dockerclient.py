@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from sifline import dockerclient
-from sifline.dockerclient import WITHOUT, credentials, hidden, need_no_other, proxies
+from sifline.config import docker_client
+from sifline.config.docker_client import WITHOUT, credentials, hidden, need_no_other, proxies
 from sifline.errors import UsageError
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "reference" / "environment.md"
@@ -118,10 +118,10 @@ def test_the_reference_names_each_variable_and_what_becomes_of_it() -> None:
     told = {name: what for names, what in rows for name in re.findall(r"`([A-Z_]+)`", names)}
 
     assert {name for name, what in told.items() if what == "taken away"} == {
-        *WITHOUT - {dockerclient.PLATFORM},
-        dockerclient.EPOCH,
+        *WITHOUT - {docker_client.PLATFORM},
+        docker_client.EPOCH,
     }
     assert {name for name, what in told.items() if what == "refused"} == {
-        dockerclient.PLATFORM,
-        dockerclient.POLICY,
+        docker_client.PLATFORM,
+        docker_client.POLICY,
     }

@@ -16,7 +16,7 @@ from secrets import token_hex
 from socket import socket
 from typing import Any
 
-from sifline.dockerclient import EPOCH
+from sifline.config.docker_client import EPOCH
 from sifline.engine import (
     LABEL_PURPOSE,
     all_images,

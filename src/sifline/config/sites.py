@@ -10,13 +10,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from sifline import dockerclient
+from sifline.config import docker_client
+from sifline.config.image_names import MAX_NAME, NAME
 from sifline.config.images import BUILD_ARGS, COMPRESSION, LEVELS, LINE, Conversion
 from sifline.config.keys import Flag, Key, Keys, Named, Several, Text
 from sifline.config.table import Table, read_toml
 from sifline.errors import MissingError, UsageError, did_you_mean
 from sifline.formats.reference import normalise
-from sifline.imagenames import MAX_NAME, NAME
 from sifline.model import Workspace
 
 VARIABLE = "SIFLINE_SITE"
@@ -309,7 +309,7 @@ class Site:
         Very short ones would blot out half of what is printed.
         """
         held = [secret.content() for secret in self.secrets if secret.id in set(ids)]
-        held += dockerclient.credentials(url for _, url in self.proxies)
+        held += docker_client.credentials(url for _, url in self.proxies)
         lines = {line.strip() for text in held for line in text.splitlines()}
         return tuple(sorted(line for line in lines if len(line) >= LEAST_HIDDEN))
 

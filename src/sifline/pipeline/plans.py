@@ -11,9 +11,10 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sifline import dockerclient, engine, imagenames
+from sifline import engine
 from sifline.adapters.docker import Docker, base_ids, versions
 from sifline.buildcontext import file_digest
+from sifline.config import docker_client, image_names
 from sifline.config.images import LEVELS
 from sifline.errors import MissingError, SiflineError, StepFailed, UsageError, did_you_mean
 from sifline.machine import gpus, records
@@ -220,7 +221,7 @@ class ImagePlans:
 
     def _need_platform(self) -> None:
         """Refuse an environment that would have images of another platform built."""
-        dockerclient.need_no_other(
+        docker_client.need_no_other(
             os.environ,
             local=engine.is_local(),
             engine=Docker(self._context.runner).platform,
@@ -317,7 +318,7 @@ class ImagePlans:
     def _known(self, names: Iterable[str]) -> tuple[str, ...]:
         for name in names:
             if name not in self.images:
-                raise imagenames.unknown(name, self._workspace)
+                raise image_names.unknown(name, self._workspace)
         return tuple(names)
 
     @cached_property

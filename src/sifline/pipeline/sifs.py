@@ -7,8 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sifline import imagenames
 from sifline.adapters.docker import Docker
+from sifline.config import image_names
 from sifline.errors import MissingError, UsageError
 from sifline.model import BuiltImage, Image, Sif, Verb
 from sifline.pipeline.images import ImagePipeline
@@ -188,8 +188,8 @@ class SifPipeline(ImagePipeline):
 
     def _free(self, name: str) -> str:
         """Return ``name`` where a SIF that no image here makes may have it."""
-        if not imagenames.is_name(name):
-            raise UsageError(f"{name!r} is no name for a SIF; give --sif-name: {imagenames.RULE}")
+        if not image_names.is_name(name):
+            raise UsageError(f"{name!r} is no name for a SIF; give --sif-name: {image_names.RULE}")
         if name in self.images:
             raise UsageError(f"{name} is an image of images/; give --sif-name another name")
         return name

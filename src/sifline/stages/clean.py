@@ -18,8 +18,8 @@ from sifline.adapters.docker import (
     version_tag,
     versions,
 )
+from sifline.config.image_names import is_name
 from sifline.errors import MissingError
-from sifline.imagenames import is_name
 from sifline.machine import records
 from sifline.machine.process import Context
 from sifline.model import PREPARED, BuiltImage, Cleaned, Image, Workspace

@@ -7,17 +7,17 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from sifline import dockerclient
 from sifline.buildcontext import DOCKERFILE
+from sifline.config import docker_client
+from sifline.config.image_names import found
 from sifline.config.images import PROXY_ARGUMENTS, load_image_settings
+from sifline.config.own_references import PREFIX, OwnReferences
 from sifline.config.project import own_references
 from sifline.config.settings import conversion, resolve
 from sifline.config.sites import Site
 from sifline.errors import UsageError, did_you_mean
 from sifline.formats.dockerfile.stages import Dockerfile, Reference
-from sifline.imagenames import found
 from sifline.model import Image, SifOptions, Source, Workspace
-from sifline.ownreferences import PREFIX, OwnReferences
 
 NOTHING_SAID = SifOptions(compression="", level=None)
 
@@ -158,7 +158,7 @@ def _refuse_proxies(dockerfile: Dockerfile, site: Site) -> None:
     """Refuse what would write proxies, passwords included, into an image's history."""
     declared = [name for name in dockerfile.arguments if name in PROXY_ARGUMENTS]
     whose = "the site's proxy" if site.proxies else "the proxy of docker's config.json"
-    if declared and (site.proxies or dockerclient.proxies()):
+    if declared and (site.proxies or docker_client.proxies()):
         raise UsageError(
             f"{dockerfile.path}: declares ARG {declared[0]}, by which {whose} would stay in the"
             " image; remove that line: build steps have the proxy without it"

@@ -10,7 +10,7 @@ from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sifline import imagenames
+from sifline.config import image_names
 from sifline.errors import SiflineError, StepFailed, UsageError, did_you_mean
 from sifline.tasks import cluster, flags, images, project
 from sifline.tasks.support import Run, complain, guarded
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from invoke.collection import Collection
     from invoke.program import Program
 
-    from sifline.imagenames import Found
+    from sifline.config.image_names import Found
     from sifline.model import Workspace
     from sifline.tasks.naming import OwnTask, VerbCollection
 
@@ -62,10 +62,10 @@ def namespace(root: Path) -> Collection:
 
     workspace = Workspace(root=root.resolve())
     try:
-        found = imagenames.found(workspace)
+        found = image_names.found(workspace)
     except SiflineError as error:
         raise Exit(complain(error), error.exit_code) from None
-    _make_room(sys.argv, [*found.names, *map(imagenames.printable, found.refused)])
+    _make_room(sys.argv, [*found.names, *map(image_names.printable, found.refused)])
     _complain_behind_lists(found.refused)
     _say_what_is_unknown(found.names, workspace)
     spoken = _spoken(sys.argv)
@@ -115,7 +115,7 @@ def _complain_behind_lists(refused: Mapping[str, UsageError]) -> None:
     def list_tasks(self: Program) -> None:
         listing(self)
         try:
-            imagenames.refuse_broken(refused)
+            image_names.refuse_broken(refused)
         except SiflineError as error:
             raise Exit(complain(error), StepFailed.exit_code) from None
 
@@ -189,8 +189,8 @@ def _refuse_unknown(
         if not here.names_task(word) or word in theirs:
             continue
         verb, dot, name = word.partition(".")
-        if dot and verb in verbs and name not in {*names, *imagenames.RESERVED}:
-            raise imagenames.unknown(name, workspace)
+        if dot and verb in verbs and name not in {*names, *image_names.RESERVED}:
+            raise image_names.unknown(name, workspace)
         if here.task in theirs:
             continue
         no_verb = verb.replace("-", "").isalpha() and verb not in verbs | replaced
@@ -231,7 +231,7 @@ def _verb(
         name: one.twin(_call(verb, workspace, [name]), name=name, help=f"Image: {name}.\n\n{what}")
         for name in found.names
     }
-    rows = {imagenames.printable(name): error for name, error in found.refused.items()}
+    rows = {image_names.printable(name): error for name, error in found.refused.items()}
     for name, error in rows.items():
         call = _call(verb, workspace, [name])
         tasks[name] = one.twin(call, name=name, help=f"broken: {error.message}")

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sifline import imagenames
+from sifline.config import image_names
 from sifline.errors import UsageError, did_you_mean
 from sifline.model import Workspace
 from sifline.tasks import cluster, flags, images
@@ -177,7 +177,7 @@ def _values(flag: Flag, half: str, here: Place, root: Path, *, before: str = "")
 
 def _images(root: Path) -> list[str]:
     try:
-        return [*imagenames.names(Workspace(root=root))]
+        return [*image_names.names(Workspace(root=root))]
     except UsageError:
         return []
 

@@ -9,8 +9,8 @@ from functools import wraps
 from pathlib import Path
 from typing import Any
 
+from sifline.config.image_names import refuse_broken
 from sifline.errors import UsageError
-from sifline.imagenames import refuse_broken
 from sifline.tasks import support
 from sifline.tasks.support import Run, one_of, seconds
 

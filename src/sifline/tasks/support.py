@@ -61,7 +61,7 @@ class Run:
     @cached_property
     def pipeline(self) -> Pipeline:
         """The pipeline of this checkout."""
-        from sifline import dockerclient
+        from sifline.config import docker_client
         from sifline.machine.process import Context, ProcessRunner
         from sifline.pipeline import Pipeline
         from sifline.pipeline.plans import Options
@@ -69,8 +69,8 @@ class Run:
         show = self.terminal
         runner = ProcessRunner(
             echo=show.line if self._echo else None,
-            without=dockerclient.WITHOUT,
-            hide=dockerclient.hidden(os.environ),
+            without=docker_client.WITHOUT,
+            hide=docker_client.hidden(os.environ),
         )
         context = Context(workspace=self.workspace, runner=runner, progress=show)
         chosen = {**self.options, "build_args": tuple(self.options.get("build_arg", ()))}

@@ -22,7 +22,7 @@ from uuid import NAMESPACE_URL, uuid5
 from sifline import engine, environment, rootfs
 from sifline.adapters.apptainer import TOOLBOX, Apptainer, headers, mounts
 from sifline.adapters.docker import Docker
-from sifline.dockerclient import EPOCH
+from sifline.config.docker_client import EPOCH
 from sifline.errors import StepFailed
 from sifline.formats import layers, oci_layout, sif, squashfs, tar_stream
 from sifline.formats.layers import Tree
