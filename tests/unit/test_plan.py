@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from sifline.errors import UsageError
 from sifline.model import BuiltImage, Image, Prepare, Source, Step
-from sifline.recipe import FORMAT
+from sifline.model.recipe import FORMAT
 from sifline.stages import plan
 from sifline.stages.plan import Held
 

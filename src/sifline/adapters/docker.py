@@ -32,7 +32,7 @@ from sifline.errors import StepFailed
 from sifline.formats.reference import normalise
 from sifline.machine.process import Result, Runner
 from sifline.model import BuiltImage, Image, Opening
-from sifline.recipe import SHORT, parse
+from sifline.model.recipe import SHORT, parse
 
 LABEL_IMAGE = "sifline.image"
 LABEL_FINGERPRINT = "sifline.fingerprint"

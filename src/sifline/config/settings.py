@@ -20,7 +20,7 @@ from sifline.config.sites import SITE, Site
 from sifline.config.table import read_toml
 from sifline.errors import UsageError, did_you_mean
 from sifline.model import SifOptions, Workspace
-from sifline.recipe import masked
+from sifline.model.recipe import masked
 
 DEFAULT = "default"
 FLAG = "--build-arg"

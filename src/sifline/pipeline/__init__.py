@@ -8,14 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from sifline.model import (
-    CheckResult,
-    Cluster,
-    Deployment,
-    NodeState,
-    Provisioned,
-    Quickstart,
-)
+from sifline.model import CheckResult, Cluster, Deployment, NodeState, Provisioned, Quickstart
 from sifline.pipeline.plans import TEST, TEST_SIF, TOOLBOX
 from sifline.pipeline.sifs import SifPipeline
 

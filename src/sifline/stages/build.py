@@ -35,7 +35,7 @@ from sifline.formats.reference import normalise
 from sifline.machine import records
 from sifline.machine.process import CommandFailed, Context
 from sifline.model import PREPARED, SETTINGS, BuiltImage, Image, Step, Workspace
-from sifline.recipe import SHORT, fingerprint, recipe, text
+from sifline.model.recipe import SHORT, fingerprint, recipe, text
 
 # Where Debian and the Red Hat family keep the bundle of trusted certificates.
 CA_BUNDLES = (

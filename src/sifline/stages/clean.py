@@ -23,7 +23,7 @@ from sifline.errors import MissingError
 from sifline.machine import records
 from sifline.machine.process import Context
 from sifline.model import PREPARED, BuiltImage, Cleaned, Image, Workspace
-from sifline.recipe import SHORT
+from sifline.model.recipe import SHORT
 
 LOGS = ("build", "prepare", "convert", "test-docker", "test-apptainer")
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sifline.model import Explanation, Step, Verb
-from sifline.recipe import CONTEXT_CHANGED, differences, file_differences
+from sifline.model.recipe import CONTEXT_CHANGED, differences, file_differences
 
 UNTOLD = "which file is not known: this checkout has no record of that build"
 NAMED_FILES = 20

@@ -8,7 +8,7 @@ from typing import Any
 
 from sifline.errors import UsageError
 from sifline.model import BuiltImage, Image, Step, Verb
-from sifline.recipe import differences, fingerprint, recipe
+from sifline.model.recipe import differences, fingerprint, recipe
 
 NAMED_DIFFERENCES = 2
 NOT_THERE = "not in the engine"
