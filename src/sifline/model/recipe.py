@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from sifline.model import Image
+from sifline.model.image import Image
 
 Recipe = Mapping[str, Any]
 

@@ -1,0 +1,156 @@
+"""Images: folders with a Dockerfile, what they are built on, and how their containers open."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+# The name of a prepared root file system in the image's folder.
+PREPARED = "rootfs.tar"
+# The settings in the image's folder; the engine does not get to see them.
+SETTINGS = "image.toml"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepare:
+    """A root file system made before the build, as ``PREPARED`` in the image's folder.
+
+    ``sources`` are lines of sources.list; without them Debian's own archive.
+    """
+
+    suite: str
+    packages: tuple[str, ...] = ()
+    sources: tuple[str, ...] = ()
+
+    @property
+    def words(self) -> list[str]:
+        """All that decides what is in it."""
+        return [self.suite, *self.packages, *self.sources]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """An image that a build takes files from: another of ours, or a foreign one.
+
+    ``written`` is what the Dockerfile says, arguments expanded. ``image`` names one of ours;
+    ``reference`` is the foreign image that is used, ``written`` or what the site has for it.
+    """
+
+    written: str
+    image: str = ""
+    reference: str = ""
+    platform: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SifOptions:
+    """How a SIF is made of an image.
+
+    ``level`` None is the tool's own, ``processors`` 0 all that there are, ``budget`` in bytes.
+    ``method`` is ``stream``, ``apptainer``, or "" for the first that can be. ``definition`` is a
+    definition file, or the template of one, that Apptainer shall go by.
+    """
+
+    compression: str = "zstd"
+    level: int | None = 3
+    processors: int = 0
+    budget: int | None = None
+    over_budget: str = "error"
+    method: str = ""
+    definition: Path | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """What a container of an image is given by default, as image.toml writes it."""
+
+    gpus: str = ""
+    shared_memory: str = ""
+    binds: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bind:
+    """A path of this machine that is seen at ``target`` in a container; read-only unless said."""
+
+    source: Path
+    target: str
+    writable: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opening:
+    """What a container that a person opens is given, the same in either runtime.
+
+    ``home`` is the caller's home folder, where it is one of ``binds``: HOME inside, and what is
+    done there is done as ``user`` (uid and gid). A variable of ``env`` without a value has the
+    caller's own. ``gpus`` is ``all``, how many, or ``device=…``; "" none. ``notes`` is what
+    people should know of it.
+    """
+
+    binds: tuple[Bind, ...] = ()
+    home: str = ""
+    user: tuple[int, int] | None = None
+    env: Mapping[str, str | None] = field(default_factory=dict)
+    workdir: str = ""
+    gpus: str = ""
+    shared_memory: str = ""
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Feature:
+    """What a line of a Dockerfile uses that BuildKit has since its version 0.``buildkit``."""
+
+    what: str
+    line: int
+    buildkit: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Image:
+    """A folder with a Dockerfile, and what is known of it without building it.
+
+    ``base`` is the image of ours that it begins with: the others of its ``parents`` only give
+    files to it, or to a stage that does. ``ssh`` are the ids of agents that RUN mounts and
+    whether it fails without, ``agents`` where image.toml says that they come from; ``contexts``
+    are folders beside its own, by the names that its Dockerfile has for them.
+    """
+
+    name: str
+    folder: Path
+    tag: str
+    sources: tuple[Source, ...] = ()
+    base: str = ""
+    description: str = ""
+    build_args: tuple[tuple[str, str], ...] = ()
+    target: str = ""
+    labels: tuple[tuple[str, str], ...] = ()
+    secrets: tuple[tuple[str, bool], ...] = ()
+    ssh: tuple[tuple[str, bool], ...] = ()
+    agents: tuple[tuple[str, str], ...] = ()
+    contexts: tuple[tuple[str, Path], ...] = ()
+    frontend: str = ""
+    features: tuple[Feature, ...] = ()
+    prepare: Prepare | None = None
+    category: str = "custom-images"
+    sif: SifOptions = SifOptions()
+    run: Run = Run()
+    smoke: tuple[tuple[str, ...], ...] = ()
+
+    @property
+    def parents(self) -> tuple[str, ...]:
+        """The images of ours that it is built on, each once."""
+        return tuple(dict.fromkeys(source.image for source in self.sources if source.image))
+
+    @property
+    def words(self) -> tuple[tuple[str, str], ...]:
+        """The images of ours that it is built on, each with the words of the Dockerfile for it."""
+        pairs = ((source.image, source.written) for source in self.sources if source.image)
+        return tuple(dict.fromkeys(pairs))
+
+    @property
+    def bases(self) -> tuple[str, ...]:
+        """The foreign images that it is built on, each once."""
+        return tuple(dict.fromkeys(item.reference for item in self.sources if item.reference))
