@@ -70,7 +70,7 @@ def make() -> Iterator[Iterable[Comparison]]:
 @contextmanager
 def context() -> Iterator[Iterable[Comparison]]:
     """The second look at 20,000 files, against git's."""
-    from sifline import buildcontext
+    from sifline.contents import build_context
 
     with project() as made:
         folder = made.root / "images" / made.image("large", "FROM scratch\nCOPY . /\n")
@@ -85,8 +85,8 @@ def context() -> Iterator[Iterable[Comparison]]:
             Comparison(
                 what=f"The second look at a context of {FILES:,} files, in the running process",
                 ours=Side(
-                    what="`sifline.buildcontext.digest`",
-                    run=lambda: buildcontext.digest(folder, cache=cache),
+                    what="`sifline.contents.build_context.digest`",
+                    run=lambda: build_context.digest(folder, cache=cache),
                 ),
                 peer=Side(what="`git status`", run=lambda: made.run("git", "status")),
                 limit=2,

@@ -13,7 +13,7 @@ from uuid import uuid4
 
 import pytest
 
-from sifline import rootfs
+from sifline.contents import rootfs
 from sifline.virtual import CAPABILITIES, TMPFS, UNCONFINED
 from tests.support.engine import docker, need_image
 from tests.support.waiting import PATIENCE, until
@@ -39,7 +39,7 @@ def instead(script: str, place: str) -> str:
 
 AS_USER = instead("images/toolbox/as-user", "/usr/local/bin/as-user")
 ENTRYPOINT = instead("images/slurm-node/entrypoint", "/usr/local/sbin/entrypoint")
-LOOK = instead("src/sifline/look.sh", "/the context/look.sh")
+LOOK = instead("src/sifline/contents/look.sh", "/the context/look.sh")
 
 
 def toolbox(

@@ -25,7 +25,7 @@ import pytest
 
 from sifline.adapters.apptainer import Apptainer, Compression
 from sifline.adapters.docker import Docker
-from sifline.buildcontext import file_digest
+from sifline.contents.build_context import file_digest
 from sifline.engine import LABEL_PURPOSE, remove_left_over
 from sifline.errors import SiflineError, StepFailed, UsageError
 from sifline.formats import oci_layout, sif

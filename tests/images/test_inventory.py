@@ -13,8 +13,8 @@ from uuid import uuid4
 
 import pytest
 
-from sifline import sbom
-from sifline.contents import Change, Contents
+from sifline.contents import sbom
+from sifline.contents.comparison import Change, Contents
 from sifline.errors import StepFailed
 from sifline.formats import sif, squashfs
 from sifline.stages import convert, inventory
@@ -67,7 +67,7 @@ print(json.dumps([[d.name, d.version, str(d.locate_file(""))] for d in m.distrib
 PROGRAM = """
 import sys
 from pathlib import Path
-from sifline import excerpt
+from sifline.contents import excerpt
 from sifline.stages import inventory
 from tests.support.contexts import context_of
 def wait(*_, **options):

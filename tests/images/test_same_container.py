@@ -12,10 +12,10 @@ from uuid import uuid4
 
 import pytest
 
-from sifline import environment
 from sifline.adapters.apptainer import TOOLBOX
 from sifline.adapters.docker import Docker
-from sifline.buildcontext import file_digest
+from sifline.contents import environment
+from sifline.contents.build_context import file_digest
 from sifline.formats import sif
 from sifline.machine.process import ProcessRunner
 from tests.support import archives, squash

@@ -19,9 +19,10 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from sifline import sifrecords
 from sifline.adapters.apptainer import TOOLBOX, Apptainer
-from sifline.buildcontext import file_digest
+from sifline.contents import sif_records
+from sifline.contents.build_context import file_digest
+from sifline.contents.sif_records import Stamp
 from sifline.engine import LABEL_PURPOSE
 from sifline.errors import StepFailed
 from sifline.formats import sif, squashfs
@@ -29,7 +30,6 @@ from sifline.formats.sif import Kind, Part
 from sifline.machine.passphrase import passphrase_of
 from sifline.machine.process import ProcessRunner
 from sifline.model import Workspace
-from sifline.sifrecords import Stamp
 from sifline.stages import convert, keys, sign
 from tests.support import processes
 from tests.support.contexts import context_of
@@ -611,7 +611,7 @@ def test_killed_at_any_moment_the_sif_is_whole_and_the_next_run_signs(
     assert process.returncode == -signal.SIGKILL
     assert bool(hidden(path.parent)) == copied
     assert path.read_bytes() == unsigned
-    assert sifrecords.untouched(path, sifrecords.read("x", here.workspace) or {})
+    assert sif_records.untouched(path, sif_records.read("x", here.workspace) or {})
 
     sign.sign(path, here)
     assert sign.verify_signature(path, here).signers == (rings.ada.fingerprint,)
@@ -628,7 +628,7 @@ def test_killed_right_after_the_rename_the_record_is_still_true(
     process.communicate(timeout=PATIENCE)
     assert process.returncode == -signal.SIGKILL
 
-    record = sifrecords.current(path, sifrecords.read("x", here.workspace) or {})
+    record = sif_records.current(path, sif_records.read("x", here.workspace) or {})
 
     assert record is not None
     assert record["sha256"] == file_digest(path) != before["sha256"]
@@ -647,7 +647,7 @@ def remembered(root: Path) -> tuple[Path, dict[str, object]]:
         "size": path.stat().st_size,
         "stamp": vars(Stamp.of(path)),
     }
-    sifrecords.write("x", space, record)
+    sif_records.write("x", space, record)
     return path, record
 
 
@@ -657,10 +657,10 @@ def test_the_record_of_a_signed_sif_is_that_of_the_file(
     use(rings.ada)
     path, _ = remembered(tmp_path)
     done = sign.sign(path, context_of(tmp_path))
-    record = sifrecords.read("x", Workspace(root=tmp_path)) or {}
+    record = sif_records.read("x", Workspace(root=tmp_path)) or {}
     assert (record["sha256"], record["size"]) == (done.sha256, path.stat().st_size)
     assert record["stamp"] == vars(Stamp.of(path))
-    assert sifrecords.NEXT not in record
+    assert sif_records.NEXT not in record
 
 
 def test_a_sif_altered_since_its_conversion_is_not_signed(

@@ -55,7 +55,7 @@ SCRIPTS = {
     ),
     # What it misses depends on the machine: see its tests.
     "scripts/bootstrap": Script(tests="test_bootstrap.py"),
-    "src/sifline/look.sh": Script(
+    "src/sifline/contents/look.sh": Script(
         tests="test_look.py",
         read_by="sh, to which the toolbox hands it",
         right=("/", "/etc/passwd", "/nowhere/out"),

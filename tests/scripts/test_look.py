@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from sifline import rootfs
+from sifline.contents import rootfs
 from tests.support.calls import copy, program, refusal, run
 
 USAGE, MISSING = 2, 3
@@ -26,7 +26,7 @@ class Look:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.script = copy("src/sifline/look.sh", root / "the context")
+        self.script = copy("src/sifline/contents/look.sh", root / "the context")
         self.image, self.out = root / "an image", root / "new" / "out folder"
         self.paths = root / "the context" / "paths"
         self.tools = root / "tools"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sifline.buildcontext import digest
+from sifline.contents.build_context import digest
 
 
 @pytest.fixture

@@ -15,8 +15,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sifline import buildcontext
-from sifline.buildcontext import digest, entries
+from sifline.contents import build_context
+from sifline.contents.build_context import digest, entries
 from sifline.errors import UsageError
 
 AGED_NS = 10_000_000_000
@@ -40,13 +40,13 @@ def cache(tmp_path: Path) -> Path:
 def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the files whose content is read, in order."""
     names: list[str] = []
-    real = buildcontext.file_digest
+    real = build_context.file_digest
 
     def counted(path: Path) -> str:
         names.append(path.name)
         return real(path)
 
-    monkeypatch.setattr(buildcontext, "file_digest", counted)
+    monkeypatch.setattr(build_context, "file_digest", counted)
     return names
 
 
@@ -261,7 +261,7 @@ def nobody(folder: Path, code: str) -> str:
     program = f"""
 import os, sys
 from pathlib import Path
-from sifline.buildcontext import digest, entries
+from sifline.contents.build_context import digest, entries
 # Folders above it are closed to others.
 os.chdir(sys.argv[1])
 folder = Path()

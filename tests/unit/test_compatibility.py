@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sifline.compatibility import (
+from sifline.contents.compatibility import (
     Compatibility,
     kept,
     least_driver,

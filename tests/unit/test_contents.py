@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sifline import contents
-from sifline.contents import Change, Contents, Settings, Upgrade
+from sifline.contents import comparison
+from sifline.contents.comparison import Change, Contents, Settings, Upgrade
 from sifline.formats.packages import Distribution, Found, Package
 
 
@@ -31,7 +31,7 @@ def held(*packages: Package, settings: Settings | None = None, broken: str = "")
 
 
 def test_configuration_of_an_image_gives_its_settings() -> None:
-    found = contents.of_config(
+    found = comparison.of_config(
         {
             "Env": ["A=b=c", "EMPTY=", "LINES=1\n2"],
             "Labels": {"org.example": "x", "sifline.recipe": "{}", "org.sifline.name": "x"},
@@ -53,15 +53,15 @@ def test_configuration_of_an_image_gives_its_settings() -> None:
 
 @pytest.mark.parametrize("config", [{}, {"Env": None, "Labels": None, "Cmd": None, "User": None}])
 def test_configuration_may_leave_all_out(config: dict[str, None]) -> None:
-    assert contents.of_config(config) == Settings()
+    assert comparison.of_config(config) == Settings()
 
 
 def test_old_engines_wrote_a_command_as_one_text() -> None:
-    assert contents.of_config({"Entrypoint": "/run me"}).entrypoint == ("/run me",)
+    assert comparison.of_config({"Entrypoint": "/run me"}).entrypoint == ("/run me",)
 
 
 def test_notes_of_apptainer_give_what_the_scripts_export() -> None:
-    found = contents.of_attributes(
+    found = comparison.of_attributes(
         {
             "environment": {
                 "/.singularity.d/env/90-environment.sh": (
@@ -86,13 +86,13 @@ def test_notes_of_apptainer_give_what_the_scripts_export() -> None:
 
 
 def test_packages_that_came_and_went_are_told() -> None:
-    found = contents.compare(held(deb("a"), deb("b")), held(deb("b"), python("a"), deb("c")))
+    found = comparison.compare(held(deb("a"), deb("b")), held(deb("b"), python("a"), deb("c")))
     assert (found.added, found.removed) == ((deb("c"), python("a")), (deb("a"),))
     assert found.changed == ()
 
 
 def test_other_version_is_a_change_and_no_coming_and_going() -> None:
-    found = contents.compare(held(deb("a", "1")), held(deb("a", "2")))
+    found = comparison.compare(held(deb("a", "1")), held(deb("a", "2")))
     assert found.changed == (
         Upgrade(kind="deb", name="a", architecture="amd64", before=("1",), after=("2",)),
     )
@@ -100,25 +100,25 @@ def test_other_version_is_a_change_and_no_coming_and_going() -> None:
 
 
 def test_packages_of_another_architecture_are_others() -> None:
-    found = contents.compare(held(deb("a")), held(deb("a"), deb("a", "2", "i386")))
+    found = comparison.compare(held(deb("a")), held(deb("a"), deb("a", "2", "i386")))
     assert (found.added, found.changed) == ((deb("a", "2", "i386"),), ())
 
 
 def test_another_place_alone_is_no_difference() -> None:
     old, new = python("a", place="lib/python3.11"), python("a", place="lib/python3.12")
-    assert contents.compare(held(old), held(new)).same
+    assert comparison.compare(held(old), held(new)).same
 
 
 @pytest.mark.parametrize("version", ["1", "2"])
 def test_one_more_place_is_a_difference(version: str) -> None:
-    found = contents.compare(held(python("a")), held(python("a"), python("a", version, "other")))
+    found = comparison.compare(held(python("a")), held(python("a"), python("a", version, "other")))
     assert [(item.before, item.after) for item in found.changed] == [(("1",), ("1", version))]
 
 
 def test_settings_that_changed_are_told_and_a_missing_one_is_not_an_empty_one() -> None:
     old = Settings(environment={"A": "1", "B": "", "C": "c"}, labels={"l": "1"})
     new = Settings(environment={"A": "2", "C": "c", "D": ""}, labels={"l": "2"})
-    found = contents.compare(held(settings=old), held(settings=new))
+    found = comparison.compare(held(settings=old), held(settings=new))
     assert found.environment == (
         Change(name="A", before="1", after="2"),
         Change(name="B", before="", after=None),
@@ -141,21 +141,21 @@ def test_settings_that_changed_are_told_and_a_missing_one_is_not_an_empty_one() 
     ],
 )
 def test_another_way_to_start_is_told(settings: Settings, change: Change) -> None:
-    assert contents.compare(held(), held(settings=settings)).start == (change,)
+    assert comparison.compare(held(), held(settings=settings)).start == (change,)
 
 
 def test_the_top_folder_is_no_other_than_none_at_all() -> None:
-    assert contents.compare(held(), held(settings=Settings(workdir="/"))).same
+    assert comparison.compare(held(), held(settings=Settings(workdir="/"))).same
 
 
 def test_another_distribution_is_told() -> None:
     new = replace(held(), found=Found(distribution=Distribution(id="debian", version="13")))
-    (change,) = contents.compare(held(), new).start
+    (change,) = comparison.compare(held(), new).start
     assert change == Change(name="distribution", before=None, after="debian 13")
 
 
 def test_files_that_were_not_understood_go_with_the_difference() -> None:
-    found = contents.compare(held(broken="b"), held(broken="a"))
+    found = comparison.compare(held(broken="b"), held(broken="a"))
     assert (found.broken, found.same) == (("a", "b"), True)
 
 
@@ -176,10 +176,10 @@ def test_a_difference_read_backwards_is_its_mirror(
     old: frozenset[Package], new: frozenset[Package]
 ) -> None:
     there, back = (
-        contents.compare(held(*one), held(*other)) for one, other in ((old, new), (new, old))
+        comparison.compare(held(*one), held(*other)) for one, other in ((old, new), (new, old))
     )
     assert (there.added, there.removed) == (back.removed, back.added)
     assert [(item.before, item.after) for item in there.changed] == [
         (item.after, item.before) for item in back.changed
     ]
-    assert contents.compare(held(*old), held(*old)).same
+    assert comparison.compare(held(*old), held(*old)).same

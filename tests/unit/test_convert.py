@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from sifline.adapters.apptainer import Compression
-from sifline.buildcontext import file_digest
+from sifline.contents.build_context import file_digest
+from sifline.contents.sif_records import Stamp
 from sifline.errors import StepFailed, UsageError
 from sifline.formats import oci_layout, sif
 from sifline.formats.sif import Kind, Part
@@ -16,7 +17,6 @@ from sifline.machine import records
 from sifline.machine.process import Context
 from sifline.machine.schedule import Machine
 from sifline.model import BuiltImage, Image, SifOptions
-from sifline.sifrecords import Stamp
 from sifline.stages import convert
 from sifline.stages.convert import stream
 from sifline.stages.convert.state import FORMAT, KEPT, changed

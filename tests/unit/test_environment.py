@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sifline import environment
+from sifline.contents import environment
 
 ODD = "a\\ \"b\" 'c' `d` ${e} $(f) {g}\n\r\n\r#h!\t"
 MARK = "APPTAINER_CONTAINER=x.sif"

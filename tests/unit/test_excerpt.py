@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from sifline import excerpt
+from sifline.contents import excerpt
+from sifline.contents.excerpt import Listing
 from sifline.errors import StepFailed
-from sifline.excerpt import Listing
 
 BLOCK = tarfile.BLOCKSIZE
 # Longer than a header has room for, and no UTF-8.

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from sifline.adapters.apptainer import Apptainer
-from sifline.contents import Contents, Settings, compare
+from sifline.contents.comparison import Contents, Settings, compare
 from sifline.errors import MissingError, StepFailed, UsageError
 from sifline.formats import sif
 from sifline.formats.packages import Distribution, Found, Package

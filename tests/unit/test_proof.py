@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from sifline import environment
 from sifline.adapters.apptainer import Apptainer
+from sifline.contents import environment
 from sifline.errors import StepFailed
 from sifline.machine.process import Result
 from sifline.model import BuiltImage, Image, SifOptions

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from sifline import rootfs
+from sifline.contents import rootfs
+from sifline.contents.rootfs import Complicated, Layout
 from sifline.formats.layers import Declared, Tree
-from sifline.rootfs import Complicated, Layout
 
 CREATED = 1000
 FOLDERS = ("dev", "etc", "proc", "sys")

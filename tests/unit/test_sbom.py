@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sifline import sbom
-from sifline.contents import Contents
+from sifline.contents import sbom
+from sifline.contents.comparison import Contents
 from sifline.errors import StepFailed
 from sifline.formats.packages import Distribution, Found, Package
 

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from sifline import excerpt, sizes
 from sifline.adapters.docker import Docker
+from sifline.contents import excerpt, sizes
+from sifline.contents.sizes import Copies, Entry, File, Folder, Hidden, Kind, Layer, Report, Tree
 from sifline.errors import MissingError, StepFailed
 from sifline.model import BuiltImage, Image, SifOptions
 from sifline.report import sizes as shown
 from sifline.report import tables
-from sifline.sizes import Copies, Entry, File, Folder, Hidden, Kind, Layer, Report, Tree
 from sifline.stages import sizes as stage
 from tests.support.contexts import context_of
 from tests.support.recording import RecordingRunner, answer

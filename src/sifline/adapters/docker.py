@@ -286,7 +286,7 @@ class Docker:
     def exported(self, image: str, *, purpose: str) -> Iterator[socket]:
         """Open the merged file system of an image as a stream: a tar, on a connection.
 
-        The engine puts files of its own into it, see ``sifline.rootfs``.
+        The engine puts files of its own into it, see ``sifline.contents.rootfs``.
         """
         with self.kept(image, purpose=purpose) as container, exported(container) as stream:
             yield stream

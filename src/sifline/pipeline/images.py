@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from sifline import holding
 from sifline.adapters.docker import Docker
-from sifline.buildcontext import DOCKERFILE
 from sifline.config.image_names import refuse_broken
+from sifline.contents.build_context import DOCKERFILE
 from sifline.errors import MissingError, SiflineError
 from sifline.formats.dockerfile.stages import Dockerfile
 from sifline.machine import records

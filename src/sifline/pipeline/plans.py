@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from sifline import engine
 from sifline.adapters.docker import Docker, base_ids, versions
-from sifline.buildcontext import file_digest
 from sifline.config import docker_client, image_names
 from sifline.config.images import LEVELS
+from sifline.contents.build_context import file_digest
 from sifline.errors import MissingError, SiflineError, StepFailed, UsageError, did_you_mean
 from sifline.machine import gpus, records
 from sifline.machine.process import Context

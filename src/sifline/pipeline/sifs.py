@@ -15,11 +15,11 @@ from sifline.pipeline.images import ImagePipeline
 from sifline.pipeline.plans import TOOLBOX
 
 if TYPE_CHECKING:
-    from sifline.compatibility import Compatibility
-    from sifline.contents import Difference
+    from sifline.contents.comparison import Difference
+    from sifline.contents.compatibility import Compatibility
+    from sifline.contents.sizes import Report
     from sifline.machine.passphrase import Passphrase
     from sifline.signatures import Signed, Verified
-    from sifline.sizes import Report
     from sifline.stages.inventory import Bill
 
 SIF_ENDING = ".sif"

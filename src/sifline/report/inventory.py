@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from sifline.compatibility import Compatibility
-from sifline.contents import Change, Difference, Side
+from sifline.contents.comparison import Change, Difference, Side
+from sifline.contents.compatibility import Compatibility
 from sifline.report.tables import megabytes, short, table
 from sifline.stages.inventory import Bill
 

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from sifline.contents.sizes import MOST_COPIES, MOST_HIDDEN, Copies, Hidden, Report
 from sifline.report.tables import table
-from sifline.sizes import MOST_COPIES, MOST_HIDDEN, Copies, Hidden, Report
 
 WIDTH = 90
 # Of a group of copies; the rest is counted.

@@ -25,8 +25,8 @@ from sifline.adapters.docker import (
     versions,
 )
 from sifline.adapters.mmdebstrap import Mmdebstrap
-from sifline.buildcontext import DOCKERFILE, digest, entries
 from sifline.config.images import AGENT, origin
+from sifline.contents.build_context import DOCKERFILE, digest, entries
 from sifline.errors import MissingError, StepFailed, UsageError
 from sifline.formats import dockerignore
 from sifline.formats.dockerfile import features

@@ -7,7 +7,6 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from sifline.buildcontext import DOCKERFILE
 from sifline.config import docker_client
 from sifline.config.image_names import found
 from sifline.config.images import PROXY_ARGUMENTS, load_image_settings
@@ -15,6 +14,7 @@ from sifline.config.own_references import PREFIX, OwnReferences
 from sifline.config.project import own_references
 from sifline.config.settings import conversion, resolve
 from sifline.config.sites import Site
+from sifline.contents.build_context import DOCKERFILE
 from sifline.errors import UsageError, did_you_mean
 from sifline.formats.dockerfile.stages import Dockerfile, Reference
 from sifline.model import Image, SifOptions, Source, Workspace

@@ -14,7 +14,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from sifline import compatibility, contents, excerpt, sbom, sifrecords
 from sifline.adapters.apptainer import Apptainer
 from sifline.adapters.docker import (
     LABEL_COMMIT,
@@ -23,11 +22,12 @@ from sifline.adapters.docker import (
     Docker,
     version_tag,
 )
-from sifline.buildcontext import file_digest
-from sifline.compatibility import Compatibility
-from sifline.contents import Contents, Difference, Settings
+from sifline.contents import comparison, compatibility, excerpt, sbom, sif_records
+from sifline.contents.build_context import file_digest
+from sifline.contents.comparison import Contents, Difference, Settings
+from sifline.contents.compatibility import Compatibility
+from sifline.contents.excerpt import Excerpt
 from sifline.errors import MissingError, StepFailed, UsageError
-from sifline.excerpt import Excerpt
 from sifline.formats import oci_layout, packages, sif
 from sifline.machine import records
 from sifline.machine.process import CommandFailed, Context
@@ -78,7 +78,7 @@ def write_sbom(subject: Subject, context: Context, *, target: Path | None = None
 
 def diff(old: Subject, new: Subject, context: Context) -> Difference:
     """Return how two images differ, or two SIFs, or one and the other; see ``write_sbom``."""
-    return contents.compare(look(old, context), look(new, context))
+    return comparison.compare(look(old, context), look(new, context))
 
 
 def needs(subject: Path | BuiltImage, context: Context) -> Compatibility:
@@ -155,10 +155,10 @@ def settings(file: sif.SifFile) -> Settings:
     try:
         config = sif.configuration(file)
         if config is not None:
-            return contents.of_config(config)
+            return comparison.of_config(config)
         if sif.LABELS_OBJECT in held:
             notes = json.loads(held[sif.LABELS_OBJECT])
-            return contents.of_attributes(notes["data"]["attributes"])
+            return comparison.of_attributes(notes["data"]["attributes"])
     except (ValueError, KeyError, TypeError, AttributeError):
         raise UsageError(
             f"{file.path}: is a damaged SIF: its configuration cannot be read;"
@@ -169,8 +169,10 @@ def settings(file: sif.SifFile) -> Settings:
 
 def _digest(path: Path, workspace: Workspace) -> str:
     """Return the SHA-256 of a SIF; one of this checkout that is untouched is not read for it."""
-    record = sifrecords.read(path.stem, workspace) if sifrecords.is_ours(path, workspace) else None
-    known = sifrecords.current(path, record) if record else None
+    record = (
+        sif_records.read(path.stem, workspace) if sif_records.is_ours(path, workspace) else None
+    )
+    known = sif_records.current(path, record) if record else None
     return str(known["sha256"]) if known else file_digest(path)
 
 
@@ -203,7 +205,7 @@ def _of_image(subject: BuiltImage | str, context: Context) -> Contents:
         fingerprint=mark,
         commit=commit,
         found=found,
-        settings=contents.of_config(config),
+        settings=comparison.of_config(config),
         compatibility=_compatible(picked, found, str(image.get("Architecture") or "")),
     )
 

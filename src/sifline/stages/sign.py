@@ -18,9 +18,10 @@ from fcntl import ioctl
 from pathlib import Path
 from typing import IO, Any
 
-from sifline import sifrecords, signatures
+from sifline import signatures
 from sifline.adapters.apptainer import Apptainer
-from sifline.buildcontext import file_digest
+from sifline.contents import sif_records
+from sifline.contents.build_context import file_digest
 from sifline.errors import StepFailed, UsageError
 from sifline.formats import sif
 from sifline.formats.sif import Kind
@@ -55,7 +56,7 @@ def sign(
     sif.read(target)
     apptainer = Apptainer(context.runner)
     chosen = signatures.choose(apptainer.secret_keys(), key, apptainer.keyring)
-    with records.locked(sifrecords.lock(target, context.workspace), context):
+    with records.locked(sif_records.lock(target, context.workspace), context):
         return _Signing(target, context, apptainer, chosen, passphrase).run()
 
 
@@ -89,13 +90,13 @@ class _Signing:
         self._path, self._context, self._apptainer = path, context, apptainer
         self._key, self._passphrase = key, passphrase
         self._partial = path.with_name(f".{path.name}.signing-{os.getpid()}")
-        self._ours = sifrecords.is_ours(path, context.workspace)
+        self._ours = sif_records.is_ours(path, context.workspace)
 
     def run(self) -> Signed:
         """Sign, unless the key's signature is there."""
         with self._cleared():
             self._sweep()
-            before, record = sifrecords.Stamp.of(self._path), self._record()
+            before, record = sif_records.Stamp.of(self._path), self._record()
             if _claims(sif.read(self._path)):
                 held = _verified(self._path, self._context, self._apptainer)
                 if self._key.fingerprint in held.signers:
@@ -111,12 +112,12 @@ class _Signing:
     def _record(self) -> dict[str, Any] | None:
         """What is remembered of the file: signing another one would lend it one's name."""
         space = self._context.workspace
-        record = sifrecords.read(self._path.stem, space) if self._ours else None
+        record = sif_records.read(self._path.stem, space) if self._ours else None
         if record is None:
             return None
-        known = sifrecords.current(self._path, record)
+        known = sif_records.current(self._path, record)
         if known is None:
-            image = sifrecords.image_of(self._path, space)
+            image = sif_records.image_of(self._path, space)
             again = f"run invoke convert.{image} first" if image else "convert it again first"
             raise StepFailed(
                 f"{self._path}: was altered since it was converted, and is not signed; {again}"
@@ -151,7 +152,7 @@ class _Signing:
         )
         signatures.demand(found, [self._key.fingerprint])
 
-    def _settle(self, before: sifrecords.Stamp, record: dict[str, Any] | None) -> str:
+    def _settle(self, before: sif_records.Stamp, record: dict[str, Any] | None) -> str:
         """Put the durable copy in the file's place, and keep what is remembered of it true."""
         original = self._path.stat()
         with self._partial.open("rb") as file:
@@ -163,15 +164,15 @@ class _Signing:
         change, name = {"sha256": sha256, "size": size}, self._path.stem
         space = self._context.workspace
         if record is not None:
-            sifrecords.write(name, space, {**record, sifrecords.NEXT: change})
-        if sifrecords.Stamp.of(self._path) != before:
+            sif_records.write(name, space, {**record, sif_records.NEXT: change})
+        if sif_records.Stamp.of(self._path) != before:
             raise StepFailed(f"{self._path}: was changed while it was signed; sign it again")
         self._partial.replace(self._path)
         records.sync_folder(self._path.parent)
         if record is not None:
-            stamp = vars(sifrecords.Stamp.of(self._path))
+            stamp = vars(sif_records.Stamp.of(self._path))
             with suppress(OSError):  # what was announced tells the same
-                sifrecords.write(name, space, {**record, **change, "stamp": stamp})
+                sif_records.write(name, space, {**record, **change, "stamp": stamp})
         return sha256
 
     @contextmanager
@@ -220,7 +221,7 @@ def _verified(
     known = name or path
     claimed = _claims(_read(path))
     if not claimed:
-        image = sifrecords.image_of(known, context.workspace)
+        image = sif_records.image_of(known, context.workspace)
         command = f"sign.{image}" if image else f"sign {shlex.quote(str(known))}"
         raise StepFailed(f"{known}: is not signed; run invoke {command}, or ask who made it")
     result = apptainer.verify(path, online=online, purpose=purpose)

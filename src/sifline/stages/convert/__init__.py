@@ -18,9 +18,10 @@ from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
-from sifline import environment, scratch, sifrecords
+from sifline import scratch
 from sifline.adapters.apptainer import Apptainer
-from sifline.buildcontext import file_digest
+from sifline.contents import environment, sif_records
+from sifline.contents.build_context import file_digest
 from sifline.errors import SiflineError, StepFailed, UsageError
 from sifline.formats import sif
 from sifline.machine import records
@@ -89,7 +90,7 @@ def convert(
     shared = replace(options, processors=options.processors or processors)
     work = _Conversion(built, context, shared, network=network)
     target = context.workspace.sif(built.image.name)
-    with records.locked(sifrecords.lock(target.resolve(), context.workspace), context):
+    with records.locked(sif_records.lock(target.resolve(), context.workspace), context):
         known = None if force or not built.image_id else work.up_to_date()
         return known or work.convert()
 
@@ -126,7 +127,7 @@ class _Conversion:
     def up_to_date(self) -> Sif | None:
         """Return the SIF that stands there, if it is the wanted one and untouched."""
         space, image = self._context.workspace, self._built.image
-        if changed(sifrecords.read(self._name, space), self._built):
+        if changed(sif_records.read(self._name, space), self._built):
             return None
         return kept(image, space)
 
@@ -150,7 +151,7 @@ class _Conversion:
             "commit": self._built.commit,
             "sha256": sha256,
             "size": self._target.stat().st_size,
-            "stamp": vars(sifrecords.Stamp.of(self._target)),
+            "stamp": vars(sif_records.Stamp.of(self._target)),
             "compression": self._work.compression.mksquashfs,
             "method": made.method,
             "definition": definition_digest(self._options),
@@ -158,13 +159,13 @@ class _Conversion:
             "verified": proof,
             "seconds": round(time.monotonic() - started, 1),
         }
-        sifrecords.write(self._name, self._context.workspace, record)
+        sif_records.write(self._name, self._context.workspace, record)
         done = remembered(self._built.image, self._target, record)
         return replace(done, fresh=False, notes=tuple(self._notes))
 
     def _road(self, open_: ExitStack) -> Made:
         """Make the SIF under its temporary name: stream it if possible, else let Apptainer."""
-        from sifline.rootfs import Complicated
+        from sifline.contents.rootfs import Complicated
         from sifline.stages.convert import ordinary, stream
 
         if self._options.definition:

@@ -12,8 +12,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from sifline import contents, environment
 from sifline.adapters.apptainer import Apptainer, Unpacked, file_section, label_section
+from sifline.contents import comparison, environment
 from sifline.errors import UsageError
 from sifline.formats import sif
 from sifline.machine.process import CommandFailed
@@ -131,7 +131,7 @@ def facts(work: Work) -> dict[str, Any]:
     if not built.image_id:
         return known
     image = work.inspected
-    settings = contents.of_config(image.get("Config") or {})
+    settings = comparison.of_config(image.get("Config") or {})
     return {
         **known,
         "labels": {**_lines(settings.labels), **work.labels},

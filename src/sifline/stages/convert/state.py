@@ -8,9 +8,9 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from sifline import sifrecords
 from sifline.adapters.apptainer import Apptainer, Compression
-from sifline.buildcontext import file_digest
+from sifline.contents import sif_records
+from sifline.contents.build_context import file_digest
 from sifline.formats import sif
 from sifline.machine.process import Context
 from sifline.model import BuiltImage, Image, Sif, SifOptions, Workspace
@@ -77,13 +77,13 @@ def standing(image: Image, workspace: Workspace) -> Sif:
 
 def kept(image: Image, workspace: Workspace) -> Sif | None:
     """Return the SIF that stands there, if it is what its record tells."""
-    path, record = workspace.sif(image.name), sifrecords.read(image.name, workspace)
+    path, record = workspace.sif(image.name), sif_records.read(image.name, workspace)
     if not path.is_file() or record is None:
         return None
-    now = sifrecords.current(path, record)
+    now = sif_records.current(path, record)
     if now is not None and now != record:  # touched: its content was found to be the same
         with suppress(OSError):  # it is looked at again next time
-            sifrecords.write(image.name, workspace, now)
+            sif_records.write(image.name, workspace, now)
     return remembered(image, path, now) if now else None
 
 
@@ -96,10 +96,10 @@ def stale(name: str, built: BuiltImage | None, workspace: Workspace) -> str:
 def state(name: str, built: BuiltImage | None, workspace: Workspace) -> str:
     """Say in a word or two how the SIF of ``name`` stands to ``built``."""
     path = workspace.sif(name)
-    record = sifrecords.read(name, workspace)
+    record = sif_records.read(name, workspace)
     if not path.is_file():
         return "none"
-    if record is not None and not sifrecords.untouched(path, record):
+    if record is not None and not sif_records.untouched(path, record):
         return "altered"
     if built is None:
         return "its image is gone"

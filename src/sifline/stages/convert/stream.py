@@ -19,17 +19,18 @@ from pathlib import Path
 from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
-from sifline import engine, environment, rootfs
+from sifline import engine
 from sifline.adapters.apptainer import TOOLBOX, Apptainer, headers, mounts
 from sifline.adapters.docker import Docker
 from sifline.config.docker_client import EPOCH
+from sifline.contents import environment, rootfs
+from sifline.contents.rootfs import Complicated, Layout
 from sifline.errors import StepFailed
 from sifline.formats import layers, oci_layout, sif, squashfs, tar_stream
 from sifline.formats.layers import Tree
 from sifline.formats.sif import Part
 from sifline.machine.process import CommandFailed, Result
 from sifline.model import Bind
-from sifline.rootfs import Complicated, Layout
 from sifline.stages.convert.work import Made, Work
 
 METHOD = "stream"

@@ -9,9 +9,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from sifline import environment
 from sifline.adapters.apptainer import Apptainer, Compression
 from sifline.adapters.docker import Docker
+from sifline.contents import environment
 from sifline.errors import StepFailed
 from sifline.formats import oci_layout
 from sifline.formats.sif import Kind, Part

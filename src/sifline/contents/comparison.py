@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from sifline.compatibility import Compatibility
+from sifline.contents.compatibility import Compatibility
 from sifline.formats.packages import Found, Package
 
 # Labels with which sifline says what it made: they differ between any two builds.

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sifline.buildcontext import DOCKERFILE, file_digest
+from sifline.contents.build_context import DOCKERFILE, file_digest
 from sifline.machine import records
 from sifline.model import Workspace
 

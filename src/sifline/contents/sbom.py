@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 from uuid import NAMESPACE_URL, uuid5
 
-from sifline.contents import Contents
+from sifline.contents.comparison import Contents
 from sifline.errors import StepFailed
 from sifline.formats.packages import DEB, Distribution, Package
 
