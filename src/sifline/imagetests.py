@@ -22,7 +22,7 @@ from sifline.machine.interrupts import undisturbed
 if TYPE_CHECKING:
     from docker.types import DeviceRequest
 
-    from sifline.adapters.apptainer import Run
+    from sifline.engines.apptainer.program import Run
     from sifline.machine.process import Result, Runner
 
 RUNTIMES = ("docker", "apptainer")
@@ -355,7 +355,7 @@ def _sif(
     name: str, path: Path, label: str, user: tuple[int, int] | None = None
 ) -> Iterator[Container]:
     """Open the SIF, as the caller or as ``user``."""
-    from sifline.adapters.apptainer import TOOLBOX, Apptainer
+    from sifline.engines.apptainer.program import TOOLBOX, Apptainer
     from sifline.formats import sif as siffile
     from sifline.machine.process import ProcessRunner
 

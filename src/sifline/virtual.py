@@ -21,9 +21,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
-from sifline.adapters.containers import Busy, Container, Containers, Machine
-from sifline.adapters.ssh import Ssh
 from sifline.config.clusters import STATE_FILE, dump_cluster, load_cluster, load_virtual
+from sifline.engines.docker.containers import Busy, Container, Containers, Machine
+from sifline.engines.ssh import Ssh
 from sifline.errors import MissingError, SiflineError, StepFailed, UsageError, did_you_mean
 from sifline.machine import records
 from sifline.machine.interrupts import submit

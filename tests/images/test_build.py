@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from sifline.adapters.docker import Docker
-from sifline.adapters.mmdebstrap import Mmdebstrap
-from sifline.engine import builder
+from sifline.engines.docker.engine import builder
+from sifline.engines.docker.images import Docker
+from sifline.engines.mmdebstrap import Mmdebstrap
 from sifline.errors import StepFailed
 from sifline.formats.dockerfile.stages import Dockerfile
 from sifline.machine.process import ProcessRunner

@@ -23,10 +23,10 @@ from uuid import uuid4
 
 import pytest
 
-from sifline.adapters.apptainer import Apptainer, Compression
-from sifline.adapters.docker import Docker
 from sifline.contents.build_context import file_digest
-from sifline.engine import LABEL_PURPOSE, remove_left_over
+from sifline.engines.apptainer.program import Apptainer, Compression
+from sifline.engines.docker.engine import LABEL_PURPOSE, remove_left_over
+from sifline.engines.docker.images import Docker
 from sifline.errors import SiflineError, StepFailed, UsageError
 from sifline.formats import oci_layout, sif
 from sifline.machine import records
@@ -53,7 +53,7 @@ WITH_BULK = pytest.mark.xdist_group("test_convert.py bulk")
 PROGRAM = """
 import pickle, sys, time
 from pathlib import Path
-from sifline.adapters.docker import Docker
+from sifline.engines.docker.images import Docker
 from sifline.model import Workspace
 from sifline.machine.process import Context, ProcessRunner
 from sifline.stages import convert

@@ -13,8 +13,8 @@ from uuid import uuid4
 
 import pytest
 
-from sifline.adapters.apptainer import Apptainer
-from sifline.adapters.docker import Docker
+from sifline.engines.apptainer.program import Apptainer
+from sifline.engines.docker.images import Docker
 from sifline.errors import StepFailed
 from sifline.imagetests import LABEL_TEST, engine_gpus, host_gpus
 from sifline.machine import gpus
@@ -36,7 +36,7 @@ LEAKED = "test_no_certificate_of_the_build_host_leaked"
 OPENING = """
 import sys
 from pathlib import Path
-from sifline.adapters.apptainer import Apptainer
+from sifline.engines.apptainer.program import Apptainer
 from sifline.machine.process import ProcessRunner
 path, label = sys.argv[1:]
 with Apptainer(ProcessRunner()).opened(Path(path), label=label) as run:

@@ -14,7 +14,7 @@ from uuid import uuid4
 
 import pytest
 
-from sifline import holding
+from sifline.engines.docker import holding
 from sifline.machine.process import ProcessRunner
 from sifline.stages import imagetest
 from tests.support.contexts import context_of
@@ -35,7 +35,7 @@ def test_second(container):
 HOLDING = """
 import sys
 from pathlib import Path
-from sifline.holding import holding
+from sifline.engines.docker.holding import holding
 from tests.support.contexts import context_of
 from sifline.machine.process import ProcessRunner
 with holding(context_of(Path(sys.argv[1]), ProcessRunner())) as label:

@@ -12,10 +12,10 @@ from uuid import uuid4
 
 import pytest
 
-from sifline.adapters.apptainer import TOOLBOX
-from sifline.adapters.docker import Docker
 from sifline.contents import environment
 from sifline.contents.build_context import file_digest
+from sifline.engines.apptainer.program import TOOLBOX
+from sifline.engines.docker.images import Docker
 from sifline.formats import sif
 from sifline.machine.process import ProcessRunner
 from tests.support import archives, squash

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from sifline.adapters.apptainer import Apptainer
+from sifline.engines.apptainer.program import Apptainer
 from sifline.machine import gpus
 from sifline.machine.process import ProcessRunner
 from tests.support import warm

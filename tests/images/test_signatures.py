@@ -19,11 +19,11 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from sifline.adapters.apptainer import TOOLBOX, Apptainer
 from sifline.contents import sif_records
 from sifline.contents.build_context import file_digest
 from sifline.contents.sif_records import Stamp
-from sifline.engine import LABEL_PURPOSE
+from sifline.engines.apptainer.program import TOOLBOX, Apptainer
+from sifline.engines.docker.engine import LABEL_PURPOSE
 from sifline.errors import StepFailed
 from sifline.formats import sif, squashfs
 from sifline.formats.sif import Kind, Part

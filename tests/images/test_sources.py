@@ -102,7 +102,7 @@ def of(base: Base) -> set[str]:
 
 def inside(project: Project, name: str, *command: str) -> str:
     """Run a command in a SIF."""
-    from sifline.adapters.apptainer import Apptainer
+    from sifline.engines.apptainer.program import Apptainer
     from sifline.machine.process import ProcessRunner
 
     return Apptainer(ProcessRunner()).exec(sif_of(project, name), command).stdout

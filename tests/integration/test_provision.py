@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 
 import pytest
 
-from sifline.adapters.ssh import Ssh
+from sifline.engines.ssh import Ssh
 from sifline.errors import StepFailed
 from sifline.machine.process import Context
 from sifline.model import Cluster, Node

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from sifline import virtual
-from sifline.adapters.containers import Containers
+from sifline.engines.docker.containers import Containers
 from sifline.machine.process import Context
 from tests.support.command import ROOT
 from tests.support.contexts import context_of

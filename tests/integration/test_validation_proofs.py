@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from sifline.adapters.slurm import Slurm
-from sifline.adapters.ssh import Ssh
+from sifline.engines.slurm import Slurm
+from sifline.engines.ssh import Ssh
 from sifline.machine.process import CommandFailed, Context
 from sifline.model import CheckResult, Cluster, Node, Status
 from sifline.stages.validate import validate

@@ -14,9 +14,9 @@ import pytest
 import yaml
 
 from sifline import virtual
-from sifline.adapters.containers import Containers
-from sifline.adapters.ssh import Fault, Ssh, SshFailed
 from sifline.config.clusters import find_cluster, load_cluster
+from sifline.engines.docker.containers import Containers
+from sifline.engines.ssh import Fault, Ssh, SshFailed
 from sifline.errors import MissingError, StepFailed, UsageError
 from sifline.machine.process import Context, ProcessRunner
 from sifline.model import Cluster, Node, Workspace

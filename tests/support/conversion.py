@@ -8,8 +8,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from sifline.adapters.docker import Docker
-from sifline.engine import LABEL_PURPOSE
+from sifline.engines.docker.engine import LABEL_PURPOSE
+from sifline.engines.docker.images import Docker
 from sifline.machine.process import ProcessRunner
 from sifline.model import BuiltImage, Image, SifOptions, Workspace
 

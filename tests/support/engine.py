@@ -16,7 +16,7 @@ from uuid import uuid4
 
 import pytest
 
-from sifline.adapters.docker import Docker
+from sifline.engines.docker.images import Docker
 
 from . import warm
 from .waiting import until

@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from sifline.engine import SOCKET
+from sifline.engines.docker.engine import SOCKET
 
 
 class Way:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sifline.adapters.apptainer import Apptainer
+from sifline.engines.apptainer.program import Apptainer
 from sifline.model import BuiltImage, Image, SifOptions
 from sifline.stages.convert import access
 from sifline.stages.convert.work import Work

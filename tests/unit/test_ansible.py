@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from sifline.adapters import ansible
-from sifline.adapters.ansible import HostEvent, NoHosts, Outcome, Stats, TaskStarted
+from sifline.engines import ansible
+from sifline.engines.ansible import HostEvent, NoHosts, Outcome, Stats, TaskStarted
 from sifline.errors import MissingError, StepFailed
 from sifline.machine.process import Context, Result
 from sifline.model import Cluster, Node, Partition, Role, SshAccess, Workspace

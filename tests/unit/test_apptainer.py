@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from sifline import engine
-from sifline.adapters.apptainer import Apptainer, Compression, definition
-from sifline.engine import mount
+from sifline.engines.apptainer.program import Apptainer, Compression, definition
+from sifline.engines.docker import engine
+from sifline.engines.docker.engine import mount
 from sifline.errors import MissingError, StepFailed
 from sifline.machine.process import Argv, CommandFailed, Result
 from sifline.model import Bind, Opening

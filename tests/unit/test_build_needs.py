@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sifline.adapters.docker import EngineImage
+from sifline.engines.docker.images import EngineImage
 from sifline.errors import MissingError
 from sifline.model import Feature, Image
 from sifline.stages.build import Surroundings, need

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from sifline.adapters.docker import Docker, id_files
+from sifline.engines.docker.images import Docker, id_files
 from sifline.errors import MissingError, SiflineError, StepFailed
 from sifline.machine.process import Argv, Result
 from sifline.model import Bind, Opening

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from sifline.adapters.docker import Docker, EngineImage
-from sifline.engine import ANSWER_SECONDS, labelled, remove_left_over
+from sifline.engines.docker.engine import ANSWER_SECONDS, labelled, remove_left_over
+from sifline.engines.docker.images import Docker, EngineImage
 from sifline.errors import MissingError
 from sifline.machine.process import Result
 from tests.support.recording import RecordingRunner, answer

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from sifline import holding
-from sifline.engine import LABEL_PURPOSE
+from sifline.engines.docker import holding
+from sifline.engines.docker.engine import LABEL_PURPOSE
 from sifline.machine import process_table
 from sifline.pipeline.images import ImagePipeline
 from sifline.report.terminal import Terminal
@@ -23,7 +23,7 @@ from tests.support.recording import RecordingRunner, answer
 ENDED = """
 import sys
 from pathlib import Path
-from sifline.holding import holding
+from sifline.engines.docker.holding import holding
 from tests.support.contexts import context_of
 from tests.support.recording import RecordingRunner, answer
 with holding(context_of(Path(sys.argv[1]), RecordingRunner({("docker",): answer()}))) as label:

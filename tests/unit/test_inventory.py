@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from sifline.adapters.apptainer import Apptainer
 from sifline.contents.comparison import Contents, Settings, compare
+from sifline.engines.apptainer.program import Apptainer
 from sifline.errors import MissingError, StepFailed, UsageError
 from sifline.formats import sif
 from sifline.formats.packages import Distribution, Found, Package

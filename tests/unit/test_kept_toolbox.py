@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sifline import imagetests
-from sifline.adapters.apptainer import ALIVE, Apptainer, Box
+from sifline.engines.apptainer.program import ALIVE, Apptainer, Box
 from sifline.errors import MissingError, StepFailed
 from sifline.model import Bind
 from tests.support import sif_files

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from sifline.adapters.apptainer import Apptainer
+from sifline.engines.apptainer.program import Apptainer
+from sifline.engines.apptainer.signatures import Key
 from sifline.errors import MissingError, UsageError
 from sifline.model import Bind
-from sifline.signatures import Key
 from sifline.stages import keys
 from tests.support.recording import RecordingRunner, answer
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from sifline.adapters.docker import Docker
 from sifline.config.images import load_image_settings
+from sifline.engines.docker.images import Docker
 from sifline.errors import UsageError
 from sifline.model import Image, Workspace
 from sifline.stages.build import context_digest, context_entries

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from sifline.adapters.apptainer import Apptainer
 from sifline.contents import environment
+from sifline.engines.apptainer.program import Apptainer
 from sifline.errors import StepFailed
 from sifline.machine.process import Result
 from sifline.model import BuiltImage, Image, SifOptions

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
-from sifline import scratch
+from sifline.engines.apptainer import scratch
 from tests.support.waiting import PATIENCE, until
 
 

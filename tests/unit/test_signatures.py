@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from sifline import signatures
+from sifline.engines.apptainer import signatures
+from sifline.engines.apptainer.signatures import DataObject, Key, Row, Signature, Signed, Verified
 from sifline.errors import MissingError, StepFailed, UsageError
 from sifline.machine.process import Result
 from sifline.report import signatures as report
 from sifline.report import tables
-from sifline.signatures import DataObject, Key, Row, Signature, Signed, Verified
 from tests.support.recording import answer
 
 SIF, RING = Path("/x/a.sif"), Path("/home/u/.apptainer/keys")

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from sifline.adapters.docker import Docker
 from sifline.contents import excerpt, sizes
 from sifline.contents.sizes import Copies, Entry, File, Folder, Hidden, Kind, Layer, Report, Tree
+from sifline.engines.docker.images import Docker
 from sifline.errors import MissingError, StepFailed
 from sifline.model import BuiltImage, Image, SifOptions
 from sifline.report import sizes as shown

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from sifline.adapters.slurm import Slurm
+from sifline.engines.slurm import Slurm
 from sifline.errors import StepFailed
 from sifline.machine.process import Argv, CommandFailed, Result
 from sifline.model import Cluster, Node, Partition, Role, SshAccess

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
-from sifline.adapters.ssh import BEGIN, BEGIN_AT_HOME, MARK, Fault, Ssh, SshFailed, classify
+from sifline.engines.ssh import BEGIN, BEGIN_AT_HOME, MARK, Fault, Ssh, SshFailed, classify
 from sifline.machine.process import CommandFailed, ProcessRunner, Result
 from sifline.model import Cluster, Node, Partition, Role, SshAccess
 from tests.support.recording import RecordingRunner, answer

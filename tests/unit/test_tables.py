@@ -9,8 +9,8 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
-from sifline.adapters.registry import RegistryRefused, ask
 from sifline.config.clusters import find_cluster
+from sifline.engines.registry import RegistryRefused, ask
 from sifline.errors import UsageError
 from sifline.machine.process import Result
 from sifline.model import (

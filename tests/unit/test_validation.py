@@ -10,8 +10,8 @@ from typing import cast
 
 import pytest
 
-from sifline.adapters.slurm import Slurm, gpu_count, read_nodes
-from sifline.adapters.ssh import Ssh
+from sifline.engines.slurm import Slurm, gpu_count, read_nodes
+from sifline.engines.ssh import Ssh
 from sifline.errors import StepFailed, UsageError
 from sifline.machine.process import Argv, Result
 from sifline.model import Cluster, Node, Partition, Role, SshAccess, Status

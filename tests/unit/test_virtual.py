@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from sifline import virtual
-from sifline.adapters.containers import Busy, Container, Containers
+from sifline.engines.docker.containers import Busy, Container, Containers
 from sifline.errors import MissingError, StepFailed, UsageError
 from sifline.machine.process import Result
 from sifline.model import NodeState

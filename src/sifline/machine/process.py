@@ -77,7 +77,7 @@ class Interrupted(KeyboardInterrupt):
 
 
 class Runner(Protocol):
-    """What adapters need of a runner."""
+    """What engines need of a runner."""
 
     def run(
         self,

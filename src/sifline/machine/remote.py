@@ -1,4 +1,4 @@
-"""What adapters need to work on the nodes of a cluster, whoever carries their commands."""
+"""What engines need to work on the nodes of a cluster, whoever carries their commands."""
 
 from __future__ import annotations
 

@@ -12,10 +12,10 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sifline import holding
-from sifline.adapters.docker import Docker
 from sifline.config.image_names import refuse_broken
 from sifline.contents.build_context import DOCKERFILE
+from sifline.engines.docker import holding
+from sifline.engines.docker.images import Docker
 from sifline.errors import MissingError, SiflineError
 from sifline.formats.dockerfile.stages import Dockerfile
 from sifline.machine import records

@@ -11,11 +11,11 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sifline import engine
-from sifline.adapters.docker import Docker, base_ids, versions
 from sifline.config import docker_client, image_names
 from sifline.config.images import LEVELS
 from sifline.contents.build_context import file_digest
+from sifline.engines.docker import engine
+from sifline.engines.docker.images import Docker, base_ids, versions
 from sifline.errors import MissingError, SiflineError, StepFailed, UsageError, did_you_mean
 from sifline.machine import gpus, records
 from sifline.machine.process import Context
@@ -24,9 +24,9 @@ from sifline.stages import build, discover, plan
 from sifline.stages.plan import Held
 
 if TYPE_CHECKING:
-    from sifline.adapters.apptainer import Apptainer
-    from sifline.adapters.docker import EngineImage
     from sifline.config.sites import Site
+    from sifline.engines.apptainer.program import Apptainer
+    from sifline.engines.docker.images import EngineImage
     from sifline.report.terminal import Terminal
 
 TOOLBOX = "toolbox"
@@ -315,7 +315,7 @@ class ImagePlans:
 
     @cached_property
     def _apptainer(self) -> Apptainer:
-        from sifline.adapters.apptainer import Apptainer
+        from sifline.engines.apptainer.program import Apptainer
 
         return Apptainer(self._context.runner)
 

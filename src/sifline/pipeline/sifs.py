@@ -7,8 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sifline.adapters.docker import Docker
 from sifline.config import image_names
+from sifline.engines.docker.images import Docker
 from sifline.errors import MissingError, UsageError
 from sifline.model import BuiltImage, Image, Sif, Verb
 from sifline.pipeline.images import ImagePipeline
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from sifline.contents.comparison import Difference
     from sifline.contents.compatibility import Compatibility
     from sifline.contents.sizes import Report
+    from sifline.engines.apptainer.signatures import Signed, Verified
     from sifline.machine.passphrase import Passphrase
-    from sifline.signatures import Signed, Verified
     from sifline.stages.inventory import Bill
 
 SIF_ENDING = ".sif"

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from sifline.engines.apptainer.signatures import Signature, Signed, Verified
 from sifline.report.tables import short, table
-from sifline.signatures import Signature, Signed, Verified
 
 
 def signed(items: Sequence[Signed]) -> str:

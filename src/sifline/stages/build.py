@@ -11,7 +11,9 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from sifline.adapters.docker import (
+from sifline.config.images import AGENT, origin
+from sifline.contents.build_context import DOCKERFILE, digest, entries
+from sifline.engines.docker.images import (
     CA_SECRET,
     LABEL_COMMIT,
     LABEL_FINGERPRINT,
@@ -24,9 +26,7 @@ from sifline.adapters.docker import (
     version_tag,
     versions,
 )
-from sifline.adapters.mmdebstrap import Mmdebstrap
-from sifline.config.images import AGENT, origin
-from sifline.contents.build_context import DOCKERFILE, digest, entries
+from sifline.engines.mmdebstrap import Mmdebstrap
 from sifline.errors import MissingError, StepFailed, UsageError
 from sifline.formats import dockerignore
 from sifline.formats.dockerfile import features

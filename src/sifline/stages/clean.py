@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from glob import escape
 from pathlib import Path
 
-from sifline.adapters.docker import (
+from sifline.config.image_names import is_name
+from sifline.engines.docker.images import (
     Docker,
     EngineImage,
     id_files,
@@ -18,7 +19,6 @@ from sifline.adapters.docker import (
     version_tag,
     versions,
 )
-from sifline.config.image_names import is_name
 from sifline.errors import MissingError
 from sifline.machine import records
 from sifline.machine.process import Context

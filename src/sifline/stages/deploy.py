@@ -21,8 +21,8 @@ from enum import Enum
 from pathlib import PurePosixPath
 from typing import Any
 
-from sifline.adapters.registry import RegistryRefused, ask
-from sifline.adapters.ssh import Ssh
+from sifline.engines.registry import RegistryRefused, ask
+from sifline.engines.ssh import Ssh
 from sifline.errors import SiflineError, StepFailed, UsageError
 from sifline.formats.sif import read as read_sif
 from sifline.machine import records

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from sifline.engine import reason
+from sifline.engines.docker.engine import reason
 from sifline.errors import SiflineError
 from sifline.machine.process import Context, Result, Runner
 from sifline.model import CheckResult, Status, Workspace

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from sifline.adapters.docker import Docker
+from sifline.engines.docker.images import Docker
 from sifline.errors import MissingError, StepFailed, UsageError
 from sifline.formats import image_archive
 from sifline.formats.image_archive import Archive

@@ -14,25 +14,25 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from sifline.adapters.apptainer import Apptainer
-from sifline.adapters.docker import (
+from sifline.contents import comparison, compatibility, excerpt, sbom, sif_records
+from sifline.contents.build_context import file_digest
+from sifline.contents.comparison import Contents, Difference, Settings
+from sifline.contents.compatibility import Compatibility
+from sifline.contents.excerpt import Excerpt
+from sifline.engines.apptainer.program import Apptainer
+from sifline.engines.apptainer.scratch import scratch_folder
+from sifline.engines.docker.images import (
     LABEL_COMMIT,
     LABEL_FINGERPRINT,
     LABEL_IMAGE,
     Docker,
     version_tag,
 )
-from sifline.contents import comparison, compatibility, excerpt, sbom, sif_records
-from sifline.contents.build_context import file_digest
-from sifline.contents.comparison import Contents, Difference, Settings
-from sifline.contents.compatibility import Compatibility
-from sifline.contents.excerpt import Excerpt
 from sifline.errors import MissingError, StepFailed, UsageError
 from sifline.formats import oci_layout, packages, sif
 from sifline.machine import records
 from sifline.machine.process import CommandFailed, Context
 from sifline.model import BuiltImage, Workspace
-from sifline.scratch import scratch_folder
 
 IMAGE, SIF = "image", "sif"
 # A SIF, or an image in the engine: one of ours, or its tag or id.

@@ -6,8 +6,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from sifline import signatures
-from sifline.adapters.apptainer import Apptainer
+from sifline.engines.apptainer import signatures
+from sifline.engines.apptainer.program import Apptainer
 from sifline.errors import StepFailed, UsageError, did_you_mean
 from sifline.machine.passphrase import Passphrase
 from sifline.machine.process import Context

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 
-from sifline.adapters import ansible
-from sifline.adapters.ansible import HostEvent, NoHosts, Outcome, Run
+from sifline.engines import ansible
+from sifline.engines.ansible import HostEvent, NoHosts, Outcome, Run
 from sifline.errors import MissingError, StepFailed
 from sifline.machine.process import Context
 from sifline.model import Cluster, Provisioned, Workspace

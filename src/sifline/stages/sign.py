@@ -18,17 +18,17 @@ from fcntl import ioctl
 from pathlib import Path
 from typing import IO, Any
 
-from sifline import signatures
-from sifline.adapters.apptainer import Apptainer
 from sifline.contents import sif_records
 from sifline.contents.build_context import file_digest
+from sifline.engines.apptainer import signatures
+from sifline.engines.apptainer.program import Apptainer
+from sifline.engines.apptainer.signatures import Key, Signed, Verified
 from sifline.errors import StepFailed, UsageError
 from sifline.formats import sif
 from sifline.formats.sif import Kind
 from sifline.machine import records
 from sifline.machine.passphrase import Passphrase
 from sifline.machine.process import CommandFailed, Context, Result
-from sifline.signatures import Key, Signed, Verified
 
 # What signatures take, and more; one is 1.5 kB.
 RESERVE = 1 << 20

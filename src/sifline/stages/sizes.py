@@ -16,16 +16,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import IO
 
-from sifline import engine
-from sifline.adapters.apptainer import Apptainer
-from sifline.adapters.docker import Docker
 from sifline.contents import excerpt, rootfs, sizes
 from sifline.contents.sizes import Entry, File, Kind, Report, Tree
+from sifline.engines.apptainer.program import Apptainer
+from sifline.engines.apptainer.scratch import scratch_folder
+from sifline.engines.docker import engine
+from sifline.engines.docker.images import Docker
 from sifline.errors import MissingError, SiflineError, StepFailed
 from sifline.formats import sif
 from sifline.machine.process import CommandFailed, Context
 from sifline.model import BuiltImage
-from sifline.scratch import scratch_folder
 
 COPIES, HIDDEN = "copies", "hidden"
 TELL_SECONDS = 1.0

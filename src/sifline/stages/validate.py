@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from sifline.adapters.ssh import Ssh
+from sifline.engines.ssh import Ssh
 from sifline.errors import SiflineError, UsageError, did_you_mean
 from sifline.machine.process import Context
 from sifline.model import CheckResult, Cluster, Status

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from sifline.adapters.registry import ask
-from sifline.adapters.slurm import Slurm
-from sifline.adapters.ssh import Ssh
+from sifline.engines.registry import ask
+from sifline.engines.slurm import Slurm
+from sifline.engines.ssh import Ssh
 from sifline.errors import SiflineError
 from sifline.machine.process import Argv, Result
 from sifline.model import Cluster, Node

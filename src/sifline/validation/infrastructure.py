@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from importlib import resources
 from itertools import product
 
-from sifline.adapters.slurm import SlurmNode
+from sifline.engines.slurm import SlurmNode
 from sifline.model import Cluster, Node
 from sifline.validation.checks import (
     CheckFailed,

@@ -18,10 +18,10 @@ from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
-from sifline import scratch
-from sifline.adapters.apptainer import Apptainer
 from sifline.contents import environment, sif_records
 from sifline.contents.build_context import file_digest
+from sifline.engines.apptainer import scratch
+from sifline.engines.apptainer.program import Apptainer
 from sifline.errors import SiflineError, StepFailed, UsageError
 from sifline.formats import sif
 from sifline.machine import records

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from fnmatch import translate
 from typing import Any
 
-from sifline.adapters.apptainer import Apptainer
+from sifline.engines.apptainer.program import Apptainer
 from sifline.formats import sif
 from sifline.machine.process import CommandFailed
 from sifline.stages.convert.work import Work

@@ -12,8 +12,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from sifline.adapters.apptainer import Apptainer, Unpacked, file_section, label_section
 from sifline.contents import comparison, environment
+from sifline.engines.apptainer.program import Apptainer, Unpacked, file_section, label_section
 from sifline.errors import UsageError
 from sifline.formats import sif
 from sifline.machine.process import CommandFailed

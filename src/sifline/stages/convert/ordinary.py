@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sifline.adapters.apptainer import Apptainer
-from sifline.adapters.docker import Docker
 from sifline.contents import environment
+from sifline.engines.apptainer.program import Apptainer
+from sifline.engines.docker.images import Docker
 from sifline.formats import oci_layout
 from sifline.machine.process import CommandFailed, OnLine
 from sifline.model import Progress

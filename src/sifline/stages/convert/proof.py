@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sifline.adapters.apptainer import Apptainer
 from sifline.contents import environment
+from sifline.engines.apptainer.program import Apptainer
 from sifline.errors import StepFailed
 from sifline.formats import sif
 from sifline.machine.process import Result

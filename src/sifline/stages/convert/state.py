@@ -8,9 +8,9 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from sifline.adapters.apptainer import Apptainer, Compression
 from sifline.contents import sif_records
 from sifline.contents.build_context import file_digest
+from sifline.engines.apptainer.program import Apptainer, Compression
 from sifline.formats import sif
 from sifline.machine.process import Context
 from sifline.model import BuiltImage, Image, Sif, SifOptions, Workspace

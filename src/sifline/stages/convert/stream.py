@@ -19,12 +19,12 @@ from pathlib import Path
 from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
-from sifline import engine
-from sifline.adapters.apptainer import TOOLBOX, Apptainer, headers, mounts
-from sifline.adapters.docker import Docker
 from sifline.config.docker_client import EPOCH
 from sifline.contents import environment, rootfs
 from sifline.contents.rootfs import Complicated, Layout
+from sifline.engines.apptainer.program import TOOLBOX, Apptainer, headers, mounts
+from sifline.engines.docker import engine
+from sifline.engines.docker.images import Docker
 from sifline.errors import StepFailed
 from sifline.formats import layers, oci_layout, sif, squashfs, tar_stream
 from sifline.formats.layers import Tree

@@ -9,9 +9,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from sifline.adapters.apptainer import Apptainer, Compression
-from sifline.adapters.docker import Docker
 from sifline.contents import environment
+from sifline.engines.apptainer.program import Apptainer, Compression
+from sifline.engines.docker.images import Docker
 from sifline.errors import StepFailed
 from sifline.formats import oci_layout
 from sifline.formats.sif import Kind, Part

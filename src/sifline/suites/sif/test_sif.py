@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from sifline.adapters.apptainer import Apptainer
+from sifline.engines.apptainer.program import Apptainer
 from sifline.formats import sif as siffile
 from sifline.formats.platforms import MACHINES
 from sifline.imagetests import Container, by_each_user

@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from secrets import token_hex
 
-from sifline.engine import LABEL_PURPOSE, labelled, remove_left_over
+from sifline.engines.docker.engine import LABEL_PURPOSE, labelled, remove_left_over
 from sifline.errors import SiflineError
 from sifline.machine import process_table, records
 from sifline.machine.process import Context

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from sifline.adapters.apptainer import Apptainer
+from sifline.engines.apptainer.program import Apptainer
 from sifline.errors import SiflineError, StepFailed
 from sifline.machine import records
 from sifline.machine.process import Context

@@ -17,7 +17,7 @@ from socket import socket
 from typing import Any
 
 from sifline.config.docker_client import EPOCH
-from sifline.engine import (
+from sifline.engines.docker.engine import (
     LABEL_PURPOSE,
     all_images,
     attach,

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sifline.engine import docker, reason
+from sifline.engines.docker.engine import docker, reason
 from sifline.errors import StepFailed
 from sifline.machine.process import CommandFailed, Result, Runner
 

@@ -15,8 +15,9 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from sifline import signatures
-from sifline.engine import (
+from sifline.engines.apptainer import signatures
+from sifline.engines.apptainer.signatures import Key
+from sifline.engines.docker.engine import (
     LABEL_PURPOSE,
     attach,
     mount,
@@ -28,7 +29,6 @@ from sifline.engine import (
 from sifline.errors import MissingError, SiflineError, StepFailed
 from sifline.machine.process import CommandFailed, OnLine, Result, Runner
 from sifline.model import Bind, Opening
-from sifline.signatures import Key
 
 TOOLBOX = "sifline/toolbox"
 APPTAINER = "apptainer"
