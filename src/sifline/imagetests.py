@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, NoReturn, Protocol
 import pytest
 
 from sifline.machine import process_table
+from sifline.machine.certificates import bundle as bundle_of_host
 from sifline.machine.interrupts import undisturbed
 
 if TYPE_CHECKING:
@@ -241,14 +242,11 @@ def private_certificates() -> frozenset[str]:
 
     Build steps are handed these as a secret; finding one in an image means that it leaked.
     """
-    from sifline.stages.build import CA_BUNDLES
-
-    named = os.environ.get("SSL_CERT_FILE")
-    bundles = [path for path in (*([Path(named)] if named else []), *CA_BUNDLES) if path.is_file()]
+    bundle = bundle_of_host(os.environ)
     known = [path.read_text(errors="replace") for path in DISTRIBUTION_CERTIFICATES.rglob("*.crt")]
-    if not bundles or not known:
+    if not bundle or not known:
         pytest.skip("the certificates of this host's distribution cannot be told from its own")
-    private = read_certificates(bundles[0].read_text(errors="replace")) - read_certificates(
+    private = read_certificates(bundle.read_text(errors="replace")) - read_certificates(
         "\n".join(known)
     )
     if not private:

@@ -32,16 +32,10 @@ from sifline.formats import dockerignore
 from sifline.formats.dockerfile import features
 from sifline.formats.dockerfile.stages import Dockerfile
 from sifline.formats.reference import normalise
-from sifline.machine import records
+from sifline.machine import certificates, records
 from sifline.machine.process import CommandFailed, Context
 from sifline.model import PREPARED, SETTINGS, BuiltImage, Image, Step, Workspace
 from sifline.model.recipe import SHORT, fingerprint, recipe, text
-
-# Where Debian and the Red Hat family keep the bundle of trusted certificates.
-CA_BUNDLES = (
-    Path("/etc/ssl/certs/ca-certificates.crt"),
-    Path("/etc/pki/tls/certs/ca-bundle.crt"),
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -459,8 +453,5 @@ def _agents(image: Image, environment: Mapping[str, str]) -> dict[str, str]:
 
 def _ca_secret(environment: Mapping[str, str]) -> dict[str, str]:
     """The host's CA bundle, which build steps need behind a mirror or a proxy."""
-    named = environment.get("SSL_CERT_FILE")
-    for path in (*((Path(named),) if named else ()), *CA_BUNDLES):
-        if path.is_file():
-            return {CA_SECRET: f"id={CA_SECRET},src={path}"}
-    return {}
+    path = certificates.bundle(environment)
+    return {CA_SECRET: f"id={CA_SECRET},src={path}"} if path else {}

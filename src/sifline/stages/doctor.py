@@ -17,6 +17,7 @@ from pathlib import Path
 
 from sifline.engines.docker.engine import reason
 from sifline.errors import SiflineError
+from sifline.machine import certificates
 from sifline.machine.process import Context, Result, Runner
 from sifline.model import CheckResult, Status, Workspace
 
@@ -29,7 +30,6 @@ NEEDED_DISK = 8_000_000_000
 # Three nodes of the virtual cluster and one conversion.
 NEEDED_MEMORY = 2_000_000_000
 TOOLBOX = "sifline/toolbox:latest"
-CA_BUNDLES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt")
 # Programs a verb starts, and the package each comes from.
 TOOLS = {
     "mmdebstrap": "mmdebstrap",
@@ -129,7 +129,7 @@ def look(workspace: Workspace, root: Path = Path("/")) -> Machine:
     available = re.search(
         r"^MemAvailable:\s+(\d+) kB", _read(root / "proc/meminfo") or "", re.MULTILINE
     )
-    bundles = (os.environ.get("SSL_CERT_FILE"), *(str(root / name[1:]) for name in CA_BUNDLES))
+    bundle = certificates.bundle(os.environ, root)
     return Machine(
         python=tuple(sys.version_info[:3]),
         disk_free=shutil.disk_usage(workspace.root).free,
@@ -139,7 +139,7 @@ def look(workspace: Workspace, root: Path = Path("/")) -> Machine:
         fuse=(root / "dev/fuse").exists(),
         user_namespaces=int(limit) if limit else None,
         userns_restricted=clone == "0" or apparmor == "1",
-        ca_bundle=next((name for name in bundles if name and Path(name).is_file()), None),
+        ca_bundle=str(bundle) if bundle else None,
     )
 
 

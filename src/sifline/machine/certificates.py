@@ -1,0 +1,19 @@
+"""The certificates that this machine trusts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+# Where Debian and the Red Hat family keep them.
+BUNDLES = ("etc/ssl/certs/ca-certificates.crt", "etc/pki/tls/certs/ca-bundle.crt")
+
+
+def bundle(environment: Mapping[str, str], root: Path = Path("/")) -> Path | None:
+    """Return the file of all trusted certificates; None where there is none.
+
+    :param root: where the machine's files lie.
+    """
+    named = environment.get("SSL_CERT_FILE")
+    paths = (*((Path(named),) if named else ()), *(root / path for path in BUNDLES))
+    return next((path for path in paths if path.is_file()), None)
