@@ -16,7 +16,7 @@ import pytest
 from sifline.engines.apptainer.program import Apptainer
 from sifline.engines.docker.images import Docker
 from sifline.errors import StepFailed
-from sifline.imagetests import LABEL_TEST, engine_gpus, host_gpus
+from sifline.imagetests.plugin import LABEL_TEST, engine_gpus, host_gpus
 from sifline.machine import gpus
 from sifline.machine.process import ProcessRunner
 from sifline.model import BuiltImage, Image, TestReport

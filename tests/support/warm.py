@@ -29,7 +29,7 @@ listener = socket.socket(fileno=int(sys.argv[1]))
 names = sys.argv[2:]
 import sifline
 for found in pkgutil.walk_packages(sifline.__path__, "sifline."):
-    if not found.name.startswith(("sifline.suites", "sifline.nodeside")):
+    if not found.name.startswith(("sifline.imagetests.suites", "sifline.nodeside")):
         names.append(found.name)
 for name in names:
     importlib.import_module(name)

@@ -10,7 +10,7 @@ import pytest
 
 CHILD = """
 import os, sys, time
-from sifline.imagetests import _end_with
+from sifline.imagetests.plugin import _end_with
 parent, last = int(sys.argv[1]), time.monotonic() + 120
 while sys.argv[2] == "orphan" and os.getppid() == parent and time.monotonic() < last:
     time.sleep(0.01)

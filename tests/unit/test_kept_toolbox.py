@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from sifline import imagetests
 from sifline.engines.apptainer.program import ALIVE, Apptainer, Box
 from sifline.errors import MissingError, StepFailed
+from sifline.imagetests import plugin
 from sifline.model import Bind
 from tests.support import sif_files
 from tests.support.recording import RecordingRunner, answer
@@ -114,9 +114,9 @@ def test_an_ordinary_user_gets_a_sif_that_only_root_may_read(
     path.chmod(0o600)
     runner = toolbox()
     monkeypatch.setattr("sifline.machine.process.ProcessRunner", lambda: runner)
-    monkeypatch.setattr(imagetests, "engine_gpus", lambda _: (0, "none"))
+    monkeypatch.setattr(plugin, "engine_gpus", lambda _: (0, "none"))
 
-    with imagetests._sif("x", path, "a=b", imagetests.ORDINARY_USER) as container:
+    with plugin._sif("x", path, "a=b", plugin.ORDINARY_USER) as container:
         container.run(["true"])
 
     mounted, started, ran = (argv for argv in runner.argvs if argv[1] == "exec")

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from sifline import pythonimages
 from sifline.imagetests import Ran
+from sifline.imagetests import python as pythonimages
 from tests.support.processes import read_all
 
 # Costs as much as a large library, for whoever counts it.

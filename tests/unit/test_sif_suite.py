@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sifline.suites.sif.test_sif import RUNNABLE
+from sifline.imagetests.suites.sif.test_sif import RUNNABLE
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from sifline.imagetests import Container, run_as_root, run_file
-from sifline.pythonimages import installed, locked, printed, python
+from sifline.imagetests.python import installed, locked, printed, python
 
 FOLDER = Path(__file__).parents[1]
 

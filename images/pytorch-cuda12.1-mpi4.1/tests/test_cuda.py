@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from sifline.imagetests import Container, run_file
-from sifline.pythonimages import printed, python
+from sifline.imagetests.python import printed, python
 
 # The compiler's own tool for it comes with Triton.
 CUOBJDUMP = "triton/backends/nvidia/bin/cuobjdump"

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from sifline.imagetests import Container, Ran, run_file
-from sifline.pythonimages import python
+from sifline.imagetests.python import python
 
 
 def shell(container: Container, script: str, **env: str) -> Ran:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from sifline.imagetests import Container, run_file
-from sifline.pythonimages import installed, locked, printed, python
+from sifline.imagetests.python import installed, locked, printed, python
 
 FOLDER = Path(__file__).parents[1]
 LOCKS = [FOLDER / "tensorflow.lock", FOLDER.parent / "python-mpi4.1" / "mpi4py.lock"]

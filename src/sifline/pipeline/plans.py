@@ -40,7 +40,7 @@ METHODS = ("stream", "apptainer")
 RUNTIMES = {Verb.TEST: "docker", Verb.TEST_SIF: "apptainer"}
 KINDS = {verb: f"test-{runtime}" for verb, runtime in RUNTIMES.items()}
 # What tests do besides what they say themselves.
-HERE, TEST_MEANS = Path(__file__).parents[1], ("imagetests.py", "pythonimages.py")
+HERE, TEST_MEANS = Path(__file__).parents[1] / "imagetests", ("plugin.py", "python.py")
 # Why they are run again: where another of these stands in the key of those that passed.
 RETEST = {
     "tests": "its tests changed",

@@ -60,7 +60,7 @@ NOTHING_PROMISED = Promises()
 
 def suites(image: Image, *, runtime: str) -> list[Path]:
     """Return the folders of those of sifline's own tests that the image is to pass."""
-    folder = Path(str(resources.files("sifline") / "suites"))
+    folder = Path(str(resources.files("sifline") / "imagetests" / "suites"))
     names = [*(["sif"] if runtime == APPTAINER else []), *(["smoke"] if image.smoke else [])]
     return [folder / name for name in names]
 
