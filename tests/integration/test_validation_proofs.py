@@ -19,9 +19,8 @@ from sifline.engines.slurm import Slurm
 from sifline.engines.ssh import Ssh
 from sifline.machine.process import CommandFailed, Context
 from sifline.model import CheckResult, Cluster, Node, Status
-from sifline.stages.validate import validate
-from sifline.validation import training_job
-from sifline.validation.checks import known
+from sifline.validation.run import validate
+from sifline.validation.suites import known, training_job
 from tests.support.groups import shares_cluster
 
 pytestmark = [shares_cluster("cluster of the proofs and the training"), pytest.mark.long]

@@ -54,7 +54,7 @@ def with_packages(*packages: Package, distribution: Distribution = DEBIAN) -> Co
 
 def test_the_same_contents_give_the_same_bytes_in_another_process() -> None:
     program = (
-        "import pickle, sys; from sifline import sbom; sbom.check = lambda text: None;"
+        "import pickle, sys; from sifline.contents import sbom; sbom.check = lambda text: None;"
         "sys.stdout.buffer.write(sbom.document(pickle.load(sys.stdin.buffer)))"
     )
     # To load what checks a bill takes longer than all else, and the same bytes pass as well.

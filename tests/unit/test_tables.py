@@ -30,7 +30,8 @@ from sifline.model import (
 )
 from sifline.report import tables
 from sifline.tasks import flags
-from sifline.validation.checks import CheckSkipped, Probe, deployed
+from sifline.validation.outcome import CheckSkipped
+from sifline.validation.probe import Probe, deployed
 from tests.support.recording import answer
 
 NODE = Node(name="controller", role=Role.CONTROLLER)

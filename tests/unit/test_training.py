@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from sifline.validation.checks import CheckFailed, cause
-from sifline.validation.training_job import Trained, judge, read
+from sifline.validation.outcome import CheckFailed, cause
+from sifline.validation.suites.training_job import Trained, judge, read
 
 SIF = "/opt/containers/ml-frameworks/pytorch.sif"
 

@@ -15,19 +15,22 @@ from sifline.engines.ssh import Ssh
 from sifline.errors import StepFailed, UsageError
 from sifline.machine.process import Argv, Result
 from sifline.model import Cluster, Node, Partition, Role, SshAccess, Status
-from sifline.stages.validate import judge as run_check
-from sifline.stages.validate import listing, select
-from sifline.validation.cgroup_isolation import judge_cores
-from sifline.validation.checks import Check, CheckFailed, CheckSkipped, Phase, Probe, known
-from sifline.validation.infrastructure import (
+from sifline.validation.check import Check, Phase
+from sifline.validation.outcome import CheckFailed, CheckSkipped
+from sifline.validation.probe import Probe
+from sifline.validation.run import judge as run_check
+from sifline.validation.run import listing, select
+from sifline.validation.suites import known
+from sifline.validation.suites.cgroup_isolation import judge_cores
+from sifline.validation.suites.infrastructure import (
     Reading,
     judge_clocks,
     judge_fence,
     judge_nodes,
     pmix_fence_spans_nodes,
 )
-from sifline.validation.mpi_job import Rank, judge, read_ranks
-from sifline.validation.registry import judge_copies
+from sifline.validation.suites.mpi_job import Rank, judge, read_ranks
+from sifline.validation.suites.registry import judge_copies
 from tests.support.recording import RecordingRunner, answer
 
 PATH = "/opt/containers/custom-images/hello-mpi.sif"

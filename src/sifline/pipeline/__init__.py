@@ -99,9 +99,9 @@ class Pipeline(SifPipeline):
 
     def checks(self) -> Any:
         """Return the suites and their checks."""
-        from sifline.stages import validate
+        from sifline.validation import run
 
-        return validate.listing()
+        return run.listing()
 
     def validate(
         self,
@@ -112,11 +112,11 @@ class Pipeline(SifPipeline):
         become_password: str = "",
     ) -> tuple[CheckResult, ...]:
         """Judge the cluster ``name``."""
-        from sifline.stages import validate
+        from sifline.validation import run
 
         cluster = self.cluster(name, become_password=become_password)
         with self._show.step(f"validate {name}"):
-            return validate.validate(cluster, self._context, suites=suites, checks=checks)
+            return run.validate(cluster, self._context, suites=suites, checks=checks)
 
     # The whole
 

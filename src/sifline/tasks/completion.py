@@ -197,18 +197,18 @@ def _sites(root: Path) -> list[Candidate]:
 
 
 def _suites() -> list[Candidate]:
-    from sifline.stages import validate
+    from sifline.validation import run
 
-    return _words(validate.listing())
+    return _words(run.listing())
 
 
 def _checks(suites: str) -> list[Candidate]:
     """The checks of the suites that were asked for, else of all."""
-    from sifline.stages import validate
+    from sifline.validation import run
 
     return [
         Candidate(word=name, help=summary)
-        for suite, checks in validate.listing().items()
+        for suite, checks in run.listing().items()
         if not suites or suite in suites.split(",")
         for name, summary in checks
     ]

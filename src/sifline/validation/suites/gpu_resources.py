@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from sifline.validation.checks import CheckFailed, CheckSkipped, Phase, Probe, check
+from sifline.validation.check import Phase, check
+from sifline.validation.outcome import CheckFailed, CheckSkipped
+from sifline.validation.probe import Probe
 
 SUITE = "gpu-resources"
 resources = check(suite=SUITE, phase=Phase.INFRASTRUCTURE)

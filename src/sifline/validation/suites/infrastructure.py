@@ -11,15 +11,9 @@ from itertools import product
 
 from sifline.engines.slurm import SlurmNode
 from sifline.model import Cluster, Node
-from sifline.validation.checks import (
-    CheckFailed,
-    CheckSkipped,
-    Phase,
-    Probe,
-    cause,
-    check,
-    reason,
-)
+from sifline.validation.check import Phase, check
+from sifline.validation.outcome import CheckFailed, CheckSkipped, cause, reason
+from sifline.validation.probe import Probe
 
 SUITE = "infrastructure"
 infrastructure = check(suite=SUITE, phase=Phase.INFRASTRUCTURE)

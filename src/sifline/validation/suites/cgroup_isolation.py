@@ -8,7 +8,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from sifline.model import Node
-from sifline.validation.checks import CheckFailed, CheckSkipped, Phase, Probe, check
+from sifline.validation.check import Phase, check
+from sifline.validation.outcome import CheckFailed, CheckSkipped
+from sifline.validation.probe import Probe
 
 SUITE = "cgroup-isolation"
 isolation = check(suite=SUITE, phase=Phase.INFRASTRUCTURE)

@@ -7,14 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
 
-from sifline.validation.checks import (
-    CheckFailed,
-    Phase,
-    Probe,
-    cause,
-    check,
-    deployed,
-)
+from sifline.validation.check import Phase, check
+from sifline.validation.outcome import CheckFailed, cause
+from sifline.validation.probe import Probe, deployed
 
 SUITE = "training-job"
 IMAGE = "pytorch-cuda12.1-mpi4.1"

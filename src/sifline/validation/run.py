@@ -9,15 +9,10 @@ from sifline.engines.ssh import Ssh
 from sifline.errors import SiflineError, UsageError, did_you_mean
 from sifline.machine.process import Context
 from sifline.model import CheckResult, Cluster, Status
-from sifline.validation.checks import (
-    CHECK_SECONDS,
-    Check,
-    CheckFailed,
-    CheckSkipped,
-    Probe,
-    known,
-    one_line,
-)
+from sifline.validation.check import Check
+from sifline.validation.outcome import CheckFailed, CheckSkipped, one_line
+from sifline.validation.probe import CHECK_SECONDS, Probe
+from sifline.validation.suites import known
 
 
 def validate(

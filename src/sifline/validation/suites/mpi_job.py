@@ -7,14 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sifline.model import Node
-from sifline.validation.checks import (
-    CheckFailed,
-    Phase,
-    Probe,
-    check,
-    deployed,
-    reason,
-)
+from sifline.validation.check import Phase, check
+from sifline.validation.outcome import CheckFailed, reason
+from sifline.validation.probe import Probe, deployed
 
 SUITE = "mpi-job"
 IMAGE = "hello-mpi"

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from sifline.nodeside.registry import CATEGORIES
-from sifline.validation.checks import CheckFailed, CheckSkipped, Phase, Probe, check
+from sifline.validation.check import Phase, check
+from sifline.validation.outcome import CheckFailed, CheckSkipped
+from sifline.validation.probe import Probe
 
 SUITE = "registry"
 registry = check(suite=SUITE, phase=Phase.DEPLOYMENT)

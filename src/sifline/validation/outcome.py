@@ -1,0 +1,36 @@
+"""How a check ends where it does not pass, and what programs on nodes say of it."""
+
+from __future__ import annotations
+
+from sifline.errors import SiflineError
+
+
+class CheckFailed(Exception):
+    """What the check looks at is not as it should be."""
+
+
+class CheckSkipped(Exception):
+    """The check could not look; the reason says why."""
+
+
+def reason(stderr: str) -> str:
+    """Return the first line of srun's complaint."""
+    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
+    return lines[0] if lines else "it printed nothing"
+
+
+def cause(stderr: str) -> str:
+    """Return the last line that a process said itself: there a traceback names the error."""
+    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
+    # A step daemon calls itself slurmstepd or slurmstepd-NODE.
+    own = [line for line in lines if not line.startswith(("srun:", "slurmstepd"))]
+    return own[-1] if own else reason(stderr)
+
+
+def one_line(error: Exception) -> str:
+    """Return an error as one line; the last line of its details where there are any."""
+    details = getattr(error, "details", "")
+    last = [line.strip() for line in str(details).splitlines() if line.strip()][-1:]
+    if isinstance(error, SiflineError) and last and last[0] not in str(error):
+        return f"{error}: {last[0]}"
+    return str(error)
