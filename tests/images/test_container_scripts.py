@@ -14,7 +14,7 @@ from uuid import uuid4
 import pytest
 
 from sifline.contents import rootfs
-from sifline.virtual import CAPABILITIES, TMPFS, UNCONFINED
+from sifline.virtual.wanted import CAPABILITIES, TMPFS, UNCONFINED
 from tests.support.engine import docker, need_image
 from tests.support.waiting import PATIENCE, until
 

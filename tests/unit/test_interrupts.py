@@ -11,8 +11,7 @@ from types import FrameType
 
 import pytest
 
-from sifline import virtual
-from sifline.machine.interrupts import submit, undisturbed
+from sifline.machine.interrupts import each, submit, undisturbed
 from sifline.machine.process import ProcessRunner
 
 
@@ -94,7 +93,7 @@ def test_what_a_virtual_cluster_starts_is_known_when_it_is_interrupted() -> None
         done.append(item)
 
     with pytest.raises(KeyboardInterrupt):
-        virtual._each([1], work)
+        each([1], work)
     assert done == [1]
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from sifline import virtual
+from sifline.engines.docker import containers
 from sifline.engines.docker.containers import Busy, Container, Containers
 from sifline.errors import MissingError, StepFailed, UsageError
 from sifline.machine.process import Result
@@ -229,7 +230,7 @@ def test_the_state_of_a_cluster_says_who_brought_it_up(tmp_path: Path) -> None:
 def test_down_fails_with_what_stays_in_the_way(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str
 ) -> None:
-    monkeypatch.setattr(virtual, "BUSY_SECONDS", 0.2)
+    monkeypatch.setattr(containers, "BUSY_SECONDS", 0.2)
     runner = leaving(answer(stderr=f"{said}\nexit status 1\n", returncode=1))
     with pytest.raises(StepFailed, match=rf"n1 cannot be removed: {said}; docker network inspect"):
         virtual.down("x", context_of(tmp_path, runner))

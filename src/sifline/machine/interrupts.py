@@ -9,7 +9,7 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor, Future
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from types import FrameType
 from typing import TypeVar
@@ -17,6 +17,7 @@ from typing import TypeVar
 T = TypeVar("T")
 R = TypeVar("R")
 
+WORKERS = 8
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -53,3 +54,16 @@ def submit(pool: Executor, work: Callable[[T], R], items: Iterable[T]) -> list[F
     """
     with undisturbed():
         return [pool.submit(work, item) for item in items]
+
+
+def each(items: Iterable[T], work: Callable[[T], R], *, workers: int = WORKERS) -> list[R]:
+    """Do ``work`` for all ``items`` side by side; return the results in their order.
+
+    Where one fails, or it is interrupted, it begins no more and waits for those that run.
+    """
+    with ThreadPoolExecutor(max_workers=workers) as pool:
+        try:
+            return [future.result() for future in submit(pool, work, items)]
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise

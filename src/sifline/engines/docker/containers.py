@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,8 @@ from sifline.machine.process import CommandFailed, Result, Runner
 
 LOG_LINES = 20
 START_SECONDS = 60
+BUSY_SECONDS = 10
+POLL_SECONDS = 0.05
 
 _BUSY = re.compile("already in use by container|already in progress|has active endpoints")
 
@@ -167,3 +170,18 @@ def _refused(what: str, result: Result, otherwise: str = "", *, more: str = "") 
     """Return the error of a failed command: ``Busy``, where that may pass."""
     kind = Busy if _BUSY.search(result.stderr) else StepFailed
     return kind(f"{what}: {reason(result, otherwise)}{more}", details=result.tail())
+
+
+def despite_a_killed_run(work: Callable[[], None]) -> None:
+    """Do ``work``, again where the engine still does what a run that was killed had asked for.
+
+    Then a name is taken, or a network in use, of which nothing was seen a moment before.
+    """
+    last = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            return work()
+        except Busy:
+            if time.monotonic() > last:
+                raise
+            time.sleep(POLL_SECONDS)

@@ -1,0 +1,12 @@
+"""Virtual clusters: containers with systemd, OpenSSH and Slurm that stand in for hosts.
+
+What comes out is a cluster like any other: its file, its SSH key and its known host keys are
+in ``build/clusters/NAME/``. The engine's labels are the truth of what stands.
+"""
+
+from sifline.virtual.found import shell_argv, status
+from sifline.virtual.removing import down
+from sifline.virtual.starting import up
+from sifline.virtual.wanted import DEFAULT_IMAGE, image_of
+
+__all__ = ["DEFAULT_IMAGE", "down", "image_of", "shell_argv", "status", "up"]

@@ -1,0 +1,120 @@
+"""What stands, and whose it is: the engine's labels are the truth of it."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+from sifline.engines.docker.containers import Container, Containers
+from sifline.errors import StepFailed, UsageError, did_you_mean
+from sifline.machine import records
+from sifline.machine.process import Context
+from sifline.model import NodeState, Role, Workspace
+
+NAME = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
+LONGEST_NAME = 40
+WORKSPACE = "sifline.workspace"
+
+
+def check_name(name: str) -> None:
+    """Names are part of paths and of the engine's names."""
+    if len(name) > LONGEST_NAME or not NAME.fullmatch(name):
+        raise UsageError(
+            f"cluster name {name[: LONGEST_NAME + 1]!r}: use lower-case letters, digits and"
+            f" inner dashes, at most {LONGEST_NAME}"
+        )
+
+
+def cluster_label(name: str) -> str:
+    """Return the label, ``key=value``, of all that is of the cluster ``name``."""
+    return f"sifline.cluster={name}"
+
+
+def checkout_name(workspace: Workspace) -> str:
+    """What the engine remembers of who brought a cluster up."""
+    return str(workspace.root.absolute())
+
+
+def state_folder(name: str, workspace: Workspace) -> Path:
+    """Return where the cluster ``name`` has its file, its SSH key and its known host keys."""
+    return workspace.clusters.absolute() / name
+
+
+def cluster_lock(name: str, context: Context) -> AbstractContextManager[None]:
+    """Return the lock that whoever changes the cluster ``name`` holds."""
+    return records.locked(context.workspace.build / "locks" / f"cluster.{name}.lock", context)
+
+
+def containers_of(name: str, context: Context) -> list[Container]:
+    """Return the nodes of the cluster ``name``, running or not, the controller first."""
+    check_name(name)
+    found = Containers(context.runner).find(cluster_label(name))
+    return sorted(
+        found,
+        key=lambda item: (
+            item.labels["sifline.role"] != Role.CONTROLLER.value,
+            item.labels["sifline.node"],
+        ),
+    )
+
+
+def refuse_other_checkout(
+    name: str, found: Sequence[Container], context: Context, advice: str
+) -> None:
+    """Refuse a cluster that another checkout brought up.
+
+    Also where no such folder is here: the engine may serve other machines and containers.
+    """
+    owners = {item.labels.get(WORKSPACE, "") for item in found}
+    if not found:
+        # A run that was killed, or begins just now, may have come no further than the network.
+        owners = Containers(context.runner).network_labels(cluster_label(name), WORKSPACE)
+    for other in sorted(owners - {checkout_name(context.workspace), ""}):
+        raise UsageError(f"the cluster {name} belongs to the checkout {other}; {advice}")
+
+
+def status(name: str, context: Context) -> tuple[NodeState, ...]:
+    """Return the nodes of the cluster ``name``, the controller first; none where none stands."""
+    return tuple(
+        NodeState(
+            node=item.labels["sifline.node"],
+            role=item.labels["sifline.role"],
+            address=item.address,
+            state=item.state,
+            checkout=item.labels.get(WORKSPACE, ""),
+        )
+        for item in containers_of(name, context)
+    )
+
+
+def shell_argv(
+    name: str, node: str, context: Context, *, command: Sequence[str], user: str = ""
+) -> list[str]:
+    """Return the command line that opens ``node``, or runs ``command`` there; as root or ``user``.
+
+    :raises UsageError: where the cluster or the node does not stand, with the nearest names,
+        and where another checkout brought the cluster up.
+    """
+    found = containers_of(name, context)
+    refuse_other_checkout(
+        name, found, context, "open it there, or bring up your own: invoke cluster.up --name NAME"
+    )
+    nodes = {item.labels["sifline.node"]: item for item in found}
+    if not nodes:
+        raise UsageError(f"no cluster {name} stands; run invoke cluster.up --name {name}")
+    if node not in nodes:
+        hint = did_you_mean(node, nodes) or f" Its nodes are {', '.join(nodes)}."
+        raise UsageError(f"cluster {name} has no node {node!r}.{hint}")
+    if not nodes[node].running:
+        raise StepFailed(
+            f"{node} of cluster {name} is {nodes[node].state}; run invoke cluster.up --name {name}"
+        )
+    return Containers(context.runner).shell_argv(
+        nodes[node].name,
+        list(command) or ["bash", "-l"],
+        user=user,
+        terminal=sys.stdin.isatty(),
+    )

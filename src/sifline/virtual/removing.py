@@ -1,0 +1,66 @@
+"""Take a cluster down: nothing of it is left."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+
+from sifline.config.clusters import STATE_FILE
+from sifline.engines.docker.containers import Containers, despite_a_killed_run
+from sifline.machine.interrupts import each
+from sifline.machine.process import Context
+from sifline.virtual.found import (
+    check_name,
+    cluster_label,
+    cluster_lock,
+    containers_of,
+    refuse_other_checkout,
+    state_folder,
+)
+
+
+def down(name: str, context: Context, *, foreign: bool = False) -> Sequence[str]:
+    """Remove all that is of the cluster ``name``; return what that was.
+
+    :param foreign: even where another checkout brought it up.
+    :raises UsageError: where another checkout brought it up.
+    :raises StepFailed: where the engine cannot remove something.
+    """
+    check_name(name)
+    with cluster_lock(name, context):
+        if not foreign:
+            refuse_other_checkout(
+                name,
+                containers_of(name, context),
+                context,
+                f"take it down there, or here with: invoke cluster.down --name {name} --foreign",
+            )
+        return remove_all(name, context)
+
+
+def remove_all(name: str, context: Context, *, keep_folder: bool = False) -> list[str]:
+    """Remove all that is of the cluster ``name``, whoever's it is; the lock is held."""
+    engine, label = Containers(context.runner), cluster_label(name)
+    folder = state_folder(name, context.workspace)
+    removed = list[str]()
+
+    def remove() -> None:
+        found = engine.find(label)
+        if found:
+            context.progress(f"removing {', '.join(sorted(item.name for item in found))}")
+        each(found, lambda item: engine.remove(item.name))
+        removed.extend(f"container {item.name}" for item in found)
+        for network in engine.networks(label):
+            engine.remove_network(network)
+            removed.append(f"network sifline-{name}")
+        for volume in engine.volumes(label):
+            engine.remove_volume(volume)
+            removed.append(f"volume {volume}")
+
+    # Without its file a cluster does not stand: first the file, in case this is interrupted.
+    (folder / STATE_FILE).unlink(missing_ok=True)
+    despite_a_killed_run(remove)
+    if folder.is_dir() and not keep_folder:
+        shutil.rmtree(folder)
+        removed.append(f"folder {folder}")
+    return removed

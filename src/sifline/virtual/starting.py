@@ -1,0 +1,203 @@
+"""Bring a cluster up: what is not as it shall be is made anew, and can be used at the end."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+from sifline.config.clusters import STATE_FILE, dump_cluster, load_cluster
+from sifline.engines.docker.containers import Container, Containers, despite_a_killed_run
+from sifline.engines.ssh import Ssh
+from sifline.errors import SiflineError, StepFailed, UsageError
+from sifline.machine.interrupts import each
+from sifline.machine.process import Context
+from sifline.model import Cluster, Node
+from sifline.virtual.found import (
+    WORKSPACE,
+    checkout_name,
+    cluster_label,
+    cluster_lock,
+    refuse_other_checkout,
+    state_folder,
+)
+from sifline.virtual.removing import remove_all
+from sifline.virtual.wanted import (
+    DEFAULT_IMAGE,
+    KNOWN_HOSTS,
+    MOST_NODES,
+    SSH_PORT,
+    Wanted,
+    fit,
+    image_in_engine,
+    image_of,
+    public_key,
+    stands,
+    want,
+)
+
+READY_SECONDS = 30
+POLL_SECONDS = 0.05
+LOOK_SECONDS = 1.0
+HOST_KEY = "/etc/ssh/ssh_host_ed25519_key.pub"
+
+
+def up(cluster_file: Path, name: str, context: Context) -> Cluster:
+    """Bring the cluster ``name`` up as ``cluster_file`` describes it, and return it.
+
+    One that stands so already is left alone; anything else of that name is made anew.
+
+    :raises UsageError: for a name or a file that cannot be used.
+    :raises MissingError: where the image or the engine is missing.
+    :raises StepFailed: where a node does not come up; nothing of the cluster is left then.
+    """
+    image = image_of(cluster_file, name)
+    engine = Containers(context.runner)
+    described = load_cluster(cluster_file, standing=False)
+    if len(described.nodes) > MOST_NODES:
+        raise UsageError(
+            f"{cluster_file}: {len(described.nodes)} nodes are too many for one machine;"
+            f" at most {MOST_NODES}"
+        )
+    image_id = image_in_engine(image, engine)
+    with cluster_lock(name, context):
+        found = engine.find(cluster_label(name))
+        refuse_other_checkout(
+            name,
+            found,
+            context,
+            f"choose another --name, or take it down, here with: invoke cluster.down --name {name}"
+            " --foreign",
+        )
+        try:
+            return _bring(described, name, image_id, found, context)
+        except BaseException:
+            # What cannot be removed now is removed by the next run.
+            if not (state_folder(name, context.workspace) / STATE_FILE).exists():
+                with suppress(SiflineError):
+                    remove_all(name, context)
+            raise
+
+
+def _bring(
+    described: Cluster, name: str, image_id: str, found: Iterable[Container], context: Context
+) -> Cluster:
+    """Make ``found`` what is described, or leave it where it is."""
+    folder = state_folder(name, context.workspace)
+    machine = Containers(context.runner).machine()
+    fitted = fit(described, name, folder, machine, context)
+    wanted = want(fitted, image_id, public_key(folder, context), context.workspace)
+    if not stands(wanted, found):
+        remove_all(name, context, keep_folder=True)
+        found = _up(wanted, context)
+    return _settle(wanted, found, context)
+
+
+def _up(wanted: Wanted, context: Context) -> tuple[Container, ...]:
+    engine, cluster = Containers(context.runner), wanted.cluster
+    context.progress(f"starting {', '.join(node.name for node in cluster.nodes)}")
+
+    def start(node: Node) -> None:
+        label = f"--label=sifline.spec={wanted.spec(node.name)}"
+        for left in engine.find(cluster_label(cluster.name)):
+            if left.labels["sifline.node"] == node.name:
+                engine.remove(left.name)
+        engine.start([*wanted.options[node.name], label], wanted.image)
+
+    network = f"sifline-{cluster.name}"
+    # In a thread as the nodes are: an interrupt then waits until the engine has made it.
+    labels = [cluster_label(cluster.name), f"{WORKSPACE}={checkout_name(context.workspace)}"]
+    each([network], lambda name: engine.create_network(name, labels))
+    each(cluster.nodes, lambda node: despite_a_killed_run(lambda: start(node)))
+    found = engine.find(cluster_label(cluster.name))
+    ended = [item for item in found if not (item.running and item.address)]
+    if ended:
+        raise _not_up(ended[0], "ended while it started", engine)
+    return found
+
+
+def _settle(wanted: Wanted, found: Iterable[Container], context: Context) -> Cluster:
+    """Write what stands, when it can be used; the cluster's file comes last."""
+    containers = {item.labels["sifline.node"]: item for item in found}
+    cluster = replace(
+        wanted.cluster,
+        nodes=tuple(
+            replace(node, address=containers[node.name].address) for node in wanted.cluster.nodes
+        ),
+    )
+    path, hosts = cluster.source, cluster.source.with_name(KNOWN_HOSTS)
+    text = dump_cluster(cluster, path.parent)
+    if not (hosts.is_file() and _read(path) == text):
+        path.unlink(missing_ok=True)
+        keys = each(cluster.nodes, lambda node: _host_key(containers[node.name], context))
+        _write(hosts, "".join(keys))
+        context.progress("logging in to each node")
+        _log_in(cluster, context)
+        _write(path, text)
+    return load_cluster(path)
+
+
+def _host_key(container: Container, context: Context) -> str:
+    """The line for known_hosts of a node that answers; read through the engine, not the wire."""
+    engine = Containers(context.runner)
+    _wait(container, engine)
+    kind, key, *_ = engine.execute(container.name, "cat", HOST_KEY).stdout.split()
+    names = f"{container.address},{container.labels['sifline.node']}"
+    return f"{names} {kind} {key}\n"
+
+
+def _wait(container: Container, engine: Containers) -> None:
+    """Return when sshd answers.
+
+    :raises StepFailed: where the node ended, or time is over, with what the node printed.
+    """
+    started = looked = time.monotonic()
+    while not _answers(container.address):
+        now = time.monotonic()
+        if now - started > READY_SECONDS:
+            raise _not_up(container, f"does not answer on SSH after {READY_SECONDS} s", engine)
+        if now - looked > LOOK_SECONDS:
+            looked = now
+            state = engine.execute(container.name, "true", check=False)
+            if not state.ok:
+                raise _not_up(container, "ended while it started", engine)
+        time.sleep(POLL_SECONDS)
+
+
+def _answers(address: str) -> bool:
+    with suppress(OSError), socket.create_connection((address, SSH_PORT), timeout=1) as wire:
+        return wire.recv(4) == b"SSH-"
+    return False
+
+
+def _not_up(container: Container, what: str, engine: Containers) -> StepFailed:
+    return StepFailed(
+        f"{container.labels['sifline.node']} {what}; is the image current? try: invoke"
+        f" build.{DEFAULT_IMAGE}",
+        details=engine.log(container.name),
+    )
+
+
+def _log_in(cluster: Cluster, context: Context) -> None:
+    with Ssh(cluster, context.runner) as ssh:
+        _, failed = ssh.each(cluster.nodes, lambda node: ssh.run(node, ["true"]))
+    for error in failed.values():
+        raise error
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return ""
+
+
+def _write(path: Path, text: str) -> None:
+    """Write ``path`` at once or not at all."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)

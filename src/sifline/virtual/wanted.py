@@ -1,0 +1,166 @@
+"""What shall stand: a cluster file as this machine can stand in for it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from sifline.config.clusters import STATE_FILE, load_cluster, load_virtual
+from sifline.engines.docker.containers import Container, Containers, Machine
+from sifline.errors import MissingError
+from sifline.machine.process import Context
+from sifline.model import Cluster, Node, SshAccess, Workspace
+from sifline.virtual.found import WORKSPACE, check_name, checkout_name, cluster_label
+
+DEFAULT_IMAGE = "slurm-node"
+IMAGE_NAME = re.compile(r"[a-z0-9][a-z0-9.-]{0,127}")
+# What the image has: a user with sudo, and one without.
+ADMIN = "admin"
+JOB_USER = "alice"
+MOST_NODES = 64
+SSH_PORT = 22
+KEY = "id_ed25519"
+KNOWN_HOSTS = "known_hosts"
+# Of the machine's memory, for all that runs beside the nodes: Slurm refuses a node that has
+# less than it was told.
+USABLE_PERCENT = 90
+# systemd and Apptainer mount; slurmd sets the priority of steps and limits their devices.
+CAPABILITIES = ("SYS_ADMIN", "SYS_NICE")
+# Mounts are what the default profiles forbid, and Apptainer needs a /proc without masks.
+UNCONFINED = ("seccomp=unconfined", "apparmor=unconfined", "systempaths=unconfined")
+TMPFS = ("/run:mode=0755", "/run/lock:mode=1777", "/tmp:exec,mode=1777")  # noqa: S108 - in the node
+NVIDIA_MAJOR = 195
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """A cluster as it shall stand: its description, and each node's container by name."""
+
+    cluster: Cluster
+    image: str
+    options: dict[str, tuple[str, ...]]
+
+    def spec(self, node: str) -> str:
+        """Whatever changes this changes the container."""
+        return hashlib.sha256(json.dumps([self.image, self.options[node]]).encode()).hexdigest()
+
+
+def image_of(cluster_file: Path, name: str) -> str:
+    """Return the image that the nodes of ``name`` are made of, before anything is built.
+
+    :raises UsageError: for a name or a file that cannot be used.
+    """
+    check_name(name)
+    load_cluster(cluster_file, standing=False)
+    section = load_virtual(cluster_file)
+    section.only("image")
+    image = section.text("image", DEFAULT_IMAGE)
+    if not IMAGE_NAME.fullmatch(image):
+        raise section.wrong("image", "the name of an image", image)
+    return image
+
+
+def image_in_engine(image: str, engine: Containers) -> str:
+    """The id of ``image`` in the engine."""
+    image_id = engine.image_id(f"sifline/{image}:latest")
+    if not image_id:
+        raise MissingError(f"the engine has no image {image}; run invoke build.{image}")
+    return image_id
+
+
+def fit(
+    described: Cluster, name: str, folder: Path, machine: Machine, context: Context
+) -> Cluster:
+    """``described`` as this machine can stand in for it."""
+    memory = machine.memory_mb * USABLE_PERCENT // 100
+    nodes = []
+    for node in described.nodes:
+        fit = replace(
+            node,
+            address="",
+            cpus=min(node.cpus, machine.cpus),
+            memory_mb=min(node.memory_mb, memory),
+        )
+        if (fit.cpus, fit.memory_mb) != (node.cpus, node.memory_mb):
+            context.progress(
+                f"{node.name} gets {fit.cpus} of {node.cpus} cpus and {fit.memory_mb} of"
+                f" {node.memory_mb} MiB: this machine has no more"
+            )
+        nodes.append(fit)
+    return replace(
+        described,
+        name=name,
+        nodes=tuple(nodes),
+        ssh=SshAccess(
+            user=ADMIN,
+            port=SSH_PORT,
+            identity_file=folder / KEY,
+            known_hosts=folder / KNOWN_HOSTS,
+        ),
+        source=folder / STATE_FILE,
+        job_user=described.job_user or JOB_USER,
+    )
+
+
+def want(cluster: Cluster, image: str, key: str, workspace: Workspace) -> Wanted:
+    """Return ``cluster`` with the options of the engine for each of its nodes.
+
+    :param image: the id of the image that they are made of.
+    :param key: the SSH key, in one line, that may log in.
+    """
+    options = {node.name: _options(cluster, node, key, workspace) for node in cluster.nodes}
+    return Wanted(cluster=cluster, image=image, options=options)
+
+
+def _options(cluster: Cluster, node: Node, key: str, workspace: Workspace) -> tuple[str, ...]:
+    """What ``docker run`` is told for one node."""
+    return (
+        f"--name=sifline-{cluster.name}-{node.name}",
+        f"--hostname={node.name}",
+        f"--network=sifline-{cluster.name}",
+        f"--network-alias={node.name}",
+        f"--label={cluster_label(cluster.name)}",
+        f"--label=sifline.node={node.name}",
+        f"--label=sifline.role={node.role.value}",
+        f"--label={WORKSPACE}={checkout_name(workspace)}",
+        "--cgroupns=private",
+        *(f"--cap-add={capability}" for capability in CAPABILITIES),
+        *(f"--security-opt={option}" for option in UNCONFINED),
+        *(f"--tmpfs={tmpfs}" for tmpfs in TMPFS),
+        "--shm-size=1g",
+        "--device=/dev/fuse",
+        # One rule for each device: Slurm can only take away what is not allowed as a whole.
+        *(f"--device-cgroup-rule=c {NVIDIA_MAJOR}:{minor} rwm" for minor in range(node.gpus)),
+        f"--env=NODE_GPUS={node.gpus}",
+        f"--env=NODE_AUTHORIZED_KEY={key}",
+    )
+
+
+def public_key(folder: Path, context: Context) -> str:
+    """The cluster's own SSH key, made where there is none."""
+    private, public = folder / KEY, folder / f"{KEY}.pub"
+    if not (private.is_file() and public.is_file()):
+        folder.mkdir(parents=True, exist_ok=True)
+        new, new_public = folder / f"{KEY}.new", folder / f"{KEY}.new.pub"
+        for path in (new, new_public):
+            path.unlink(missing_ok=True)
+        context.runner.run(
+            ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "sifline", "-f", str(new)]
+        )
+        new_public.replace(public)
+        new.replace(private)
+    return public.read_text(encoding="utf-8").strip()
+
+
+def stands(wanted: Wanted, found: Iterable[Container]) -> bool:
+    """Return whether ``found`` are the nodes that are wanted, and all of them run."""
+    specs = {
+        item.labels["sifline.node"]: item.labels.get("sifline.spec")
+        for item in found
+        if item.running and item.address
+    }
+    return specs == {node: wanted.spec(node) for node in wanted.options}
