@@ -17,7 +17,8 @@ from sifline.config.sites import load_site
 from sifline.errors import UsageError
 from sifline.model import Workspace
 from sifline.tasks import flags, namespace
-from sifline.tasks.completion import ASK_INVOKE, FILES, answer, script
+from sifline.tasks.completion import ASK_INVOKE, FILES, answer
+from sifline.tasks.shells import script
 
 TASKS = "from sifline.tasks import namespace\n"
 IMAGES = ("hello-mpi", "pytorch-cuda12.1")

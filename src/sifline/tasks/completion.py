@@ -9,12 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sifline.config import image_names
-from sifline.errors import UsageError, did_you_mean
+from sifline.errors import UsageError
 from sifline.model import Workspace
 from sifline.tasks import cluster, flags, images
 from sifline.tasks.flags import Flag, Place, Takes
-
-SHELLS = ("bash", "zsh", "fish")
+from sifline.tasks.shells import SHELLS
 
 # How main ends; the scripts know them. Where it ends in any other way, they ask Invoke.
 DONE, FILES, ASK_INVOKE = 0, 10, 11
@@ -41,22 +40,6 @@ class Answer:
 
     found: tuple[Candidate, ...] = ()
     code: int = DONE
-
-
-def script(shell: str) -> str:
-    """Return what that shell has to read; without a name, the one in use.
-
-    :raises UsageError: for another shell.
-    """
-    from shlex import quote
-
-    name = shell or Path(os.environ.get("SHELL", "")).name
-    if name not in SHELLS:
-        raise UsageError(
-            f"--shell {name!r}: takes {' or '.join(SHELLS)}.{did_you_mean(name, SHELLS)}"
-        )
-    text = Path(__file__).with_suffix(f".{name}").read_text(encoding="utf-8")
-    return text.replace("@PYTHON@", quote(sys.executable))
 
 
 def main() -> None:

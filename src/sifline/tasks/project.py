@@ -32,7 +32,7 @@ def keys(run: Run, _: Sequence[str]) -> None:
 
 def completion(run: Run, _: Sequence[str], *, shell: str = "") -> None:
     """Print what lets bash, zsh or fish complete tasks, images, flags and their values."""
-    from sifline.tasks.completion import script
+    from sifline.tasks.shells import script
 
     run.print(script(shell))
 
