@@ -55,7 +55,8 @@ import pickle, sys, time
 from pathlib import Path
 from sifline.engines.docker.images import Docker
 from sifline.model import Workspace
-from sifline.machine.process import Context, ProcessRunner
+from sifline.machine.context import Context
+from sifline.machine.process import ProcessRunner
 from sifline.stages import convert
 
 def say(text):

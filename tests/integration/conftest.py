@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from sifline.machine.process import Context
+from sifline.machine.context import Context
 from sifline.model import Cluster
 from sifline.pipeline import Pipeline
 from sifline.report.terminal import Terminal

@@ -14,7 +14,8 @@ import pytest
 from sifline.engines.ssh import Ssh
 from sifline.errors import StepFailed
 from sifline.formats.sif import Kind
-from sifline.machine.process import Context, ProcessRunner
+from sifline.machine.context import Context
+from sifline.machine.process import ProcessRunner
 from sifline.model import Cluster, Node, Sif
 from sifline.stages.deploy import catalog, deploy
 from tests.support.groups import shares_cluster

@@ -12,7 +12,7 @@ import pytest
 
 from sifline.engines.ssh import Ssh
 from sifline.errors import StepFailed
-from sifline.machine.process import Context
+from sifline.machine.context import Context
 from sifline.model import Cluster, Node
 from sifline.stages.provision import provision
 from tests.support.groups import shares_cluster

@@ -16,7 +16,7 @@ import pytest
 
 from sifline import virtual
 from sifline.engines.docker.containers import Containers
-from sifline.machine.process import Context
+from sifline.machine.context import Context
 from tests.support.command import ROOT
 from tests.support.contexts import context_of
 

@@ -17,7 +17,8 @@ import pytest
 
 from sifline.engines.slurm import Slurm
 from sifline.engines.ssh import Ssh
-from sifline.machine.process import CommandFailed, Context
+from sifline.machine.context import Context
+from sifline.machine.process import CommandFailed
 from sifline.model import CheckResult, Cluster, Node, Status
 from sifline.validation.run import validate
 from sifline.validation.suites import known, training_job

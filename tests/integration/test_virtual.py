@@ -18,7 +18,8 @@ from sifline.config.clusters import find_cluster, load_cluster
 from sifline.engines.docker.containers import Containers
 from sifline.engines.ssh import Fault, Ssh, SshFailed
 from sifline.errors import MissingError, StepFailed, UsageError
-from sifline.machine.process import Context, ProcessRunner
+from sifline.machine.context import Context
+from sifline.machine.process import ProcessRunner
 from sifline.model import Cluster, Node, Workspace
 from sifline.pipeline import Pipeline
 from tests.support.contexts import context_of

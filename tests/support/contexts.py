@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sifline.machine.process import Context, ProcessRunner, Runner
+from sifline.machine.context import Context
+from sifline.machine.process import ProcessRunner, Runner
 from sifline.model import Progress, Workspace
 
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sifline.errors import MissingError
-from sifline.machine.process import Argv, CommandFailed, OnLine, Result
+from sifline.machine.process import CommandFailed, Result
+from sifline.machine.streams import Argv, OnLine
 
 
 @dataclass(frozen=True, kw_only=True)

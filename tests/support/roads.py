@@ -17,7 +17,8 @@ from uuid import uuid4
 import pytest
 
 from sifline.machine import records
-from sifline.machine.process import Argv, ProcessRunner, Result
+from sifline.machine.process import ProcessRunner, Result
+from sifline.machine.streams import Argv
 from sifline.model import SifOptions
 from sifline.stages import convert
 

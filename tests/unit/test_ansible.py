@@ -16,7 +16,8 @@ import pytest
 from sifline.engines import ansible
 from sifline.engines.ansible import HostEvent, NoHosts, Outcome, Stats, TaskStarted
 from sifline.errors import MissingError, StepFailed
-from sifline.machine.process import Context, Result
+from sifline.machine.context import Context
+from sifline.machine.process import Result
 from sifline.model import Cluster, Node, Partition, Role, SshAccess, Workspace
 from sifline.stages.provision import playbooks, provision, ssh_reason
 from tests.support.contexts import context_of

@@ -9,7 +9,8 @@ from sifline.engines.apptainer.program import Apptainer, Compression, definition
 from sifline.engines.docker import engine
 from sifline.engines.docker.engine import mount
 from sifline.errors import MissingError, StepFailed
-from sifline.machine.process import Argv, CommandFailed, Result
+from sifline.machine.process import CommandFailed, Result
+from sifline.machine.streams import Argv
 from sifline.model import Bind, Opening
 from tests.support.recording import RecordingRunner, answer
 

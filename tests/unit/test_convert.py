@@ -14,7 +14,7 @@ from sifline.errors import StepFailed, UsageError
 from sifline.formats import oci_layout, sif
 from sifline.formats.sif import Kind, Part
 from sifline.machine import records
-from sifline.machine.process import Context
+from sifline.machine.context import Context
 from sifline.machine.schedule import Machine
 from sifline.model import BuiltImage, Image, SifOptions
 from sifline.stages import convert

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import pytest
 
 from sifline.errors import StepFailed, UsageError
-from sifline.machine.process import Argv, Result
+from sifline.machine.process import Result
+from sifline.machine.streams import Argv
 from sifline.model import Cluster, Node, Partition, Role, Sif, SshAccess
 from sifline.stages.deploy import (
     RESERVE,

@@ -12,7 +12,8 @@ import pytest
 
 from sifline.engines.docker.images import Docker, id_files
 from sifline.errors import MissingError, SiflineError, StepFailed
-from sifline.machine.process import Argv, Result
+from sifline.machine.process import Result
+from sifline.machine.streams import Argv
 from sifline.model import Bind, Opening
 from tests.support.recording import RecordingRunner, answer
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from sifline.errors import StepFailed
-from sifline.machine.process import Context
+from sifline.machine.context import Context
 from sifline.model import Image, Sif, Workspace
 from sifline.stages import imagetest
 from tests.support.contexts import context_of

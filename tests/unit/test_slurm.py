@@ -7,7 +7,8 @@ import pytest
 
 from sifline.engines.slurm import Slurm
 from sifline.errors import StepFailed
-from sifline.machine.process import Argv, CommandFailed, Result
+from sifline.machine.process import CommandFailed, Result
+from sifline.machine.streams import Argv
 from sifline.model import Cluster, Node, Partition, Role, SshAccess
 from tests.support.recording import answer
 

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from sifline.machine.process import Argv, Result
+from sifline.machine.process import Result
+from sifline.machine.streams import Argv
 from sifline.model import BuiltImage, Image, SifOptions
 from sifline.stages.convert.stream import _Stream
 from sifline.stages.convert.work import Work

@@ -13,7 +13,8 @@ import pytest
 from sifline.engines.slurm import Slurm, gpu_count, read_nodes
 from sifline.engines.ssh import Ssh
 from sifline.errors import StepFailed, UsageError
-from sifline.machine.process import Argv, Result
+from sifline.machine.process import Result
+from sifline.machine.streams import Argv
 from sifline.model import Cluster, Node, Partition, Role, SshAccess, Status
 from sifline.validation.check import Check, Phase
 from sifline.validation.outcome import CheckFailed, CheckSkipped

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from sifline.errors import MissingError
-from sifline.machine.process import CommandFailed, Context, Result
+from sifline.machine.context import Context
+from sifline.machine.process import CommandFailed, Result
 from sifline.model import Cluster, Node, Role
 
 PROGRAM = "ansible-playbook"

@@ -9,8 +9,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from sifline.errors import StepFailed
-from sifline.machine.process import Argv, Result
+from sifline.machine.process import Result
 from sifline.machine.remote import Remote
+from sifline.machine.streams import Argv
 from sifline.model import Cluster
 
 # How long a job may wait for its resources before srun gives up.

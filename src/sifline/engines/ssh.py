@@ -19,7 +19,8 @@ from typing import TypeVar
 
 from sifline.errors import SiflineError, StepFailed
 from sifline.machine.interrupts import submit
-from sifline.machine.process import Argv, CommandFailed, OnLine, Result, Runner
+from sifline.machine.process import CommandFailed, Result, Runner
+from sifline.machine.streams import Argv, OnLine
 from sifline.model import Cluster, Node, SshAccess
 
 T = TypeVar("T")

@@ -1,12 +1,11 @@
 """The only place that starts processes: argument lists in, results out.
 
-Nothing here knows what a command means. Adapters build the argument lists and read the
+Nothing here knows what a command means. Engines build the argument lists and read the
 results; tests hand them a recording runner instead of this one.
 """
 
 from __future__ import annotations
 
-import contextvars
 import os
 import shlex
 import shutil
@@ -14,23 +13,18 @@ import signal
 import subprocess
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Protocol
+from typing import Protocol
 
 from sifline.errors import MissingError, StepFailed
 from sifline.machine.interrupts import undisturbed
-from sifline.model import Progress, Workspace
+from sifline.machine.streams import Argv, Log, OnLine, Streams, masked, no_log
 
 TAIL_LINES = 20
 GRACE_SECONDS = 10
-HIDDEN = "***"
-
-Argv = Sequence[str]
-OnLine = Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,13 +49,7 @@ class Result:
     def tail(self, lines: int = TAIL_LINES) -> str:
         """Return the last lines it printed, standard error after standard output."""
         printed = [*self.stdout.splitlines(), *self.stderr.splitlines()]
-        return _without("\n".join(printed[-lines:]), self.hidden)
-
-
-def _without(text: str, hidden: Sequence[str]) -> str:
-    for secret in hidden:
-        text = text.replace(secret, HIDDEN)
-    return text
+        return masked("\n".join(printed[-lines:]), self.hidden)
 
 
 class CommandFailed(StepFailed):
@@ -109,15 +97,6 @@ class Runner(Protocol):
 
     def check(self) -> None:
         """Raise ``Interrupted`` where another thread called ``stop``."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Context:
-    """What every stage is handed: where to work, how to run things, whom to tell."""
-
-    workspace: Workspace
-    runner: Runner
-    progress: Progress
 
 
 class ProcessRunner:
@@ -209,14 +188,18 @@ class ProcessRunner:
         self._running.check()
         self._say(argv)
         started = time.monotonic()
-        with _Log(log, argv) as sink, ExitStack() as starting:
+        with Log(log, argv) as sink, ExitStack() as starting:
             given = _environment(env, {*self._without, *without})
             starting.enter_context(undisturbed())
             process = _started(argv, cwd, given, feed=input is not None)
-            streams = _Streams(process, sink, on_line, hide=hide, unshown=self._hide)
+            assert process.stdout is not None
+            assert process.stderr is not None
+            streams = Streams(
+                process.stdout, process.stderr, sink, on_line, hide=hide, unshown=self._hide
+            )
             returncode = self._wait(process, streams, input, timeout, starting)
         if streams.fault:
-            raise _no_log(log, streams.fault)
+            raise no_log(log, streams.fault)
         result = Result(
             argv=tuple(argv),
             returncode=returncode if returncode is not None else -signal.SIGKILL,
@@ -234,7 +217,7 @@ class ProcessRunner:
     def _wait(
         self,
         process: subprocess.Popen[str],
-        streams: _Streams,
+        streams: Streams,
         input: str | None,
         timeout: float | None,
         starting: ExitStack,
@@ -337,94 +320,6 @@ def _starting(argv: Argv) -> Iterator[None]:
         ) from None
 
 
-class _Log:
-    """A log file that holds the command and then every line; nothing where path is None."""
-
-    def __init__(self, path: Path | None, argv: Argv) -> None:
-        self._file: IO[str] | None = None
-        if path is not None:
-            try:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                self._file = path.open("a", encoding="utf-8", errors="backslashreplace")
-                self._write(f"+ {shlex.join(argv)}")
-            except OSError as error:
-                raise _no_log(path, error) from None
-
-    def __enter__(self) -> Callable[[str], None]:
-        return self._write
-
-    def __exit__(self, *_: object) -> None:
-        if self._file:
-            with suppress(OSError):  # told already, by the line that could not be written
-                self._file.close()
-
-    def _write(self, line: str) -> None:
-        if self._file:
-            self._file.write(line + "\n")
-            self._file.flush()
-
-
-class _Streams:
-    """Reads both streams of a process at once, so that neither can block the other.
-
-    :param hide: what stands nowhere in what was read.
-    :param unshown: what stands in standard output alone, and in no line that is handed on.
-    """
-
-    def __init__(
-        self,
-        process: subprocess.Popen[str],
-        sink: OnLine,
-        on_line: OnLine | None,
-        *,
-        hide: Sequence[str],
-        unshown: Sequence[str],
-    ) -> None:
-        self._lock = threading.Lock()
-        self._sinks = [sink, *([on_line] if on_line else [])]
-        self._lines: dict[str, deque[str]] = {"out": deque(), "err": deque()}
-        self._hide = sorted(hide, key=len, reverse=True)
-        self._unshown = unshown
-        self.fault: OSError | None = None
-        assert process.stdout is not None
-        assert process.stderr is not None
-        self._threads = [
-            (self._reader(name, stream), stream)
-            for name, stream in (("out", process.stdout), ("err", process.stderr))
-        ]
-        for thread, _ in self._threads:
-            thread.start()
-
-    def _reader(self, name: str, stream: IO[str]) -> threading.Thread:
-        # In the caller's context: what on_line says belongs to the caller's step.
-        context = contextvars.copy_context()
-        return threading.Thread(target=context.run, args=(self._read, name, stream), daemon=True)
-
-    def _read(self, name: str, stream: IO[str]) -> None:
-        for line in stream:
-            kept = _without(line, self._hide)
-            shown = _without(kept, self._unshown)
-            with self._lock:
-                self._lines[name].append(kept if name == "out" else shown)
-                try:
-                    for sink in self._sinks:
-                        sink(shown.rstrip("\n"))
-                except OSError as error:
-                    # Read on: a command whose output nobody reads would never end.
-                    self.fault, self._sinks = error, []
-
-    def join(self) -> None:
-        for thread, stream in self._threads:
-            # A daemon started by the command may keep the pipe open: do not wait for it.
-            thread.join(timeout=5)
-            if not thread.is_alive():
-                stream.close()
-
-    def text(self, name: str) -> str:
-        with self._lock:
-            return "".join(self._lines[name])
-
-
 def _end(*processes: subprocess.Popen[str]) -> None:
     """End the commands and all they started: first so that they can clean up, then for good."""
     for process in processes:
@@ -454,10 +349,6 @@ def _environment(
         return None
     own = {name: value for name, value in os.environ.items() if name not in without}
     return {**own, **(extra or {})}
-
-
-def _no_log(path: Path | None, error: OSError) -> StepFailed:
-    return StepFailed(f"the log {path} cannot be written: {error.strerror}; make room, or mend it")
 
 
 def _missing(argv: Argv) -> MissingError:

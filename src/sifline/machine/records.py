@@ -12,7 +12,7 @@ from glob import escape
 from pathlib import Path
 from typing import IO, Any
 
-from sifline.machine.process import Context
+from sifline.machine.context import Context
 from sifline.model import Workspace
 
 VERSION = 2

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from sifline.machine.process import Argv, Result
+from sifline.machine.process import Result
+from sifline.machine.streams import Argv
 from sifline.model import Cluster, Node
 
 

@@ -18,7 +18,7 @@ from sifline.engines.docker import engine
 from sifline.engines.docker.images import Docker, base_ids, versions
 from sifline.errors import MissingError, SiflineError, StepFailed, UsageError, did_you_mean
 from sifline.machine import gpus, records
-from sifline.machine.process import Context
+from sifline.machine.context import Context
 from sifline.model import BuiltImage, Image, Sif, SifOptions, Step, TestReport, Verb
 from sifline.stages import build, discover, plan
 from sifline.stages.plan import Held

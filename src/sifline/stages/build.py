@@ -33,7 +33,8 @@ from sifline.formats.dockerfile import features
 from sifline.formats.dockerfile.stages import Dockerfile
 from sifline.formats.reference import normalise
 from sifline.machine import certificates, records
-from sifline.machine.process import CommandFailed, Context
+from sifline.machine.context import Context
+from sifline.machine.process import CommandFailed
 from sifline.model import PREPARED, SETTINGS, BuiltImage, Image, Step, Workspace
 from sifline.model.recipe import SHORT, fingerprint, recipe, text
 

@@ -21,7 +21,7 @@ from sifline.engines.docker.images import (
 )
 from sifline.errors import MissingError
 from sifline.machine import records
-from sifline.machine.process import Context
+from sifline.machine.context import Context
 from sifline.model import PREPARED, BuiltImage, Cleaned, Image, Workspace
 from sifline.model.recipe import SHORT
 

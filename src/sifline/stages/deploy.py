@@ -26,7 +26,8 @@ from sifline.engines.ssh import Ssh
 from sifline.errors import SiflineError, StepFailed, UsageError
 from sifline.formats.sif import read as read_sif
 from sifline.machine import records
-from sifline.machine.process import Context, OnLine
+from sifline.machine.context import Context
+from sifline.machine.streams import OnLine
 from sifline.model import Cluster, Deployment, Node, Placement, Sif
 from sifline.nodeside.registry import CATEGORIES, NAME
 

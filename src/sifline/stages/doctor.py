@@ -18,7 +18,8 @@ from pathlib import Path
 from sifline.engines.docker.engine import reason
 from sifline.errors import SiflineError
 from sifline.machine import certificates
-from sifline.machine.process import Context, Result, Runner
+from sifline.machine.context import Context
+from sifline.machine.process import Result, Runner
 from sifline.model import CheckResult, Status, Workspace
 
 BOOTSTRAP = "run scripts/bootstrap"

@@ -16,7 +16,8 @@ from sifline.formats import image_archive
 from sifline.formats.image_archive import Archive
 from sifline.formats.reference import last_part, normalise, split_tag
 from sifline.machine import records
-from sifline.machine.process import CommandFailed, Context
+from sifline.machine.context import Context
+from sifline.machine.process import CommandFailed
 
 REGISTRY = "docker://"
 ARCHIVE = ("docker-archive:", "oci-archive:")

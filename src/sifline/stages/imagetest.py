@@ -14,7 +14,8 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from sifline.errors import StepFailed
-from sifline.machine.process import Context, Result
+from sifline.machine.context import Context
+from sifline.machine.process import Result
 from sifline.model import BuiltImage, Image, Progress, Sif, TestReport
 
 # pytest's exit statuses: https://docs.pytest.org/en/stable/reference/exit-codes.html

@@ -31,7 +31,8 @@ from sifline.engines.docker.images import (
 from sifline.errors import MissingError, StepFailed, UsageError
 from sifline.formats import oci_layout, packages, sif
 from sifline.machine import records
-from sifline.machine.process import CommandFailed, Context
+from sifline.machine.context import Context
+from sifline.machine.process import CommandFailed
 from sifline.model import BuiltImage, Workspace
 
 IMAGE, SIF = "image", "sif"

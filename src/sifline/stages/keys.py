@@ -9,8 +9,8 @@ from pathlib import Path
 from sifline.engines.apptainer import signatures
 from sifline.engines.apptainer.program import Apptainer
 from sifline.errors import StepFailed, UsageError, did_you_mean
+from sifline.machine.context import Context
 from sifline.machine.passphrase import Passphrase
-from sifline.machine.process import Context
 from sifline.model import Bind
 
 # What may be said to ``apptainer key``, and what of it asks a key server.

@@ -11,7 +11,7 @@ from pathlib import Path
 from sifline.engines import ansible
 from sifline.engines.ansible import HostEvent, NoHosts, Outcome, Run
 from sifline.errors import MissingError, StepFailed
-from sifline.machine.process import Context
+from sifline.machine.context import Context
 from sifline.model import Cluster, Provisioned, Workspace
 
 SITE = "site.yml"

@@ -27,8 +27,9 @@ from sifline.errors import StepFailed, UsageError
 from sifline.formats import sif
 from sifline.formats.sif import Kind
 from sifline.machine import records
+from sifline.machine.context import Context
 from sifline.machine.passphrase import Passphrase
-from sifline.machine.process import CommandFailed, Context, Result
+from sifline.machine.process import CommandFailed, Result
 
 # What signatures take, and more; one is 1.5 kB.
 RESERVE = 1 << 20

@@ -24,7 +24,8 @@ from sifline.engines.docker import engine
 from sifline.engines.docker.images import Docker
 from sifline.errors import MissingError, SiflineError, StepFailed
 from sifline.formats import sif
-from sifline.machine.process import CommandFailed, Context
+from sifline.machine.context import Context
+from sifline.machine.process import CommandFailed
 from sifline.model import BuiltImage
 
 COPIES, HIDDEN = "copies", "hidden"

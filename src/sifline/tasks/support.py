@@ -62,7 +62,8 @@ class Run:
     def pipeline(self) -> Pipeline:
         """The pipeline of this checkout."""
         from sifline.config import docker_client
-        from sifline.machine.process import Context, ProcessRunner
+        from sifline.machine.context import Context
+        from sifline.machine.process import ProcessRunner
         from sifline.pipeline import Pipeline
         from sifline.pipeline.plans import Options
 

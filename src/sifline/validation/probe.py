@@ -9,7 +9,8 @@ from typing import Any
 from sifline.engines.registry import ask
 from sifline.engines.slurm import Slurm
 from sifline.engines.ssh import Ssh
-from sifline.machine.process import Argv, Result
+from sifline.machine.process import Result
+from sifline.machine.streams import Argv
 from sifline.model import Cluster, Node
 from sifline.validation.outcome import CheckFailed, CheckSkipped, one_line
 

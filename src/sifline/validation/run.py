@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from sifline.engines.ssh import Ssh
 from sifline.errors import SiflineError, UsageError, did_you_mean
-from sifline.machine.process import Context
+from sifline.machine.context import Context
 from sifline.model import CheckResult, Cluster, Status
 from sifline.validation.check import Check
 from sifline.validation.outcome import CheckFailed, CheckSkipped, one_line

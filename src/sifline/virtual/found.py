@@ -11,7 +11,7 @@ from pathlib import Path
 from sifline.engines.docker.containers import Container, Containers
 from sifline.errors import StepFailed, UsageError, did_you_mean
 from sifline.machine import records
-from sifline.machine.process import Context
+from sifline.machine.context import Context
 from sifline.model import NodeState, Role, Workspace
 
 NAME = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from sifline.config.clusters import STATE_FILE
 from sifline.engines.docker.containers import Containers, despite_a_killed_run
+from sifline.machine.context import Context
 from sifline.machine.interrupts import each
-from sifline.machine.process import Context
 from sifline.virtual.found import (
     check_name,
     cluster_label,

@@ -12,7 +12,7 @@ from pathlib import Path
 from sifline.config.clusters import STATE_FILE, load_cluster, load_virtual
 from sifline.engines.docker.containers import Container, Containers, Machine
 from sifline.errors import MissingError
-from sifline.machine.process import Context
+from sifline.machine.context import Context
 from sifline.model import Cluster, Node, SshAccess, Workspace
 from sifline.virtual.found import WORKSPACE, check_name, checkout_name, cluster_label
 

@@ -27,7 +27,8 @@ from sifline.engines.docker.engine import (
     remove_left_over,
 )
 from sifline.errors import MissingError, SiflineError, StepFailed
-from sifline.machine.process import CommandFailed, OnLine, Result, Runner
+from sifline.machine.process import CommandFailed, Result, Runner
+from sifline.machine.streams import OnLine
 from sifline.model import Bind, Opening
 
 TOOLBOX = "sifline/toolbox"

@@ -12,7 +12,7 @@ from pathlib import Path
 from sifline.engines.apptainer.program import Apptainer
 from sifline.errors import SiflineError, StepFailed
 from sifline.machine import records
-from sifline.machine.process import Context
+from sifline.machine.context import Context
 
 
 @contextmanager

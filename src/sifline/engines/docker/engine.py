@@ -16,7 +16,8 @@ from urllib.parse import quote
 
 from sifline.config import docker_client
 from sifline.errors import MissingError, SiflineError, StepFailed
-from sifline.machine.process import CommandFailed, OnLine, Result, Runner
+from sifline.machine.process import CommandFailed, Result, Runner
+from sifline.machine.streams import OnLine
 from sifline.model import Bind
 
 # The whole phrase: the log of a build may speak of permissions, too.

@@ -18,7 +18,7 @@ from secrets import token_hex
 from sifline.engines.docker.engine import LABEL_PURPOSE, labelled, remove_left_over
 from sifline.errors import SiflineError
 from sifline.machine import process_table, records
-from sifline.machine.process import Context
+from sifline.machine.context import Context
 from sifline.model import Workspace
 
 # A file of ours; the kernel, the number and the beginning of the process that held it.

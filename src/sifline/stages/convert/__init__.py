@@ -25,7 +25,8 @@ from sifline.engines.apptainer.program import Apptainer
 from sifline.errors import SiflineError, StepFailed, UsageError
 from sifline.formats import sif
 from sifline.machine import records
-from sifline.machine.process import CommandFailed, Context
+from sifline.machine.context import Context
+from sifline.machine.process import CommandFailed
 from sifline.machine.schedule import Machine
 from sifline.model import BuiltImage, Sif, SifOptions
 from sifline.stages.convert import access

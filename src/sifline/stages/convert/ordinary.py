@@ -8,7 +8,8 @@ from sifline.contents import environment
 from sifline.engines.apptainer.program import Apptainer
 from sifline.engines.docker.images import Docker
 from sifline.formats import oci_layout
-from sifline.machine.process import CommandFailed, OnLine
+from sifline.machine.process import CommandFailed
+from sifline.machine.streams import OnLine
 from sifline.model import Progress
 from sifline.stages.convert.work import Made, Work
 

@@ -12,7 +12,7 @@ from sifline.contents import sif_records
 from sifline.contents.build_context import file_digest
 from sifline.engines.apptainer.program import Apptainer, Compression
 from sifline.formats import sif
-from sifline.machine.process import Context
+from sifline.machine.context import Context
 from sifline.model import BuiltImage, Image, Sif, SifOptions, Workspace
 from sifline.stages.convert.work import PREFIX, read_provenance
 

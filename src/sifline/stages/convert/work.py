@@ -15,7 +15,8 @@ from sifline.engines.docker.images import Docker
 from sifline.errors import StepFailed
 from sifline.formats import oci_layout
 from sifline.formats.sif import Kind, Part
-from sifline.machine.process import Context, Result
+from sifline.machine.context import Context
+from sifline.machine.process import Result
 from sifline.model import BuiltImage, SifOptions
 
 PREFIX = "org.sifline."
