@@ -133,7 +133,7 @@ def test_a_step_that_uses_the_secret_keeps_the_promises(run: Run) -> None:
 @pytest.mark.parametrize(
     ("command", "red"),
     [
-        ("cp /run/secrets/ca /opt/some.where", {LEAKED}),
+        ("mkdir /opt/sys && cp /run/secrets/ca /opt/sys/some.where", {LEAKED}),
         ("cp /run/secrets/ca /tmp/ca", {LEAKED}),
         ("mkdir /root/.cache && cp /run/secrets/ca /root/.cache/ca\nUSER 1234", {LEAKED}),
         (
