@@ -8,13 +8,15 @@ import re
 import socket
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from sifline.config import docker_client
+from sifline.engines.docker import api
+from sifline.engines.docker.api import ANSWER_SECONDS
 from sifline.errors import MissingError, SiflineError, StepFailed
 from sifline.machine.process import CommandFailed, Result, Runner
 from sifline.machine.streams import OnLine
@@ -28,7 +30,6 @@ _SILENT = re.compile("Cannot connect to the Docker daemon|error during connect")
 SOCKET = Path("/var/run/docker.sock")
 # On what a run starts in the engine: for what work, so that the next one finds what was left.
 LABEL_PURPOSE = "sifline.apptainer"
-ANSWER_SECONDS = 60
 # How long a container may take to end that is ending already.
 REMOVE_SECONDS = 60
 # An image of tens of gigabytes takes the engine some minutes to unpack.
@@ -109,7 +110,7 @@ def all_images(runner: Runner) -> list[dict[str, Any]]:
     local = _socket()
     if local is not None:
         try:
-            listed: list[dict[str, Any]] = _ask(local, "/images/json")
+            listed: list[dict[str, Any]] = api.ask(local, "/images/json")
             return listed
         except (OSError, ValueError):
             pass  # the command says better what is wrong
@@ -125,7 +126,7 @@ def layers_size() -> int | None:
     """Return how many bytes the layers of all images of a local engine take; else None."""
     local = _socket()
     try:
-        return int(_ask(local, "/system/df")["LayersSize"]) if local else None
+        return int(api.ask(local, "/system/df")["LayersSize"]) if local else None
     except (OSError, ValueError, KeyError):
         return None
 
@@ -181,7 +182,7 @@ def labelled(runner: Runner, label: str) -> dict[str, str]:
     if local is not None:
         filters = quote(json.dumps({"label": [label]}))
         with suppress(OSError, ValueError):  # the command says better what is wrong
-            listed = _ask(local, f"/containers/json?all=1&filters={filters}")
+            listed = api.ask(local, f"/containers/json?all=1&filters={filters}")
             labels = {entry["Id"]: entry.get("Labels") or {} for entry in listed}
             return {name: own[label] for name, own in labels.items() if label in own}
     show = ("--filter", f"label={label}", "--format", f'{{{{.ID}}}} {{{{.Label "{label}"}}}}')
@@ -207,24 +208,18 @@ def exported(container: str) -> Iterator[socket.socket]:
     local = _socket()
     if local is None:
         raise MissingError("the Docker engine is on another machine; run this there")
-    with ExitStack() as stack:
-        try:
-            connection = stack.enter_context(_asked(local, f"/containers/{container}/export"))
-            head = b""
-            while not head.endswith(b"\r\n\r\n") and (byte := connection.recv(1)):
-                head += byte
-        except OSError as error:
-            raise MissingError(
-                f"the Docker engine does not answer: {error.strerror or error}; run"
-                " scripts/bootstrap, which starts one"
-            ) from None
-        if head.split()[1:2] != [b"200"]:
-            raise StepFailed(
-                "the Docker engine does not hand out the file system:"
-                f" {head.decode(errors='replace').splitlines()[:1]}"
-            )
-        connection.settimeout(None)
-        yield connection
+    try:
+        response = api.get(local, f"/containers/{container}/export")
+    except OSError as error:
+        raise MissingError(
+            f"the Docker engine does not answer: {error.strerror or error}; run"
+            " scripts/bootstrap, which starts one"
+        ) from None
+    except ValueError as error:
+        raise StepFailed(f"the Docker engine does not hand out the file system: {error}") from None
+    with response as answer:
+        answer.connection.settimeout(None)
+        yield answer.connection
 
 
 def load(archive: Iterable[bytes]) -> None:
@@ -281,26 +276,3 @@ def _socket() -> Path | None:
 def _context_of_settings() -> str:
     """The context that docker's settings name; "" where they name none, or cannot be read."""
     return str(docker_client.settings().get("currentContext") or "")
-
-
-def _ask(local: Path, path: str) -> Any:
-    """Ask for ``path`` in the oldest dialect of HTTP, in which the answer ends the connection."""
-    with _asked(local, path) as connection:
-        answer = b"".join(iter(lambda: connection.recv(1 << 16), b""))
-    head, _, body = answer.partition(b"\r\n\r\n")
-    if head.split()[1:2] != [b"200"]:
-        raise ValueError(head.decode(errors="replace"))
-    return json.loads(body)
-
-
-def _asked(local: Path, path: str) -> socket.socket:
-    """Return a connection on which the answer comes."""
-    connection = socket.socket(socket.AF_UNIX)
-    try:
-        connection.settimeout(ANSWER_SECONDS)
-        connection.connect(str(local))
-        connection.sendall(f"GET {path} HTTP/1.0\r\nHost: docker\r\n\r\n".encode())
-    except BaseException:
-        connection.close()
-        raise
-    return connection

@@ -1,0 +1,79 @@
+"""The API of a local Docker engine: HTTP on its socket, without the docker command."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from http import HTTPStatus
+from http.client import HTTPConnection, HTTPException, HTTPResponse
+from pathlib import Path
+from typing import Any, cast
+
+ANSWER_SECONDS = 60
+
+
+class Answer(HTTPResponse):
+    """An answer whose body is read from ``connection``: none of it is in a buffer."""
+
+    def __init__(self, sock: socket.socket, *args: Any, **options: Any) -> None:
+        super().__init__(sock, *args, **options)
+        self.fp.close()
+        self.fp = sock.makefile("rb", buffering=0)  # type: ignore[assignment]
+        self.connection = sock
+
+    def close(self) -> None:
+        """End the connection, whatever is left to read."""
+        super().close()
+        self.connection.close()
+
+
+class _Connection(HTTPConnection):
+    """HTTP 1.0: the answer ends the connection, and comes in one piece instead of chunks."""
+
+    _http_vsn, _http_vsn_str = 10, "HTTP/1.0"
+    response_class = Answer
+
+    def __init__(self, path: Path) -> None:
+        super().__init__("docker", timeout=ANSWER_SECONDS)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(str(self._path))
+
+
+def get(local: Path, path: str) -> Answer:
+    """Ask the engine at the socket ``local`` for ``path``; close the answer.
+
+    :raises OSError: where no engine answers.
+    :raises ValueError: with the engine's words, where it refuses.
+    """
+    connection = _Connection(local)
+    try:
+        with _broken_off():
+            connection.request("GET", path)
+            answer = cast(Answer, connection.getresponse())
+            if answer.status != HTTPStatus.OK:
+                said = answer.read().decode(errors="replace").strip()
+                raise ValueError(f"{answer.status} {answer.reason}: {said}")
+    except BaseException:
+        connection.close()
+        raise
+    return answer
+
+
+def ask(local: Path, path: str) -> Any:
+    """Return the JSON that the engine has at ``path``; errors as of ``get``."""
+    with closing(get(local, path)) as answer, _broken_off():
+        return json.loads(answer.read())
+
+
+@contextmanager
+def _broken_off() -> Iterator[None]:
+    try:
+        yield
+    except HTTPException as error:
+        raise OSError(f"the engine's answer broke off: {error!r}") from None
