@@ -70,7 +70,7 @@ context = Context(
     workspace=Workspace(root=Path(sys.argv[1])), runner=ProcessRunner(echo=say), progress=say
 )
 done = convert.convert(image, context)
-say(f"converted: {done.sha256} {done.fresh} {began} {time.monotonic()}")
+say(f"converted: {done.sha256} {done.reused} {began} {time.monotonic()}")
 sys.stdin.buffer.read()  # alive until somebody closes this end
 """
 
@@ -81,10 +81,10 @@ SWEEPING = (b"+ docker ps ", b"+ docker rm ")
 
 @dataclass(frozen=True, kw_only=True)
 class Done:
-    """What came of a conversion, and when it began and ended; ``fresh``: there was a SIF."""
+    """What came of a conversion, and when it began and ended; ``reused``: there was a SIF."""
 
     sha256: str
-    fresh: bool
+    reused: bool
     began: float
     ended: float
 
@@ -147,9 +147,9 @@ class Conversion:
         """Wait for its end and return what came of it."""
         self.wait_for_text("converted: ")
         assert self._end() == 0
-        _, sha256, fresh, began, ended = self.printed[-1].split()
+        _, sha256, reused, began, ended = self.printed[-1].split()
         times = float(began), float(ended)
-        return Done(sha256=sha256, fresh=fresh == "True", began=times[0], ended=times[1])
+        return Done(sha256=sha256, reused=reused == "True", began=times[0], ended=times[1])
 
     def _end(self) -> int:
         assert self.process.stdin is not None
@@ -278,7 +278,7 @@ def test_the_second_conversion_leaves_the_file_alone(by_stream: Made) -> None:
 
     second = convert.convert(by_stream.image, context_of(by_stream.root))
 
-    assert (first.fresh, second.fresh) == (False, True)
+    assert (first.reused, second.reused) == (False, True)
     assert second.sha256 == first.sha256
     assert second.path.stat() == before
 
@@ -292,7 +292,7 @@ def test_a_damaged_sif_is_noticed_and_made_anew(by_stream: Made, tmp_path: Path)
 
     again = convert.convert(by_stream.image, here)
 
-    assert not again.fresh
+    assert not again.reused
     assert again.path == path
     assert b"damage" not in path.read_bytes()
 
@@ -305,7 +305,7 @@ def test_a_truncated_sif_is_refused(by_stream: Made, tmp_path: Path) -> None:
 
 
 def test_another_image_under_the_name_is_converted(by_stream: Made, replaced: Made) -> None:
-    assert not replaced.sif.fresh
+    assert not replaced.sif.reused
     assert replaced.sif.sha256 != by_stream.sif.sha256
     assert file_digest(Workspace(root=replaced.root).sif("tiny")) == replaced.sif.sha256
 
@@ -351,7 +351,7 @@ def test_killed_at_twenty_moments_no_file_looks_finished_and_the_next_run_succee
     assert killed_in == {"", *PARTS}
     assert finished < MOMENTS // 2  # else nothing was disturbed
     assert littered
-    assert (done.sha256, done.fresh) == (expected, False)
+    assert (done.sha256, done.reused) == (expected, False)
     assert (left_over(tmp_path), at_work(tmp_path)) == ([], [])
     assert names(bulk) == [f"{bulk}:latest"]
 
@@ -372,7 +372,7 @@ def test_the_name_that_a_killed_run_gave_the_image_goes_with_the_next(
     killed.signal(signal.SIGKILL)
     assert [name.partition(":")[0] for name in sorted(names(bulk))] == ["sifline-convert", bulk]
 
-    assert not Conversion(image, tmp_path, mounted=False).result().fresh
+    assert not Conversion(image, tmp_path, mounted=False).result().reused
 
     assert names(bulk) == [f"{bulk}:latest"]
 
@@ -405,7 +405,7 @@ def test_an_engine_that_stops_half_way_leaves_no_sif(
 
     monkeypatch.delenv("DOCKER_HOST")
     assert at_work(root)  # nobody could remove them
-    assert not convert.convert(image, context_of(root)).fresh
+    assert not convert.convert(image, context_of(root)).reused
     assert (left_over(root), at_work(root)) == ([], [])
 
 
@@ -463,7 +463,7 @@ def test_another_compression_gives_another_file(
 ) -> None:
     here = context_of(by_stream.copied(tmp_path))
     gzip = convert.convert(built("tiny", tiny, compression="gzip", level=9), here)
-    assert not gzip.fresh
+    assert not gzip.reused
     head = Apptainer(ProcessRunner()).exec(gzip.path, ["true"])
     assert head.ok
     with gzip.path.open("rb") as file:
@@ -563,7 +563,7 @@ def test_of_two_conversions_at_once_one_does_the_work(tmp_path: Path, tiny: str)
 
     assert max(first.began, second.began) < min(first.ended, second.ended)
     assert first.sha256 == second.sha256
-    assert {first.fresh, second.fresh} == {True, False}
+    assert {first.reused, second.reused} == {True, False}
 
 
 @pytest.mark.spread
@@ -644,7 +644,7 @@ def test_memory_stays_below_the_image_s_size(tmp_path: Path) -> None:
                 with suppress(OSError):  # it ended
                     peaks[pid] = peak(Path("/proc", str(pid), "status").read_text())
             running.wait_for(len(running.printed) + 1, 0.05)
-        assert not running.result().fresh
+        assert not running.result().reused
     finally:
         docker("image", "rm", "--force", tag)
 

@@ -77,7 +77,7 @@ def run(tmp_path: Path, bundle: Path) -> Iterator[Run]:
         entry = Docker(ProcessRunner()).images([tag])[tag]
         image = Image(name="promises", folder=tmp_path, tag=tag)
         subject = BuiltImage(
-            image=image, image_id=entry.image_id, fingerprint="", size=entry.size, fresh=False
+            image=image, image_id=entry.image_id, fingerprint="", size=entry.size, reused=False
         )
         here = context_of(tmp_path)
         folders = [IMAGES / "debian-trixie" / "tests"]

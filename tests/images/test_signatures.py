@@ -56,7 +56,7 @@ from tests.support.contexts import context_of
 from sifline.stages import sign
 {before}
 done = sign.sign(Path(sys.argv[1]), context_of(Path(sys.argv[2])))
-print(done.sha256, done.fresh)
+print(done.sha256, done.reused)
 """
 # Killed by itself, right after the signed copy took the name of the SIF.
 KILLED_AFTERWARDS = """
@@ -257,7 +257,7 @@ def test_signing_keeps_mode_and_content_and_leaves_nothing(
     done = sign.sign(path, context_of(path.parent))
 
     assert (done.sha256, done.size) == (file_digest(path), path.stat().st_size)
-    assert not done.fresh
+    assert not done.reused
     assert sif.parts(sif.read(path))[: len(before)] == before
     assert path.read_bytes()[32176 : len(content)] == content[32176:]
     assert stat.S_IMODE(path.stat().st_mode) == 0o750
@@ -267,7 +267,7 @@ def test_signing_keeps_mode_and_content_and_leaves_nothing(
 def test_signing_again_leaves_the_file_alone(signed: Path) -> None:
     before = signed.stat()
     done = sign.sign(signed, context_of(signed.parent))
-    assert done.fresh
+    assert done.reused
     assert done.sha256 == file_digest(signed)
     assert signed.stat().st_ino == before.st_ino
 
@@ -488,7 +488,7 @@ def test_a_key_without_a_passphrase_asks_for_none(
     def ask() -> str:
         pytest.fail("asked for a passphrase that there is not")
 
-    assert not sign.sign(path, context_of(path.parent), passphrase=ask).fresh
+    assert not sign.sign(path, context_of(path.parent), passphrase=ask).reused
 
 
 def test_an_exported_key_is_imported_by_a_script(
@@ -633,7 +633,7 @@ def test_killed_right_after_the_rename_the_record_is_still_true(
     assert record is not None
     assert record["sha256"] == file_digest(path) != before["sha256"]
     assert record["image_id"] == "sha256:1"
-    assert sign.sign(path, here).fresh
+    assert sign.sign(path, here).reused
 
 
 def remembered(root: Path) -> tuple[Path, dict[str, object]]:
@@ -692,7 +692,7 @@ def test_a_signed_sif_needs_no_conversion(
         again = convert.convert(image, here)
     finally:
         docker("image", "rm", "--force", tag)
-    assert again.fresh
+    assert again.reused
     assert again.sha256 == done.sha256 != first.sha256
     assert sign.verify_signature(again.path, here).signers == (rings.ada.fingerprint,)
 

@@ -24,7 +24,7 @@ def built(name: str, tag: str, **options: Any) -> BuiltImage:
         image_id=entry.image_id,
         fingerprint="f" * 64,
         size=entry.size,
-        fresh=True,
+        reused=True,
     )
 
 

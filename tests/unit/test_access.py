@@ -85,7 +85,7 @@ def test_what_cannot_be_listed_is_told_and_stops_nothing(tmp_path: Path) -> None
     runner = RecordingRunner({("docker",): failed}, tools={"docker"})
     image = Image(name="x", folder=Path("x"), tag="x", sif=SifOptions())
     work = Work(
-        built=BuiltImage(image=image, image_id="i", fingerprint="f", size=1, fresh=True),
+        built=BuiltImage(image=image, image_id="i", fingerprint="f", size=1, reused=True),
         context=context_of(tmp_path, runner),
         options=SifOptions(),
         scratch=tmp_path,

@@ -34,7 +34,7 @@ def image(size: int = 100, **options: Any) -> BuiltImage:
         image_id="sha256:1",
         fingerprint="f1",
         size=size,
-        fresh=True,
+        reused=True,
     )
 
 
@@ -65,14 +65,14 @@ def made(tmp_path: Path) -> Context:
 
 def test_untouched_sif_of_the_same_image_is_fresh(made: Context) -> None:
     found = convert.convert(image(), made)
-    assert (found.fresh, found.commit, found.size) == (True, "c1", 7)
+    assert (found.reused, found.commit, found.size) == (True, "c1", 7)
     assert found.image_digest == "sha256:d"  # not what the engine calls the image
 
 
 def test_touched_but_equal_sif_is_fresh_and_looked_at_once(made: Context) -> None:
     path = made.workspace.sif("x")
     path.touch()
-    assert convert.convert(image(), made).fresh
+    assert convert.convert(image(), made).reused
     record = records.read(made.workspace.record("x", "convert")) or {}
     assert record["stamp"] == vars(Stamp.of(path))
 

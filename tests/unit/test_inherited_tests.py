@@ -40,7 +40,7 @@ IMAGE = BuiltImage(
     image_id="",
     fingerprint="",
     size=0,
-    fresh=False,
+    reused=False,
 )
 SIF = Sif(name="leaf", path=Path("leaf.sif"), sha256="", size=0)
 

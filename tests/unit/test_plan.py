@@ -70,7 +70,7 @@ class World:
                 image_id=f"{name}@{self.builds}",
                 fingerprint=step.fingerprint,
                 size=1,
-                fresh=False,
+                reused=False,
                 recipe=step.recipe,
             )
             self.held[name] = (made, *self.held.get(name, ()))

@@ -42,7 +42,7 @@ def proved(
     tmp_path.mkdir(exist_ok=True)
     image = Image(name="x", folder=Path("x"), tag="x", sif=SifOptions())
     work = Work(
-        built=BuiltImage(image=image, image_id="i", fingerprint="f", size=1, fresh=True),
+        built=BuiltImage(image=image, image_id="i", fingerprint="f", size=1, reused=True),
         context=context_of(tmp_path, RecordingRunner()),
         options=SifOptions(),
         scratch=tmp_path,

@@ -302,7 +302,7 @@ def test_reason_is_the_last_word_of_apptainer(stderr: str, why: str) -> None:
 
 
 def test_table_of_what_was_signed() -> None:
-    done = Signed(path=SIF, sha256="ab" * 32, size=1, fingerprint=ADA, name="Ada", fresh=True)
+    done = Signed(path=SIF, sha256="ab" * 32, size=1, fingerprint=ADA, name="Ada", reused=True)
     assert report.signed([done]).splitlines()[1].split() == [
         *("a.sif", "signed", "before", "abababababab", ADA, "Ada")
     ]

@@ -271,7 +271,7 @@ BUILT = BuiltImage(
     image_id="sha256:1",
     fingerprint="f",
     size=1000,
-    fresh=True,
+    reused=True,
 )
 
 

@@ -48,7 +48,7 @@ def test_what_is_missing_is_gone_without_and_nothing_else(
     engine.missing = missing
     image = Image(name="x", folder=Path("x"), tag="x", sif=SifOptions())
     work = Work(
-        built=BuiltImage(image=image, image_id="i", fingerprint="f", size=1, fresh=True),
+        built=BuiltImage(image=image, image_id="i", fingerprint="f", size=1, reused=True),
         context=context_of(tmp_path, engine),
         options=SifOptions(),
         scratch=tmp_path / "scratch",

@@ -72,7 +72,7 @@ def done(cluster: Cluster) -> Quickstart:
     )
     sif = Sif(name="hello-mpi", path=Path("hello-mpi.sif"), sha256="a" * 64, size=1)
     return Quickstart(
-        built=BuiltImage(image=image, image_id="b", fingerprint="", size=1, fresh=True),
+        built=BuiltImage(image=image, image_id="b", fingerprint="", size=1, reused=True),
         sif=sif,
         cluster=cluster,
         deployment=Deployment(

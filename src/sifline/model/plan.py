@@ -65,7 +65,7 @@ class BuiltImage:
     image_id: str
     fingerprint: str
     size: int
-    fresh: bool
+    reused: bool
     created: int = 0
     tags: tuple[str, ...] = ()
     commit: str = ""

@@ -21,7 +21,7 @@ class Sif:
     fingerprint: str = ""
     commit: str = ""
     category: str = "custom-images"
-    fresh: bool = False
+    reused: bool = False
     notes: tuple[str, ...] = ()
 
 

@@ -250,10 +250,10 @@ def switch(entry: Entry, version: Path) -> None:
     """Let the visible name point to ``version``, in one step."""
     # A relative link survives a registry that is mounted elsewhere on another node.
     target = os.path.relpath(version, entry.visible.parent)
-    fresh = entry.visible.with_name(f".{entry.visible.name}.new")
-    fresh.unlink(missing_ok=True)
-    fresh.symlink_to(target)
-    fresh.replace(entry.visible)
+    new = entry.visible.with_name(f".{entry.visible.name}.new")
+    new.unlink(missing_ok=True)
+    new.symlink_to(target)
+    new.replace(entry.visible)
     sync_folder(entry.visible.parent)
 
 
@@ -262,7 +262,7 @@ def record(entry: Entry, sha256: str, meta: dict[str, Any], options: argparse.Na
     catalog = read_catalog(entry.root)
     before = catalog["images"].get(entry.key)
     found = entry.visible.stat()
-    fresh = {
+    new = {
         **meta,
         "name": entry.visible.name[: -len(".sif")],
         "category": entry.visible.parent.name,
@@ -272,14 +272,14 @@ def record(entry: Entry, sha256: str, meta: dict[str, Any], options: argparse.Na
         "file": fingerprint(found),
     }
     past = [*([without_previous(before)] if before else []), *(before or {}).get("previous", ())]
-    fresh["previous"] = [
+    new["previous"] = [
         known
         for known in past
         if known["sha256"] != sha256 and entry.version(known["sha256"]).is_file()
     ][: options.keep]
-    catalog["images"][entry.key] = fresh
+    catalog["images"][entry.key] = new
     write_catalog(entry.root, catalog, options)
-    kept = {sha256, *(known["sha256"] for known in fresh["previous"])}
+    kept = {sha256, *(known["sha256"] for known in new["previous"])}
     for path in entry.versions.glob("*.sif"):
         if path.name[: -len(".sif")] not in kept:
             path.unlink()
@@ -309,15 +309,15 @@ def read_catalog(root: Path) -> dict[str, Any]:
 def write_catalog(root: Path, catalog: dict[str, Any], options: argparse.Namespace) -> None:
     """Replace the catalog in one step."""
     path = root / ".registry" / "catalog.json"
-    fresh = path.with_name("catalog.json.new")
-    with fresh.open("w", encoding="utf-8") as file:
+    new = path.with_name("catalog.json.new")
+    with new.open("w", encoding="utf-8") as file:
         json.dump(catalog, file, indent=2, sort_keys=True)
         file.write("\n")
         file.flush()
         os.fchown(file.fileno(), *owner(options))
         os.fchmod(file.fileno(), MODE)
         os.fsync(file.fileno())
-    fresh.replace(path)
+    new.replace(path)
     sync_folder(path.parent)
 
 

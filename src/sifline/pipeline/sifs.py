@@ -156,7 +156,7 @@ class SifPipeline(ImagePipeline):
                 image_id="",
                 fingerprint="",
                 size=0,
-                fresh=False,
+                reused=False,
                 commit=self._commit,
                 source=f"definition file {Path(source).name}",
             )
@@ -172,7 +172,7 @@ class SifPipeline(ImagePipeline):
             image_id=wanted.image_id,
             fingerprint="",
             size=0,
-            fresh=False,
+            reused=False,
             source=wanted.source,
         )
         stale = convert.stale(image.name, built, self._workspace)

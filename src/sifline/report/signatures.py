@@ -15,7 +15,7 @@ def signed(items: Sequence[Signed]) -> str:
     rows = [
         (
             item.path.name,
-            "signed before" if item.fresh else "signed",
+            "signed before" if item.reused else "signed",
             short(item.sha256),
             item.fingerprint,
             item.name,

@@ -177,7 +177,7 @@ def built(images: Sequence[BuiltImage]) -> str:
     rows = [
         (
             item.image.name,
-            "up to date" if item.fresh else "built",
+            "up to date" if item.reused else "built",
             short(item.image_id),
             megabytes(item.size),
         )
@@ -203,7 +203,7 @@ def converted(sifs: Sequence[Sif]) -> str:
     rows = [
         (
             item.name,
-            "up to date" if item.fresh else "converted",
+            "up to date" if item.reused else "converted",
             short(item.sha256),
             megabytes(item.size),
             str(item.path),

@@ -143,7 +143,7 @@ def settle(step: Step, context: Context) -> BuiltImage:
     assert step.held is not None  # noqa: S101 - for the type checker: nothing is kept of nothing
     if step.image.tag not in step.held.tags:
         Docker(context.runner).tag(step.held.image_id, step.image.tag)
-    return replace(step.held, fresh=True)
+    return replace(step.held, reused=True)
 
 
 def build(
@@ -159,7 +159,7 @@ def build(
     :raises StepFailed: naming the step of the Dockerfile, with the end of its log.
     """
     if step.retag:
-        return replace(settle(step, context), fresh=False)
+        return replace(settle(step, context), reused=False)
     image, docker = step.image, Docker(context.runner)
     work = _Build(step, parents, context, around)
     with records.locked(records.build_lock(context.workspace, image.name), context):

@@ -101,14 +101,14 @@ class _Signing:
             if _claims(sif.read(self._path)):
                 held = _verified(self._path, self._context, self._apptainer)
                 if self._key.fingerprint in held.signers:
-                    return self._signed(file_digest(self._path), fresh=True)
+                    return self._signed(file_digest(self._path), reused=True)
             self._context.progress("copying the SIF")
             _copy(self._path, self._partial, self._context)
             self._context.progress("signing")
             self._sign()
             self._verify()
             sha256 = self._settle(before, record)
-        return self._signed(sha256, fresh=False)
+        return self._signed(sha256, reused=False)
 
     def _record(self) -> dict[str, Any] | None:
         """What is remembered of the file: signing another one would lend it one's name."""
@@ -198,14 +198,14 @@ class _Signing:
             if left.name.startswith(f".{self._path.name}.signing-"):
                 left.unlink(missing_ok=True)
 
-    def _signed(self, sha256: str, *, fresh: bool) -> Signed:
+    def _signed(self, sha256: str, *, reused: bool) -> Signed:
         return Signed(
             path=self._path,
             sha256=sha256,
             size=self._path.stat().st_size,
             fingerprint=self._key.fingerprint,
             name=self._key.name,
-            fresh=fresh,
+            reused=reused,
         )
 
 

@@ -93,14 +93,14 @@ class Verified:
 
 @dataclass(frozen=True, kw_only=True)
 class Signed:
-    """A signed SIF; ``fresh`` says that this key's signature was there before."""
+    """A signed SIF; ``reused`` says that this key's signature was there before."""
 
     path: Path
     sha256: str
     size: int
     fingerprint: str
     name: str
-    fresh: bool
+    reused: bool
 
 
 @dataclass(frozen=True, kw_only=True)

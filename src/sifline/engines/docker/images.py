@@ -513,7 +513,7 @@ def _built(image: Image, entry: EngineImage) -> BuiltImage:
         image_id=entry.image_id,
         fingerprint=entry.labels[LABEL_FINGERPRINT],
         size=entry.size,
-        fresh=False,
+        reused=False,
         created=entry.created,
         tags=entry.tags,
         commit=entry.labels.get(LABEL_COMMIT, ""),

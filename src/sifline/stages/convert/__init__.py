@@ -162,7 +162,7 @@ class _Conversion:
         }
         sif_records.write(self._name, self._context.workspace, record)
         done = remembered(self._built.image, self._target, record)
-        return replace(done, fresh=False, notes=tuple(self._notes))
+        return replace(done, reused=False, notes=tuple(self._notes))
 
     def _road(self, open_: ExitStack) -> Made:
         """Make the SIF under its temporary name: stream it if possible, else let Apptainer."""

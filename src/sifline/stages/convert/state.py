@@ -147,5 +147,5 @@ def remembered(image: Image, path: Path, record: Mapping[str, Any]) -> Sif:
         fingerprint=record["fingerprint"],
         commit=record["commit"],
         category=image.category,
-        fresh=True,
+        reused=True,
     )
