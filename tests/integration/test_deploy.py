@@ -17,7 +17,9 @@ from sifline.formats.sif import Kind
 from sifline.machine.context import Context
 from sifline.machine.process import ProcessRunner
 from sifline.model import Cluster, Node, Sif
-from sifline.stages.deploy import catalog, deploy
+from sifline.stages.deploy import catalog
+from tests.support.deploying import deploy
+from tests.support.engine import Project
 from tests.support.groups import shares_cluster
 from tests.support.moments import Moment, ended_at
 from tests.support.sif_files import write
@@ -60,16 +62,16 @@ def variant(folder: Path, number: int) -> Sif:
     return Sif(name=NAME, path=path, sha256=hashlib.sha256(data).hexdigest(), size=len(data))
 
 
-def forget(ssh: Ssh, cluster: Cluster, node: Node) -> None:
+def forget(ssh: Ssh, cluster: Cluster, node: Node, name: str = NAME) -> None:
     root = cluster.registry_root
     script = f"""
 import json, pathlib, shutil
 root = pathlib.Path("{root}")
-(root / "custom-images/{NAME}.sif").unlink(missing_ok=True)
-shutil.rmtree(root / ".registry/versions/custom-images/{NAME}", ignore_errors=True)
+(root / "custom-images/{name}.sif").unlink(missing_ok=True)
+shutil.rmtree(root / ".registry/versions/custom-images/{name}", ignore_errors=True)
 path = root / ".registry/catalog.json"
 catalog = json.loads(path.read_text())
-catalog["images"].pop("custom-images/{NAME}", None)
+catalog["images"].pop("custom-images/{name}", None)
 path.write_text(json.dumps(catalog))
 """
     ssh.run(node, ["python3", "-"], sudo=True, input=script)
@@ -114,6 +116,39 @@ def test_the_catalog_of_every_node_knows_what_was_deployed(
         (sif.sha256, sif.sha256, sif.size)
     }
     assert {(item.commit, item.fingerprint) for item in held} == {("abc", "f" * 64)}
+
+
+FAILING = """
+def test_it_counts(container):
+    assert container.run(["sh", "-c", "echo 2"]).stdout == "1\\n"
+"""
+
+
+def test_an_image_whose_tests_fail_is_deployed_only_where_somebody_says_so(
+    cluster: Cluster, context: Context, ssh: Ssh, tmp_path: Path
+) -> None:
+    project = Project(tmp_path)
+    name = project.image("bad", "FROM docker.io/sifline/debian-trixie\nRUN touch /made\n")
+    (tmp_path / "images" / name / "tests").mkdir()
+    (tmp_path / "images" / name / "tests" / "test_bad.py").write_text(FAILING)
+    words = (f"deploy.{name}", "--cluster", str(cluster.source))
+
+    def held() -> set[tuple[str, str]]:
+        found = catalog(cluster, context)
+        return {(item.node, item.tests) for item in found if item.name == name}
+
+    try:
+        refused = project.invoke(*words)
+        assert (refused.returncode, held()) == (1, set())
+        assert f"[test {name}]" in refused.stderr
+
+        done = project.invoke(*words, "--untested")
+        assert done.returncode == 0, done.stderr
+        assert held() == {(node.name, "untested") for node in cluster.nodes}
+    finally:
+        project.remove_images()
+        for node in cluster.nodes:
+            forget(ssh, cluster, node, name)
 
 
 def test_a_damaged_copy_is_noticed_and_replaced(
@@ -209,7 +244,7 @@ from sifline.model import Sif
 from sifline.machine.process import ProcessRunner
 from tests.support.contexts import context_of
 from tests.support.moments import Teller
-from sifline.stages.deploy import deploy
+from tests.support.deploying import deploy
 
 tell = Teller(*sys.argv[1:3])
 root, cluster, path, name, sha256 = sys.argv[3:]

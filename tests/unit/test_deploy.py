@@ -11,18 +11,30 @@ import pytest
 from sifline.errors import StepFailed, UsageError
 from sifline.machine.process import Result
 from sifline.machine.streams import Argv
-from sifline.model import Cluster, Node, Partition, Role, Sif, SshAccess
+from sifline.model import (
+    Cluster,
+    Node,
+    Partition,
+    ProvisionedCluster,
+    Role,
+    Sif,
+    SshAccess,
+    TestedSif,
+    TestReport,
+)
+from sifline.stages import deploy as stage
 from sifline.stages.deploy import (
     RESERVE,
     Action,
     Survey,
     catalog,
     decide,
-    deploy,
     percents,
     shortage,
 )
+from sifline.stages.inspect import inspect
 from tests.support.contexts import context_of
+from tests.support.deploying import deploy
 from tests.support.recording import answer
 from tests.support.remote import begun
 
@@ -165,6 +177,51 @@ def test_nodes_are_told_by_a_digest_which_image_it_is_of(tmp_path: Path, sif: Si
     nodes = Nodes()
     deploy(replace(sif, image_digest="sha256:d"), CLUSTER, context_of(tmp_path, nodes))
     assert ['"image_digest": "sha256:d"' in told for told in nodes.told] == [True] * 3
+
+
+@pytest.mark.parametrize(
+    ("report", "told"),
+    [
+        (None, "untested"),
+        (
+            TestReport(
+                name="hello", runtime="apptainer", passed=7, failed=0, skipped=2, seconds=1.0
+            ),
+            "7 passed, 2 skipped",
+        ),
+    ],
+)
+def test_nodes_are_told_how_its_tests_ended(
+    tmp_path: Path, sif: Sif, report: TestReport | None, told: str
+) -> None:
+    nodes = Nodes()
+    ready = ProvisionedCluster(cluster=CLUSTER)
+    stage.deploy(TestedSif(sif=sif, report=report), ready, context_of(tmp_path, nodes))
+    assert [f'"tests": "{told}"' in line for line in nodes.told] == [True] * 3
+
+
+HOLDS_NOTHING: dict[str, Any] = {"list": {"images": {}}}
+DOWN = "ssh: connect to host x port 22: No route to host"
+
+
+def test_a_cluster_whose_nodes_have_registries_can_be_deployed_to(tmp_path: Path) -> None:
+    nodes = Nodes(controller=HOLDS_NOTHING, compute_01=HOLDS_NOTHING, compute_02=DOWN)
+    found = inspect(CLUSTER, context_of(tmp_path, nodes))
+    # Of the one that does not answer the deployment tells.
+    assert found == ProvisionedCluster(cluster=CLUSTER)
+
+
+def test_a_node_without_a_registry_is_named_with_what_makes_one(tmp_path: Path) -> None:
+    none = {"list": {"error": "no-registry", "message": "/opt/containers has no x"}}
+    nodes = Nodes(controller=HOLDS_NOTHING, compute_01=none, compute_02=DOWN)
+    with pytest.raises(StepFailed, match="compute-01: .* provision --cluster blue --stage reg"):
+        inspect(CLUSTER, context_of(tmp_path, nodes))
+
+
+def test_a_cluster_of_which_no_node_answers_cannot_be_deployed_to(tmp_path: Path) -> None:
+    nodes = Nodes(controller=DOWN, compute_01=DOWN, compute_02=DOWN)
+    with pytest.raises(StepFailed, match="not answer"):
+        inspect(CLUSTER, context_of(tmp_path, nodes))
 
 
 def test_nodes_that_hold_the_digest_get_nothing(tmp_path: Path, sif: Sif) -> None:

@@ -16,7 +16,7 @@ from sifline.model.cluster import (
     NodeState,
     Partition,
     Placement,
-    Provisioned,
+    ProvisionedCluster,
     Role,
     SshAccess,
 )
@@ -46,6 +46,7 @@ from sifline.model.plan import (
 )
 from sifline.model.sif import (
     Sif,
+    TestedSif,
     TestReport,
 )
 from sifline.model.workspace import (
@@ -85,6 +86,7 @@ __all__ = [
     "Status",
     "Step",
     "TestReport",
+    "TestedSif",
     "Verb",
     "Workspace",
 ]

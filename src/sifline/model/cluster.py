@@ -86,16 +86,17 @@ class Cluster:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Provisioned:
-    """A cluster that went through the Ansible stage; ``changed`` counts changed tasks.
+class ProvisionedCluster:
+    """A cluster whose nodes can take SIFs in: it was provisioned, or looked at by ``inspect``.
 
-    ``kept`` is where files of others are that were replaced, as ``host:path``.
+    ``changed`` counts the tasks of Ansible that changed something. ``kept`` is where files of
+    others are that were replaced, as ``host:path``.
     """
 
     cluster: Cluster
-    changed: int
-    ok: int
-    seconds: float
+    changed: int = 0
+    ok: int = 0
+    seconds: float = 0.0
     kept: tuple[str, ...] = ()
 
 

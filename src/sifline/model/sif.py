@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+UNTESTED = "untested"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Sif:
@@ -38,3 +40,31 @@ class TestReport:
     skipped: int
     seconds: float
     skip_reasons: tuple[str, ...] = ()
+
+    @property
+    def summary(self) -> str:
+        """The counts, for people and for the records of nodes."""
+        return f"{self.passed} passed, {self.skipped} skipped"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TestedSif:
+    """A SIF that may be deployed: its tests passed, or somebody said that this does not count.
+
+    ``report`` is None where it is untested.
+    """
+
+    __test__ = False
+
+    sif: Sif
+    report: TestReport | None
+
+    @classmethod
+    def untested(cls, sif: Sif) -> TestedSif:
+        """Take ``sif`` as it is: the record of its deployment says so."""
+        return cls(sif=sif, report=None)
+
+    @property
+    def tests(self) -> str:
+        """How its tests ended, for the record of a deployment."""
+        return self.report.summary if self.report else UNTESTED

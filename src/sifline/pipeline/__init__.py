@@ -8,8 +8,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from sifline.model import CheckResult, Cluster, Deployment, NodeState, Provisioned, Quickstart
-from sifline.pipeline.plans import TEST, TEST_SIF, TOOLBOX
+from sifline.model import (
+    CheckResult,
+    Cluster,
+    Deployment,
+    NodeState,
+    ProvisionedCluster,
+    Quickstart,
+    TestedSif,
+    Verb,
+)
+from sifline.pipeline.plans import MAKE, TEST, TOOLBOX
 from sifline.pipeline.sifs import SifPipeline
 
 NODE_IMAGE = "slurm-node"
@@ -74,7 +83,7 @@ class Pipeline(SifPipeline):
         stage: str = "",
         adopt: bool = False,
         become_password: str = "",
-    ) -> Provisioned:
+    ) -> ProvisionedCluster:
         """Configure the cluster ``name`` with Ansible: all of it, or one ``stage``."""
         from sifline.stages import provision
 
@@ -85,17 +94,39 @@ class Pipeline(SifPipeline):
             )
 
     def deploy(
-        self, names: Sequence[str], *, cluster: str, become_password: str = ""
+        self,
+        names: Sequence[str],
+        *,
+        cluster: str,
+        become_password: str = "",
+        untested: bool = False,
     ) -> tuple[Deployment, ...]:
-        """Deploy the SIFs of ``names``, converting them first where needed."""
+        """Deploy the SIFs of ``names``; first they are made and tested where needed.
+
+        :param untested: even where their tests fail or were not run.
+        """
+        from sifline.stages import inspect
+
+        described = self.cluster(cluster, become_password=become_password)
+        with self._show.step(f"inspect {cluster}"):
+            target = inspect.inspect(described, self._context)
+        sifs = self._untested_sifs(names) if untested else self._tested_sifs(names)
+        return tuple(self._deployed(sif, target) for sif in sifs)
+
+    def _tested_sifs(self, names: Sequence[str]) -> tuple[TestedSif, ...]:
+        """Make and test what is not up to date."""
+        done = self.run(MAKE, names).check()
+        pairs = zip(done.of(Verb.CONVERT, names), done.of(Verb.TEST_SIF, names), strict=True)
+        return tuple(TestedSif(sif=sif, report=report) for sif, report in pairs)
+
+    def _untested_sifs(self, names: Sequence[str]) -> tuple[TestedSif, ...]:
+        return tuple(TestedSif.untested(sif) for sif in self.convert(names))
+
+    def _deployed(self, sif: TestedSif, cluster: ProvisionedCluster) -> Deployment:
         from sifline.stages import deploy
 
-        target = self.cluster(cluster, become_password=become_password)
-        done = []
-        for sif in self.convert(names):
-            with self._show.step(f"deploy {sif.name}"):
-                done.append(deploy.deploy(sif, target, self._context))
-        return tuple(done)
+        with self._show.step(f"deploy {sif.sif.name}"):
+            return deploy.deploy(sif, cluster, self._context)
 
     def checks(self) -> Any:
         """Return the suites and their checks."""
@@ -139,15 +170,15 @@ class Pipeline(SifPipeline):
         tools = [NODE_IMAGE, *([TOOLBOX] if self._need_toolbox() else [])]
         built = timed("build", lambda: self.build([image, *tools]))
         timed("test in Docker", lambda: self.run(TEST, [image]).check())
-        (sif,) = timed("convert", lambda: self.convert([image]))
-        timed("test the SIF", lambda: self.run(TEST_SIF, [image]).check())
+        (converted,) = timed("convert", lambda: self.convert([image]))
+        (sif,) = timed("test the SIF", lambda: self._tested_sifs([image]))
         stands = timed("cluster up", lambda: self.cluster_up(cluster))
-        timed("provision", lambda: self.provision(cluster))
-        (deployment,) = timed("deploy", lambda: self.deploy([image], cluster=cluster))
+        ready = timed("provision", lambda: self.provision(cluster))
+        deployment = timed("deploy", lambda: self._deployed(sif, ready))
         (job,) = timed("MPI job", lambda: self.validate(cluster, suites=[QUICKSTART_SUITE]))
         return Quickstart(
             built=next(item for item in built if item.image.name == image),
-            sif=sif,
+            sif=converted,
             cluster=stands,
             deployment=deployment,
             job=job,

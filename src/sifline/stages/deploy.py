@@ -28,7 +28,15 @@ from sifline.formats.sif import read as read_sif
 from sifline.machine import records
 from sifline.machine.context import Context
 from sifline.machine.streams import OnLine
-from sifline.model import Cluster, Deployment, Node, Placement, Sif
+from sifline.model import (
+    Cluster,
+    Deployment,
+    Node,
+    Placement,
+    ProvisionedCluster,
+    Sif,
+    TestedSif,
+)
 from sifline.nodeside.registry import CATEGORIES, NAME
 
 # Versions that stay on the nodes besides the one in use.
@@ -75,11 +83,14 @@ class Holding:
     image_digest: str
     fingerprint: str
     commit: str
+    tests: str
     previous: tuple[str, ...]
 
 
-def deploy(sif: Sif, cluster: Cluster, context: Context, *, keep: int = KEEP) -> Deployment:
-    """Put ``sif`` on all nodes of ``cluster``, and leave ``keep`` earlier versions there.
+def deploy(
+    tested: TestedSif, provisioned: ProvisionedCluster, context: Context, *, keep: int = KEEP
+) -> Deployment:
+    """Put a SIF on all nodes of a cluster, and leave ``keep`` earlier versions there.
 
     Nodes that do not answer do not stop the others.
 
@@ -88,10 +99,11 @@ def deploy(sif: Sif, cluster: Cluster, context: Context, *, keep: int = KEEP) ->
         full; at the end, where some nodes could not be reached or did not get the file.
     """
     started = time.monotonic()
+    sif, cluster = tested.sif, provisioned.cluster
     check(sif)
     lock = context.workspace.build / "locks" / f"deploy-{cluster.name}-{sif.category}-{sif.name}"
     with records.locked(lock, context), Ssh(cluster, context.runner) as ssh:
-        work = _Work(sif, cluster, context, ssh, keep)
+        work = _Work(tested, cluster, context, ssh, keep)
         surveys, failed = ssh.each(cluster.nodes, work.survey)
         refuse(sif, cluster, surveys, failed)
         reached = [node for node in cluster.nodes if node.name in surveys]
@@ -138,6 +150,7 @@ def holding(node: str, entry: Mapping[str, Any]) -> Holding:
         image_digest=str(entry.get("image_digest", "")),
         fingerprint=str(entry.get("fingerprint", "")),
         commit=str(entry.get("commit", "")),
+        tests=str(entry.get("tests", "")),
         previous=tuple(known["sha256"] for known in entry.get("previous", ())),
     )
 
@@ -203,8 +216,10 @@ def megabytes(size: int) -> str:
 class _Work:
     """What is done with one node, for one SIF."""
 
-    def __init__(self, sif: Sif, cluster: Cluster, context: Context, ssh: Ssh, keep: int) -> None:
-        self._sif = sif
+    def __init__(
+        self, tested: TestedSif, cluster: Cluster, context: Context, ssh: Ssh, keep: int
+    ) -> None:
+        self._sif = sif = tested.sif
         self._path = path_of(sif, cluster)
         self._ssh = ssh
         self._progress = context.progress
@@ -220,6 +235,7 @@ class _Work:
                 "image_digest": sif.image_digest,
                 "fingerprint": sif.fingerprint,
                 "commit": sif.commit,
+                "tests": tested.tests,
             }
         )
 

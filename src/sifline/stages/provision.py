@@ -12,7 +12,7 @@ from sifline.engines import ansible
 from sifline.engines.ansible import HostEvent, NoHosts, Outcome, Run
 from sifline.errors import MissingError, StepFailed
 from sifline.machine.context import Context
-from sifline.model import Cluster, Provisioned, Workspace
+from sifline.model import Cluster, ProvisionedCluster, Workspace
 
 SITE = "site.yml"
 # The playbooks of single stages.
@@ -34,7 +34,7 @@ def provision(
     check: bool = False,
     stage: str = "",
     adopt: bool = False,
-) -> Provisioned:
+) -> ProvisionedCluster:
     """Bring all nodes of ``cluster`` to what the roles say; with ``check`` only look.
 
     :param stage: the only one to run, of ``STAGES``; "" for all.
@@ -56,7 +56,7 @@ def provision(
             f"provision {cluster.name}: {fault}; all it printed: {log}",
             details=run.result.tail(DETAIL_LINES),
         )
-    return Provisioned(
+    return ProvisionedCluster(
         cluster=cluster,
         changed=run.stats.changed,
         ok=run.stats.ok,

@@ -57,6 +57,7 @@ HELP = {
     "stage": "only this stage: registry makes the folders for images and nothing else",
     "state": "remove records, logs and prepared root file systems",
     "suite": "one suite, or several with commas",
+    "untested": "even where tests fail or were not run; the nodes' records say so",
     "unused": "only what is not at hand: older versions and, with --all, what has no folder now",
     "user": "who to be inside",
     "volume": "bind a folder, as SOURCE:TARGET or SOURCE:TARGET:ro; may be repeated",

@@ -89,14 +89,19 @@ def make(run: Run, images: Sequence[str]) -> None:
 
 @options(*SEEING)
 def deploy(
-    run: Run, images: Sequence[str], *, cluster: str = "virtual", ask_become_pass: bool = False
+    run: Run,
+    images: Sequence[str],
+    *,
+    cluster: str = "virtual",
+    ask_become_pass: bool = False,
+    untested: bool = False,
 ) -> None:
-    """Copy the SIF to every node of a cluster, verified there, switched atomically."""
+    """Copy the tested SIF to every node of a cluster, verified there, switched atomically."""
     from sifline.report import tables
 
     password = run.become_password() if ask_become_pass else ""
     names, broken = run.sound(images)
-    done = run.pipeline.deploy(names, cluster=cluster, become_password=password)
+    done = run.pipeline.deploy(names, cluster=cluster, become_password=password, untested=untested)
     run.print("\n".join([tables.deployed(done), *tables.broken(broken)]))
     refuse_broken(broken)
 
