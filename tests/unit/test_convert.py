@@ -15,7 +15,7 @@ from sifline.formats import oci_layout, sif
 from sifline.formats.sif import Kind, Part
 from sifline.machine import records
 from sifline.machine.context import Context
-from sifline.machine.schedule import Machine
+from sifline.machine.facts import Machine
 from sifline.model import BuiltImage, Image, SifOptions
 from sifline.stages import convert
 from sifline.stages.convert import stream

@@ -214,7 +214,7 @@ def test_a_cluster_whose_nodes_have_registries_can_be_deployed_to(tmp_path: Path
 def test_a_node_without_a_registry_is_named_with_what_makes_one(tmp_path: Path) -> None:
     none = {"list": {"error": "no-registry", "message": "/opt/containers has no x"}}
     nodes = Nodes(controller=HOLDS_NOTHING, compute_01=none, compute_02=DOWN)
-    with pytest.raises(StepFailed, match="compute-01: .* provision --cluster blue --stage reg"):
+    with pytest.raises(StepFailed, match=r"compute-01: .* provision --cluster blue --stage reg"):
         inspect(CLUSTER, context_of(tmp_path, nodes))
 
 

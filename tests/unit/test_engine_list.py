@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from sifline.engines.docker.engine import ANSWER_SECONDS, labelled, remove_left_over
+from sifline.engines.docker.api import ANSWER_SECONDS
+from sifline.engines.docker.engine import labelled, remove_left_over
 from sifline.engines.docker.images import Docker, EngineImage
 from sifline.errors import MissingError
 from sifline.machine.process import Result

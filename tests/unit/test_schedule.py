@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 
 from sifline.errors import MissingError, SiflineError, StepFailed, UsageError
 from sifline.machine import schedule
-from sifline.machine.schedule import Job, Machine, Outcome, State
+from sifline.machine.facts import Machine
+from sifline.machine.schedule import Job, Outcome, State
 from tests.support.waiting import PATIENCE, ended_within, until
 
 GIB = 1 << 30
@@ -432,7 +433,7 @@ jobs = [schedule.Job(key=str(n), action=action) for n in range(2)]
 jobs += [schedule.Job(key="deaf", action=deaf)] * (sys.argv[1] == "deaf")
 jobs += [schedule.Job(key="next", action=lambda _: say("next"))]
 try:
-    schedule.run(jobs, workers=len(jobs) - 1, keep_going=True, resources=schedule.Machine([]),
+    schedule.run(jobs, workers=len(jobs) - 1, keep_going=True, resources=Machine([]),
                  on_wait=print, stop=stop)
 except KeyboardInterrupt as error:
     # By this the task knows that it must not say that everything was cleaned up.

@@ -75,7 +75,7 @@ __all__ = [
     "Placement",
     "Prepare",
     "Progress",
-    "Provisioned",
+    "ProvisionedCluster",
     "Quickstart",
     "Role",
     "Run",

@@ -19,6 +19,7 @@ from sifline.engines.docker.images import Docker
 from sifline.errors import MissingError, SiflineError
 from sifline.formats.dockerfile.stages import Dockerfile
 from sifline.machine import records
+from sifline.machine.facts import Machine
 from sifline.model import (
     BuiltImage,
     Cleaned,
@@ -183,7 +184,7 @@ class ImagePipeline(ImagePlans):
             workers=workers,
             cores=cores,
             keep_going=self._options.keep_going,
-            resources=schedule.Machine(self._disks(len(jobs))),
+            resources=Machine(self._disks(len(jobs))),
             on_wait=self._show.line,
             stop=self._context.runner.stop,
         )

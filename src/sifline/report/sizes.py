@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from sifline.contents.sizes import MOST_COPIES, MOST_HIDDEN, Copies, Hidden, Report
+from sifline.model.units import megabytes
 from sifline.report.tables import table
 
 WIDTH = 90
@@ -52,7 +53,7 @@ def _lines(item: Report) -> Iterator[str]:
             ("size", "made by"),
             [(layer.size, _shortened(layer.instruction)) for layer in item.layers],
         )
-    yield f"\nlargest folders, of {_mb(item.total)} in {item.files} files:"
+    yield f"\nlargest folders, of {megabytes(item.total)} in {item.files} files:"
     yield _sized(("size", "folder"), [(found.size, f"/{found.path}") for found in item.folders])
     yield from _copies(item)
     yield from _hidden(item)
@@ -61,17 +62,17 @@ def _lines(item: Report) -> Iterator[str]:
 def _heads(item: Report) -> Iterator[str]:
     """Tell the size of the image and of the SIF, and what to measure that by."""
     if item.image is not None:
-        yield f"Docker image {_mb(item.image)}"
+        yield f"Docker image {megabytes(item.image)}"
     if item.sif is None:
         yield "no SIF yet"
         return
-    parts = [f"SIF {_mb(item.sif)}"]
+    parts = [f"SIF {megabytes(item.sif)}"]
     if item.image is not None:  # else it is a file, which has no image and no settings
         parts += [f"{_percent(item.sif, item.image)} of the image"] if item.image else []
         parts.append(
             "no budget"
             if not item.budget
-            else f"{_percent(item.sif, item.budget)} of its budget of {_mb(item.budget)}"
+            else f"{_percent(item.sif, item.budget)} of its budget of {megabytes(item.budget)}"
         )
     yield ", ".join(parts)
 
@@ -83,7 +84,7 @@ def _copies(item: Report) -> Iterator[str]:
     if not item.copies:
         yield "\nfiles that lie there twice: none of 1 MB or more"
         return
-    yield f"\nfiles that lie there twice, and waste {_mb(item.wasted)}:"
+    yield f"\nfiles that lie there twice, and waste {megabytes(item.wasted)}:"
     yield _sized(
         ("waste", "files"), [(copy.waste, _names(copy)) for copy in item.copies[:MOST_COPIES]]
     )
@@ -103,7 +104,7 @@ def _hidden(item: Report) -> Iterator[str]:
     if not item.hidden:
         yield "\nhidden by later layers: nothing"
         return
-    yield f"\nhidden by later layers, which delete or replace {_mb(item.buried)}:"
+    yield f"\nhidden by later layers, which delete or replace {megabytes(item.buried)}:"
     shown = item.hidden[:MOST_HIDDEN]
     yield _sized(("size", "what"), [(found.size, _what(found)) for found in shown])
     yield from _more(item.hidden[MOST_HIDDEN:], "paths")
@@ -120,7 +121,7 @@ def _more(rest: Sequence[Copies] | Sequence[Hidden], what: str) -> Iterator[str]
 
 def _sized(head: tuple[str, str], rows: Sequence[tuple[int, str]]) -> str:
     """Return a table whose first column is of bytes."""
-    numbers = [_mb(size) for size, _ in rows]
+    numbers = [megabytes(size) for size, _ in rows]
     width = max(map(len, numbers), default=0)
     cells = zip(numbers, rows, strict=True)
     return table(head, [(number.rjust(width), text) for number, (_, text) in cells])
@@ -132,7 +133,3 @@ def _shortened(text: str) -> str:
 
 def _percent(part: int, whole: int) -> str:
     return f"{100 * part / whole:.0f} %"
-
-
-def _mb(size: int) -> str:
-    return f"{size / 1e6:.1f} MB"

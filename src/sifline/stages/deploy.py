@@ -37,6 +37,7 @@ from sifline.model import (
     Sif,
     TestedSif,
 )
+from sifline.model.units import size_text
 from sifline.nodeside.registry import CATEGORIES, NAME
 
 # Versions that stay on the nodes besides the one in use.
@@ -186,9 +187,9 @@ def refuse(
             raise error
     full = [survey for survey in surveys.values() if shortage(sif, survey) > 0]
     if full:
-        figures = ", ".join(f"{survey.node} has {megabytes(survey.free)}" for survey in full)
+        figures = ", ".join(f"{survey.node} has {size_text(survey.free)}" for survey in full)
         raise StepFailed(
-            f"{sif.name} needs {megabytes(sif.size + RESERVE)} free below "
+            f"{sif.name} needs {size_text(sif.size + RESERVE)} free below "
             f"{cluster.registry_root}: {figures}; make room there and deploy again"
         )
     if not surveys:
@@ -206,11 +207,6 @@ def incomplete(sif: Sif, cluster: Cluster, errors: Mapping[str, SiflineError]) -
         f"{first.message}{others}; then deploy again",
         details="\n".join(lines),
     )
-
-
-def megabytes(size: int) -> str:
-    """Return a size for people."""
-    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"  # noqa: PLR2004
 
 
 class _Work:
@@ -254,7 +250,7 @@ class _Work:
     def place(self, node: Node, survey: Survey) -> Placement:
         action = decide(self._sif.sha256, survey)
         if action is Action.SEND:
-            self._progress(f"{node.name}: sending {megabytes(self._sif.size)}")
+            self._progress(f"{node.name}: sending {size_text(self._sif.size)}")
             self._ssh.send(
                 node,
                 self._sif.path,
@@ -314,6 +310,6 @@ def check(sif: Sif) -> None:
         )
     if read_sif(sif.path).size != sif.size:
         raise UsageError(
-            f"{sif.path} is not the file of {megabytes(sif.size)} that was converted; "
+            f"{sif.path} is not the file of {size_text(sif.size)} that was converted; "
             f"run: invoke convert.{sif.name}"
         )

@@ -17,10 +17,11 @@ from pathlib import Path
 
 from sifline.engines.docker.engine import reason
 from sifline.errors import SiflineError
-from sifline.machine import certificates
+from sifline.machine import certificates, facts
 from sifline.machine.context import Context
 from sifline.machine.process import Result, Runner
 from sifline.model import CheckResult, Status, Workspace
+from sifline.model.units import gigabytes
 
 BOOTSTRAP = "run scripts/bootstrap"
 OLDEST_ENGINE = (20, 10)
@@ -127,14 +128,12 @@ def look(workspace: Workspace, root: Path = Path("/")) -> Machine:
     limit = _read(root / "proc/sys/user/max_user_namespaces")
     clone = _read(root / "proc/sys/kernel/unprivileged_userns_clone")
     apparmor = _read(root / "proc/sys/kernel/apparmor_restrict_unprivileged_userns")
-    available = re.search(
-        r"^MemAvailable:\s+(\d+) kB", _read(root / "proc/meminfo") or "", re.MULTILINE
-    )
+    memory = facts.Machine([], root).free_memory()
     bundle = certificates.bundle(os.environ, root)
     return Machine(
         python=tuple(sys.version_info[:3]),
         disk_free=shutil.disk_usage(workspace.root).free,
-        memory_available=int(available[1]) * 1024 if available else None,
+        memory_available=memory if memory < sys.maxsize else None,
         cgroup_controllers=_read(root / "sys/fs/cgroup/cgroup.controllers"),
         cgroup_v1=(root / "sys/fs/cgroup/memory").is_dir(),
         fuse=(root / "dev/fuse").exists(),
@@ -276,10 +275,10 @@ def judge_toolbox(*, built: bool, source: bool) -> Verdict:
 
 def judge_disk(whose: str, folder: Path, free: int) -> Verdict:
     """Judge the free space in bytes below ``folder``."""
-    words = f"{_gigabytes(free)} free for {whose} in {folder}"
+    words = f"{gigabytes(free)} free for {whose} in {folder}"
     if free < NEEDED_DISK:
         return _failed(
-            f"{words}, {_gigabytes(NEEDED_DISK)} are needed; free some, for example: invoke clean"
+            f"{words}, {gigabytes(NEEDED_DISK)} are needed; free some, for example: invoke clean"
         )
     return _passed(words)
 
@@ -290,10 +289,10 @@ def judge_memory(available: int | None) -> Verdict:
         return _skipped("the kernel does not say how much memory is available")
     if available < NEEDED_MEMORY:
         return _failed(
-            f"{_gigabytes(available)} memory available, {_gigabytes(NEEDED_MEMORY)} are needed; "
+            f"{gigabytes(available)} memory available, {gigabytes(NEEDED_MEMORY)} are needed; "
             "end other programs or clusters (invoke cluster.down --name NAME)"
         )
-    return _passed(f"{_gigabytes(available)} available")
+    return _passed(f"{gigabytes(available)} available")
 
 
 def judge_cgroups(controllers: str | None, *, v1: bool) -> Verdict:
@@ -332,10 +331,6 @@ def judge_certificates(bundle: str | None) -> Verdict:
     if bundle is None:
         return _failed("no bundle of certificates; sudo apt-get install ca-certificates")
     return _passed(bundle)
-
-
-def _gigabytes(size: int) -> str:
-    return f"{size / 1e9:.1f} GB"
 
 
 def _passed(message: str) -> Verdict:

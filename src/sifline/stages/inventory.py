@@ -10,7 +10,6 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +29,7 @@ from sifline.engines.docker.images import (
 )
 from sifline.errors import MissingError, StepFailed, UsageError
 from sifline.formats import oci_layout, packages, sif
+from sifline.formats.times import seconds_of
 from sifline.machine import records
 from sifline.machine.context import Context
 from sifline.machine.process import CommandFailed
@@ -41,7 +41,6 @@ Subject = Path | BuiltImage | str
 
 _LABEL = "org.sifline."
 # How much of a time the engine writes is date and seconds.
-_SECONDS = 19
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -200,7 +199,7 @@ def _of_image(subject: BuiltImage | str, context: Context) -> Contents:
         kind=IMAGE,
         version=identity,
         size=int(image["Size"]),
-        created=_seconds(str(image.get("Created") or "")),
+        created=seconds_of(str(image.get("Created") or "")),
         architecture=str(image.get("Architecture") or ""),
         image_digest=oci_layout.identity(image),
         fingerprint=mark,
@@ -232,15 +231,6 @@ def _inspected(engine: Docker, reference: str) -> dict[str, Any]:
             f"the engine holds no image {reference}; build it with invoke build, or name another",
             details=error.details,
         ) from None
-
-
-def _seconds(created: str) -> int:
-    """Return a time as the engine writes it in seconds since 1970; 0 where it knows none."""
-    try:
-        found = datetime.fromisoformat(f"{created[:_SECONDS]}+00:00")
-    except ValueError:
-        return 0
-    return max(0, int(found.timestamp()))
 
 
 # For both

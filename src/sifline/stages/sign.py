@@ -30,6 +30,7 @@ from sifline.machine import records
 from sifline.machine.context import Context
 from sifline.machine.passphrase import Passphrase
 from sifline.machine.process import CommandFailed, Result
+from sifline.model.units import megabytes
 
 # What signatures take, and more; one is 1.5 kB.
 RESERVE = 1 << 20
@@ -266,8 +267,8 @@ def _copy(source: Path, target: Path, context: Context) -> None:
         size, free = os.fstat(held.fileno()).st_size, shutil.disk_usage(target.parent).free
         if size + RESERVE > free:
             raise StepFailed(
-                f"signing {source} needs {_mb(size + RESERVE)} free in {source.parent} for a copy,"
-                f" and there are {_mb(free)}; make room there"
+                f"signing {source} needs {megabytes(size + RESERVE)} free in {source.parent}"
+                f" for a copy, and there are {megabytes(free)}; make room there"
             )
         _copy_blocks(held, made, context)
         if made.seek(0, os.SEEK_END) != size:
@@ -292,7 +293,3 @@ def _failure(path: Path, result: Result) -> StepFailed:
     full = _DISK_FULL in (result.stdout + result.stderr).lower()
     cause = f"the disk is full; make room in {path.parent}" if full else signatures.reason(result)
     return StepFailed(f"signing {path} failed: {cause}", details=result.tail())
-
-
-def _mb(size: int) -> str:
-    return f"{size / 1e6:.1f} MB"

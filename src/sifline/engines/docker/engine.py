@@ -9,7 +9,6 @@ import socket
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -18,6 +17,7 @@ from sifline.config import docker_client
 from sifline.engines.docker import api
 from sifline.engines.docker.api import ANSWER_SECONDS
 from sifline.errors import MissingError, SiflineError, StepFailed
+from sifline.formats.times import seconds_of
 from sifline.machine.process import CommandFailed, Result, Runner
 from sifline.machine.streams import OnLine
 from sifline.model import Bind
@@ -259,9 +259,8 @@ def builder() -> str:
 
 def _as_listed(entry: Mapping[str, Any]) -> dict[str, Any]:
     """What ``image inspect`` says, as the list of images says it."""
-    created = datetime.fromisoformat(f"{entry['Created'][:19]}+00:00")
     labels = entry["Config"].get("Labels")
-    return {**entry, "Labels": labels, "Created": int(created.timestamp())}
+    return {**entry, "Labels": labels, "Created": seconds_of(entry["Created"])}
 
 
 def _socket() -> Path | None:

@@ -8,7 +8,6 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
 from glob import escape
 from pathlib import Path
 from posixpath import normpath
@@ -30,6 +29,7 @@ from sifline.engines.docker.engine import (
 )
 from sifline.errors import StepFailed
 from sifline.formats.reference import normalise
+from sifline.formats.times import seconds_of
 from sifline.machine.process import Result, Runner
 from sifline.model import BuiltImage, Image, Opening
 from sifline.model.recipe import SHORT, parse
@@ -342,7 +342,7 @@ class Docker:
         """Remove tags or ids, and what only they held; False where a container uses it."""
         return docker(self._runner, "image", "rm", *names, check=False).ok
 
-    def tagged(self, ids: Sequence[str]) -> dict[str, float]:
+    def tagged(self, ids: Sequence[str]) -> dict[str, int]:
         """Return when each image was last given a tag here, in seconds.
 
         When it was created tells less: that is the age of its last layer, from a cache maybe.
@@ -354,7 +354,7 @@ class Docker:
         found = {}
         for line in said.stdout.splitlines():
             image, _, when = line.partition(" ")
-            found[image] = datetime.fromisoformat(f"{json.loads(when)[:19]}+00:00").timestamp()
+            found[image] = seconds_of(json.loads(when))
         return found
 
     def used_images(self) -> set[str]:

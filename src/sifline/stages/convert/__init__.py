@@ -26,9 +26,10 @@ from sifline.errors import SiflineError, StepFailed, UsageError
 from sifline.formats import sif
 from sifline.machine import records
 from sifline.machine.context import Context
+from sifline.machine.facts import Machine
 from sifline.machine.process import CommandFailed
-from sifline.machine.schedule import Machine
 from sifline.model import BuiltImage, Sif, SifOptions
+from sifline.model.units import gigabytes
 from sifline.stages.convert import access
 from sifline.stages.convert.proof import prove, verdict
 from sifline.stages.convert.state import (
@@ -222,7 +223,10 @@ class _Conversion:
         """Refuse, or tell of, a SIF that is too large."""
         size, budget = self._work.partial.stat().st_size, self._options.budget
         if budget is not None and size > budget:
-            text = f"{self._name}.sif has {_gb(size)}, and its size-budget is {_gb(budget)}"
+            text = (
+                f"{self._name}.sif has {gigabytes(size, 2)}, and its size-budget is"
+                f" {gigabytes(budget, 2)}"
+            )
             if self._options.over_budget == "error":
                 raise StepFailed(
                     f"{text}: it is not kept; make the image smaller, raise the budget, or say"
@@ -231,8 +235,8 @@ class _Conversion:
             self._notes.append(f"warning: {text}")
         if self._built.image_id and size > MOST * self._built.size + MOST_SPARE:
             self._notes.append(
-                f"warning: {self._name}.sif has {_gb(size)}, more than its image,"
-                f" {_gb(self._built.size)}: is the compression right?"
+                f"warning: {self._name}.sif has {gigabytes(size, 2)}, more than its image,"
+                f" {gigabytes(self._built.size, 2)}: is the compression right?"
             )
 
     def _settle(self) -> None:
@@ -246,14 +250,15 @@ class _Conversion:
         free, needed = shutil.disk_usage(folder).free, space_needed(size, copies)
         if needed > free:
             raise StepFailed(
-                f"converting {self._name} ({_gb(size)}) needs {_gb(needed)} free in"
-                f" {self._context.workspace.build}, and there are {_gb(free)}; make room there"
+                f"converting {self._name} ({gigabytes(size, 2)}) needs {gigabytes(needed, 2)}"
+                f" free in {self._context.workspace.build}, and there are"
+                f" {gigabytes(free, 2)}; make room there"
             )
         left = Machine([]).free_memory()
         if left < MEMORY:
             raise StepFailed(
-                f"converting {self._name} needs {_gb(MEMORY)} of memory, and {_gb(left)} are"
-                " free; end something, or try again later"
+                f"converting {self._name} needs {gigabytes(MEMORY, 2)} of memory, and"
+                f" {gigabytes(left, 2)} are free; end something, or try again later"
             )
 
     @contextmanager
@@ -291,7 +296,3 @@ def _unset(made: Made) -> Iterator[str]:
     names = environment.impossible(made.env or ())
     if names:
         yield f"warning: ENV is not whole: no SIF has variables of such names: {', '.join(names)}"
-
-
-def _gb(size: int) -> str:
-    return f"{size / 1e9:.2f} GB"

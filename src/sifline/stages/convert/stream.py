@@ -29,6 +29,7 @@ from sifline.errors import StepFailed
 from sifline.formats import layers, oci_layout, sif, squashfs, tar_stream
 from sifline.formats.layers import Tree
 from sifline.formats.sif import Part
+from sifline.formats.times import seconds_of
 from sifline.machine.process import CommandFailed, Result
 from sifline.model import Bind
 from sifline.stages.convert.work import Made, Work
@@ -369,10 +370,7 @@ def when(created: str) -> int:
     epoch = os.environ.get(EPOCH, "")
     if epoch.isdecimal():
         return min(int(epoch), sif.LATEST)
-    try:
-        return max(0, int(datetime.fromisoformat(f"{created[:19]}+00:00").timestamp()))
-    except ValueError:
-        return 0
+    return seconds_of(created)
 
 
 def build_date(seconds: int) -> str:

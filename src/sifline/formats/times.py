@@ -1,0 +1,16 @@
+"""Times as engines and OCI images write them: RFC 3339, with up to nanoseconds, in UTC."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+_SECONDS = len("2024-01-31T12:00:00")
+
+
+def seconds_of(text: str) -> int:
+    """Return a time in seconds since 1970; 0 where it is none, unknown or before that."""
+    try:
+        found = datetime.fromisoformat(f"{text[:_SECONDS]}+00:00")
+    except ValueError:
+        return 0
+    return max(0, int(found.timestamp()))
