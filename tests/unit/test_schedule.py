@@ -395,6 +395,7 @@ def test_a_job_runs_iff_nothing_it_stands_on_failed(
 INTERRUPTED = """
 import sys, threading, time
 from sifline.machine import schedule
+from sifline.machine.facts import Machine
 from sifline.machine.process import ProcessRunner
 
 class Clock:
