@@ -63,13 +63,23 @@ def made(tmp_path: Path) -> Context:
     return here
 
 
-def test_untouched_sif_of_the_same_image_is_fresh(made: Context) -> None:
+def test_untouched_sif_of_the_same_image_is_reused(made: Context) -> None:
     found = convert.convert(image(), made)
     assert (found.reused, found.commit, found.size) == (True, "c1", 7)
     assert found.image_digest == "sha256:d"  # not what the engine calls the image
 
 
-def test_touched_but_equal_sif_is_fresh_and_looked_at_once(made: Context) -> None:
+def test_whoever_plans_changes_no_record(made: Context) -> None:
+    made.workspace.sif("x").touch()
+    record = made.workspace.record("x", "convert")
+    before = record.read_bytes()
+    assert convert.standing(image().image, made.workspace).size == 7
+    assert record.read_bytes() == before
+    assert convert.settled(image().image, made.workspace).size == 7
+    assert record.read_bytes() != before
+
+
+def test_touched_but_equal_sif_is_reused_and_looked_at_once(made: Context) -> None:
     path = made.workspace.sif("x")
     path.touch()
     assert convert.convert(image(), made).reused

@@ -254,7 +254,8 @@ class ImagePlans:
         if not known:
             return "not tested yet"
         # Looking only: what is kept is given its common tag when a run says so.
-        subject: Any = before.held if verb is Verb.TEST else self._kept(before)
+        subject = before.held if verb is Verb.TEST else self._sif(before)
+        assert subject is not None  # noqa: S101 - it is tested again where it is made anew
         try:
             now = self._test_key(name, subject)
         except UsageError as error:  # whoever runs them is told the same, for this image alone
@@ -296,6 +297,12 @@ class ImagePlans:
             name = self.images[name].base
         return [*own, *(folder for folder in reversed(folders) if folder.is_dir())]
 
+    def _sif(self, step: Step) -> Sif:
+        """The SIF of a conversion that is not needed."""
+        from sifline.stages import convert
+
+        return convert.standing(step.image, self._workspace)
+
     def _kept(self, step: Step) -> Any:
         """What a step that is not needed would give: what is there."""
         if step.verb is Verb.BUILD:
@@ -303,7 +310,7 @@ class ImagePlans:
         if step.verb is Verb.CONVERT:
             from sifline.stages import convert
 
-            return convert.standing(step.image, self._workspace)
+            return convert.settled(step.image, self._workspace)
         report = self._tested(step.image.name, step.verb)["report"]
         return TestReport(**{**report, "skip_reasons": tuple(report["skip_reasons"])})
 

@@ -178,7 +178,7 @@ class SifPipeline(ImagePipeline):
         stale = convert.stale(image.name, built, self._workspace)
         if not stale and not self._options.force:
             fetch.sweep(image.name, self._context)
-            return convert.standing(image, self._workspace)
+            return convert.settled(image, self._workspace)
         with fetch.fetched(wanted, image.name, self._context) as size:
             return self._told(
                 convert.convert(

@@ -69,19 +69,30 @@ def info(path: Path, context: Context) -> dict[str, Any]:
 
 
 def standing(image: Image, workspace: Workspace) -> Sif:
-    """Return the SIF that stands there as its record tells; ``stale`` found nothing wrong."""
+    """Return the SIF of ``image``, in which ``stale`` found nothing wrong; write nothing."""
+    path, record = workspace.sif(image.name), sif_records.read(image.name, workspace)
+    now = sif_records.current(path, record) if record else None
+    assert now is not None  # noqa: S101 - for the type checker: else it would be converted
+    return remembered(image, path, now)
+
+
+def settled(image: Image, workspace: Workspace) -> Sif:
+    """Return the SIF of ``image``, in which ``stale`` found nothing wrong; see ``kept``."""
     found = kept(image, workspace)
     assert found is not None  # noqa: S101 - for the type checker: else it would be converted
     return found
 
 
 def kept(image: Image, workspace: Workspace) -> Sif | None:
-    """Return the SIF that stands there, if it is what its record tells."""
+    """Return the SIF of ``image``, if it is the file of its record.
+
+    Where it was touched and is the same, its record says so from now on.
+    """
     path, record = workspace.sif(image.name), sif_records.read(image.name, workspace)
     if not path.is_file() or record is None:
         return None
     now = sif_records.current(path, record)
-    if now is not None and now != record:  # touched: its content was found to be the same
+    if now is not None and now != record:
         with suppress(OSError):  # it is looked at again next time
             sif_records.write(image.name, workspace, now)
     return remembered(image, path, now) if now else None
