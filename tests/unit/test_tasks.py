@@ -454,8 +454,7 @@ def test_what_uses_sudo_on_nodes_takes_a_password_for_it(verb: str) -> None:
 def test_a_password_is_a_line_of_the_input_where_there_is_no_terminal(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = SimpleNamespace(run=SimpleNamespace(dry=False, echo=False))
-    run = Run(Workspace(root=tmp_path), SimpleNamespace(config=config))
+    run = Run(workspace=Workspace(root=tmp_path), dry=False, echo=False)
     monkeypatch.setattr("sys.stdin", io.StringIO("two words \n"))
     assert run.become_password() == "two words "
     with pytest.raises(UsageError, match="--ask-become-pass: no password was given"):
@@ -468,8 +467,7 @@ def test_the_end_of_input_at_the_question_for_a_password_is_none(
     def getpass(_: str) -> str:
         raise EOFError
 
-    config = SimpleNamespace(run=SimpleNamespace(dry=False, echo=False))
-    run = Run(Workspace(root=tmp_path), SimpleNamespace(config=config))
+    run = Run(workspace=Workspace(root=tmp_path), dry=False, echo=False)
     monkeypatch.setattr("sys.stdin", SimpleNamespace(isatty=lambda: True))
     monkeypatch.setattr("getpass.getpass", getpass)
     with pytest.raises(UsageError, match="--ask-become-pass: no password was given"):

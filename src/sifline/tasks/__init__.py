@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -266,8 +267,7 @@ def _for_all(verb: Body) -> Body:
             more = ", or FILE.sif" if verb in images.FILED else ""
             more += "" if verb in images.SINGLE else f", or {name} --all"
             raise UsageError(f"which image? Say {name}.<image>{more}")
-        run.over_all = not files
-        verb(run, files or names, **given)
+        verb(replace(run, over_all=not files), files or names, **given)
 
     return every
 
@@ -293,7 +293,7 @@ def _call(
     """
 
     def call(c: Any, **given: Any) -> None:
-        run = Run(workspace, c)
+        run = Run.of(workspace, c)
 
         def checked() -> None:
             known = verb or body

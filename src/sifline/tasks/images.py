@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -44,8 +45,8 @@ def options(*names: str) -> Callable[[Body], Body]:
     def decorate(verb: Body) -> Body:
         @wraps(verb)
         def call(run: Run, images: Sequence[str], **flags: Any) -> None:
-            run.options = {name: flags.pop(name, DEFAULTS[name]) for name in names}
-            verb(run, images, **flags)
+            chosen = {name: flags.pop(name, DEFAULTS[name]) for name in names}
+            verb(replace(run, options=chosen), images, **flags)
 
         own = inspect.signature(verb)
         kind = inspect.Parameter.KEYWORD_ONLY

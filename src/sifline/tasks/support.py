@@ -6,8 +6,9 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
@@ -28,16 +29,23 @@ _UNSEEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u20
 UNITS = {"m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
 
+@dataclass(frozen=True, kw_only=True)
 class Run:
-    """One call of a task: its workspace, and what Invoke's own flags say."""
+    """One call of a task: its workspace, what Invoke's own flags say, and the pipeline's options.
 
-    def __init__(self, workspace: Workspace, c: Any) -> None:
-        self.workspace = workspace
-        self.dry = bool(c.config.run.dry)
-        self.options: dict[str, Any] = {}
-        # Whether it is about every image, so that a broken one stands for itself.
-        self.over_all = False
-        self._echo = bool(c.config.run.echo)
+    ``over_all`` says that it is about every image, so that a broken one stands for itself.
+    """
+
+    workspace: Workspace
+    dry: bool
+    echo: bool
+    options: Mapping[str, Any] = field(default_factory=dict)
+    over_all: bool = False
+
+    @classmethod
+    def of(cls, workspace: Workspace, c: Any) -> Run:
+        """Read Invoke's flags from its context ``c``."""
+        return cls(workspace=workspace, dry=bool(c.config.run.dry), echo=bool(c.config.run.echo))
 
     @property
     def debug(self) -> bool:
@@ -69,7 +77,7 @@ class Run:
 
         show = self.terminal
         runner = ProcessRunner(
-            echo=show.line if self._echo else None,
+            echo=show.line if self.echo else None,
             without=docker_client.WITHOUT,
             hide=docker_client.hidden(os.environ),
         )
