@@ -38,12 +38,12 @@ def pipeline(context: Context) -> Pipeline:
 @pytest.fixture(scope="session")
 def cluster(pipeline: Pipeline) -> Iterator[Cluster]:
     if STANDING:
-        yield pipeline.cluster(STANDING)
+        yield pipeline.clusters.find(STANDING)
         return
     try:
         yield pipeline.quickstart(NAME).cluster
     finally:
-        pipeline.cluster_down(NAME)
+        pipeline.clusters.down(NAME)
 
 
 @pytest.fixture(scope="session")

@@ -27,7 +27,7 @@ def test_it_ends_with_what_was_built_deployed_and_printed(
 ) -> None:
     done = second_run
     assert done.returncode == 0, done.stderr
-    (sif,) = pipeline.convert(["hello-mpi"])
+    (sif,) = pipeline.work.convert(["hello-mpi"])
 
     assert re.search(r"built +sifline/hello-mpi:latest +[0-9a-f]{12} +\d+ MB", done.stdout)
     assert re.search(rf"SIF +{re.escape(str(sif.path))} +{sif.sha256[:12]} ", done.stdout)
@@ -47,11 +47,11 @@ def test_a_second_run_does_only_what_is_not_up_to_date(
 
 def test_validate_exits_with_1_where_a_check_fails(cluster: Cluster, pipeline: Pipeline) -> None:
     controller, path = "controller", "/opt/containers/custom-images"
-    pipeline.cluster_shell(cluster.name, controller, ["chmod", "0700", path])
+    pipeline.clusters.shell(cluster.name, controller, ["chmod", "0700", path])
     try:
         done = invoke("validate", "--cluster", cluster.name, "--suite", "registry")
     finally:
-        pipeline.cluster_shell(cluster.name, controller, ["chmod", "0755", path])
+        pipeline.clusters.shell(cluster.name, controller, ["chmod", "0755", path])
 
     assert done.returncode == 1
     assert "checks failed: folders-as-provisioned" in done.stderr

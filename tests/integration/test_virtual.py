@@ -47,7 +47,7 @@ MOMENTS = (
 
 @pytest.fixture(autouse=True, scope="module")
 def _image(pipeline: Pipeline) -> None:
-    pipeline.build([virtual.DEFAULT_IMAGE])
+    pipeline.work.build([virtual.DEFAULT_IMAGE])
 
 
 @pytest.fixture

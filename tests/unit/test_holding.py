@@ -15,7 +15,7 @@ import pytest
 from sifline.engines.docker import holding
 from sifline.engines.docker.engine import LABEL_PURPOSE
 from sifline.machine import process_table
-from sifline.pipeline.images import ImagePipeline
+from sifline.pipeline import Pipeline
 from sifline.report.terminal import Terminal
 from tests.support.contexts import context_of
 from tests.support.recording import RecordingRunner, answer
@@ -140,9 +140,9 @@ def test_what_is_of_others_or_of_other_machines_stays(tmp_path: Path) -> None:
 def test_a_shell_of_an_apptainer_of_this_machine_has_no_part_in_the_engine(tmp_path: Path) -> None:
     version = answer("apptainer version 1.4.5")
     runner = RecordingRunner({("/usr/bin/apptainer", "--version"): version}, tools={"apptainer"})
-    pipeline = ImagePipeline(context_of(tmp_path, runner), Terminal())
+    pipeline = Pipeline(context_of(tmp_path, runner), Terminal())
 
-    with pipeline._labelled(sif=True) as label:
+    with pipeline.work.labelled(sif=True) as label:
         assert label == ""
 
     assert {argv[0] for argv in runner.argvs} == {"/usr/bin/apptainer"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
@@ -53,6 +54,10 @@ REPORT = {field.name for field in fields(TestReport)}
 MAKE = (Verb.BUILD, Verb.TEST, Verb.CONVERT, Verb.TEST_SIF)
 
 
+# What git says where there is no commit to name.
+_WITHOUT_COMMIT = ("not a git repository", "bad revision 'HEAD'", "Not a valid object name HEAD")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Options:
     """What the flags say: ``build_args`` as ``NAME=value``, ``jobs`` 0 for one per core."""
@@ -96,14 +101,14 @@ class Options:
         )
 
 
-class ImagePlans:
-    """The plans of one checkout."""
+class Planner:
+    """What there is in one checkout, and what has to be done with it; nothing is changed here."""
 
     def __init__(self, context: Context, show: Terminal, options: Options | None = None) -> None:
-        self._context = context
-        self._show = show
-        self._options = options or Options()
-        self._workspace = context.workspace
+        self.context = context
+        self.show = show
+        self.options = options or Options()
+        self.workspace = context.workspace
         self._digests: dict[str, str] = {}
         self._asked: set[str] = set()
         self._moved: set[str] = set()
@@ -111,15 +116,15 @@ class ImagePlans:
     @cached_property
     def images(self) -> Mapping[str, Image]:
         """All images by name, each read when it is asked for."""
-        options = self._options
-        return discover.Catalog(self._workspace, self.site, options.build_args, options.conversion)
+        options = self.options
+        return discover.Catalog(self.workspace, self.site, options.build_args, options.conversion)
 
     @cached_property
     def site(self) -> Site:
         """The site profile in use."""
         from sifline.config.sites import load_site
 
-        return load_site(self._workspace, self._options.site)
+        return load_site(self.workspace, self.options.site)
 
     def plan(
         self, verbs: Sequence[Verb], names: Sequence[str], *, only_new: bool = True
@@ -128,12 +133,12 @@ class ImagePlans:
 
         :param only_new: leave out tests that passed on the very same image.
         """
-        self._known(names)
-        listed = Docker(self._context.runner).all()
-        steps = self._plan(verbs, names, names, listed, only_new=only_new)
+        self.known(names)
+        listed = Docker(self.context.runner).all()
+        steps = self.plan_from(verbs, names, names, listed, only_new=only_new)
         needed = {item.verb for item in steps if item.needed}
-        if needed.intersection(WITH_APPTAINER) and self._need_toolbox(needed):
-            steps = self._plan(verbs, names, [*names, TOOLBOX], listed, only_new=only_new)
+        if needed.intersection(WITH_APPTAINER) and self.need_toolbox(needed):
+            steps = self.plan_from(verbs, names, [*names, TOOLBOX], listed, only_new=only_new)
         return steps
 
     def sound(self, names: Sequence[str]) -> tuple[list[str], dict[str, SiflineError]]:
@@ -143,7 +148,7 @@ class ImagePlans:
         that could not be used.
         """
         try:
-            self._look_at(self._known(names))
+            self._look_at(self.known(names))
             return [*names], {}
         except UsageError:
             broken = dict[str, SiflineError]()
@@ -159,7 +164,7 @@ class ImagePlans:
         for name in plan.order(self.images, names):
             self._digest(self.images[name])
 
-    def _plan(
+    def plan_from(
         self,
         verbs: Sequence[Verb],
         names: Sequence[str],
@@ -170,8 +175,8 @@ class ImagePlans:
     ) -> tuple[Step, ...]:
         """Plan from one look at the engine; ``built`` are ``names`` and what works on them."""
         # Who says convert --force means the SIF.
-        forced = names if self._options.force and tuple(verbs) in (BUILD, MAKE) else ()
-        held = self._held(built, listed)
+        forced = names if self.options.force and tuple(verbs) in (BUILD, MAKE) else ()
+        held = self.held(built, listed)
         steps = list(plan.builds(self.images, built, held, self._digest, forced=forced))
         builds = {step.image.name: step for step in steps}
         toolbox = (builds[TOOLBOX].key,) if TOOLBOX in builds else ()
@@ -193,16 +198,16 @@ class ImagePlans:
                 steps.append(step)
         return tuple(steps)
 
-    def _held(self, names: Sequence[str], listed: Sequence[EngineImage]) -> Held:
+    def held(self, names: Sequence[str], listed: Sequence[EngineImage]) -> Held:
         """What the engine holds of all that ``names`` are built on."""
         self._need_platform()
         needed = [self.images[name] for name in plan.order(self.images, names)]
-        if self._options.pull and self.site.offline:
+        if self.options.pull and self.site.offline:
             raise UsageError(f"--pull: {self.site.origin} says offline; leave one of them out")
-        if self._options.pull:
+        if self.options.pull:
             # A plan that takes the toolbox in asks for its bases alone.
             new = [image for image in needed if image.name not in self._asked]
-            self._moved |= build.moved(new, listed, self._context)
+            self._moved |= build.moved(new, listed, self.context)
             self._asked |= {image.name for image in new}
         return Held(
             images=versions(needed, listed),
@@ -216,13 +221,13 @@ class ImagePlans:
         docker_client.need_no_other(
             os.environ,
             local=engine.is_local(),
-            engine=Docker(self._context.runner).platform,
+            engine=Docker(self.context.runner).platform,
             machine=os.uname().machine,
         )
 
     def _digest(self, image: Image) -> str:
         if image.name not in self._digests:
-            self._digests[image.name] = build.context_digest(image, self._workspace)
+            self._digests[image.name] = build.context_digest(image, self.workspace)
         return self._digests[image.name]
 
     def _later(self, verb: Verb, before: Step, *, only_new: bool) -> Step:
@@ -230,12 +235,12 @@ class ImagePlans:
         image = before.image
         if before.changes:
             reason = f"after {before.key}"
-        elif self._options.force:
+        elif self.options.force:
             reason = "--force"
         elif verb is Verb.CONVERT:
             from sifline.stages import convert
 
-            reason = convert.stale(image.name, before.held, self._workspace)
+            reason = convert.stale(image.name, before.held, self.workspace)
         else:
             reason = self._untested(verb, before) if only_new else "asked for"
         return Step(
@@ -257,7 +262,7 @@ class ImagePlans:
         subject = before.held if verb is Verb.TEST else self._sif(before)
         assert subject is not None  # noqa: S101 - it is tested again where it is made anew
         try:
-            now = self._test_key(name, subject)
+            now = self.test_key(name, subject)
         except UsageError as error:  # whoever runs them is told the same, for this image alone
             return error.message
         changed = (why for part, why in RETEST.items() if known["key"].get(part) != now[part])
@@ -265,15 +270,16 @@ class ImagePlans:
 
     def _tested(self, name: str, verb: Verb) -> dict[str, Any]:
         """The record of tests that passed; empty where there is none of the right shape."""
-        known = records.read(self._workspace.record(name, KINDS[verb])) or {}
+        known = records.read(self.workspace.record(name, KINDS[verb])) or {}
         key, report = known.get("key"), known.get("report")
         sound = isinstance(key, dict) and isinstance(report, dict) and set(report) == REPORT
         return known if sound else {}
 
-    def _test_key(self, name: str, subject: BuiltImage | Sif) -> dict[str, Any]:
+    def test_key(self, name: str, subject: BuiltImage | Sif) -> dict[str, Any]:
+        """Return all that decides how the tests of ``subject`` end."""
         return {
             "subject": subject.sha256 if isinstance(subject, Sif) else subject.image_id,
-            "tests": [_tests_digest(folder) for folder in self._test_folders(name, subject)],
+            "tests": [_tests_digest(folder) for folder in self.test_folders(name, subject)],
             "smoke": [list(words) for words in self.images[name].smoke],
             "means": self._test_means,
             "gpus": gpus.means(),
@@ -283,7 +289,7 @@ class ImagePlans:
     def _test_means(self) -> list[str]:
         return [file_digest(HERE / name) for name in TEST_MEANS]
 
-    def _test_folders(self, name: str, subject: BuiltImage | Sif) -> list[Path]:
+    def test_folders(self, name: str, subject: BuiltImage | Sif) -> list[Path]:
         """Our own tests, then those of what the image begins with, the image's at last.
 
         Not those of images that only files are taken from: it does not promise what they do.
@@ -301,47 +307,71 @@ class ImagePlans:
         """The SIF of a conversion that is not needed."""
         from sifline.stages import convert
 
-        return convert.standing(step.image, self._workspace)
+        return convert.standing(step.image, self.workspace)
 
-    def _kept(self, step: Step) -> Any:
+    def kept(self, step: Step) -> Any:
         """What a step that is not needed would give: what is there."""
         if step.verb is Verb.BUILD:
-            return build.settle(step, self._context)
+            return build.settle(step, self.context)
         if step.verb is Verb.CONVERT:
             from sifline.stages import convert
 
-            return convert.settled(step.image, self._workspace)
+            return convert.settled(step.image, self.workspace)
         report = self._tested(step.image.name, step.verb)["report"]
         return TestReport(**{**report, "skip_reasons": tuple(report["skip_reasons"])})
 
-    def _known(self, names: Iterable[str]) -> tuple[str, ...]:
+    def known(self, names: Iterable[str]) -> tuple[str, ...]:
+        """Return ``names``.
+
+        :raises UsageError: with the nearest names, where one is no image.
+        """
         for name in names:
             if name not in self.images:
-                raise image_names.unknown(name, self._workspace)
+                raise image_names.unknown(name, self.workspace)
         return tuple(names)
 
     @cached_property
-    def _apptainer(self) -> Apptainer:
+    def apptainer(self) -> Apptainer:
+        """The Apptainer in use."""
         from sifline.engines.apptainer.program import Apptainer
 
-        return Apptainer(self._context.runner)
+        return Apptainer(self.context.runner)
 
-    def _need_toolbox(self, verbs: Iterable[Verb] = ()) -> bool:
+    def need_toolbox(self, verbs: Iterable[Verb] = ()) -> bool:
         """Whether images/toolbox is to be built: for Apptainer, or the fast road to a SIF.
 
         :raises MissingError: where there is no Apptainer at all.
         """
-        if self._apptainer.native:
-            fast = Verb.CONVERT in verbs and self._options.method != "apptainer"
+        if self.apptainer.native:
+            fast = Verb.CONVERT in verbs and self.options.method != "apptainer"
             return fast and TOOLBOX in self.images
         if TOOLBOX in self.images:
             return True
-        if not Docker(self._context.runner).images([discover.tag_of(TOOLBOX)]):
+        if not Docker(self.context.runner).images([discover.tag_of(TOOLBOX)]):
             raise MissingError(
                 "neither apptainer nor singularity is installed, and there is no images/toolbox;"
                 " install Apptainer, or add that image"
             )
         return False
+
+    @cached_property
+    def commit(self) -> str:
+        """The commit of the checkout, ``-dirty`` behind it where files differ; "" outside git."""
+        if not shutil.which("git"):
+            return ""
+        describe = ("describe", "--always", "--abbrev=40", "--dirty", "--exclude=*")
+        result = self.context.runner.run(
+            ["git", "-C", str(self.workspace.root), *describe], check=False, env={"LC_ALL": "C"}
+        )
+        if result.ok:
+            return result.stdout.strip()
+        said = result.stderr.strip().splitlines()
+        # A folder outside of git, and one without commits, have none.
+        if said and not any(words in said[0] for words in _WITHOUT_COMMIT):
+            hint = next((line.strip() for line in said if "safe.directory" in line), "")
+            advice = f"; run {hint}" if hint.startswith("git ") else ""
+            self.show.line(f"images get no commit as a label: git says {said[0]}{advice}")
+        return ""
 
 
 def _tests_digest(folder: Path) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,8 +11,8 @@ from sifline.config import image_names
 from sifline.engines.docker.images import Docker
 from sifline.errors import MissingError, UsageError
 from sifline.model import BuiltImage, Image, Sif, Verb
-from sifline.pipeline.images import ImagePipeline
-from sifline.pipeline.plans import TOOLBOX
+from sifline.pipeline.plans import TOOLBOX, Planner
+from sifline.pipeline.work import Work
 
 if TYPE_CHECKING:
     from sifline.contents.comparison import Difference
@@ -27,8 +27,14 @@ SIF_ENDING = ".sif"
 LEAST_DIGITS = 6
 
 
-class SifPipeline(ImagePipeline):
+class Sifs:
     """What tells of images and SIFs, signs them, and makes SIFs of other sources."""
+
+    def __init__(self, planner: Planner, work: Work) -> None:
+        self._planner = planner
+        self._work = work
+        self._context, self._show = planner.context, planner.show
+        self._options, self._workspace = planner.options, planner.workspace
 
     def sign(
         self, subjects: Sequence[str | Path], *, key: str, passphrase: Passphrase | None
@@ -37,7 +43,7 @@ class SifPipeline(ImagePipeline):
         from sifline.stages import sign
 
         names = [item for item in subjects if isinstance(item, str)]
-        made = {sif.name: sif.path for sif in self.convert(names)} if names else {}
+        made = {sif.name: sif.path for sif in self._work.convert(names)} if names else {}
         done = []
         for item in subjects:
             path = made[item] if isinstance(item, str) else item
@@ -51,7 +57,7 @@ class SifPipeline(ImagePipeline):
         """Tell who signed the SIFs of images, as they stand there, or SIF files."""
         from sifline.stages import sign
 
-        self._known([item for item in subjects if isinstance(item, str)])
+        self._planner.known([item for item in subjects if isinstance(item, str)])
         paths = [self._workspace.sif(item) if isinstance(item, str) else item for item in subjects]
         return tuple(
             sign.verify_signature(path, self._context, signers=signers, online=online)
@@ -75,9 +81,9 @@ class SifPipeline(ImagePipeline):
         from sifline.stages import convert
 
         facts = []
-        held_images = self._held(self._known(names), Docker(self._context.runner).all()).images
+        held_images = self._versions(names)
         for name in names:
-            image = self.images[name]
+            image = self._planner.images[name]
             held = next(iter(held_images[name]), None)
             fact: dict[str, Any] = {
                 "name": name,
@@ -108,7 +114,7 @@ class SifPipeline(ImagePipeline):
         """Return what takes the space in each image, as it is in the engine, beside its SIF."""
         from sifline.stages import convert, sizes
 
-        held_images = self._held(self._known(names), Docker(self._context.runner).all()).images
+        held_images = self._versions(names)
         built = [held_images[name][0] for name in names if held_images[name]]
         missing = [name for name in names if not held_images[name]]
         if missing and not built:
@@ -142,11 +148,11 @@ class SifPipeline(ImagePipeline):
         image = discover.foreign(
             self._free(name or fetch.name_of(source)),
             self._workspace,
-            self.site,
+            self._planner.site,
             self._options.conversion,
         )
-        if self._need_toolbox((Verb.CONVERT,)):
-            self.build([TOOLBOX])
+        if self._planner.need_toolbox((Verb.CONVERT,)):
+            self._work.build([TOOLBOX])
         with self._show.step(f"convert {image.name}"):
             if known:
                 return self._fetched(source, image)
@@ -157,16 +163,16 @@ class SifPipeline(ImagePipeline):
                 fingerprint="",
                 size=0,
                 reused=False,
-                commit=self._commit,
+                commit=self._planner.commit,
                 source=f"definition file {Path(source).name}",
             )
-            network = not self.site.offline
-            return self._told(convert.convert(built, self._context, network=network))
+            network = not self._planner.site.offline
+            return self._work.told(convert.convert(built, self._context, network=network))
 
     def _fetched(self, source: str, image: Image) -> Sif:
         from sifline.stages import convert, fetch
 
-        wanted = fetch.find(source, self._context, offline=self.site.offline)
+        wanted = fetch.find(source, self._context, offline=self._planner.site.offline)
         built = BuiltImage(
             image=image,
             image_id=wanted.image_id,
@@ -180,7 +186,7 @@ class SifPipeline(ImagePipeline):
             fetch.sweep(image.name, self._context)
             return convert.settled(image, self._workspace)
         with fetch.fetched(wanted, image.name, self._context) as size:
-            return self._told(
+            return self._work.told(
                 convert.convert(
                     replace(built, size=size), self._context, force=self._options.force
                 )
@@ -190,7 +196,7 @@ class SifPipeline(ImagePipeline):
         """Return ``name`` where a SIF that no image here makes may have it."""
         if not image_names.is_name(name):
             raise UsageError(f"{name!r} is no name for a SIF; give --sif-name: {image_names.RULE}")
-        if name in self.images:
+        if name in self._planner.images:
             raise UsageError(f"{name} is an image of images/; give --sif-name another name")
         return name
 
@@ -230,6 +236,11 @@ class SifPipeline(ImagePipeline):
                 done.append((name, inventory.needs(subject, self._context)))
         return tuple(done)
 
+    def _versions(self, names: Sequence[str]) -> Mapping[str, Sequence[BuiltImage]]:
+        """What the engine holds of each image, the one at hand first."""
+        listed = Docker(self._context.runner).all()
+        return self._planner.held(self._planner.known(names), listed).images
+
     def _subjects(
         self, subjects: Sequence[str | Path], *, sif: bool
     ) -> tuple[tuple[str | Path, BuiltImage | Path], ...]:
@@ -239,9 +250,9 @@ class SifPipeline(ImagePipeline):
             raise UsageError("--sif is for images: a SIF file is a SIF in any case")
         found: dict[str, BuiltImage | Path] = {}
         if names and sif:
-            found = {made.name: made.path for made in self.convert(names)}
+            found = {made.name: made.path for made in self._work.convert(names)}
         elif names:
-            found = {built.image.name: built for built in self.build(names)}
+            found = {built.image.name: built for built in self._work.build(names)}
         return tuple((item, found[item] if isinstance(item, str) else item) for item in subjects)
 
     def diff(self, name: str, *, against: str) -> Difference:
@@ -250,12 +261,11 @@ class SifPipeline(ImagePipeline):
         :param against: a version's fingerprint, or its beginning; a SIF file; an image of
             images/; any image of the engine; "" for the version before.
         """
-        self._known([name])
-        held = self._held([name], Docker(self._context.runner).all()).images[name]
+        held = self._versions([name])[name]
         if not held:
             raise _not_held(name)
         other = _other(name, against, held)
-        if other == against and against in self.images:
+        if other == against and against in self._planner.images:
             return self._difference(self._at_hand(against), held[0])
         return self._difference(other, held[0])
 
@@ -264,7 +274,7 @@ class SifPipeline(ImagePipeline):
 
         :raises MissingError: where that is nothing.
         """
-        held = self._held([name], Docker(self._context.runner).all()).images[name]
+        held = self._versions([name])[name]
         if not held:
             raise _not_held(name)
         return held[0]

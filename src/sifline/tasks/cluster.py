@@ -15,13 +15,13 @@ def up(run: Run, _: Sequence[str], *, name: str = VIRTUAL, file: str = "") -> No
     """Bring up a virtual cluster: containers with systemd, Slurm, MUNGE and OpenSSH."""
     from sifline.report import tables
 
-    cluster = run.pipeline.cluster_up(name, Path(file) if file else None)
+    cluster = run.pipeline.clusters.up(name, Path(file) if file else None)
     run.print(tables.nodes(cluster))
 
 
 def down(run: Run, _: Sequence[str], *, name: str = VIRTUAL, foreign: bool = False) -> None:
     """Take a virtual cluster down; nothing of it is left."""
-    removed = run.pipeline.cluster_down(name, foreign=foreign)
+    removed = run.pipeline.clusters.down(name, foreign=foreign)
     run.print("\n".join(f"removed {item}" for item in removed) or f"no cluster {name} stands")
 
 
@@ -29,7 +29,7 @@ def status(run: Run, _: Sequence[str], *, name: str = VIRTUAL, json: bool = Fals
     """Print the nodes of a virtual cluster and their state."""
     from sifline.report import tables
 
-    states = run.pipeline.cluster_status(name)
+    states = run.pipeline.clusters.status(name)
     run.print(tables.dump(states) if json else tables.node_states(name, states))
 
 
@@ -42,7 +42,7 @@ def shell(
     user: str = "root",
 ) -> None:
     """Open a shell on a node of a virtual cluster, or run the command after --."""
-    run.end(run.pipeline.cluster_shell(name, node, run.command, user=user))
+    run.end(run.pipeline.clusters.shell(name, node, run.command, user=user))
 
 
 def provision(
@@ -58,7 +58,7 @@ def provision(
     """Configure a cluster with Ansible: MUNGE, Slurm, the container registry."""
     if stage:
         one_of("stage", stage, STAGES)
-    done = run.pipeline.provision(
+    done = run.pipeline.clusters.provision(
         cluster,
         check=check,
         stage=stage,
@@ -86,10 +86,10 @@ def validate(
     from sifline.report import tables
 
     if list:
-        suites = run.pipeline.checks()
+        suites = run.pipeline.clusters.checks()
         run.print(tables.dump(tables.checks_of(suites)) if json else tables.listing(suites))
         return
-    results = run.pipeline.validate(
+    results = run.pipeline.clusters.validate(
         cluster,
         suites=_words(suite),
         checks=_words(check),

@@ -102,7 +102,9 @@ def deploy(
 
     password = run.become_password() if ask_become_pass else ""
     names, broken = run.sound(images)
-    done = run.pipeline.deploy(names, cluster=cluster, become_password=password, untested=untested)
+    done = run.pipeline.clusters.deploy(
+        names, cluster=cluster, become_password=password, untested=untested
+    )
     run.print("\n".join([tables.deployed(done), *tables.broken(broken)]))
     refuse_broken(broken)
 
@@ -114,7 +116,7 @@ def info(run: Run, images: Sequence[str | Path], *, json: bool = False) -> None:
 
     files = [item for item in images if isinstance(item, Path)]
     names, broken = run.sound([item for item in images if isinstance(item, str)])
-    facts = run.pipeline.info_of(files) if files else run.pipeline.info(names)
+    facts = run.pipeline.sifs.info_of(files) if files else run.pipeline.sifs.info(names)
     facts += tables.broken_values(broken)
     run.print(tables.dump(facts) if json else tables.facts(facts))
     refuse_broken(broken)
@@ -148,7 +150,7 @@ def sign(
         ask=ask if sys.stdin.isatty() else None,
     )
     subjects, broken = run.sound(images)
-    signed = signatures.signed(run.pipeline.sign(subjects, key=key, passphrase=passphrase))
+    signed = signatures.signed(run.pipeline.sifs.sign(subjects, key=key, passphrase=passphrase))
     run.print("\n".join([signed, *tables.broken(broken)]))
     refuse_broken(broken)
 
@@ -165,7 +167,7 @@ def verify_signature(
     """Tell who signed a SIF; an error where nobody did, or where it was changed since."""
     from sifline.report import signatures, tables
 
-    found = run.pipeline.verify_signature(images, signers=[key] if key else [], online=online)
+    found = run.pipeline.sifs.verify_signature(images, signers=[key] if key else [], online=online)
     run.print(tables.dump(signatures.document(found)) if json else signatures.verified(found))
 
 
@@ -183,7 +185,7 @@ def sbom(
 
     target = support.output(Path(output)) if output else None
     subjects, broken = run.sound(images)
-    made = run.pipeline.sbom(subjects, sif=sif, target=target)
+    made = run.pipeline.sifs.sbom(subjects, sif=sif, target=target)
     values = [*inventory.bill_values(made), *tables.broken_values(broken)]
     lines = [inventory.bills(made), *tables.broken(broken)]
     run.print(tables.dump(values) if json else "\n".join(lines))
@@ -198,7 +200,7 @@ def compat(
     from sifline.report import inventory, tables
 
     subjects, broken = run.sound(images)
-    found = run.pipeline.compat(subjects, sif=sif)
+    found = run.pipeline.sifs.compat(subjects, sif=sif)
     values = [*inventory.compatibility_values(found), *tables.broken_values(broken)]
     lines = [inventory.compatibility(found), *tables.broken(broken)]
     run.print(tables.dump(values) if json else "\n\n".join(lines))
@@ -214,7 +216,11 @@ def diff(run: Run, images: Sequence[str | Path], *, against: str = "", json: boo
     names = [item for item in images if isinstance(item, str)]
     if files and (len(files), against) != (2, ""):
         raise UsageError("diff compares two: say diff.<image> [--against X], or diff A.sif B.sif")
-    found = run.pipeline.diff_of(files) if files else run.pipeline.diff(names[0], against=against)
+    found = (
+        run.pipeline.sifs.diff_of(files)
+        if files
+        else run.pipeline.sifs.diff(names[0], against=against)
+    )
     run.print(
         tables.dump(inventory.difference_values(found)) if json else inventory.difference(found)
     )
@@ -228,7 +234,7 @@ def sizes(run: Run, images: Sequence[str | Path], *, json: bool = False) -> None
 
     files = [item for item in images if isinstance(item, Path)]
     names, broken = run.sound([item for item in images if isinstance(item, str)])
-    found = run.pipeline.sizes_of(files) if files else run.pipeline.sizes(names)
+    found = run.pipeline.sifs.sizes_of(files) if files else run.pipeline.sifs.sizes(names)
     values = [*report.values(found), *tables.broken_values(broken)]
     lines = [report.sizes(found), *tables.broken(broken)]
     run.print(tables.dump(values) if json else "\n\n".join(lines))
@@ -248,7 +254,7 @@ def shell(
     env: Sequence[str] = (),
 ) -> None:
     """Open a shell in the image, or run the command that stands after --."""
-    code = run.pipeline.shell(
+    code = run.pipeline.opener.shell(
         images[0],
         run.command,
         sif=sif,
@@ -279,7 +285,7 @@ def clean(
     chosen = {"docker": docker, "sifs": sifs, "state": state}
     # Which versions of a broken one are in use is not known.
     names, broken = run.sound(images) if unused else (images, {})
-    cleaned = run.pipeline.clean(
+    cleaned = run.pipeline.cleaner.clean(
         names,
         parts=[part for part, named in chosen.items() if named or not any(chosen.values())],
         older_than=seconds("older-than", older_than),
@@ -298,7 +304,7 @@ def status(run: Run, images: Sequence[str], *, json: bool = False) -> None:
     from sifline.report import tables
 
     names, broken = run.sound(images)
-    states = run.pipeline.status(names, broken)
+    states = run.pipeline.queries.status(names, broken)
     run.print(tables.dump(states) if json else tables.states(states))
     refuse_broken(broken)
 
@@ -309,7 +315,7 @@ def explain(run: Run, images: Sequence[str], *, json: bool = False) -> None:
     from sifline.report import tables
 
     names, broken = run.sound(images)
-    found = run.pipeline.explain(names, broken)
+    found = run.pipeline.queries.explain(names, broken)
     run.print(tables.dump(found) if json else tables.explanations(found))
     refuse_broken(broken)
 
@@ -329,7 +335,7 @@ def graph(run: Run, images: Sequence[str], *, format: str = "", output: str = ""
     chosen = format or ENDINGS.get(ending, "text")
     one_of("format", chosen, GRAPH_FORMATS)
     names, broken = run.sound(images)
-    drawn = graphs.render(run.pipeline.graph(names, broken), chosen)
+    drawn = graphs.render(run.pipeline.queries.graph(names, broken), chosen)
     if output:
         run.write(Path(output), drawn)
     else:
@@ -344,7 +350,7 @@ def config(run: Run, images: Sequence[str], *, show: bool = False, json: bool = 
 
     del show  # the only thing it does: the flag is for those who expect it
     names, broken = run.sound(images)
-    found = run.pipeline.settings(names, broken)
+    found = run.pipeline.queries.settings(names, broken)
     run.print(tables.dump(found) if json else tables.settings(found))
     refuse_broken(broken)
 
@@ -358,7 +364,7 @@ def _convert_source(run: Run, source: str, name: str) -> None:
         raise UsageError("--sif-name is for --source; the SIF of an image has the image's name")
     if run.dry:
         raise UsageError("--dry: convert --source cannot tell what it would do; leave --dry out")
-    run.print(tables.results(Verb.CONVERT, [run.pipeline.convert_source(source, name)]))
+    run.print(tables.results(Verb.CONVERT, [run.pipeline.sifs.convert_source(source, name)]))
 
 
 def _carry_out(
@@ -371,11 +377,11 @@ def _carry_out(
 
     wanted = getattr(plans, verbs)
     if run.dry:
-        planned = run.pipeline.dry(wanted, images, only_new=only_new)
+        planned = run.pipeline.work.dry(wanted, images, only_new=only_new)
         run.print(tables.plan(planned.steps, planned.broken))
         planned.check()
         return
-    done = run.pipeline.run(wanted, images, only_new=only_new)
+    done = run.pipeline.work.run(wanted, images, only_new=only_new)
     for verb in (Verb[name] for name in shown):
         if found := done.of(verb):
             run.print(tables.results(verb, found))

@@ -27,7 +27,7 @@ def quickstart(run: Run, _: Sequence[str], *, name: str = "virtual") -> None:
 
 def keys(run: Run, _: Sequence[str]) -> None:
     """Run Apptainer's key command with what stands after --, such as -- newpair, or -- list."""
-    run.end(run.pipeline.keys(run.command))
+    run.end(run.pipeline.sifs.keys(run.command))
 
 
 def completion(run: Run, _: Sequence[str], *, shell: str = "") -> None:

@@ -110,7 +110,7 @@ class Run:
         """Tell whole images from broken ones; the error of one that is named is raised later."""
         if not self.over_all:
             return list(images), {}
-        broken = self.pipeline.sound([name for name in images if isinstance(name, str)])[1]
+        broken = self.pipeline.planner.sound([name for name in images if isinstance(name, str)])[1]
         return [item for item in images if item not in broken], broken
 
     def print(self, text: str) -> None:

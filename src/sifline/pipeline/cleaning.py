@@ -1,0 +1,63 @@
+"""Remove what was made of images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from sifline.model import (
+    Cleaned,
+    Image,
+)
+from sifline.pipeline.plans import (
+    BUILD,
+    Planner,
+)
+from sifline.stages.discover import tag_of
+
+if TYPE_CHECKING:
+    pass
+
+
+class Cleaner:
+    """Removes what sifline made of the images of one checkout."""
+
+    def __init__(self, planner: Planner) -> None:
+        self._planner = planner
+        self._context, self._show = planner.context, planner.show
+        self._options, self._workspace = planner.options, planner.workspace
+
+    def clean(
+        self,
+        names: Sequence[str],
+        *,
+        parts: Sequence[str],
+        older_than: float,
+        unused: bool,
+        foreign: bool,
+        gone: bool,
+        dry: bool,
+    ) -> Cleaned:
+        """Remove ``parts`` (docker, sifs, state) of what sifline made of ``names``.
+
+        :param gone: where ``unused`` is, also of what has no folder now.
+        """
+        from sifline.stages import clean
+
+        steps = self._planner.plan(BUILD, names) if unused else ()
+        space, known = self._workspace, [*self._planner.known(names)]
+        if unused and gone:
+            known += clean.gone(self._planner.images, space)
+        return clean.clean(
+            # Their Dockerfiles are not asked: they may be broken, or gone.
+            [Image(name=name, folder=space.images / name, tag=tag_of(name)) for name in known],
+            clean.Parts(
+                **{part: part in parts for part in ("docker", "sifs", "state")},
+                older_than=older_than,
+                unused=unused,
+                foreign=foreign,
+            ),
+            self._context,
+            at_hand={step.held.image_id for step in steps if step.held},
+            dry=dry,
+        )

@@ -1,0 +1,82 @@
+"""Open an image or its SIF on the user's terminal."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from sifline.engines.docker.images import Docker
+from sifline.pipeline.plans import (
+    TOOLBOX,
+    Planner,
+)
+
+if TYPE_CHECKING:
+    from sifline.model import Opening
+    from sifline.pipeline.work import Work
+
+
+class Opener:
+    """Opens images and SIFs, which are made where needed."""
+
+    def __init__(self, planner: Planner, work: Work) -> None:
+        self._planner = planner
+        self._work = work
+        self._context, self._show = planner.context, planner.show
+        self._options, self._workspace = planner.options, planner.workspace
+
+    def shell(
+        self,
+        name: str,
+        command: Sequence[str],
+        *,
+        sif: bool,
+        mount_home: bool,
+        volumes: Sequence[str],
+        gpus: str,
+        workdir: str,
+        env: Sequence[str],
+    ) -> int:
+        """Open ``name`` on the user's terminal; return the exit status."""
+        from sifline.stages import shell
+
+        self._planner.known([name])
+        asked = shell.Asked(
+            mount_home=mount_home, volumes=volumes, gpus=gpus, workdir=workdir, env=env
+        )
+        opening = shell.opening(self._planner.images[name], asked, shell.Caller.here())
+        wanted = shell.command(command)
+        # Where the output is no terminal's, a terminal would write other line ends into it.
+        terminal = sys.stdin.isatty() and sys.stdout.isatty()
+        opened = self._open_sif if sif else self._open_image
+        return opened(name, wanted, opening, terminal=terminal)
+
+    def _open_image(
+        self, name: str, command: Sequence[str], opening: Opening, *, terminal: bool
+    ) -> int:
+        (built,) = self._work.build([name])
+        self._tell(opening)
+        engine = Docker(self._context.runner)
+        with self._work.labelled(sif=False) as label:
+            return engine.shell(built.image_id, command, opening, terminal=terminal, label=label)
+
+    def _open_sif(
+        self, name: str, command: Sequence[str], opening: Opening, *, terminal: bool
+    ) -> int:
+        from sifline.formats import sif as siffile
+
+        if self._planner.need_toolbox():
+            self._work.build([TOOLBOX])
+        (made,) = self._work.convert([name])
+        self._tell(opening)
+        # As Docker does; Apptainer by itself goes by where it was called.
+        workdir = siffile.workdir(siffile.read(made.path))
+        with self._work.labelled(sif=True) as label:
+            return self._planner.apptainer.shell(
+                made.path, command, opening, workdir=workdir, terminal=terminal, label=label
+            )
+
+    def _tell(self, opening: Opening) -> None:
+        for note in opening.notes:
+            self._show.line(note)

@@ -1,0 +1,174 @@
+"""Questions about images: their state, what they are built on, why they would be built."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from sifline.contents.build_context import DOCKERFILE
+from sifline.engines.docker.images import Docker
+from sifline.errors import MissingError, SiflineError
+from sifline.formats.dockerfile.stages import Dockerfile
+from sifline.machine import records
+from sifline.model import (
+    Explanation,
+    GraphNode,
+    ImageState,
+    Step,
+    Verb,
+)
+from sifline.pipeline.plans import (
+    BUILD,
+    MAKE,
+    Planner,
+)
+from sifline.stages import build, discover, plan
+
+if TYPE_CHECKING:
+    from sifline.config.settings import Setting
+
+
+class Queries:
+    """What is told of the images of one checkout; nothing is changed."""
+
+    def __init__(self, planner: Planner) -> None:
+        self._planner = planner
+        self._context, self._show = planner.context, planner.show
+        self._options, self._workspace = planner.options, planner.workspace
+
+    def explain(
+        self, names: Sequence[str], broken: Mapping[str, SiflineError]
+    ) -> tuple[Explanation, ...]:
+        """Say why each of ``names`` would be built, converted or tested, or not.
+
+        Those that ``sound`` found ``broken`` only say what is wrong.
+        """
+        from sifline.stages import explain
+
+        docker = Docker(self._context.runner)
+        # Not what would be made beside it: nobody needs Apptainer to be told this.
+        steps = self._planner.plan_from(
+            MAKE, self._planner.known(names), names, docker.all(), only_new=True
+        )
+        tools = docker.versions()
+        builds = {step.image.name: step for step in steps if step.verb is Verb.BUILD}
+        known = {name: self._record(step) for name, step in builds.items()}
+        own = {
+            name: explain.own_changes(
+                step, known[name], build.context_entries(step.image, self._workspace)
+            )
+            for name, step in builds.items()
+        }
+        changes = explain.changes(tuple(builds.values()), own)
+        told = [
+            replace(
+                explain.explain(
+                    builds[name],
+                    known[name],
+                    changes[name],
+                    tools=tools,
+                    commit=self._planner.commit,
+                ),
+                later=explain.later(name, steps),
+            )
+            for name in names
+        ]
+        told += [explain.broken(name, error.message) for name, error in broken.items()]
+        return tuple(sorted(told, key=lambda item: item.name))
+
+    def _record(self, step: Step) -> Mapping[str, Any] | None:
+        """The record of the build of the image at hand; None where this checkout has none."""
+        mark = step.held.fingerprint if step.held else ""
+        return records.read(build.build_record(self._workspace, step.image.name, mark))
+
+    def settings(
+        self, names: Sequence[str], broken: Mapping[str, SiflineError]
+    ) -> dict[str, tuple[Setting, ...]]:
+        """Return each setting with its origin: of each image, and under "" of the site.
+
+        An image that ``sound`` found ``broken`` has the one setting ``error``.
+        """
+        from sifline.config.settings import Setting, everything
+
+        flags = discover.arguments(self._options.build_args)
+        found = {"": everything(self._workspace, self._planner.site)}
+        for name in self._planner.known(names):
+            declared = Dockerfile.read(self._planner.images[name].folder / DOCKERFILE).arguments
+            found[name] = everything(
+                self._workspace, self._planner.site, name=name, flags=flags, declared=declared
+            )
+        for name, error in broken.items():
+            found[name] = (Setting(key="error", value=error.message, origin=f"images/{name}"),)
+        return dict(sorted(found.items()))
+
+    def graph(
+        self, names: Sequence[str], broken: Mapping[str, SiflineError]
+    ) -> tuple[GraphNode, ...]:
+        """Return ``names`` and all that they are built on, with the state of each.
+
+        Those that ``sound`` found ``broken`` stand alone: what they are built on may be a circle.
+        """
+        nodes = (
+            GraphNode(name=name, parents=(), state="broken", reason=error.message)
+            for name, error in broken.items()
+        )
+        return (*self._graph(names), *nodes)
+
+    def _graph(self, names: Sequence[str]) -> tuple[GraphNode, ...]:
+        """Return the nodes of sound images; without an engine nobody knows their states."""
+        try:
+            steps = self._planner.plan(BUILD, names)
+        except MissingError as error:
+            self._show.line(f"the states are not known: {error.message}")
+            order = plan.order(self._planner.images, self._planner.known(names))
+            found = (self._planner.images[name] for name in order)
+            return tuple(
+                GraphNode(
+                    name=image.name,
+                    parents=image.parents,
+                    bases=image.bases,
+                    words=image.words,
+                    state="unknown",
+                )
+                for image in found
+            )
+        return tuple(
+            GraphNode(
+                name=step.image.name,
+                parents=step.image.parents,
+                bases=step.image.bases,
+                words=step.image.words,
+                state="build" if step.needed else "up to date",
+                reason=step.reason,
+            )
+            for step in steps
+        )
+
+    def status(
+        self, names: Sequence[str], broken: Mapping[str, SiflineError]
+    ) -> tuple[ImageState, ...]:
+        """Return the state of each image, also of those that ``sound`` found ``broken``."""
+        found = {
+            step.image.name: self._state(step)
+            for step in self._planner.plan(BUILD, names)
+            if step.image.name in names
+        }
+        for name, error in broken.items():
+            found[name] = ImageState(
+                name=name, image_id="", size=0, stale="", sif="-", sif_size=0, error=error.message
+            )
+        return tuple(found[name] for name in sorted(found))
+
+    def _state(self, step: Step) -> ImageState:
+        from sifline.stages import convert
+
+        held, path = step.held, self._workspace.sif(step.image.name)
+        return ImageState(
+            name=step.image.name,
+            image_id=held.image_id if held else "",
+            size=held.size if held else 0,
+            stale=step.reason,
+            sif=convert.state(step.image.name, held, self._workspace),
+            sif_size=path.stat().st_size if path.is_file() else 0,
+        )
