@@ -36,6 +36,8 @@ STREAMING = [
 ]
 CREATED = 1_709_210_096  # archives.CREATED in seconds
 SQUASHFS_TIMES = 2**32
+# In the year 2300: later than the nanoseconds that Docker counts.
+FAR = 10_413_792_000
 # With the line at its end, more than the eleven octal digits of a ustar header can say.
 LARGE = 8 << 30
 # A program of the toolbox makes a file on an image that has no programs.
@@ -335,6 +337,7 @@ def test_what_the_engine_s_store_adds_to_the_layers_does_not_get_into_a_sif(
 ) -> None:
     old = item("d/old", content=b"x", mtime=-5)
     entries = [folder("d"), old, soft("link", "nowhere", mtime=-5), item("d/file", content=b"y")]
+    entries += [item("d/far", mtime=FAR)]
     with loaded("labels", Sample(layers=[entries])) as tag:
         before = convert_by("stream", "labels", tag, tmp_path / "before")
         own = Docker(ProcessRunner()).inspect(tag)["GraphDriver"]["Data"]["UpperDir"]
@@ -342,13 +345,14 @@ def test_what_the_engine_s_store_adds_to_the_layers_does_not_get_into_a_sif(
         for name in ("", "d", "d/file", "d/old"):  # as a host with labels, and a build, leave them
             os.setxattr(Path(own, name), "security.selinux", label)
             os.setxattr(Path(own, name), "user.of.the.build", label)
-        for name in ("d/old", "link"):  # as the engine has them that built the image
-            os.utime(Path(own, name), (-5, -5), follow_symlinks=False)
+        # As the engine has them that built the image; one that unpacks it makes 1970 of them.
+        for name, time in (("d/old", -5), ("link", -5), ("d/far", FAR)):
+            os.utime(Path(own, name), (time, time), follow_symlinks=False)
         after = convert_by("stream", "labels", tag, tmp_path / "after")
 
     found = squash.read(after.path, squash.offset(after.path))
     assert {entry.xattrs for entry in found.values()} == {()}
-    assert {found[name].mtime for name in (b"d/old", b"link")} == {0}
+    assert {found[name].mtime for name in (b"d/old", b"link", b"d/far")} == {0}
     assert after.path.read_bytes() == before.path.read_bytes()
 
 

@@ -200,12 +200,14 @@ def test_the_top_folder_is_what_a_layer_says_if_that_is_known(
     assert (root.mode, root.uid, root.gid) == expected
 
 
-def test_times_before_1970_are_1970_and_folders_never_newer_than_the_image(
+def test_times_that_engines_do_not_know_are_1970_and_folders_never_newer_than_the_image(
     tmp_path: Path,
 ) -> None:
     members = (folder("etc", mtime=CREATED + 5), folder("tmp", mtime=-7), item(".run", mtime=-1))
-    found = first(laid_out(tmp_path, *members))
+    far = (folder("var", mtime=2**34), item(".exec", mtime=2**34))
+    found = first(laid_out(tmp_path, *members, *far))
     assert [found[name][0].mtime for name in ("etc", "tmp", ".run")] == [CREATED, 0, 0]
+    assert [found[name][0].mtime for name in ("var", ".exec")] == [0, 0]
 
 
 def test_the_top_folder_is_the_image_s_and_its_owner_may_write(tmp_path: Path) -> None:

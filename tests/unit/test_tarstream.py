@@ -135,7 +135,12 @@ def test_attributes_join_those_that_an_entry_has() -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "expected"), [(0, 0), (-1, 0), (-(10**9), 0), (2**32 + 5, 5), (2**34 + 7, 7)]
+    ("seconds", "expected"),
+    [
+        *((0, 0), (-1, 0), (-(10**9), 0), (2**32 + 5, 5), (2**33 + 7, 7)),
+        # The nanoseconds since 1970 of the first have 63 bits, those of the others more.
+        *((9_223_372_035, 633_437_443), (9_223_372_036, 0), (2**34 + 7, 0)),
+    ],
 )
 @pytest.mark.parametrize("form", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT])
 def test_times_are_those_that_a_squashfs_holds(seconds: int, expected: int, form: int) -> None:
@@ -143,6 +148,12 @@ def test_times_are_those_that_a_squashfs_holds(seconds: int, expected: int, form
     out, _ = through(stream)
     assert [entry[2] for entry in read(out)] == [expected, expected]
     assert [entry[0] for entry in read(out)] == ["f", "n" * 120]
+
+
+def test_a_folder_from_a_time_that_engines_do_not_know_is_not_just_newer_than_the_image() -> None:
+    stream = archive([item("d", type=tarfile.DIRTYPE, mtime=2**34)])
+    out, _ = through(stream, newest=100)
+    assert [entry[2] for entry in read(out)] == [0]
 
 
 def test_only_folders_newer_than_the_image_get_its_time() -> None:

@@ -97,8 +97,7 @@ def layout(look: Path, skeleton: Path, *, created: int, declared: Tree | None) -
     present = dict(_present(look / "entries.tar"))
     _refuse(present)
     for name, (info, content) in present.items():
-        seconds = floor(info.mtime)
-        info.mtime = in_time(min(seconds, created) if info.isdir() else seconds)
+        info.mtime = in_time(floor(info.mtime), created if info.isdir() else None)
         if name in EMPTIED and info.isreg():
             info.mode, info.mtime, content = EMPTIED_MODE, created, b""  # noqa: PLW2901
         first += _entry(info, content, xattrs.get(_bytes(name), {}), tally)

@@ -32,6 +32,8 @@ _NOTHING = bytes(BLOCK)
 _NEGATIVE = 0xFF
 # A squashfs keeps times in 32 bits.
 MOST_SECONDS = 0xFFFFFFFF
+# In April 2262 the nanoseconds since 1970 leave 63 bits, in which Docker counts them.
+END_OF_TIMES = (1 << 63) // 10**9
 
 
 class Damaged(StepFailed):
@@ -178,19 +180,20 @@ def copy(
 
 def _in_time(entry: Entry, newest: int | None) -> Entry:
     """Give the entry a time that a squashfs can hold."""
-    seconds = entry.mtime
-    if newest is not None and entry.kind == tarfile.DIRTYPE:
-        seconds = min(seconds, newest)
-    seconds = in_time(seconds)
+    seconds = in_time(entry.mtime, newest if entry.kind == tarfile.DIRTYPE else None)
     return entry if seconds == entry.mtime else entry.with_mtime(seconds)
 
 
-def in_time(seconds: int) -> int:
+def in_time(seconds: int, newest: int | None = None) -> int:
     """Return a time as a squashfs keeps it: cut off to 32 bits, as mksquashfs does.
 
-    One before 1970 is 1970: some engines keep such times and others do not.
+    One before 1970 or after April 2262 is 1970, as an engine makes it that unpacks the layer; one
+    that built the image keeps it.
+
+    :param newest: the time that a newer one becomes.
     """
-    return max(0, seconds) & MOST_SECONDS
+    known = seconds if 0 <= seconds < END_OF_TIMES else 0
+    return (known if newest is None else min(known, newest)) & MOST_SECONDS
 
 
 def as_records(xattrs: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
