@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,9 @@ from sifline.errors import MissingError, StepFailed, UsageError
 from sifline.machine.process import Result
 from sifline.report import signatures as report
 from sifline.report import tables
-from tests.support.recording import answer
+from sifline.stages import sign
+from tests.support.contexts import context_of
+from tests.support.recording import RecordingRunner, answer
 
 SIF, RING = Path("/x/a.sif"), Path("/home/u/.apptainer/keys")
 ADA, BOB = "AD" * 20, "B0" * 20
@@ -318,3 +321,10 @@ def test_document_says_who_signed_all() -> None:
 def test_table_of_signatures_tells_all_from_some() -> None:
     lines = report.verified([made(**{ADA: (1, 2), BOB: (2,)})]).splitlines()
     assert [line.split()[3:] for line in lines[1:]] == [["all", "2", "N"], ["2", "N"]]
+
+
+def test_a_pipe_has_no_signature_and_nobody_waits_for_it(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe.sif"
+    os.mkfifo(pipe)
+    with pytest.raises(UsageError, match=r"pipe\.sif: is no ordinary file"):
+        sign.verify_signature(pipe, context_of(tmp_path, RecordingRunner(tools={"apptainer"})))

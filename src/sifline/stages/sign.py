@@ -241,9 +241,11 @@ def _read(path: Path) -> sif.SifFile:
     try:
         return sif.read(path)
     except UsageError as error:
-        with suppress(OSError), path.open("rb") as file:
-            if sif.MAGIC in file.read(64):
-                raise StepFailed(error.message) from None
+        # Opening a pipe would wait for somebody who writes to it.
+        if path.is_file():
+            with suppress(OSError), path.open("rb") as file:
+                if sif.MAGIC in file.read(64):
+                    raise StepFailed(error.message) from None
         raise
 
 
