@@ -17,6 +17,7 @@ HEALTHY: dict[tuple[str, ...], Result | Exception | list[Result | Exception]] = 
     ("docker", "info"): answer("/\n"),
     ("docker", "image", "inspect"): answer("sha256:1\n"),
     ("docker", "run"): answer(),
+    ("docker", "network", "inspect"): answer("bridge\n"),
 }
 NO_BRIDGE = "docker: Error response from daemon: no docker0\n\nRun 'docker run --help' for more\n"
 TOOLS = {"docker", "mmdebstrap", "rsync", "ssh", "ssh-keygen", "ansible-playbook"}
@@ -75,6 +76,19 @@ def test_containers_are_started_with_and_without_a_network(
     )
     assert found.status is (Status.FAILED if failing else Status.PASSED)
     assert found.message.startswith(words if failing else "they start")
+
+
+def test_an_engine_without_a_bridge_builds_nothing_though_it_starts_containers(
+    tmp_path: Path,
+) -> None:
+    gone = answer(returncode=1, stderr="Error: No such network: bridge\n")
+    runner = RecordingRunner({**HEALTHY, ("docker", "network", "inspect"): gone}, tools=TOOLS)
+
+    found = examine(runner, tmp_path)["containers"]
+
+    assert found.status is Status.FAILED
+    words = "build steps get no network: Error: No such network: bridge; restart the engine"
+    assert found.message.startswith(words)
 
 
 def test_without_an_image_no_container_is_tried(tmp_path: Path) -> None:

@@ -120,6 +120,7 @@ def _checks(
 # What is there
 
 ENGINE_VERSION = ("docker", "version", "--format", "{{.Server.Version}}")
+BRIDGE = ("docker", "network", "inspect", "--format", "{{.Name}}", "bridge")
 ENGINE_ROOT = ("docker", "info", "--format", "{{.DockerRootDir}}")
 
 
@@ -175,6 +176,13 @@ def _containers(runner: Runner) -> Verdict:
     """Start a container with and one without a network; images are built and converted in both."""
     if not _has_toolbox(runner):
         return _skipped("none can be tried without sifline/toolbox; invoke build.toolbox makes it")
+    # An engine without it starts containers all the same, with no network, but no build step.
+    bridge = _ask(runner, *BRIDGE)
+    if bridge and not bridge.ok:
+        return _failed(
+            f"build steps get no network: {reason(bridge)}; restart the engine without"
+            " --bridge=none, or take bridge out of its daemon.json"
+        )
     for network in ("bridge", "none"):
         options = ("--rm", "--pull", "never", "--network", network, "--entrypoint", "true")
         tried = _ask(runner, "docker", "run", *options, TOOLBOX)
