@@ -13,7 +13,9 @@ from sifline.engines.docker.containers import Busy, Container, Containers
 from sifline.errors import MissingError, StepFailed, UsageError
 from sifline.machine.process import Result
 from sifline.model import NodeState
+from sifline.pipeline import Pipeline
 from sifline.report import tables
+from sifline.report.terminal import Terminal
 from tests.support.contexts import context_of
 from tests.support.recording import RecordingRunner, answer
 
@@ -194,6 +196,8 @@ def test_a_cluster_of_another_checkout_is_neither_opened_nor_taken_down(
         virtual.down("x", space)
     with pytest.raises(UsageError, match=f"^{ELSEWHERE}open it there, or bring up your own: (.*)"):
         virtual.shell_argv("x", "head", space, command=[])
+    with pytest.raises(UsageError, match=f"^{ELSEWHERE}choose another --name, or take it down"):
+        Pipeline(space, Terminal()).quickstart("x")
     assert {argv[1:3] for argv in runner.argvs} <= {
         ("container", "ls"),
         ("container", "inspect"),

@@ -43,6 +43,8 @@ class Pipeline:
 
     def quickstart(self, cluster: str) -> Quickstart:
         """Go the whole way with the smallest image; a second run does what is not up to date."""
+        from sifline import virtual
+
         image, seconds = QUICKSTART_IMAGE, dict[str, float]()
 
         def timed(stage: str, call: Any) -> Any:
@@ -51,6 +53,7 @@ class Pipeline:
             seconds[stage] = time.monotonic() - started
             return result
 
+        virtual.refuse_foreign(cluster, self.planner.context)
         tools = [NODE_IMAGE, *([TOOLBOX] if self.planner.need_toolbox() else [])]
         built = timed("build", lambda: self.work.build([image, *tools]))
         timed("test in Docker", lambda: self.work.run(TEST, [image]).check())

@@ -22,6 +22,7 @@ from sifline.virtual.found import (
     checkout_name,
     cluster_label,
     cluster_lock,
+    containers_of,
     refuse_other_checkout,
     state_folder,
 )
@@ -66,13 +67,7 @@ def up(cluster_file: Path, name: str, context: Context) -> Cluster:
     image_id = image_in_engine(image, engine)
     with cluster_lock(name, context):
         found = engine.find(cluster_label(name))
-        refuse_other_checkout(
-            name,
-            found,
-            context,
-            f"choose another --name, or take it down, here with: invoke cluster.down --name {name}"
-            " --foreign",
-        )
+        refuse_other_checkout(name, found, context, _another(name))
         try:
             return _bring(described, name, image_id, found, context)
         except BaseException:
@@ -81,6 +76,21 @@ def up(cluster_file: Path, name: str, context: Context) -> Cluster:
                 with suppress(SiflineError):
                     remove_all(name, context)
             raise
+
+
+def refuse_foreign(name: str, context: Context) -> None:
+    """Refuse a name that cannot be brought up, before minutes go into what comes first.
+
+    :raises UsageError: for a bad name, and for the cluster of another checkout.
+    """
+    refuse_other_checkout(name, containers_of(name, context), context, _another(name))
+
+
+def _another(name: str) -> str:
+    return (
+        f"choose another --name, or take it down, here with: invoke cluster.down --name {name}"
+        " --foreign"
+    )
 
 
 def _bring(
