@@ -24,6 +24,8 @@ CLUSTER = Cluster(
     partitions=(Partition(name="main"),),
     source=Path("clusters/blue.yaml"),
 )
+# What a person has to say as well to get to its nodes.
+LOGIN = """-i /k/key -o 'UserKnownHostsFile="/k/known hosts"'"""
 
 REFUSED = "ssh: connect to host 192.0.2.11 port 22: Connection refused"
 UNKNOWN = (
@@ -72,7 +74,7 @@ def test_the_complaints_of_ssh_are_told_apart(stderr: str, fault: Fault | None) 
 @pytest.mark.parametrize(
     ("stderr", "next_command"),
     [
-        (REFUSED, "ssh admin@192.0.2.11"),
+        (REFUSED, f"try: ssh {LOGIN} admin@192.0.2.11"),
         (UNKNOWN, "ssh-keyscan 192.0.2.11 >> /k/known hosts"),
         (CHANGED, "ssh-keygen -R 192.0.2.11"),
         (DENIED, "ssh-copy-id admin@192.0.2.11"),
@@ -339,6 +341,7 @@ def test_a_login_shell_that_runs_nothing_is_named_with_its_words(
     error = refused(tmp_path, greeting=greeting)
     assert error.fault is Fault.NOT_RUN
     assert re.search(f"login shell of admin did not run the command: .*{said}", error.message)
+    assert error.message.endswith(f"try: ssh {LOGIN} -t admin@192.0.2.11 true")
 
 
 @pytest.mark.parametrize(

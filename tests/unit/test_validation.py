@@ -11,13 +11,13 @@ from typing import cast
 import pytest
 
 from sifline.engines.slurm import Slurm, gpu_count, read_nodes
-from sifline.engines.ssh import Ssh
+from sifline.engines.ssh import Fault, Ssh, SshFailed
 from sifline.errors import StepFailed, UsageError
 from sifline.machine.process import Result
 from sifline.machine.streams import Argv
 from sifline.model import Cluster, Node, Partition, Role, SshAccess, Status
 from sifline.validation.check import Check, Phase
-from sifline.validation.outcome import CheckFailed, CheckSkipped
+from sifline.validation.outcome import CheckFailed, CheckSkipped, one_line
 from sifline.validation.probe import Probe
 from sifline.validation.run import judge as run_check
 from sifline.validation.run import listing, select
@@ -355,3 +355,10 @@ def test_a_cluster_with_too_few_nodes_is_no_place_for_a_check() -> None:
 def test_a_cluster_without_a_job_user_cannot_be_looked_at_as_one() -> None:
     with Ssh(replace(CLUSTER, job_user=""), RecordingRunner()) as ssh, pytest.raises(CheckSkipped):
         _ = Probe(ssh, seconds=5).job_user
+
+
+def test_the_next_command_is_the_end_of_what_is_said_of_a_node_that_cannot_be_talked_to() -> None:
+    said = "node-1: sudo asks admin for a password; add --ask-become-pass"
+    fault = Fault.SUDO_ASKS
+    error = SshFailed(said, fault=fault, node="node-1", details="sudo: a password is required")
+    assert one_line(error) == said

@@ -410,6 +410,7 @@ def explain(cluster: Cluster, node: Node, fault: Fault, stderr: str = "") -> str
     access = cluster.ssh
     host = node.address or node.name
     port = "" if access.port == DEFAULT_PORT else f" -p {access.port}"
+    login = login_command(access, host)
     name = host if not port else f"[{host}]:{access.port}"
     known = access.known_hosts or "~/.ssh/known_hosts"
     where = f"{node.name} ({host})"
@@ -430,14 +431,26 @@ def explain(cluster: Cluster, node: Node, fault: Fault, stderr: str = "") -> str
             f"{cluster.source}, or: ssh-copy-id{port} {access.user}@{host}"
         )
     if fault in (Fault.NOT_RUN, Fault.SUDO_ASKS, Fault.SUDO_REFUSED):
-        login = f"{port} -t {access.user}@{host}"
+        login = login_command(access, host, "-t")
         return f"{where}: {_explain_refusal(access, fault, stderr, login)}"
     if fault is Fault.LOST:
-        return f"{where}: the connection broke off or hangs; try: ssh{port} {access.user}@{host}"
+        return f"{where}: the connection broke off or hangs; try: {login}"
     return (
         f"{where} does not answer: {_last_line(stderr)}; is it up, and its address right in "
-        f"{cluster.source}? try: ssh{port} {access.user}@{host}"
+        f"{cluster.source}? try: {login}"
     )
+
+
+def login_command(access: SshAccess, host: str, *flags: str) -> str:
+    """Return how a person gets to ``host``, with the key and the known hosts of the cluster."""
+    known = str(access.known_hosts or "")
+    known = f'"{known}"' if " " in known else known  # ssh takes several
+    options = [
+        *(["-i", str(access.identity_file)] if access.identity_file else []),
+        *(["-p", str(access.port)] if access.port != DEFAULT_PORT else []),
+        *(["-o", f"UserKnownHostsFile={known}"] if known else []),
+    ]
+    return shlex.join(["ssh", *options, *flags, f"{access.user}@{host}"])
 
 
 def _explain_refusal(access: SshAccess, fault: Fault, said: str, login: str) -> str:
@@ -446,10 +459,10 @@ def _explain_refusal(access: SshAccess, fault: Fault, said: str, login: str) -> 
         return f"sudo asks {access.user} for a password; add --ask-become-pass"
     if fault is Fault.SUDO_REFUSED:
         refused = "did not take the password of" if access.become_password else "refused"
-        return f"sudo {refused} {access.user}: {_of_sudo(said)}; try: ssh{login} sudo -v"
+        return f"sudo {refused} {access.user}: {_of_sudo(said)}; try: {login} sudo -v"
     return (
         f"the login shell of {access.user} did not run the command: {_last_line(said)}; "
-        f"try: ssh{login} true"
+        f"try: {login} true"
     )
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from sifline.engines import ansible
 from sifline.engines.ansible import HostEvent, NoHosts, Outcome, Run
+from sifline.engines.ssh import login_command
 from sifline.errors import MissingError, StepFailed
 from sifline.machine.context import Context
 from sifline.model import Cluster, ProvisionedCluster, Workspace
@@ -90,7 +91,7 @@ def find_fault(run: Run, cluster: Cluster) -> str:
 
 def describe(fault: HostEvent, cluster: Cluster) -> str:
     """Return a fault with its host, task, message and the next command."""
-    login = login_command(fault.host, cluster)
+    login = _login(fault.host, cluster)
     if fault.outcome is Outcome.UNREACHABLE:
         return f"{fault.host} does not answer: {ssh_reason(fault.message)}; try: {login}"
     message = first_line(fault.message)
@@ -110,17 +111,9 @@ def others(faults: Sequence[HostEvent]) -> str:
     return f" (also {', '.join(fault.host for fault in faults)})" if faults else ""
 
 
-def login_command(host: str, cluster: Cluster) -> str:
-    """Return how a person gets to ``host``."""
+def _login(host: str, cluster: Cluster) -> str:
     node = next((node for node in cluster.nodes if node.name == host), None)
-    address = node.address or node.name if node else host
-    access = cluster.ssh
-    options = [
-        *(["-i", str(access.identity_file)] if access.identity_file else []),
-        *(["-p", str(access.port)] if access.port != 22 else []),  # noqa: PLR2004
-        *(["-o", f"UserKnownHostsFile={access.known_hosts}"] if access.known_hosts else []),
-    ]
-    return " ".join(["ssh", *options, f"{access.user}@{address}"])
+    return login_command(cluster.ssh, node.address or node.name if node else host)
 
 
 def reason(run: Run) -> str:

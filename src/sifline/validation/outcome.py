@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from sifline.engines.ssh import SshFailed
 from sifline.errors import SiflineError
 
 
@@ -28,7 +29,12 @@ def cause(stderr: str) -> str:
 
 
 def one_line(error: Exception) -> str:
-    """Return an error as one line; the last line of its details where there are any."""
+    """Return an error as one line; the last line of its details where there are any.
+
+    What keeps a node from being talked to is said, with the next command, in the error itself.
+    """
+    if isinstance(error, SshFailed):
+        return error.message
     details = getattr(error, "details", "")
     last = [line.strip() for line in str(details).splitlines() if line.strip()][-1:]
     if isinstance(error, SiflineError) and last and last[0] not in str(error):
