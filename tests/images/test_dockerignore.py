@@ -178,6 +178,7 @@ def test_the_dockerfiles_own_rules_replace_the_others(tmp_path: Path, own: str) 
         {".dockerignore": "../../sub/rules"},
         {".dockerignore": "sub/link", "sub/link": "rules"},
         {".dockerignore": "sub/link", "sub/link": "sub/rules"},
+        {".dockerignore": "sub/link", "sub/link": "/sub/rules"},
         {".dockerignore": "link/rules", "link": "sub"},
         {".dockerignore": "sub"},
         {".dockerignore": ".dockerignore"},
