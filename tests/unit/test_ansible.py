@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import json
+import re
 import shlex
 from collections.abc import Callable
 from pathlib import Path
@@ -265,13 +266,32 @@ def test_a_failed_task_is_told_with_host_task_and_message(play: Callable[..., Ma
 
 
 @pytest.mark.parametrize(
-    "said", ["Task failed: Missing sudo password", "sudo: a password is required"]
+    ("said", "told"),
+    [
+        (
+            "Task failed: Missing sudo password",
+            "sudo asks admin for a password; add --ask-become-pass;",
+        ),
+        (
+            "sudo: a password is required",
+            "sudo asks admin for a password; add --ask-become-pass;",
+        ),
+        (
+            "Task failed: Incorrect sudo password",
+            "sudo refused admin: Task failed: Incorrect sudo password; try: ssh ",
+        ),
+        (
+            "Task failed: Module result deserialization failed.",
+            "the login shell of admin did not run the command: Task failed: Module result",
+        ),
+    ],
 )
-def test_a_sudo_that_asks_names_the_flag(play: Callable[..., Made], said: str) -> None:
+def test_a_node_that_runs_nothing_is_told_as_a_deployment_tells_it(
+    play: Callable[..., Made], said: str, told: str
+) -> None:
     _, context, _ = play(host("failed", said), stats("compute-01"), ended=answer(returncode=2))
-    assert failure(context).message.startswith(
-        "provision tiny: compute-01: sudo asks admin for a password; add --ask-become-pass;"
-    )
+    message = failure(context).message
+    assert re.match(rf"provision tiny: compute-01 \(.+?\): {re.escape(told)}", message), message
 
 
 def test_a_password_reaches_ansible_and_no_file(play: Callable[..., Made]) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from sifline.engines import ansible
 from sifline.engines.ansible import HostEvent, NoHosts, Outcome, Run
-from sifline.engines.ssh import login_command
+from sifline.engines.ssh import Fault, explain, login_command
 from sifline.errors import MissingError, StepFailed
 from sifline.machine.context import Context
 from sifline.model import Cluster, ProvisionedCluster, Workspace
@@ -24,8 +24,13 @@ DETAIL_LINES = 40
 
 LONGEST_MESSAGE = 300
 
-# Ansible's words for a sudo that asks, and sudo's own.
-NO_PASSWORD = re.compile(r"Missing sudo password|sudo: .*password is required")
+# Ansible's words, and sudo's own, for what deployment and validation find by themselves.
+FAULTS = (
+    (re.compile(r"Missing sudo password|sudo: .*password is required"), Fault.SUDO_ASKS),
+    (re.compile(r"Incorrect sudo password"), Fault.SUDO_REFUSED),
+    # A module printed nothing that Ansible can read: it was not run.
+    (re.compile(r"Module result deserialization failed"), Fault.NOT_RUN),
+)
 
 
 def provision(
@@ -95,8 +100,10 @@ def describe(fault: HostEvent, cluster: Cluster) -> str:
     if fault.outcome is Outcome.UNREACHABLE:
         return f"{fault.host} does not answer: {ssh_reason(fault.message)}; try: {login}"
     message = first_line(fault.message)
-    if NO_PASSWORD.search(message):
-        return f"{fault.host}: sudo asks {cluster.ssh.user} for a password; add --ask-become-pass"
+    node = next((node for node in cluster.nodes if node.name == fault.host), None)
+    for pattern, kind in FAULTS:
+        if node and pattern.search(message):
+            return explain(cluster, node, kind, message)
     return f"{fault.host}: task {fault.task!r} failed: {message}; look there: {login}"
 
 
