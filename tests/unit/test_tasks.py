@@ -46,6 +46,12 @@ ns.add_task(own)
 DOTTED = "pytorch-cuda12.1-mpi4.1"
 
 
+@pytest.fixture(autouse=True)
+def _no_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``python -m pytest`` runs a ``__main__.py``, as ``python -m invoke`` does."""
+    monkeypatch.setattr(sys, "argv", ["pytest"])
+
+
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     (tmp_path / "tasks.py").write_text(TASKS)

@@ -42,7 +42,7 @@ class Pipeline:
         return doctor.doctor(self.planner.context)
 
     def quickstart(self, cluster: str) -> Quickstart:
-        """Go the whole way with the smallest image; a second run does what is not up to date."""
+        """Take hello-mpi from its Dockerfile to an MPI job, skipping what is up to date."""
         from sifline import virtual
 
         image, seconds = QUICKSTART_IMAGE, dict[str, float]()

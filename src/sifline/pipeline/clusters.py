@@ -20,7 +20,7 @@ from sifline.pipeline.work import Work
 
 
 class Clusters:
-    """What is done with clusters."""
+    """Brings virtual clusters up and down; provisions, deploys to and validates any cluster."""
 
     def __init__(self, planner: Planner, work: Work) -> None:
         self._planner = planner
@@ -129,7 +129,7 @@ class Clusters:
         checks: Sequence[str] = (),
         become_password: str = "",
     ) -> tuple[CheckResult, ...]:
-        """Judge the cluster ``name``."""
+        """Run health checks on the cluster ``name``."""
         from sifline.validation import run
 
         cluster = self.find(name, become_password=become_password)

@@ -1,4 +1,4 @@
-"""What has to be done with images, in which order, and why: decided before any of it is done."""
+"""Plans: which steps images need, in which order, and why. Planning changes nothing."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ class Options:
 
 
 class Planner:
-    """What there is in one checkout, and what has to be done with it; nothing is changed here."""
+    """Looks at images, engine and records of one checkout, and plans the steps that are needed."""
 
     def __init__(self, context: Context, show: Terminal, options: Options | None = None) -> None:
         self.context = context
@@ -142,7 +142,7 @@ class Planner:
         return steps
 
     def sound(self, names: Sequence[str]) -> tuple[list[str], dict[str, SiflineError]]:
-        """Tell the images that can be planned from those whose files, or parents', are broken.
+        """Return the images that can be planned, and the error of each that cannot.
 
         Beside images with which all went well, a broken one is a failure in part, and no input
         that could not be used.
@@ -173,7 +173,7 @@ class Planner:
         *,
         only_new: bool,
     ) -> tuple[Step, ...]:
-        """Plan from one look at the engine; ``built`` are ``names`` and what works on them."""
+        """Return the steps; ``built`` are ``names``, and the toolbox where it is needed."""
         # Who says convert --force means the SIF.
         forced = names if self.options.force and tuple(verbs) in (BUILD, MAKE) else ()
         held = self.held(built, listed)
@@ -310,7 +310,7 @@ class Planner:
         return convert.standing(step.image, self.workspace)
 
     def kept(self, step: Step) -> Any:
-        """What a step that is not needed would give: what is there."""
+        """Return the existing result of a step that is not needed."""
         if step.verb is Verb.BUILD:
             return build.settle(step, self.context)
         if step.verb is Verb.CONVERT:
@@ -338,7 +338,7 @@ class Planner:
         return Apptainer(self.context.runner)
 
     def need_toolbox(self, verbs: Iterable[Verb] = ()) -> bool:
-        """Whether images/toolbox is to be built: for Apptainer, or the fast road to a SIF.
+        """Return whether images/toolbox has to be built: for Apptainer, or to stream into a SIF.
 
         :raises MissingError: where there is no Apptainer at all.
         """

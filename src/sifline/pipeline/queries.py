@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class Queries:
-    """What is told of the images of one checkout; nothing is changed."""
+    """Answers questions about the images of one checkout; changes nothing."""
 
     def __init__(self, planner: Planner) -> None:
         self._planner = planner

@@ -1,4 +1,4 @@
-"""What is done with finished images and SIFs, and SIFs that no image here makes."""
+"""Finished images and SIFs: reports, signatures, and SIFs of images from elsewhere."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ LEAST_DIGITS = 6
 
 
 class Sifs:
-    """What tells of images and SIFs, signs them, and makes SIFs of other sources."""
+    """Reports on images and SIFs, signs SIFs, converts images from other sources."""
 
     def __init__(self, planner: Planner, work: Work) -> None:
         self._planner = planner

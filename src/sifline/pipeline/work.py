@@ -91,7 +91,7 @@ def _failure(failing: Mapping[str, SiflineError]) -> SiflineError | None:
 
 
 class Work:
-    """What is done with the images of one checkout."""
+    """Builds, tests and converts the images of one checkout."""
 
     def __init__(self, planner: Planner) -> None:
         self._planner = planner

@@ -85,7 +85,7 @@ def moved(images: Iterable[Image], listed: Sequence[EngineImage], context: Conte
 
 
 def need(image: Image, around: Surroundings, listed: Sequence[EngineImage]) -> None:
-    """Make sure that what the image needs is to be had, before anything is begun.
+    """Check that everything the build needs is available before it starts.
 
     :raises MissingError: naming the secret, the agent, the foreign image at an offline site, or
         the line that the engine is too old for.

@@ -57,7 +57,7 @@ class Action(str, Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class Survey:
-    """What one node answered when it was asked for one image. Sizes in bytes."""
+    """The answer of one node about one image. Sizes in bytes."""
 
     node: str
     current: str | None
@@ -181,7 +181,7 @@ def refuse(
     surveys: Mapping[str, Survey],
     failed: Mapping[str, SiflineError],
 ) -> None:
-    """Stop here where sending would be in vain: no registry, no space, no node at all."""
+    """Fail before sending where a registry is missing, a disk is too full, or no node answers."""
     for error in failed.values():
         if isinstance(error, RegistryRefused):
             raise error
@@ -210,7 +210,7 @@ def incomplete(sif: Sif, cluster: Cluster, errors: Mapping[str, SiflineError]) -
 
 
 class _Work:
-    """What is done with one node, for one SIF."""
+    """Deploys one SIF to one node at a time."""
 
     def __init__(
         self, tested: TestedSif, cluster: Cluster, context: Context, ssh: Ssh, keep: int
@@ -298,7 +298,7 @@ def percents(node: str, progress: OnLine) -> OnLine:
 
 
 def check(sif: Sif) -> None:
-    """Refuse what no node shall get: a bad name, or a file that is no whole SIF."""
+    """Refuse a bad name, and a file that is not a whole SIF."""
     if not NAME.fullmatch(sif.name):
         raise UsageError(
             f"{sif.name!r} cannot be the name of a deployed image: it may hold letters, "

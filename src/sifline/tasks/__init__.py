@@ -124,7 +124,7 @@ def _complain_behind_lists(refused: Mapping[str, UsageError]) -> None:
 
 
 def _spoken(argv: Sequence[str]) -> Callable[[str], bool]:
-    """Return what tells whether the command line may mean a task."""
+    """Return a predicate that says whether ``argv`` may name a task."""
     if Path(argv[0]).name not in PROGRAMS:
         return lambda _: True
     text = " ".join(argv[1:])

@@ -1,4 +1,4 @@
-"""The tasks that act on clusters: virtual ones up and down, any one provisioned and judged."""
+"""Tasks about clusters: virtual clusters up and down, provision, validate."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def up(run: Run, _: Sequence[str], *, name: str = VIRTUAL, file: str = "") -> No
 
 
 def down(run: Run, _: Sequence[str], *, name: str = VIRTUAL, foreign: bool = False) -> None:
-    """Take a virtual cluster down; nothing of it is left."""
+    """Remove a virtual cluster: containers, network and files."""
     removed = run.pipeline.clusters.down(name, foreign=foreign)
     run.print("\n".join(f"removed {item}" for item in removed) or f"no cluster {name} stands")
 
@@ -82,7 +82,7 @@ def validate(
     json: bool = False,
     ask_become_pass: bool = False,
 ) -> None:
-    """Judge a cluster by its checks, each of which can fail."""
+    """Run health checks on a cluster and print how each ended."""
     from sifline.report import tables
 
     if list:

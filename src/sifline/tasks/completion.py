@@ -1,4 +1,4 @@
-"""What may stand next on the command line of invoke, for bash, zsh and fish."""
+"""Completion of invoke's command line for bash, zsh and fish."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tasks about the whole: the machine's health, and the main job end to end."""
+"""Tasks that are about no single image: doctor, quickstart, keys, completion."""
 
 from __future__ import annotations
 

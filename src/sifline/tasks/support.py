@@ -1,4 +1,4 @@
-"""What every task needs: a pipeline to call, and one place where errors become one line."""
+"""Shared by all tasks: the pipeline, and the one place where errors become one line."""
 
 from __future__ import annotations
 
@@ -164,7 +164,7 @@ def guarded(body: Callable[[], None], *, debug: bool) -> None:
 
 
 def _told(error: SiflineError | KeyboardInterrupt | OSError) -> tuple[str, int]:
-    """What the user reads, and the exit code."""
+    """Return the text for the user, and the exit code."""
     if isinstance(error, SiflineError):
         return complain(error), error.exit_code
     if isinstance(error, BrokenPipeError):

@@ -1,1 +1,1 @@
-"""The checks that judge a cluster, whichever cluster it is."""
+"""Health checks of clusters."""

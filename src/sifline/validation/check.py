@@ -1,4 +1,4 @@
-"""What a check is.
+"""A health check, and the registry of all of them.
 
 A check is a function that returns the evidence in one sentence. It raises ``CheckFailed``
 where what it checks is false and ``CheckSkipped`` where it cannot be looked at; its suite
@@ -15,7 +15,7 @@ from sifline.validation.probe import Probe
 
 
 class Phase(str, Enum):
-    """When a check is due: what stands, what was put there, what runs. In this order."""
+    """The order of checks: infrastructure, deployment, end to end."""
 
     INFRASTRUCTURE = "infrastructure"
     DEPLOYMENT = "deployment"
@@ -24,7 +24,7 @@ class Phase(str, Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
-    """A check as it is known: where it belongs, what it says, and the function."""
+    """A registered check: its suite, phase, summary and function."""
 
     suite: str
     name: str

@@ -1,4 +1,4 @@
-"""How a check ends where it does not pass, and what programs on nodes say of it."""
+"""Why a check did not pass, in one line."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from sifline.errors import SiflineError
 
 
 class CheckFailed(Exception):
-    """What the check looks at is not as it should be."""
+    """The check failed."""
 
 
 class CheckSkipped(Exception):
-    """The check could not look; the reason says why."""
+    """The check could not run; the message says why."""
 
 
 def reason(stderr: str) -> str:

@@ -1,4 +1,4 @@
-"""What checks use to look at a cluster."""
+"""Access to a cluster for checks, within the time of a check."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ GRACE_SECONDS = 5.0
 
 
 class Probe:
-    """What checks use to look at a cluster; all its commands end in the check's time."""
+    """Runs commands on a cluster for one check; all of them end within its time."""
 
     def __init__(self, ssh: Ssh, *, seconds: float) -> None:
         self._ssh = ssh
@@ -93,7 +93,7 @@ class Probe:
 
     @property
     def job_user(self) -> str:
-        """The ordinary user whose eyes count."""
+        """The ordinary user as whom checks look and submit jobs."""
         if not self.cluster.job_user:
             raise CheckSkipped(f"{self.cluster.source} names no job_user")
         return self.cluster.job_user

@@ -23,7 +23,7 @@ def validate(
     checks: Sequence[str] = (),
     seconds: float = CHECK_SECONDS,
 ) -> tuple[CheckResult, ...]:
-    """Judge ``cluster``: all checks, or those of ``suites`` and those called ``checks``.
+    """Run health checks on ``cluster``: all, or those of ``suites`` and those named ``checks``.
 
     A check is called by its name, or by ``suite.name``. One that breaks or does not end
     within ``seconds`` has failed.
@@ -52,7 +52,7 @@ def listing() -> dict[str, list[tuple[str, str]]]:
 def select(
     checks: Sequence[Check], suites: Sequence[str], names: Sequence[str]
 ) -> tuple[Check, ...]:
-    """Return the checks that were asked for, in their own order; all where none was."""
+    """Return the checks that were asked for, in the order they run; all if none was."""
     known_suites = {check.suite for check in checks}
     known_names = {check.name for check in checks} | {check.key for check in checks}
     for kind, words, valid in (("suite", suites, known_suites), ("check", names, known_names)):
@@ -72,7 +72,7 @@ def select(
 
 
 def judge(check: Check, probe: Probe) -> CheckResult:
-    """Run one check; whatever it does, it has an outcome."""
+    """Run one check and return its result; an exception is a failure."""
     started = time.monotonic()
     try:
         status, message = Status.PASSED, check.function(probe)

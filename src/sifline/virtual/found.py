@@ -1,4 +1,4 @@
-"""What stands, and whose it is: the engine's labels are the truth of it."""
+"""Virtual clusters that exist, and whose they are: read from the labels of containers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ WORKSPACE = "sifline.workspace"
 
 
 def check_name(name: str) -> None:
-    """Names are part of paths and of the engine's names."""
+    """Refuse a cluster name that cannot be part of paths and of the engine's names."""
     if len(name) > LONGEST_NAME or not NAME.fullmatch(name):
         raise UsageError(
             f"cluster name {name[: LONGEST_NAME + 1]!r}: use lower-case letters, digits and"
@@ -34,7 +34,7 @@ def cluster_label(name: str) -> str:
 
 
 def checkout_name(workspace: Workspace) -> str:
-    """What the engine remembers of who brought a cluster up."""
+    """Return the value of the label that says which checkout brought a cluster up."""
     return str(workspace.root.absolute())
 
 

@@ -1,4 +1,4 @@
-"""Take a cluster down: nothing of it is left."""
+"""Remove a virtual cluster: containers, networks, volumes and its folder."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from sifline.virtual.found import (
 
 
 def down(name: str, context: Context, *, foreign: bool = False) -> Sequence[str]:
-    """Remove all that is of the cluster ``name``; return what that was.
+    """Remove the cluster ``name`` and return what was removed.
 
     :param foreign: even where another checkout brought it up.
     :raises UsageError: where another checkout brought it up.
@@ -39,7 +39,7 @@ def down(name: str, context: Context, *, foreign: bool = False) -> Sequence[str]
 
 
 def remove_all(name: str, context: Context, *, keep_folder: bool = False) -> list[str]:
-    """Remove all that is of the cluster ``name``, whoever's it is; the lock is held."""
+    """Remove the cluster ``name``, whoever it belongs to; the caller holds the lock."""
     engine, label = Containers(context.runner), cluster_label(name)
     folder = state_folder(name, context.workspace)
     removed = list[str]()

@@ -1,4 +1,4 @@
-"""Bring a cluster up: what is not as it shall be is made anew, and can be used at the end."""
+"""Bring up a virtual cluster: recreate what does not match, then wait until it can be used."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def _another(name: str) -> str:
 def _bring(
     described: Cluster, name: str, image_id: str, found: Iterable[Container], context: Context
 ) -> Cluster:
-    """Make ``found`` what is described, or leave it where it is."""
+    """Recreate the containers unless they match the description."""
     folder = state_folder(name, context.workspace)
     machine = Containers(context.runner).machine()
     fitted = fit(described, name, folder, machine, context)
@@ -131,7 +131,7 @@ def _up(wanted: Wanted, context: Context) -> tuple[Container, ...]:
 
 
 def _settle(wanted: Wanted, found: Iterable[Container], context: Context) -> Cluster:
-    """Write what stands, when it can be used; the cluster's file comes last."""
+    """Wait until the nodes can be used, then write known hosts and the cluster's file."""
     containers = {item.labels["sifline.node"]: item for item in found}
     cluster = replace(
         wanted.cluster,

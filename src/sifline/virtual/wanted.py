@@ -1,4 +1,4 @@
-"""What shall stand: a cluster file as this machine can stand in for it."""
+"""The virtual cluster that a cluster file describes, fitted to this machine."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ NVIDIA_MAJOR = 195
 
 @dataclass(frozen=True, kw_only=True)
 class Wanted:
-    """A cluster as it shall stand: its description, and each node's container by name."""
+    """The wanted cluster: its description, and the engine's options for each node."""
 
     cluster: Cluster
     image: str
     options: dict[str, tuple[str, ...]]
 
     def spec(self, node: str) -> str:
-        """Whatever changes this changes the container."""
+        """Return a digest of all that decides what the node's container is."""
         return hashlib.sha256(json.dumps([self.image, self.options[node]]).encode()).hexdigest()
 
 
@@ -75,7 +75,7 @@ def image_in_engine(image: str, engine: Containers) -> str:
 def fit(
     described: Cluster, name: str, folder: Path, machine: Machine, context: Context
 ) -> Cluster:
-    """``described`` as this machine can stand in for it."""
+    """Return ``described`` with no more cores and memory than this machine has."""
     memory = machine.memory_mb * USABLE_PERCENT // 100
     nodes = []
     for node in described.nodes:

@@ -1,4 +1,4 @@
-"""The road by a definition file: Apptainer builds what it says, of the image or of another source.
+"""Convert with a definition file, from the image or from the source that the file names.
 
 A file that ends in ``.j2`` is a template (https://jinja.palletsprojects.com/templates/) and is
 given what ``facts`` returns; of an image also ``bootstrap`` and ``source``, for the header.

@@ -1,4 +1,4 @@
-"""The ordinary road: the image is saved, and Apptainer unpacks and packs it again."""
+"""Convert with ``apptainer build``: save the image, let Apptainer unpack and pack it."""
 
 from __future__ import annotations
 

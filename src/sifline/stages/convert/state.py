@@ -1,4 +1,4 @@
-"""What stands there: a SIF as its file says it, and how it stands to the image."""
+"""The SIF that exists: what its file and record say, and whether it is up to date."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def stale(name: str, built: BuiltImage | None, workspace: Workspace) -> str:
 
 
 def state(name: str, built: BuiltImage | None, workspace: Workspace) -> str:
-    """Say in a word or two how the SIF of ``name`` stands to ``built``."""
+    """Return the state of the SIF of ``name`` in one or two words, compared with ``built``."""
     path = workspace.sif(name)
     record = sif_records.read(name, workspace)
     if not path.is_file():

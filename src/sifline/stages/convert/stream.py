@@ -1,4 +1,4 @@
-"""The fast road: the merged file system streams out of the engine straight into the SIF.
+"""Convert by streaming: the image's file system goes from the engine straight into the SIF.
 
 Nothing is unpacked and no layer is copied. Apptainer itself makes the rest: its SIF of an image
 of the same configuration without files holds the definition, labels, environment and run script.
@@ -42,7 +42,7 @@ TELL_SECONDS = 1.0
 
 
 def impossible(runner: Any) -> str:
-    """Say why this road cannot be taken at all; "" where it can."""
+    """Return why the image cannot be streamed; "" where it can."""
     if not engine.is_local():
         return "the Docker engine is on another machine"
     if not Docker(runner).images([f"{TOOLBOX}:latest"]):
@@ -314,7 +314,7 @@ def _last(error: StepFailed) -> str:
 
 
 class _Side:
-    """What packs the stream, in a thread of its own; it is ended where the stream does not."""
+    """Runs sqfstar in a thread of its own; stops it when the stream fails."""
 
     def __init__(self, work: Callable[[], Result], stop: Callable[[], None]) -> None:
         self._work, self._stop = work, stop

@@ -30,7 +30,7 @@ _DISK_FULL = "no space left on device"
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
-    """What a road from an image to a SIF is given; the caller holds the image's lock.
+    """What a conversion backend is given; the caller holds the image's lock.
 
     ``scratch`` is an empty folder, ``partial`` the file to make.
     """

@@ -1,4 +1,4 @@
-"""What every SIF has to be, whatever is in it: whole, explained, read-only, like its image."""
+"""Tests that every SIF passes: it is whole, read-only, labelled, and behaves like its image."""
 
 from __future__ import annotations
 
