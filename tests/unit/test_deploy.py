@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from sifline.engines.ssh import SshFailed
 from sifline.errors import StepFailed, UsageError
 from sifline.machine.process import Result
 from sifline.machine.streams import Argv
@@ -42,6 +43,7 @@ SHA = "a" * 64
 OTHER = "b" * 64
 CONTENT = b"not looked into: the stage asks the SIF reader"
 NODES = ("controller", "compute-01", "compute-02")
+VERBS = ("ready", "status", "install", "note", "list")
 CLUSTER = Cluster(
     name="blue",
     nodes=tuple(
@@ -65,6 +67,7 @@ EMPTY = {
     "uploaded": 0,
     "free": 10**12,
     "path": "/opt/containers/custom-images/hello.sif",
+    "tests": "untested",
 }
 
 
@@ -88,6 +91,7 @@ class Nodes:
         self.sent: list[str] = []
         self.installed: list[str] = []
         self.told: list[str] = []
+        self.noted: list[str] = []
 
     def which(self, tool: str) -> str | None:
         return tool
@@ -109,15 +113,14 @@ class Nodes:
         if argv[0] == "rsync":
             self.sent.append(name)
             return answer()
-        if " install " in argv[-1]:
+        verb = next((verb for verb in VERBS if f" {verb} " in argv[-1]), "")
+        if verb == "install":
             self.installed.append(name)
             self.told.append(argv[-1])
-            return begun(json.dumps(state.get("install", {"path": "x"})))
-        if " status " in argv[-1]:
-            return begun(json.dumps(state))
-        if " list " in argv[-1]:
-            return begun(json.dumps(state["list"]))
-        return begun()
+        if verb == "note":
+            self.noted.append(name)
+        answers = {"install": state.get("install", {"path": "x"}), "status": state, "note": {}}
+        return begun(json.dumps(answers.get(verb) or state.get(verb, {})) if verb else "")
 
 
 @pytest.fixture
@@ -200,21 +203,44 @@ def test_nodes_are_told_how_its_tests_ended(
     assert [f'"tests": "{told}"' in line for line in nodes.told] == [True] * 3
 
 
-HOLDS_NOTHING: dict[str, Any] = {"list": {"images": {}}}
+def test_nodes_that_hold_the_digest_are_told_where_its_tests_ended_otherwise(
+    tmp_path: Path, sif: Sif
+) -> None:
+    passed = {**in_place(sif), "tests": "7 passed, 0 skipped"}
+    nodes = Nodes(controller=in_place(sif), compute_01=passed, compute_02=in_place(sif))
+    deploy(sif, CLUSTER, context_of(tmp_path, nodes))
+    assert (nodes.sent, nodes.installed, nodes.noted) == ([], [], ["compute-01"])
+
+
+READY: dict[str, Any] = {"ready": {"free": 1}}
 DOWN = "ssh: connect to host x port 22: No route to host"
 
 
 def test_a_cluster_whose_nodes_have_registries_can_be_deployed_to(tmp_path: Path) -> None:
-    nodes = Nodes(controller=HOLDS_NOTHING, compute_01=HOLDS_NOTHING, compute_02=DOWN)
+    nodes = Nodes(controller=READY, compute_01=READY, compute_02=DOWN)
     found = inspect(CLUSTER, context_of(tmp_path, nodes))
     # Of the one that does not answer the deployment tells.
     assert found == ProvisionedCluster(cluster=CLUSTER)
 
 
 def test_a_node_without_a_registry_is_named_with_what_makes_one(tmp_path: Path) -> None:
-    none = {"list": {"error": "no-registry", "message": "/opt/containers has no x"}}
-    nodes = Nodes(controller=HOLDS_NOTHING, compute_01=none, compute_02=DOWN)
+    none = {"ready": {"error": "no-registry", "message": "/opt/containers has no x"}}
+    nodes = Nodes(controller=READY, compute_01=none, compute_02=DOWN)
     with pytest.raises(StepFailed, match=r"compute-01: .* provision --cluster blue --stage reg"):
+        inspect(CLUSTER, context_of(tmp_path, nodes))
+
+
+def test_a_node_whose_sudo_refuses_is_told_before_anything_is_built(tmp_path: Path) -> None:
+    nodes = Nodes(controller=READY, compute_01=READY, compute_02=READY)
+    answers = nodes.run
+
+    def run(argv: Argv, **options: Any) -> Result:
+        if any("admin@compute-02" in word for word in argv) and "sudo" in argv[-1]:
+            return answer(stderr="sudo: a password is required", returncode=1)
+        return answers(argv, **options)
+
+    nodes.run = run  # type: ignore[method-assign]
+    with pytest.raises(SshFailed, match="compute-02"):
         inspect(CLUSTER, context_of(tmp_path, nodes))
 
 
@@ -230,6 +256,7 @@ def test_nodes_that_hold_the_digest_get_nothing(tmp_path: Path, sif: Sif) -> Non
     done = deploy(sif, CLUSTER, context_of(tmp_path, nodes))
 
     assert nodes.sent == nodes.installed == ["compute-02"]
+    assert nodes.noted == []
     assert [item.sent for item in done.placements] == [False, False, True]
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import socket
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
-from sifline.engines.docker.api import ANSWER_SECONDS
-from sifline.engines.docker.engine import labelled, remove_left_over
+from sifline.engines.docker import api
+from sifline.engines.docker.engine import ANSWER_SECONDS, labelled, remove_left_over
 from sifline.engines.docker.images import Docker, EngineImage
 from sifline.errors import MissingError
 from sifline.machine.process import Result
@@ -75,6 +76,26 @@ def test_a_local_engine_is_asked_without_any_command(engine: list[bytes]) -> Non
     engine.append(b"HTTP/1.0 200 OK\r\nServer: x\r\n\r\n" + json.dumps([LISTED]).encode())
 
     assert Docker(RecordingRunner()).all() == (IMAGE,)
+
+
+def test_an_answer_of_known_length_may_come_in_pieces(tmp_path: Path) -> None:
+    head, parts = b"HTTP/1.0 200 OK\r\nContent-Length: 5\r\n\r\n", (b"[1", b",2]")
+    path = tmp_path / "engine.sock"
+    server = socket.socket(socket.AF_UNIX)
+    server.bind(str(path))
+    server.listen()
+
+    def serve() -> None:
+        with server, server.accept()[0] as connection:
+            connection.recv(1 << 16)
+            for part in (head, *parts):
+                connection.sendall(part)
+                time.sleep(0.05)
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    assert api.ask(path, "/x", 10) == [1, 2]
+    thread.join()
 
 
 @pytest.mark.parametrize("reply", [b"HTTP/1.0 500 No\r\n\r\n{}", b"", b"HTTP/1.0 200 OK\r\n\r\n["])

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from sifline.errors import StepFailed
+from sifline.errors import MissingError, StepFailed
 from sifline.machine.context import Context
 from sifline.model import Image, Sif, Workspace
 from sifline.stages import imagetest
@@ -27,6 +27,14 @@ def test_junit_is_counted() -> None:
     assert found == imagetest.Outcome(
         passed=1, failed=("test_b", "test_c"), skipped=("no GPU",), seconds=1.5
     )
+
+
+def test_an_environment_that_was_not_installed_anew_is_told_how(tmp_path: Path) -> None:
+    said = answer(
+        returncode=4, stderr="__main__.py: error: unrecognized arguments: --sifline-runtime docker"
+    )
+    with pytest.raises(MissingError, match="run scripts/bootstrap"):
+        imagetest.judge("x", said, tmp_path / "j.xml", LOG)
 
 
 def test_failed_tests_are_named(tmp_path: Path) -> None:

@@ -45,6 +45,31 @@ def test_the_handlers_are_the_same_afterwards() -> None:
         signal.signal(signal.SIGTERM, before)
 
 
+def test_a_second_signal_while_the_handlers_are_put_back_is_not_lost(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Ctrl-C is pressed twice, and SIGTERM has to count afterwards."""
+    came, put = list[int](), signal.signal
+    before = put(signal.SIGTERM, lambda number, _: came.append(number))
+
+    def interrupted(number: int, handler: object) -> object:
+        found = put(number, handler)  # type: ignore[arg-type]
+        if number == signal.SIGINT and handler is signal.default_int_handler:
+            monkeypatch.setattr(signal, "signal", put)
+            signal.raise_signal(signal.SIGINT)
+        return found
+
+    try:
+        monkeypatch.setattr(signal, "signal", interrupted)
+        with pytest.raises(KeyboardInterrupt), undisturbed():
+            pass
+        signal.raise_signal(signal.SIGTERM)
+        assert came == [signal.SIGTERM]
+    finally:
+        monkeypatch.undo()
+        put(signal.SIGTERM, before)
+
+
 def test_another_thread_may_hold_it_as_well() -> None:
     with ThreadPoolExecutor(1) as pool:
         assert pool.submit(lambda: undisturbed().__enter__()).exception() is None

@@ -174,6 +174,36 @@ def test_an_installed_file_is_visible_and_catalogued(root: Path) -> None:
     assert temporary_files(root) == []
 
 
+def test_a_registry_is_ready_whatever_its_images_are(root: Path) -> None:
+    deploy(root, b"one")
+    (root / VISIBLE).unlink()
+    assert run(root, "ready")["free"] > 0
+
+
+def test_without_folders_no_registry_is_ready(root: Path) -> None:
+    (root / "base-images").rmdir()
+    status, told = here(root, "ready")
+    assert (status, told["error"]) == (1, "no-registry")
+
+
+def test_how_its_tests_ended_can_be_noted_later(root: Path) -> None:
+    deploy(root, b"one", '--meta={"who": "somebody", "tests": "untested"}')
+    assert run(root, "status", *of(b"one"))["tests"] == "untested"
+
+    run(root, "note", *of(b"one"), '--meta={"who": "other", "tests": "7 passed, 0 skipped"}')
+
+    assert run(root, "status", *of(b"one"))["tests"] == "7 passed, 0 skipped"
+    assert (entry(root)["who"], entry(root)["found"]) == ("somebody", sha(b"one"))
+    assert temporary_files(root) == []
+
+
+def test_of_an_image_that_is_not_in_place_nothing_is_noted(root: Path) -> None:
+    deploy(root, b"one", '--meta={"tests": "untested"}')
+    status, told = here(root, "note", *of(b"two"), '--meta={"tests": "x"}')
+    assert (status, told["error"]) == (1, "changed")
+    assert entry(root)["tests"] == "untested"
+
+
 def test_an_installed_file_is_readable_by_all_and_writable_by_its_owner(root: Path) -> None:
     deploy(root, b"one")
 

@@ -62,6 +62,7 @@ def _refusal(cluster: Cluster, node: Node, answer: dict[str, str]) -> RegistryRe
     hint = {
         "no-registry": f"; run: invoke provision {cluster.flag} --stage registry",
         "busy": "; try again when it is done",
+        "changed": "; somebody else deploys it, too: deploy again",
         "digest-mismatch": "; it changed on its way, or since it was converted: convert it again",
     }.get(answer["error"], "")
     return RegistryRefused(f"{node.name}: {answer['message']}{hint}", kind=answer["error"])

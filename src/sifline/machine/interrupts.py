@@ -33,13 +33,22 @@ def undisturbed() -> Iterator[None]:
         yield
         return
     came: list[tuple[int, FrameType | None]] = []
+    held = True
+
+    def later(number: int, frame: FrameType | None) -> None:
+        if held:
+            came.append((number, frame))
+        else:  # a second signal came while the handlers were put back
+            handlers[signal.Signals(number)](number, frame)
+
     before = {number: signal.getsignal(number) for number in SIGNALS}
     handlers = {number: handler for number, handler in before.items() if callable(handler)}
     try:
         for number in handlers:
-            signal.signal(number, lambda *signalled: came.append(signalled))
+            signal.signal(number, later)
         yield
     finally:
+        held = False
         for number, handler in handlers.items():
             signal.signal(number, handler)
         if came:

@@ -194,9 +194,13 @@ class ProcessRunner:
             process = _started(argv, cwd, given, feed=input is not None)
             assert process.stdout is not None
             assert process.stderr is not None
-            streams = Streams(
-                process.stdout, process.stderr, sink, on_line, hide=hide, unshown=self._hide
-            )
+            try:
+                streams = Streams(
+                    process.stdout, process.stderr, sink, on_line, hide=hide, unshown=self._hide
+                )
+            except BaseException:  # no more threads
+                _end(process)
+                raise
             returncode = self._wait(process, streams, input, timeout, starting)
         if streams.fault:
             raise no_log(log, streams.fault)

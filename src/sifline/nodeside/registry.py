@@ -121,7 +121,29 @@ def status(options: argparse.Namespace) -> dict[str, Any]:
         "uploaded": upload.stat().st_size if upload.exists() else 0,
         "free": free_bytes(root),
         "path": str(entry.visible),
+        "tests": str((recorded or {}).get("tests", "")),
     }
+
+
+def ready(options: argparse.Namespace) -> dict[str, Any]:
+    """Say that there is a registry whose catalog can be read; no image is looked at."""
+    root = registry(options.root)
+    read_catalog(root)
+    return {"free": free_bytes(root)}
+
+
+def note(options: argparse.Namespace) -> dict[str, Any]:
+    """Write anew how the tests of the image in place ended."""
+    root = registry(options.root)
+    entry = Entry(root, options.category, options.name)
+    with locked(root):
+        catalog = read_catalog(root)
+        recorded = catalog["images"].get(entry.key)
+        if not recorded or recorded["sha256"] != options.sha256:
+            raise RegistryError("changed", f"{entry.visible} was replaced meanwhile")
+        recorded["tests"] = str(json.loads(options.meta).get("tests", ""))
+        write_catalog(root, catalog, options)
+    return {"path": str(entry.visible), "sha256": options.sha256}
 
 
 def install(options: argparse.Namespace) -> dict[str, Any]:
@@ -410,7 +432,8 @@ def parser() -> argparse.ArgumentParser:
     """Return the command line."""
     top = argparse.ArgumentParser(prog="registry", description=__doc__.splitlines()[0])
     verbs = top.add_subparsers(dest="verb", required=True)
-    for name, work in (("status", status), ("install", install), ("list", listing)):
+    works = (ready, status, note, install)
+    for name, work in (*((work.__name__, work) for work in works), ("list", listing)):
         verb = verbs.add_parser(name)
         verb.set_defaults(work=work)
         verb.add_argument("--root", required=True)
@@ -418,13 +441,15 @@ def parser() -> argparse.ArgumentParser:
         verb.add_argument("--group", default="slurm")
         if name == "list":
             verb.add_argument("--read", choices=("yes", "no"), default="no")
+        if name in ("list", "ready"):
             continue
         verb.add_argument("--category", required=True)
         verb.add_argument("--name", required=True)
         verb.add_argument("--sha256", required=True, type=matching(SHA256, "a SHA-256"))
         verb.add_argument("--token", default="0", type=matching(TOKEN, "hexadecimal"))
-        if name == "install":
+        if name in ("install", "note"):
             verb.add_argument("--meta", default="{}")
+        if name == "install":
             verb.add_argument("--keep", type=int, default=2)
     return top
 

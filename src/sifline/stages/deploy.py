@@ -66,6 +66,7 @@ class Survey:
     upload: PurePosixPath
     uploaded: int
     free: int
+    tests: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -216,6 +217,7 @@ class _Work:
         self, tested: TestedSif, cluster: Cluster, context: Context, ssh: Ssh, keep: int
     ) -> None:
         self._sif = sif = tested.sif
+        self._tests = tested.tests
         self._path = path_of(sif, cluster)
         self._ssh = ssh
         self._progress = context.progress
@@ -245,6 +247,7 @@ class _Work:
             upload=PurePosixPath(answer["upload"]),
             uploaded=answer["uploaded"],
             free=answer["free"],
+            tests=answer["tests"],
         )
 
     def place(self, node: Node, survey: Survey) -> Placement:
@@ -259,6 +262,9 @@ class _Work:
                 on_line=percents(node.name, self._progress),
             )
         if action is Action.KEEP:
+            # Its tests may have ended otherwise than when it was deployed before.
+            if survey.tests != self._tests:
+                self._ask(node, "note", meta=self._meta)
             self._progress(f"{node.name}: {self._sif.name} is in place")
         else:
             self._ask(node, "install", meta=self._meta, keep=self._keep)

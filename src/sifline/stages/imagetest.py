@@ -13,13 +13,14 @@ from importlib import resources
 from pathlib import Path
 from xml.etree import ElementTree
 
-from sifline.errors import StepFailed
+from sifline.errors import MissingError, StepFailed
 from sifline.machine.context import Context
 from sifline.machine.process import Result
 from sifline.model import BuiltImage, Image, Progress, Sif, TestReport
 
 # pytest's exit statuses: https://docs.pytest.org/en/stable/reference/exit-codes.html
 PASSED, FAILED, NONE_COLLECTED = 0, 1, 5
+UNLINKED = "unrecognized arguments: --sifline"
 NAMED_FAILURES = 5
 APPTAINER = "apptainer"
 # A parameter in a test's name may hold spaces.
@@ -152,6 +153,11 @@ def judge(name: str, result: Result, junit: Path, log: Path) -> Outcome:
     """
     if result.returncode == NONE_COLLECTED:
         raise _holds_none(name)
+    if UNLINKED in result.stdout + result.stderr:
+        raise MissingError(
+            f"testing {name}: this Python environment has not the pytest plugin of this version"
+            " of sifline; run scripts/bootstrap, or install sifline anew"
+        )
     if result.returncode not in (PASSED, FAILED) or not junit.is_file():
         raise StepFailed(
             f"testing {name}: pytest ended with status {result.returncode};"

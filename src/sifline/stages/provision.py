@@ -28,9 +28,9 @@ LONGEST_MESSAGE = 300
 FAULTS = (
     (re.compile(r"Missing sudo password|sudo: .*password is required"), Fault.SUDO_ASKS),
     (re.compile(r"Incorrect sudo password"), Fault.SUDO_REFUSED),
-    # A module printed nothing that Ansible can read: it was not run.
-    (re.compile(r"Module result deserialization failed"), Fault.NOT_RUN),
 )
+# A module printed nothing that Ansible can read: it was killed, or never run.
+UNREAD = "Module result deserialization failed"
 
 
 def provision(
@@ -104,6 +104,9 @@ def describe(fault: HostEvent, cluster: Cluster) -> str:
     for pattern, kind in FAULTS:
         if node and pattern.search(message):
             return explain(cluster, node, kind, message)
+    if UNREAD in message:
+        why = "Python was killed there, or the login shell runs nothing"
+        message = f"{message.rstrip('.')}: {why}"
     return f"{fault.host}: task {fault.task!r} failed: {message}; look there: {login}"
 
 

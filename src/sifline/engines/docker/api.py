@@ -7,11 +7,9 @@ import socket
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from http import HTTPStatus
-from http.client import HTTPConnection, HTTPException, HTTPResponse
+from http.client import HTTPConnection, HTTPException, HTTPResponse, IncompleteRead
 from pathlib import Path
 from typing import Any, cast
-
-ANSWER_SECONDS = 60
 
 
 class Answer(HTTPResponse):
@@ -22,6 +20,15 @@ class Answer(HTTPResponse):
         self.fp.close()
         self.fp = sock.makefile("rb", buffering=0)  # type: ignore[assignment]
         self.connection = sock
+
+    def _safe_read(self, amt: int) -> bytes:
+        """Read a body of known length: without a buffer it may come in pieces."""
+        found = b""
+        while len(found) < amt and (more := self.fp.read(amt - len(found))):
+            found += more
+        if len(found) < amt:
+            raise IncompleteRead(found, amt - len(found))
+        return found
 
     def close(self) -> None:
         """End the connection, whatever is left to read."""
@@ -35,8 +42,8 @@ class _Connection(HTTPConnection):
     _http_vsn, _http_vsn_str = 10, "HTTP/1.0"
     response_class = Answer
 
-    def __init__(self, path: Path) -> None:
-        super().__init__("docker", timeout=ANSWER_SECONDS)
+    def __init__(self, path: Path, timeout: float) -> None:
+        super().__init__("docker", timeout=timeout)
         self._path = path
 
     def connect(self) -> None:
@@ -45,16 +52,17 @@ class _Connection(HTTPConnection):
         self.sock.connect(str(self._path))
 
 
-def get(local: Path, path: str) -> Answer:
+def get(local: Path, path: str, timeout: float) -> Answer:
     """Ask the engine at the socket ``local`` for ``path``; close the answer.
 
+    :param timeout: how long the engine may say nothing, in seconds.
     :raises OSError: where no engine answers.
     :raises ValueError: with the engine's words, where it refuses.
     """
-    connection = _Connection(local)
+    connection = _Connection(local, timeout)
     try:
         with _broken_off():
-            connection.request("GET", path)
+            connection.request("GET", path, headers={"Host": "docker"})
             answer = cast(Answer, connection.getresponse())
             if answer.status != HTTPStatus.OK:
                 said = answer.read().decode(errors="replace").strip()
@@ -65,9 +73,9 @@ def get(local: Path, path: str) -> Answer:
     return answer
 
 
-def ask(local: Path, path: str) -> Any:
+def ask(local: Path, path: str, timeout: float) -> Any:
     """Return the JSON that the engine has at ``path``; errors as of ``get``."""
-    with closing(get(local, path)) as answer, _broken_off():
+    with closing(get(local, path, timeout)) as answer, _broken_off():
         return json.loads(answer.read())
 
 

@@ -14,8 +14,6 @@ from typing import Any
 from urllib.parse import quote
 
 from sifline.config import docker_client
-from sifline.engines.docker import api
-from sifline.engines.docker.api import ANSWER_SECONDS
 from sifline.errors import MissingError, SiflineError, StepFailed
 from sifline.formats.times import seconds_of
 from sifline.machine.process import CommandFailed, Result, Runner
@@ -30,6 +28,7 @@ _SILENT = re.compile("Cannot connect to the Docker daemon|error during connect")
 SOCKET = Path("/var/run/docker.sock")
 # On what a run starts in the engine: for what work, so that the next one finds what was left.
 LABEL_PURPOSE = "sifline.apptainer"
+ANSWER_SECONDS = 60
 # How long a container may take to end that is ending already.
 REMOVE_SECONDS = 60
 # An image of tens of gigabytes takes the engine some minutes to unpack.
@@ -110,7 +109,7 @@ def all_images(runner: Runner) -> list[dict[str, Any]]:
     local = _socket()
     if local is not None:
         try:
-            listed: list[dict[str, Any]] = api.ask(local, "/images/json")
+            listed: list[dict[str, Any]] = _ask(local, "/images/json")
             return listed
         except (OSError, ValueError):
             pass  # the command says better what is wrong
@@ -126,7 +125,7 @@ def layers_size() -> int | None:
     """Return how many bytes the layers of all images of a local engine take; else None."""
     local = _socket()
     try:
-        return int(api.ask(local, "/system/df")["LayersSize"]) if local else None
+        return int(_ask(local, "/system/df")["LayersSize"]) if local else None
     except (OSError, ValueError, KeyError):
         return None
 
@@ -182,7 +181,7 @@ def labelled(runner: Runner, label: str) -> dict[str, str]:
     if local is not None:
         filters = quote(json.dumps({"label": [label]}))
         with suppress(OSError, ValueError):  # the command says better what is wrong
-            listed = api.ask(local, f"/containers/json?all=1&filters={filters}")
+            listed = _ask(local, f"/containers/json?all=1&filters={filters}")
             labels = {entry["Id"]: entry.get("Labels") or {} for entry in listed}
             return {name: own[label] for name, own in labels.items() if label in own}
     show = ("--filter", f"label={label}", "--format", f'{{{{.ID}}}} {{{{.Label "{label}"}}}}')
@@ -208,8 +207,10 @@ def exported(container: str) -> Iterator[socket.socket]:
     local = _socket()
     if local is None:
         raise MissingError("the Docker engine is on another machine; run this there")
+    from sifline.engines.docker import api
+
     try:
-        response = api.get(local, f"/containers/{container}/export")
+        response = api.get(local, f"/containers/{container}/export", ANSWER_SECONDS)
     except OSError as error:
         raise MissingError(
             f"the Docker engine does not answer: {error.strerror or error}; run"
@@ -275,3 +276,10 @@ def _socket() -> Path | None:
 def _context_of_settings() -> str:
     """The context that docker's settings name; "" where they name none, or cannot be read."""
     return str(docker_client.settings().get("currentContext") or "")
+
+
+def _ask(local: Path, path: str) -> Any:
+    """Return the JSON that the engine has at ``path``; errors as of ``api.get``."""
+    from sifline.engines.docker import api  # takes a while to import
+
+    return api.ask(local, path, ANSWER_SECONDS)
