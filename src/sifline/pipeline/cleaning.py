@@ -3,20 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-from sifline.model import (
-    Cleaned,
-    Image,
-)
-from sifline.pipeline.plans import (
-    BUILD,
-    Planner,
-)
+from sifline.model import Cleaned, Image
+from sifline.pipeline.plans import BUILD, Planner
 from sifline.stages.discover import tag_of
-
-if TYPE_CHECKING:
-    pass
 
 
 class Cleaner:
@@ -24,8 +14,7 @@ class Cleaner:
 
     def __init__(self, planner: Planner) -> None:
         self._planner = planner
-        self._context, self._show = planner.context, planner.show
-        self._options, self._workspace = planner.options, planner.workspace
+        self._context, self._workspace = planner.context, planner.workspace
 
     def clean(
         self,

@@ -26,7 +26,7 @@ class Clusters:
         self._planner = planner
         self._work = work
         self._context, self._show = planner.context, planner.show
-        self._options, self._workspace = planner.options, planner.workspace
+        self._workspace = planner.workspace
 
     def up(self, name: str, file: Path | None = None) -> Cluster:
         """Bring up the virtual cluster ``name`` from ``file``."""

@@ -7,10 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from sifline.engines.docker.images import Docker
-from sifline.pipeline.plans import (
-    TOOLBOX,
-    Planner,
-)
+from sifline.pipeline.plans import TOOLBOX, Planner
 
 if TYPE_CHECKING:
     from sifline.model import Opening
@@ -24,7 +21,6 @@ class Opener:
         self._planner = planner
         self._work = work
         self._context, self._show = planner.context, planner.show
-        self._options, self._workspace = planner.options, planner.workspace
 
     def shell(
         self,

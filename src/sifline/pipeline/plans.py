@@ -262,7 +262,7 @@ class Planner:
         subject = before.held if verb is Verb.TEST else self._sif(before)
         assert subject is not None  # noqa: S101 - it is tested again where it is made anew
         try:
-            now = self.test_key(name, subject)
+            now = self.tests_key(name, subject)
         except UsageError as error:  # whoever runs them is told the same, for this image alone
             return error.message
         changed = (why for part, why in RETEST.items() if known["key"].get(part) != now[part])
@@ -275,11 +275,11 @@ class Planner:
         sound = isinstance(key, dict) and isinstance(report, dict) and set(report) == REPORT
         return known if sound else {}
 
-    def test_key(self, name: str, subject: BuiltImage | Sif) -> dict[str, Any]:
+    def tests_key(self, name: str, subject: BuiltImage | Sif) -> dict[str, Any]:
         """Return all that decides how the tests of ``subject`` end."""
         return {
             "subject": subject.sha256 if isinstance(subject, Sif) else subject.image_id,
-            "tests": [_tests_digest(folder) for folder in self.test_folders(name, subject)],
+            "tests": [_tests_digest(folder) for folder in self.tests_folders(name, subject)],
             "smoke": [list(words) for words in self.images[name].smoke],
             "means": self._test_means,
             "gpus": gpus.means(),
@@ -289,7 +289,7 @@ class Planner:
     def _test_means(self) -> list[str]:
         return [file_digest(HERE / name) for name in TEST_MEANS]
 
-    def test_folders(self, name: str, subject: BuiltImage | Sif) -> list[Path]:
+    def tests_folders(self, name: str, subject: BuiltImage | Sif) -> list[Path]:
         """Our own tests, then those of what the image begins with, the image's at last.
 
         Not those of images that only files are taken from: it does not promise what they do.

@@ -238,14 +238,14 @@ class Work:
         held = self.labelled(sif=isinstance(subject, Sif))
         with records.locked(lock, self._context), held as label:
             place = self._workspace.record(name, KINDS[verb])
-            key = self._planner.test_key(name, subject)
+            key = self._planner.tests_key(name, subject)
             options = self._planner.images[name].sif
             budget = (options.budget or 0) if options.over_budget == "error" else 0
             # Whatever passed before: what counts is how it ends now.
             place.unlink(missing_ok=True)
             report = imagetest.imagetest(
                 subject,
-                self._planner.test_folders(name, subject),
+                self._planner.tests_folders(name, subject),
                 self._context,
                 runtime=RUNTIMES[verb],
                 promises=imagetest.Promises(
@@ -256,7 +256,7 @@ class Work:
                 ),
                 label=label,
             )
-            if key == self._planner.test_key(
+            if key == self._planner.tests_key(
                 name, subject
             ):  # else the tests changed while they ran
                 records.write(place, {"key": key, "report": vars(report)})

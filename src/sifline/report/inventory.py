@@ -9,7 +9,8 @@ from typing import Any
 
 from sifline.contents.comparison import Change, Difference, Side
 from sifline.contents.compatibility import Compatibility
-from sifline.report.tables import megabytes, short, table
+from sifline.model.units import megabytes
+from sifline.report.tables import short, table
 from sifline.stages.inventory import Bill
 
 KINDS = {"deb": "Debian", "python": "Python"}
@@ -110,7 +111,7 @@ def _counts(item: Bill) -> Counter[str]:
 
 
 def _side(which: str, side: Side) -> tuple[str, ...]:
-    size = megabytes(side.size)
+    size = megabytes(side.size, 0)
     return which, side.name, side.kind, short(side.version), size, str(side.packages)
 
 

@@ -26,6 +26,7 @@ from sifline.model import (
     TestReport,
     Verb,
 )
+from sifline.model.units import megabytes
 
 if TYPE_CHECKING:
     from sifline.config.settings import Setting
@@ -58,11 +59,6 @@ def checks(results: Sequence[CheckResult]) -> str:
         f"{sum(item.status is status for item in results)} {status.value}" for status in Status
     )
     return f"{table(('result', 'suite', 'check', 'took', 'what was found'), rows)}\n{counts}"
-
-
-def megabytes(size: int) -> str:
-    """Return ``size`` bytes as megabytes (10^6), as ``docker images`` counts them."""
-    return f"{size / 1e6:.0f} MB"
 
 
 def short(digest: str) -> str:
@@ -163,13 +159,13 @@ def _setting(value: Any) -> str:
 def cleaned(item: Cleaned, *, dry: bool) -> str:
     """Return what was removed, and what that frees."""
     verb = "would remove" if dry else "removed"
-    lines = [f"{verb} {what} ({megabytes(size)})" for what, size in item.removed]
+    lines = [f"{verb} {what} ({megabytes(size, 0)})" for what, size in item.removed]
     lines += [f"kept {what}" for what in item.kept]
     if not item.removed:
         return "\n".join([*lines, "nothing to remove"])
     if dry:
         return "\n".join(lines)
-    return "\n".join([*lines, f"freed {megabytes(item.freed)}; images share layers"])
+    return "\n".join([*lines, f"freed {megabytes(item.freed, 0)}; images share layers"])
 
 
 def built(images: Sequence[BuiltImage]) -> str:
@@ -179,7 +175,7 @@ def built(images: Sequence[BuiltImage]) -> str:
             item.image.name,
             "up to date" if item.reused else "built",
             short(item.image_id),
-            megabytes(item.size),
+            megabytes(item.size, 0),
         )
         for item in images
     ]
@@ -205,7 +201,7 @@ def converted(sifs: Sequence[Sif]) -> str:
             item.name,
             "up to date" if item.reused else "converted",
             short(item.sha256),
-            megabytes(item.size),
+            megabytes(item.size, 0),
             str(item.path),
         )
         for item in sifs
@@ -235,10 +231,10 @@ def states(items: Sequence[ImageState]) -> str:
         (
             item.name,
             short(item.image_id) or "-",
-            megabytes(item.size) if item.size else "-",
+            megabytes(item.size, 0) if item.size else "-",
             _broken(item.error) or item.stale or "up to date",
             item.sif,
-            megabytes(item.sif_size) if item.sif_size else "-",
+            megabytes(item.sif_size, 0) if item.sif_size else "-",
         )
         for item in items
     ]
@@ -309,8 +305,8 @@ def quickstart(done: Quickstart) -> str:
     places = done.deployment.placements
     sent = sum(place.sent for place in places)
     rows = [
-        ("built", done.built.image.tag, short(done.built.image_id), megabytes(done.built.size)),
-        ("SIF", str(done.sif.path), short(done.sif.sha256), megabytes(done.sif.size)),
+        ("built", done.built.image.tag, short(done.built.image_id), megabytes(done.built.size, 0)),
+        ("SIF", str(done.sif.path), short(done.sif.sha256), megabytes(done.sif.size, 0)),
         (
             "deployed",
             f"{done.deployment.path} on {', '.join(place.node for place in places)}",

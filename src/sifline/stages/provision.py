@@ -96,13 +96,13 @@ def find_fault(run: Run, cluster: Cluster) -> str:
 
 def describe(fault: HostEvent, cluster: Cluster) -> str:
     """Return a fault with its host, task, message and the next command."""
-    login = _login(fault.host, cluster)
+    node = next(node for node in cluster.nodes if node.name == fault.host)
+    login = login_command(cluster.ssh, node.address or node.name)
     if fault.outcome is Outcome.UNREACHABLE:
         return f"{fault.host} does not answer: {ssh_reason(fault.message)}; try: {login}"
     message = first_line(fault.message)
-    node = next((node for node in cluster.nodes if node.name == fault.host), None)
     for pattern, kind in FAULTS:
-        if node and pattern.search(message):
+        if pattern.search(message):
             return explain(cluster, node, kind, message)
     if UNREAD in message:
         why = "Python was killed there, or the login shell runs nothing"
@@ -119,11 +119,6 @@ def ssh_reason(text: str) -> str:
 def others(faults: Sequence[HostEvent]) -> str:
     """Return the hosts of further faults, in brackets."""
     return f" (also {', '.join(fault.host for fault in faults)})" if faults else ""
-
-
-def _login(host: str, cluster: Cluster) -> str:
-    node = next((node for node in cluster.nodes if node.name == host), None)
-    return login_command(cluster.ssh, node.address or node.name if node else host)
 
 
 def reason(run: Run) -> str:
