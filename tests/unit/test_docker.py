@@ -162,6 +162,8 @@ def test_a_reader_of_dockerfiles_that_cannot_be_had_is_named_as_the_cause(tmp_pa
     [
         ("Name: default\nBuildKit version: v0.8+unknown\n", 8),
         ("Name: default\nBuildkit:  v0.11.7+d3e6c1360f6e\n", 11),
+        # Docker 26 of Debian 13.
+        ("Name: default\nBuildKit version: v0.0.0+unknown\n", None),
         ("Name: default\nStatus: inactive\n", None),
     ],
 )

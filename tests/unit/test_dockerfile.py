@@ -307,6 +307,9 @@ BY_STAGE = "FROM a AS default\nFROM b AS b\nFROM ${TARGETSTAGE}\n"
         (BY_STAGE, "b", ["b"]),
         (f"ARG TARGETSTAGE=b\n{BY_STAGE}", "", ["b"]),
         ("FROM a AS x\nFROM base-$TARGETSTAGE AS y\n", "y", ["base-y"]),
+        # Nobody asks for one: it is the last, by its name where it has one (Docker 28).
+        ("FROM a AS x\nFROM base-$TARGETSTAGE AS y\n", "", ["base-y"]),
+        ("FROM a AS x\nFROM base-$TARGETSTAGE\n", "", ["base-default"]),
     ],
 )
 def test_the_stage_that_is_asked_for_is_an_argument_of_from(

@@ -55,7 +55,8 @@ COPY --from=look /out /
 # Bytes of chance in the name of a file.
 _TOKEN = 4
 _STEP = re.compile(r"^#\d+ (\[[^\]]+\] .*)$")
-_BUILDKIT = re.compile(r"^buildkit(?: version)?:\s*v?0\.(\d+)", re.MULTILINE | re.IGNORECASE)
+# Debian 13 builds its engine without the version, which is v0.0.0+unknown then.
+_BUILDKIT = re.compile(r"^buildkit(?: version)?:\s*v?0\.([1-9]\d*)", re.MULTILINE | re.IGNORECASE)
 # Why it refuses a Dockerfile as a whole: behind the words of all who pass that on.
 _REFUSED = re.compile(r"^ERROR: .*(?:LLB definition|frontend gateway\.v0): (.+)$", re.MULTILINE)
 _READER = re.compile(r"frontend gateway\.v0|resolve image config for")

@@ -20,7 +20,7 @@ from sifline.formats.dockerfile.syntax import Parser, Syntax, Use, refusal
 from sifline.formats.platforms import MACHINES
 from sifline.model import Feature
 
-# What BuildKit calls the stage where nobody asks for one.
+# What BuildKit calls the last stage where it has no name and nobody asks for another one.
 DEFAULT_STAGE = "default"
 # The name of no image.
 NONE = "scratch"
@@ -166,7 +166,8 @@ class Dockerfile:
         return graph
 
     def _values(self, arguments: Mapping[str, str], target: str) -> dict[str, str]:
-        values = {**_platform_arguments(), TARGET_STAGE: target or DEFAULT_STAGE}
+        last = self._syntax.stages[-1].name if self._syntax.stages else ""
+        values = {**_platform_arguments(), TARGET_STAGE: target or last or DEFAULT_STAGE}
         values.update({name: arguments[name] for name in values if name in arguments})
         for line, word in self._syntax.defaults:
             name, given, default = word.partition("=")
