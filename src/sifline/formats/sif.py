@@ -256,7 +256,7 @@ def _labels(path: Path, text: bytes) -> dict[str, str]:
 def _read(path: Path, file: IO[bytes]) -> SifFile:
     start = file.read(_HEADER.size)
     if start[32 : 32 + len(MAGIC)] != MAGIC:
-        raise UsageError(f"{path}: is not a SIF; invoke convert makes one of an image")
+        raise UsageError(f"{path}: is not a SIF; invoke convert.<image> makes one of an image")
     size = os.fstat(file.fileno()).st_size
     if len(start) < _HEADER.size:
         raise _truncated(path, size, _HEADER.size)

@@ -286,7 +286,8 @@ def judge_disk(whose: str, folder: Path, free: int) -> Verdict:
     words = f"{gigabytes(free)} free for {whose} in {folder}"
     if free < NEEDED_DISK:
         return _failed(
-            f"{words}, {gigabytes(NEEDED_DISK)} are needed; free some, for example: invoke clean"
+            f"{words}, {gigabytes(NEEDED_DISK)} are needed; free some, for example:"
+            " invoke clean --all --unused"
         )
     return _passed(words)
 

@@ -228,7 +228,8 @@ def _inspected(engine: Docker, reference: str) -> dict[str, Any]:
         return engine.inspect(reference)
     except CommandFailed as error:
         raise MissingError(
-            f"the engine holds no image {reference}; build it with invoke build, or name another",
+            f"the engine holds no image {reference}; build it with invoke build.<image>, or name"
+            " another",
             details=error.details,
         ) from None
 

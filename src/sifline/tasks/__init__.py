@@ -252,21 +252,13 @@ def _verb(
 
 
 def _for_all(verb: Body) -> Body:
-    """The verb over all images, or SIF files; without either it is refused, unless it looks."""
+    """The verb over all images, or SIF files."""
     alone = images.ALONE.get(verb, ())
 
     def every(run: Run, names: Sequence[str], *, all: bool = False, **given: Any) -> None:
         files = [Path(given.pop(name)) for name in flags.FILE_NAMES if name in given]
-        if files and all:
-            raise UsageError(f"{flags.called(verb)}: --all, or files; not both")
-        for name in alone:
-            if all and given[name]:
-                raise UsageError(f"--all, or --{name.replace('_', '-')}; not both")
-        if not (files or all or any(given[name] for name in alone) or verb in images.LOOKING):
-            name = flags.called(verb)
-            more = ", or FILE.sif" if verb in images.FILED else ""
-            more += "" if verb in images.SINGLE else f", or {name} --all"
-            raise UsageError(f"which image? Say {name}.<image>{more}")
+        others = [name for name in alone if given[name]]
+        flags.need_subject(verb, files=len(files), over_all=all, others=others)
         verb(replace(run, over_all=not files), files or names, **given)
 
     return every

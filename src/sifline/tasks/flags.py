@@ -150,6 +150,24 @@ def parameters(body: Body, *, over_all: bool = False) -> tuple[inspect.Parameter
     )
 
 
+def need_subject(body: Body, *, files: int, over_all: bool, others: Sequence[str]) -> None:
+    """Refuse a verb without an image where nothing says what it is about.
+
+    :param files: how many SIF files stand behind it.
+    :param over_all: whether ``--all`` was given.
+    :param others: those of its flags that name something else, such as ``--source``.
+    """
+    if files and over_all:
+        raise UsageError(f"{called(body)}: --all, or files; not both")
+    for name in others if over_all else ():
+        raise UsageError(f"--all, or --{name.replace('_', '-')}; not both")
+    if not (files or over_all or others or body in images.LOOKING):
+        name = called(body)
+        more = ", or FILE.sif" if body in images.FILED else ""
+        more += "" if body in images.SINGLE else f", or {name} --all"
+        raise UsageError(f"which image? Say {name}.<image>{more}")
+
+
 def repeatable(parameter: inspect.Parameter) -> bool:
     """Tell whether a flag may be given more than once."""
     return isinstance(parameter.default, tuple)
@@ -303,8 +321,10 @@ class Place:
         known = [flag[2:] for flag in (*self.flags, *CORE) if flag.startswith("--")]
         # Without the dashes, which all have in common.
         near = did_you_mean(name, known).replace(" mean ", " mean --").replace(", ", ", --")
-        whose, where = (self.task, f" {self.task}") if self.task else ("invoke", "")
-        raise UsageError(f"{whose} has no flag {written}.{near} See invoke --help{where}.")
+        whose, helps = ("invoke", "invoke --help")
+        if self.task:
+            whose, helps = self.task, f"invoke --help {self.task}"
+        raise UsageError(f"{whose} has no flag {written}.{near} See {helps}.")
 
 
 def walk(
