@@ -149,7 +149,6 @@ def test_where_a_value_can_be_anything_nothing_is_offered(project: Path) -> None
     "typed",
     [
         ("cluster.up", "--file", ""),
-        ("cluster.up", "-f", ""),
         ("cluster.up", "--file="),
         ("graph", "--output", "x"),
         ("shell.hello-mpi", "--", "buil"),

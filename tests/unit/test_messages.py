@@ -51,17 +51,19 @@ def commands(text: str) -> Iterator[list[str]]:
     for match in COMMAND.finditer(PLACEHOLDER.sub(ANY, KEY.sub("", text))):
         words: list[str] = []
         text = match[1].replace("FILE", "x.sif").replace(".sif.sif", ".sif")
-        for word in (word.rstrip(".") for word in text.split()):
+        for word in text.split():
             here = flags.place(words)
             if word == "--" or not (
                 not here.task
                 or word.startswith("-")
                 or here.waiting
                 or here.takes_file(word)
-                or flags.of_task(word) is not None
+                or flags.of_task(word.rstrip(".")) is not None
             ):
                 break
-            words.append(word)
+            words.append(word.rstrip("."))
+            if word.endswith("."):
+                break
         if words:
             yield words
 
@@ -138,6 +140,7 @@ def test_a_command_that_would_be_refused_is_seen(text: str, why: str) -> None:
     "text",
     [
         "see invoke doctor and look",
+        "for the images: invoke --list build. More follows",
         "invoke --dry make.hello-mpi --jobs 2 and wait",
         "invoke info FILE.sif",
         "invoke --help build",

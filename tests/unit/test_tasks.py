@@ -12,6 +12,7 @@ import io
 import json
 import os
 import pty
+import re
 import signal
 import struct
 import subprocess
@@ -25,7 +26,7 @@ from invoke.parser import Parser
 
 from sifline.errors import UsageError
 from sifline.model import Workspace
-from sifline.tasks import flags, images, namespace
+from sifline.tasks import flags, helps, images, namespace, reference
 from sifline.tasks.support import Run
 from tests.support.invoking import engine_without_images, invoke, invoke_here
 
@@ -112,7 +113,7 @@ def test_a_user_gets_what_is_looked_at_here(
 
 @pytest.mark.parametrize("layout", ["flat", "nested", "json"])
 def test_a_name_with_dots_is_listed(project: Path, layout: str) -> None:
-    done = invoke_here(project, "--list", "--list-format", layout)
+    done = invoke_here(project, "--list", "build", "--list-format", layout)
 
     assert done.returncode == 0
     assert DOTTED in done.stdout
@@ -149,7 +150,7 @@ def test_lists_and_helps_are_whole_on_a_narrow_terminal(
     status, shown = on_a_terminal(project, columns, *words)
 
     assert (status, "Traceback" in shown) == (0, False), shown
-    assert ("x" * 60 in shown) is ("--help" not in words)
+    assert ("x" * 60 in shown) is ("build" in words)
 
 
 @pytest.mark.parametrize(
@@ -192,17 +193,72 @@ def test_help_of_a_name_with_dots(project: Path, words: tuple[str, ...]) -> None
 
     assert done.returncode == 0
     assert "--force" in done.stdout
-    assert f"Image: {DOTTED}." in done.stdout
+    assert done.stdout.startswith(f"build.{DOTTED}: Build the Docker image")
+    assert f"  invoke build.{DOTTED}\n" in done.stdout
 
 
 def test_the_list_of_one_verb_has_all_its_images(project: Path) -> None:
+    (project / "images" / "hello-mpi" / "image.toml").write_text('description = "Says hello"\n')
+
     done = invoke_here(project, "--list", "build")
 
-    assert [line.split()[0] for line in done.stdout.splitlines() if line.startswith("  .")] == [
-        ".all",
-        ".hello-mpi",
-        f".{DOTTED}",
-    ]
+    rows = [line.split(maxsplit=1) for line in done.stdout.splitlines() if line.startswith("  ")]
+    assert rows == [["build.hello-mpi", "Says hello"], [f"build.{DOTTED}"]]
+
+
+def test_the_list_of_all_tasks_is_one_screen_of_80_columns(project: Path) -> None:
+    for number in range(50):
+        add(project, f"image-{number}")
+
+    lines = invoke_here(project, "--list").stdout.splitlines()
+
+    assert len(lines) <= 40
+    assert [line for line in lines if len(line) > 80 or line.startswith("      ")] == []
+    assert "52 images" in lines[-2]
+
+
+def test_without_a_word_it_says_what_it_is_and_where_to_begin(project: Path) -> None:
+    done = invoke_here(project)
+
+    named = re.findall(r"invoke ([\w.-]+)(?: build)?  ", done.stdout)
+    assert (done.returncode, len(named)) == (0, 5)
+    assert named == ["doctor", "quickstart", "--list", "make.hello-mpi", "status"]
+    assert "the 2 images that are here" in done.stdout
+
+
+@pytest.mark.parametrize("task", sorted(helps.tasks()))
+def test_each_help_has_a_line_a_paragraph_and_two_examples(project: Path, task: str) -> None:
+    told = helps.doc(helps.tasks()[task])
+
+    shown = invoke_here(project, "--help", task).stdout
+
+    assert shown.startswith(f"{task}: {told.summary}\n")
+    assert len(told.examples) == 2, told
+    assert told.paragraphs
+    examples = [example.replace("<image>", "hello-mpi") for example in told.examples]
+    assert all(f"  {example}\n" in shown for example in examples)
+
+
+def test_the_page_of_commands_is_made_of_the_helps() -> None:
+    page = Path(__file__).parents[2] / "docs" / "reference" / "commands.md"
+    again = f"python -m sifline.tasks.reference {page}"
+
+    assert page.read_text() == reference.reference(), f"make it anew: {again}"
+
+
+def test_a_flag_that_takes_a_value_shows_which(project: Path) -> None:
+    shown = invoke_here(project, "--help", "shell.hello-mpi").stdout
+
+    assert "  --volume SOURCE:TARGET[:ro]   " in shown
+    assert "  --sif   " in shown
+
+
+@pytest.mark.parametrize("task", sorted(helps.tasks()))
+def test_no_flag_of_a_task_is_short_but_that_for_help(project: Path, task: str) -> None:
+    done = invoke_here(project, task, "-h")
+
+    assert (done.returncode, done.stdout.split(":")[0]) == (0, task)
+    assert [flag for flag in flags.of_task(task) or () if not flag.startswith("--")] == []
 
 
 def test_only_the_tasks_that_are_meant_cost_a_parser(
@@ -271,7 +327,7 @@ def test_the_verb_that_only_looks_does_not(project: Path, monkeypatch: pytest.Mo
 def test_a_new_folder_shows_up_with_no_other_step(project: Path) -> None:
     add(project, "new")
 
-    assert "build.new" in invoke_here(project, "--list").stdout
+    assert "build.new" in invoke_here(project, "--list", "build").stdout
 
 
 def test_an_unknown_image_gets_the_nearest_names(project: Path) -> None:
@@ -332,7 +388,6 @@ def test_an_unknown_flag_gets_the_nearest_ones(
         ("cluster.up", "--file", "build.yaml"),
         ("cluster.up", "--file", "--odd.yaml"),
         ("cluster.up", "--file=build.yaml"),
-        ("cluster.up", "-f", "build.yaml"),
     ],
 )
 def test_the_value_of_a_flag_is_neither_task_nor_flag(
@@ -551,11 +606,9 @@ def test_what_bills_and_differences_refuse(
     assert said in refused(project, *words)
 
 
-def test_what_converts_sources_leaves_the_short_forms_of_other_flags_alone() -> None:
+def test_what_converts_sources_is_a_flag_without_an_image_alone() -> None:
     one, every = (flags.of(flags.parameters(images.convert, over_all=x)) for x in (False, True))
 
-    assert {one[short].name for short in ("-s", "-f")} == {"site", "force"}
-    assert [every[short].name for short in ("-s", "-f")] == ["site", "force"]
     assert "--source" not in one
     assert every["--source"].name == "source"
 

@@ -203,7 +203,7 @@ class Sifs:
     def sbom(
         self, subjects: Sequence[str | Path], *, sif: bool, target: Path | None
     ) -> tuple[Bill, ...]:
-        """Write the bill of materials of images, made where needed, or of SIF files.
+        """Write the bill of materials of images, as they are in the engine, or of SIF files.
 
         :param sif: of the images' SIFs.
         """
@@ -223,7 +223,7 @@ class Sifs:
     def compat(
         self, subjects: Sequence[str | Path], *, sif: bool
     ) -> tuple[tuple[str, Compatibility], ...]:
-        """Return what images, made where needed, or SIF files need of hosts and clusters.
+        """Return what images, as they are in the engine, or SIF files need of hosts and clusters.
 
         :param sif: of the images' SIFs.
         """
@@ -244,16 +244,33 @@ class Sifs:
     def _subjects(
         self, subjects: Sequence[str | Path], *, sif: bool
     ) -> tuple[tuple[str | Path, BuiltImage | Path], ...]:
-        """Return SIF files as they are, and of images what was made: the image, or its SIF."""
+        """Return SIF files as they are, and of images what is there: the image, or its SIF.
+
+        Nothing is made for a report: what is missing is left out, and said.
+        """
         names = [item for item in subjects if isinstance(item, str)]
         if sif and len(names) < len(subjects):
             raise UsageError("--sif is for images: a SIF file is a SIF in any case")
-        found: dict[str, BuiltImage | Path] = {}
-        if names and sif:
-            found = {made.name: made.path for made in self._work.convert(names)}
-        elif names:
-            found = {built.image.name: built for built in self._work.build(names)}
-        return tuple((item, found[item] if isinstance(item, str) else item) for item in subjects)
+        there: dict[str, BuiltImage | Path] = {}
+        missing: dict[str, MissingError] = {}
+        held_images = {} if sif else self._versions(names)
+        for name in self._planner.known(names):
+            path = self._workspace.sif(name)
+            if sif and path.is_file():
+                there[name] = path
+            elif not sif and held_images[name]:
+                there[name] = held_images[name][0]
+            else:
+                missing[name] = _no_sif(name) if sif else _not_held(name)
+        if len(missing) == len(subjects):
+            raise next(iter(missing.values()))
+        for name, why in missing.items():
+            self._show.line(f"{name} is left out: {why.message}")
+        return tuple(
+            (item, there[item] if isinstance(item, str) else item)
+            for item in subjects
+            if item not in missing
+        )
 
     def diff(self, name: str, *, against: str) -> Difference:
         """Compare an image, as it is in the engine, with an older version, or with another.
@@ -293,6 +310,10 @@ class Sifs:
 
 def _not_held(name: str) -> MissingError:
     return MissingError(f"the engine holds no {name} yet; run invoke build.{name}")
+
+
+def _no_sif(name: str) -> MissingError:
+    return MissingError(f"there is no SIF of {name} yet; run invoke convert.{name}")
 
 
 def _other(name: str, against: str, held: Sequence[BuiltImage]) -> Path | BuiltImage | str:

@@ -12,7 +12,14 @@ STAGES = ("registry",)
 
 
 def up(run: Run, _: Sequence[str], *, name: str = VIRTUAL, file: str = "") -> None:
-    """Bring up a virtual cluster: containers with systemd, Slurm, MUNGE and OpenSSH."""
+    """Bring up a virtual cluster: systemd, Slurm, OpenSSH.
+
+    Nodes are containers of this machine's Docker engine. Run again, it starts and mends what is
+    missing. Builds the image of the nodes first where it is not up to date.
+
+        invoke cluster.up
+        invoke cluster.up --name second
+    """
     from sifline.report import tables
 
     cluster = run.pipeline.clusters.up(name, Path(file) if file else None)
@@ -20,13 +27,25 @@ def up(run: Run, _: Sequence[str], *, name: str = VIRTUAL, file: str = "") -> No
 
 
 def down(run: Run, _: Sequence[str], *, name: str = VIRTUAL, foreign: bool = False) -> None:
-    """Remove a virtual cluster: containers, network and files."""
+    """Remove a virtual cluster: containers, network and files.
+
+    One that another checkout made stays, unless --foreign is given.
+
+        invoke cluster.down
+        invoke cluster.down --name second
+    """
     removed = run.pipeline.clusters.down(name, foreign=foreign)
     run.print("\n".join(f"removed {item}" for item in removed) or f"no cluster {name} stands")
 
 
 def status(run: Run, _: Sequence[str], *, name: str = VIRTUAL, json: bool = False) -> None:
-    """Print the nodes of a virtual cluster and their state."""
+    """Print the nodes of a virtual cluster and their state.
+
+    Looks, and starts nothing.
+
+        invoke cluster.status
+        invoke cluster.status --name second --json
+    """
     from sifline.report import tables
 
     states = run.pipeline.clusters.status(name)
@@ -41,7 +60,13 @@ def shell(
     name: str = VIRTUAL,
     user: str = "root",
 ) -> None:
-    """Open a shell on a node of a virtual cluster, or run the command after --."""
+    """Open a shell on a node of a virtual cluster.
+
+    Or run the command that stands after --.
+
+        invoke cluster.shell
+        invoke cluster.shell --node compute-01 --user alice -- id
+    """
     run.end(run.pipeline.clusters.shell(name, node, run.command, user=user))
 
 
@@ -55,7 +80,14 @@ def provision(
     adopt: bool = False,
     ask_become_pass: bool = False,
 ) -> None:
-    """Configure a cluster with Ansible: MUNGE, Slurm, the container registry."""
+    """Configure a cluster with Ansible: MUNGE, Slurm, registry.
+
+    Files that sifline did not write or that were changed are left alone and named, unless --adopt
+    is given. --stage registry makes the folders for images alone, where Slurm is somebody else's.
+
+        invoke provision
+        invoke provision --cluster clusters/mine.yaml --stage registry
+    """
     if stage:
         one_of("stage", stage, STAGES)
     done = run.pipeline.clusters.provision(
@@ -82,7 +114,13 @@ def validate(
     json: bool = False,
     ask_become_pass: bool = False,
 ) -> None:
-    """Run health checks on a cluster and print how each ended."""
+    """Run health checks on a cluster and print how each ended.
+
+    Each check can fail; what cannot be checked is skipped with the reason.
+
+        invoke validate
+        invoke validate --cluster clusters/mine.yaml --suite infrastructure
+    """
     from sifline.report import tables
 
     if list:

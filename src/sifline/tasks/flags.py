@@ -63,6 +63,32 @@ HELP = {
     "volume": "bind a folder, as SOURCE:TARGET or SOURCE:TARGET:ro; may be repeated",
     "workdir": "the folder in the container to start in",
 }
+# What a flag takes, as its help calls it; a name or a number where nothing is said.
+VALUES = {
+    "against": "VERSION|FILE.sif|IMAGE",
+    "build_arg": "NAME=VALUE",
+    "check": "NAME,NAME",
+    "cluster": "NAME|FILE",
+    "compression": "zstd|gzip",
+    "env": "NAME[=VALUE]",
+    "file": "FILE",
+    "format": "text|dot|mermaid|svg",
+    "gpus": "all|NUMBER|device=0,2|none",
+    "key": "FINGERPRINT",
+    "method": "stream|apptainer",
+    "older_than": "AGE",
+    "output": "FILE",
+    "passphrase_env": "VARIABLE",
+    "passphrase_file": "FILE",
+    "runtime": "docker|apptainer",
+    "shell": "bash|zsh|fish",
+    "source": "SOURCE",
+    "stage": "registry",
+    "suite": "NAME,NAME",
+    "user": "USER[:GROUP]",
+    "volume": "SOURCE:TARGET[:ro]",
+    "workdir": "FOLDER",
+}
 SINGLE = (*cluster.TOP, *project.TOP)
 ALL = inspect.Parameter("all", inspect.Parameter.KEYWORD_ONLY, default=False)
 # What else than images a verb may be about: SIF files, named behind it.
@@ -99,6 +125,7 @@ class Flag:
     takes: Takes = Takes.NOTHING
     number: bool = False
     help: str = ""
+    value: str = ""
 
 
 def called(body: Body) -> str:
@@ -175,19 +202,12 @@ def repeatable(parameter: inspect.Parameter) -> bool:
 
 def of(flags: Sequence[inspect.Parameter]) -> dict[str, Flag]:
     """Return flags by all the ways they are written, as Invoke derives them from parameters."""
-    taken = {flag.name for flag in flags}
-    found: dict[str, Flag] = {}
-    for parameter in flags:
-        flag = _flag(parameter, taken)
-        taken |= {name.lstrip("-") for name in flag.written}
-        found |= dict.fromkeys(flag.written, flag)
-    return found
+    return {written: flag for flag in map(_flag, flags) for written in flag.written}
 
 
-def _flag(parameter: inspect.Parameter, taken: set[str]) -> Flag:
+def _flag(parameter: inspect.Parameter) -> Flag:
     long = parameter.name.replace("_", "-")
-    short = next((f"-{char}" for char in long if char not in taken), None)
-    written = [f"--{long}", *([short] if short else [])]
+    written = [f"--{long}"]
     if parameter.default is True:
         written.append(f"--no-{long}")
     return Flag(
@@ -196,6 +216,7 @@ def _flag(parameter: inspect.Parameter, taken: set[str]) -> Flag:
         takes=Takes.NOTHING if isinstance(parameter.default, bool) else Takes.VALUE,
         number=type(parameter.default) is int,
         help=HELP.get(parameter.name, ""),
+        value=VALUES.get(parameter.name, "NUMBER" if type(parameter.default) is int else "NAME"),
     )
 
 

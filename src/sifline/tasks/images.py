@@ -61,13 +61,27 @@ def options(*names: str) -> Callable[[Body], Body]:
 
 @options(*DOING, *SEEING)
 def build(run: Run, images: Sequence[str]) -> None:
-    """Build the Docker image and what it is built on, where anything changed."""
+    """Build the Docker image and its parents, where they changed.
+
+    Which changes count is what `explain` says: the Dockerfile, files that it copies, arguments,
+    parents, settings. Nothing is pulled that the engine has, unless --pull asks for it.
+
+        invoke build.<image>
+        invoke --dry build --all
+    """
     _carry_out(run, images, "BUILD", "BUILD")
 
 
 @options("jobs", "keep_going", *SEEING)
 def test(run: Run, images: Sequence[str], *, runtime: str = "docker") -> None:
-    """Run the image's tests, and its parents', in Docker or in the SIF."""
+    """Run its tests and its parents', in Docker or in the SIF.
+
+    Builds what the tests need where it is not up to date: the image, and with --runtime
+    apptainer its SIF.
+
+        invoke test.<image>
+        invoke test.<image> --runtime apptainer
+    """
     one_of("runtime", runtime, RUNTIMES)
     verb = "TEST" if runtime == "docker" else "TEST_SIF"
     _carry_out(run, images, verb, verb, only_new=False)
@@ -75,7 +89,14 @@ def test(run: Run, images: Sequence[str], *, runtime: str = "docker") -> None:
 
 @options(*DOING, *CONVERTING, *SEEING)
 def convert(run: Run, images: Sequence[str], *, source: str = "", sif_name: str = "") -> None:
-    """Convert the Docker image to a verified SIF, building it first where needed."""
+    """Convert the image to a verified SIF, built where needed.
+
+    The SIF goes to build/sif/ under its last name once it is whole and checked. --source converts
+    what is no image here: an image of a registry, an archive, a definition file.
+
+        invoke convert.<image>
+        invoke convert --source docker://docker.io/library/alpine:3.20
+    """
     if source or sif_name:
         _convert_source(run, source, sif_name)
         return
@@ -84,7 +105,14 @@ def convert(run: Run, images: Sequence[str], *, source: str = "", sif_name: str 
 
 @options(*DOING, *CONVERTING, *SEEING)
 def make(run: Run, images: Sequence[str]) -> None:
-    """Build, test, convert, and test the SIF: all that is not up to date."""
+    """Build, test, convert, test the SIF: what is not up to date.
+
+    All that comes before a deployment. What stands on a step that failed is not tried; with --all
+    the other images go on.
+
+        invoke make.<image>
+        invoke --dry make --all
+    """
     _carry_out(run, images, "MAKE", "TEST", "CONVERT", "TEST_SIF")
 
 
@@ -97,7 +125,15 @@ def deploy(
     ask_become_pass: bool = False,
     untested: bool = False,
 ) -> None:
-    """Copy the tested SIF to every node of a cluster, verified there, switched atomically."""
+    """Copy the tested SIF to every node of a cluster.
+
+    Makes the image first where it is not up to date. On each node the copy is verified, then put
+    in place at once; jobs that run keep the one that they opened. What does not pass its tests is
+    refused, unless --untested is given.
+
+        invoke deploy.<image>
+        invoke deploy.<image> --cluster clusters/mine.yaml
+    """
     from sifline.report import tables
 
     password = run.become_password() if ask_become_pass else ""
@@ -111,7 +147,13 @@ def deploy(
 
 @options(*SEEING)
 def info(run: Run, images: Sequence[str | Path], *, json: bool = False) -> None:
-    """Print what is known of an image and of its SIF, or what a SIF file says of itself."""
+    """Print what is known of an image, its SIF, or a SIF file.
+
+    Looks, and builds nothing.
+
+        invoke info.<image>
+        invoke info FILE.sif --json
+    """
     from sifline.report import tables
 
     files = [item for item in images if isinstance(item, Path)]
@@ -131,7 +173,14 @@ def sign(
     passphrase_file: str = "",
     passphrase_env: str = "",
 ) -> None:
-    """Sign a SIF with a key of your keyring; that of an image is converted where needed."""
+    """Sign a SIF with a key of your keyring.
+
+    The SIF of an image is converted first where it is not up to date. Keys are those of Apptainer,
+    see `keys`.
+
+        invoke sign.<image>
+        invoke sign FILE.sif --passphrase-env KEY_PASSPHRASE
+    """
     from getpass import getpass
 
     from sifline.machine.passphrase import passphrase_of
@@ -164,7 +213,13 @@ def verify_signature(
     online: bool = False,
     json: bool = False,
 ) -> None:
-    """Tell who signed a SIF; an error where nobody did, or where it was changed since."""
+    """Tell who signed a SIF; fail where it was changed since.
+
+    Builds nothing. Fails as well where nobody signed it.
+
+        invoke verify-signature.<image>
+        invoke verify-signature FILE.sif --json
+    """
     from sifline.report import signatures, tables
 
     found = run.pipeline.sifs.verify_signature(images, signers=[key] if key else [], online=online)
@@ -180,7 +235,13 @@ def sbom(
     output: str = "",
     json: bool = False,
 ) -> None:
-    """Write the bill of materials (CycloneDX) of an image or a SIF; nothing of it is run."""
+    """Write the bill of materials (CycloneDX) of an image or SIF.
+
+    Nothing of the image is run, and nothing is built for it.
+
+        invoke sbom.<image> --output bill.json
+        invoke sbom FILE.sif --json
+    """
     from sifline.report import inventory, tables
 
     target = support.output(Path(output)) if output else None
@@ -196,7 +257,13 @@ def sbom(
 def compat(
     run: Run, images: Sequence[str | Path], *, sif: bool = False, json: bool = False
 ) -> None:
-    """Tell what an image or a SIF needs: driver, PMIx, architecture; read from its own files."""
+    """Tell what it needs of a host: driver, PMIx, architecture.
+
+    Read from its own files; nothing of it is run, and nothing is built for it.
+
+        invoke compat.<image>
+        invoke compat FILE.sif --json
+    """
     from sifline.report import inventory, tables
 
     subjects, broken = run.sound(images)
@@ -209,7 +276,13 @@ def compat(
 
 @options(*SEEING)
 def diff(run: Run, images: Sequence[str | Path], *, against: str = "", json: bool = False) -> None:
-    """Compare an image with its version before, or another, or two SIF files, old one first."""
+    """Compare an image with an earlier version, or two SIF files.
+
+    Packages, files, labels and settings that differ. Builds nothing.
+
+        invoke diff.<image>
+        invoke diff OLD.sif NEW.sif
+    """
     from sifline.report import inventory, tables
 
     files = [item for item in images if isinstance(item, Path)]
@@ -228,7 +301,13 @@ def diff(run: Run, images: Sequence[str | Path], *, against: str = "", json: boo
 
 @options(*SEEING)
 def sizes(run: Run, images: Sequence[str | Path], *, json: bool = False) -> None:
-    """Print what takes the space in an image or a SIF file; nothing of it is run."""
+    """Print what takes the space in an image or a SIF file.
+
+    By layer, package and folder. Builds nothing.
+
+        invoke sizes.<image>
+        invoke sizes FILE.sif --json
+    """
     from sifline.report import sizes as report
     from sifline.report import tables
 
@@ -253,7 +332,13 @@ def shell(
     workdir: str = "",
     env: Sequence[str] = (),
 ) -> None:
-    """Open a shell in the image, or run the command that stands after --."""
+    """Open a shell in the image, or run the command after --.
+
+    The image is built first where it is not up to date; with --sif its SIF is made.
+
+        invoke shell.<image>
+        invoke shell.<image> --sif -- cat /etc/os-release
+    """
     code = run.pipeline.opener.shell(
         images[0],
         run.command,
@@ -279,7 +364,14 @@ def clean(
     unused: bool = False,
     foreign: bool = False,
 ) -> None:
-    """Remove what sifline made of an image: all of it, or the parts that are named."""
+    """Remove what sifline made of an image, or parts of it.
+
+    Its Docker images, SIFs, and records with logs; with --docker, --sifs or --state these alone.
+    What another checkout made stays, unless --foreign is given.
+
+        invoke --dry clean.<image>
+        invoke clean --all --unused --older-than 7d
+    """
     from sifline.report import tables
 
     chosen = {"docker": docker, "sifs": sifs, "state": state}
@@ -300,7 +392,13 @@ def clean(
 
 @options(*SEEING)
 def status(run: Run, images: Sequence[str], *, json: bool = False) -> None:
-    """Print the state of an image: built, converted, up to date or why not."""
+    """Print what is built and converted, up to date or why not.
+
+    Looks, and builds nothing.
+
+        invoke status
+        invoke status.<image> --json
+    """
     from sifline.report import tables
 
     names, broken = run.sound(images)
@@ -311,7 +409,13 @@ def status(run: Run, images: Sequence[str], *, json: bool = False) -> None:
 
 @options("force", "pull", *SEEING)
 def explain(run: Run, images: Sequence[str], *, json: bool = False) -> None:
-    """Say why an image would be built anew: what changed since the build at hand."""
+    """Say why an image would be built anew, down to the file.
+
+    Looks, and builds nothing.
+
+        invoke explain.<image>
+        invoke explain --json
+    """
     from sifline.report import tables
 
     names, broken = run.sound(images)
@@ -322,7 +426,13 @@ def explain(run: Run, images: Sequence[str], *, json: bool = False) -> None:
 
 @options(*SEEING)
 def graph(run: Run, images: Sequence[str], *, format: str = "", output: str = "") -> None:
-    """Print what is built on what: as text, for dot or mermaid, or as an SVG for a browser."""
+    """Draw which image is built on which, and their states.
+
+    As text, for Graphviz or Mermaid, or as an SVG. Builds nothing.
+
+        invoke graph
+        invoke graph --output images.svg
+    """
     from sifline.report import graphs
 
     ending = Path(output).suffix
@@ -345,7 +455,13 @@ def graph(run: Run, images: Sequence[str], *, format: str = "", output: str = ""
 
 @options(*SEEING)
 def config(run: Run, images: Sequence[str], *, show: bool = False, json: bool = False) -> None:
-    """Print each setting of an image and of the site, and where its value came from."""
+    """Print each setting and where its value came from.
+
+    Of image.toml, the site profile, flags and defaults. Builds nothing.
+
+        invoke config.<image>
+        invoke config --json
+    """
     from sifline.report import tables
 
     del show  # the only thing it does: the flag is for those who expect it

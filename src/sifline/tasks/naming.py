@@ -38,6 +38,7 @@ class OwnTask(Task[Any]):
             name=name,
             positional=[word.name for word in words],
             iterable=[flag.name for flag in flags if known.repeatable(flag)],
+            auto_shortflags=False,
             help={name: text for name, text in known.HELP.items() if name in names},
         )
         self.__doc__ = help

@@ -8,7 +8,13 @@ from sifline.tasks.support import Run
 
 
 def doctor(run: Run, _: Sequence[str], *, json: bool = False) -> None:
-    """Check all that the verbs need on this machine, and say how to mend it."""
+    """Check all that the verbs need on this machine.
+
+    Says of each thing that is missing how to get it. Installs nothing.
+
+        invoke doctor
+        invoke doctor --json
+    """
     from sifline.report import tables
 
     results = run.pipeline.doctor()
@@ -17,7 +23,14 @@ def doctor(run: Run, _: Sequence[str], *, json: bool = False) -> None:
 
 
 def quickstart(run: Run, _: Sequence[str], *, name: str = "virtual") -> None:
-    """From Dockerfile to a 2-node MPI job on a virtual cluster, the whole way."""
+    """From Dockerfile to a 2-node MPI job, the whole way.
+
+    Builds, tests and converts hello-mpi, brings up a virtual cluster, configures it, deploys the
+    SIF and runs a job in it. Run again, it does what is not up to date.
+
+        invoke quickstart
+        invoke quickstart --name second
+    """
     from sifline.report import tables
 
     done = run.pipeline.quickstart(name)
@@ -26,12 +39,24 @@ def quickstart(run: Run, _: Sequence[str], *, name: str = "virtual") -> None:
 
 
 def keys(run: Run, _: Sequence[str]) -> None:
-    """Run Apptainer's key command with what stands after --, such as -- newpair, or -- list."""
+    """Run Apptainer's key command with what stands after --.
+
+    The keyring is yours: that of Apptainer on this machine.
+
+        invoke keys -- list
+        invoke keys -- newpair
+    """
     run.end(run.pipeline.sifs.keys(run.command))
 
 
 def completion(run: Run, _: Sequence[str], *, shell: str = "") -> None:
-    """Print what lets bash, zsh or fish complete tasks, images, flags and their values."""
+    """Print what lets bash, zsh or fish complete command lines.
+
+    Tasks, images, flags and their values.
+
+        invoke completion --shell bash
+        invoke completion --shell fish
+    """
     from sifline.tasks.shells import script
 
     run.print(script(shell))

@@ -1,0 +1,102 @@
+"""The program ``sifline``: Invoke with our name, and the image as a word behind its verb."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from sifline import __version__
+from sifline.config import image_names
+from sifline.errors import SiflineError
+from sifline.tasks import flags, images
+
+VERBS = frozenset(map(flags.called, images.VERBS))
+GROUPS = frozenset({"cluster"})
+
+
+def main() -> None:
+    """Do what ``invoke`` does here, for ``sifline VERB IMAGE`` and ``sifline VERB.IMAGE`` alike.
+
+    The task file has to have our tasks: it is looked for in this folder and those above it.
+    """
+    from invoke.program import Program
+
+    class Sifline(Program):
+        """Invoke, which says our release and refuses a folder without our tasks."""
+
+        def print_version(self) -> None:
+            sys.stdout.write(f"{version()}\n")
+
+        def load_collection(self) -> None:
+            from invoke.exceptions import Exit
+
+            from sifline.tasks.naming import theirs
+
+            if not _root(Path.cwd()) and not self.args["search-root"].value:
+                raise Exit(
+                    "error: no tasks.py in this folder or one above it; sifline works in a"
+                    " checkout whose tasks.py has its tasks",
+                    code=2,
+                )
+            super().load_collection()
+            if theirs(self.collection) is None:
+                raise Exit(
+                    "error: tasks.py here has no tasks of sifline; add: from sifline.tasks import"
+                    " namespace; ns = namespace(Path(__file__).parent)",
+                    code=2,
+                )
+
+    # Whoever reads the words of the command line later reads these.
+    sys.argv[1:] = dotted(sys.argv[1:], _names(Path.cwd()))
+    Sifline(name="sifline", binary="sifline", binary_names=["sifline"]).run(sys.argv)
+
+
+def version() -> str:
+    """Return the releases of what a report of a fault has to name."""
+    from importlib.metadata import version as of
+
+    python = ".".join(map(str, sys.version_info[:3]))
+    return f"sifline {__version__} (Invoke {of('invoke')}, Python {python})"
+
+
+def dotted(words: Sequence[str], names: Sequence[str]) -> list[str]:
+    """Return a command line with each image, or task of a group, joined to the verb before it.
+
+    ``build hello-mpi --force`` is ``build.hello-mpi --force``. A word that is an image and a
+    task is the image.
+
+    :param names: the images of the repository.
+    """
+    made: list[str] = []
+    verb = -1  # where the last task without an image stands
+    for here, word in flags.walk(words):
+        if here.ended or not here.names_task(word):
+            made.append(word)
+        elif verb >= 0 and (word in names or flags.of_task(word) is None):
+            made[verb] = f"{made[verb]}.{word}"
+            verb = -1
+        else:
+            verb = len(made) if word in VERBS | GROUPS else -1
+            made.append(word)
+    return made
+
+
+def _root(folder: Path) -> Path | None:
+    """The folder of the task file that Invoke finds."""
+    found = (
+        root
+        for root in (folder, *folder.parents)
+        if (root / "tasks.py").is_file() or (root / "tasks" / "__init__.py").is_file()
+    )
+    return next(found, None)
+
+
+def _names(folder: Path) -> Sequence[str]:
+    from sifline.model import Workspace
+
+    root = _root(folder)
+    try:
+        return image_names.names(Workspace(root=root)) if root else ()
+    except SiflineError:
+        return ()  # told when the tasks are loaded

@@ -1,0 +1,182 @@
+"""What tasks are there and what each does, as text: lists, helps and the first words."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from sifline.tasks import cluster, flags, images, project
+from sifline.tasks.flags import Flag, Takes, called
+
+Body = Callable[..., None]
+
+# What an example is about where the repository has no image yet.
+AN_IMAGE = "hello-mpi"
+_IMAGE = "<image>"
+_INDENT = "  "
+_GAP = "   "
+_WIDEST = 100
+
+_GROUPS: tuple[tuple[str, tuple[Body, ...]], ...] = (
+    (
+        "From Dockerfile to node",
+        (images.build, images.test, images.convert, images.make, images.deploy),
+    ),
+    (
+        "What there is",
+        (
+            *(images.status, images.explain, images.graph, images.config, images.info),
+            *(images.sbom, images.compat, images.diff, images.sizes),
+        ),
+    ),
+    ("With an image", (images.shell, images.sign, images.verify_signature, images.clean)),
+    ("Clusters", (*cluster.TOP, *cluster.GROUP)),
+    ("This machine", project.TOP),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Doc:
+    """The parts of a task's documentation: one line, paragraphs, and commands as examples."""
+
+    summary: str
+    paragraphs: tuple[str, ...]
+    examples: tuple[str, ...]
+
+
+def doc(body: Body) -> Doc:
+    """Take the docstring of a task apart; its examples are the lines that are indented."""
+    lines = textwrap.dedent(_dedented(body.__doc__ or "")).strip().split("\n")
+    summary, rest = lines[0], lines[1:]
+    examples = tuple(line.strip() for line in rest if line.startswith("    "))
+    text = "\n".join(line for line in rest if not line.startswith("    "))
+    paragraphs = tuple(" ".join(part.split()) for part in text.split("\n\n") if part.strip())
+    return Doc(summary=summary, paragraphs=paragraphs, examples=examples)
+
+
+def _dedented(text: str) -> str:
+    head, _, rest = text.partition("\n")
+    return f"{head.strip()}\n{textwrap.dedent(rest)}"
+
+
+def tasks() -> dict[str, Body]:
+    """Return the functions of all tasks by the names that are typed, verbs without an image."""
+    return {_name(body): body for _, bodies in _GROUPS for body in bodies}
+
+
+def _name(body: Body) -> str:
+    return f"cluster.{called(body)}" if body in cluster.GROUP else called(body)
+
+
+def groups() -> tuple[tuple[str, dict[str, Body]], ...]:
+    """Return all tasks as lists show them, by headings."""
+    return tuple((title, {_name(body): body for body in bodies}) for title, bodies in _GROUPS)
+
+
+def overview(count: int, others: Mapping[str, str], columns: int) -> str:
+    """Return the list of all tasks.
+
+    :param count: how many images there are.
+    :param others: summaries of the tasks that are not ours, by name; those of ours that they
+        replace are left out.
+    """
+    heads = {name.partition(".")[0] for name in others}
+    parts = [
+        (title, {name: doc(body).summary for name, body in bodies.items() if name not in heads})
+        for title, bodies in groups()
+    ]
+    parts = [part for part in (*parts, ("Others", dict(others))) if part[1]]
+    width = max(len(name) for _, rows in parts for name in rows)
+    lines = [line for title, rows in parts for line in (f"{title}:", *_rows(rows, width, columns))]
+    pieces = "image" if count == 1 else "images"
+    lines += ["", f"Verbs take one of {count} {pieces}, as in build.<image>, or --all."]
+    lines += ["The images: invoke --list build. More of a verb: invoke --help build."]
+    return "\n".join(lines)
+
+
+def of_images(verb: str, rows: Mapping[str, str], columns: int) -> str:
+    """Return the list of the images that a verb can be about.
+
+    :param rows: the descriptions of the images by their names.
+    """
+    named = {f"{verb}.{name}": text for name, text in rows.items()}
+    summary = doc(tasks()[verb]).summary
+    width = max((len(name) for name in named), default=0)
+    return "\n".join([f"{verb}: {summary}", *_rows(named, width, columns)])
+
+
+def welcome(count: int, image: str) -> str:
+    """Return what sifline is, and with which five commands to begin."""
+    pieces = "image that is" if count == 1 else "images that are"
+    rows = {
+        "invoke doctor": "what this machine has and what it lacks",
+        "invoke quickstart": "the whole way once, with a small MPI program",
+        "invoke --list build": f"the {count} {pieces} here",
+        f"invoke make.{image}": "build and test it, convert it, test the SIF",
+        "invoke status": "what is built and converted, and is it up to date",
+    }
+    width = max(map(len, rows))
+    return "\n".join(
+        [
+            "sifline makes containers that run on a Slurm cluster of a folder of Dockerfiles.",
+            "",
+            "Begin with",
+            *_rows(rows, width, _WIDEST),
+            "",
+            "All verbs: invoke --list",
+        ]
+    )
+
+
+def of_task(task: str, columns: int, *, image: str = AN_IMAGE) -> str:
+    """Return the help of the task that is typed ``task``.
+
+    :param image: what its examples are about where it does not name an image itself.
+    """
+    known = tasks()
+    # Invoke calls the verb without an image so.
+    task = task.removesuffix(".all")
+    verb, _, name = task.partition(".")
+    named = bool(name) and task not in known
+    body = known[verb if named else task]
+    told = doc(body)
+    taken = flags.parameters(body, over_all=not named)
+    image = name if named else image
+    usage = f"invoke {task} [flags]{'' if named else _subject(body)}"
+    width = min(columns, _WIDEST)
+    lines = [f"{task}: {told.summary}"]
+    for text in told.paragraphs:
+        lines += ["", *textwrap.wrap(text, width, break_long_words=False)]
+    lines += ["", f"Usage: {usage}"]
+    if rows := {written(flag): flag.help for flag in listed(taken)}:
+        lines += ["", "Flags:", *_rows(rows, max(map(len, rows)), width)]
+    lines += ["", "Examples:"]
+    lines += [f"{_INDENT}{example.replace(_IMAGE, image)}" for example in told.examples]
+    return "\n".join(lines)
+
+
+def _subject(body: Body) -> str:
+    return " [FILE.sif]" * images.FILED.get(body, 0) if body in images.VERBS else ""
+
+
+def listed(taken: Sequence[object]) -> list[Flag]:
+    """Each flag once, in the order of the alphabet."""
+    found = {flag.name: flag for flag in flags.of(taken).values()}  # type: ignore[arg-type]
+    return [found[name] for name in sorted(found)]
+
+
+def written(flag: Flag) -> str:
+    """Return a flag as a help shows it: with its value, or with its opposite."""
+    if flag.takes is Takes.NOTHING:
+        return "--[no-]" + flag.written[0][2:] if len(flag.written) > 1 else flag.written[0]
+    return f"{flag.written[0]} {flag.value}"
+
+
+def _rows(rows: Mapping[str, str], width: int, columns: int) -> Iterator[str]:
+    """Names and texts side by side; a text that is too long goes on below itself."""
+    before = len(_INDENT) + width + len(_GAP)
+    for name, text in rows.items():
+        wrapped = textwrap.wrap(text, max(columns - before, 1), break_long_words=False) or [""]
+        yield f"{_INDENT}{name:<{width}}{_GAP}{wrapped[0]}".rstrip()
+        yield from (" " * before + line for line in wrapped[1:])

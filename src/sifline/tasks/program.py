@@ -1,0 +1,252 @@
+"""Invoke's program where it has our tasks: its lists, helps, refusals and first words."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sifline.config import image_names
+from sifline.errors import SiflineError, StepFailed, UsageError, did_you_mean
+from sifline.tasks import cluster, flags, helps, images
+from sifline.tasks.support import complain
+
+if TYPE_CHECKING:
+    from invoke.program import Program
+
+    from sifline.config.image_names import Found
+    from sifline.model import Workspace
+
+# Columns for a text beside a name, or for the flags beside their texts.
+LEAST_TEXT = 40
+PROGRAMS = frozenset({"invoke", "inv", "__main__.py", "sifline"})
+
+Step = Callable[["Program"], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Here:
+    """The images that a command line may name."""
+
+    workspace: Workspace
+    found: Found
+
+    @property
+    def example(self) -> str:
+        """The image that examples are about."""
+        names = self.found.names
+        return helps.AN_IMAGE if helps.AN_IMAGE in names or not names else names[0]
+
+    def descriptions(self) -> dict[str, str]:
+        """Return what each image is in a line; what is wrong with those that are none."""
+        from sifline.config.images import load_image_settings
+
+        rows = {}
+        for name in self.found.names:
+            try:
+                settings = load_image_settings(self.workspace.images / name / "image.toml")
+                rows[name] = settings.description
+            except SiflineError as error:
+                rows[name] = f"broken: {error.message}"
+        for name, refusal in self.found.refused.items():
+            rows[image_names.printable(name)] = f"broken: {refusal.message}"
+        return dict(sorted(rows.items()))
+
+
+def adapt(here: Here) -> None:
+    """Let Invoke list and explain our tasks in our way, and name the nearest where it refuses.
+
+    Where a task file puts ours below a collection of its own, all is left to Invoke.
+    """
+    from invoke.program import Program
+
+    if Path(sys.argv[0]).name not in PROGRAMS:
+        return
+    _make_room(sys.argv, here.found)
+    _replace(Program, "list_tasks", lambda before: _listed(before, here))
+    _replace(Program, "no_tasks_given", lambda before: _welcomed(before, here))
+    _replace_help(Program, here)
+    if "--complete" not in sys.argv:
+        for step in ("parse_tasks", "parse_cleanup"):
+            _replace(Program, step, lambda before: _explained(before, here))
+
+
+def _replace(program: type[Program], name: str, change: Callable[[Step], Step]) -> None:
+    """Put ours around a step of Invoke's own, once: a process may load several task files."""
+    before = getattr(program, name)
+    before = getattr(before, "__wrapped__", before)
+    setattr(program, name, wraps(before)(change(before)))
+
+
+def _columns() -> int:
+    from invoke import program
+
+    # By its name there, which is replaced where there is no room.
+    return int(vars(program)["pty_size"]()[0])
+
+
+def _listed(before: Step, here: Here) -> Step:
+    from invoke.exceptions import Exit
+
+    def listed(self: Program) -> None:
+        text = _list(self, here)
+        if text is None:
+            before(self)
+        else:
+            sys.stdout.write(f"{text}\n")
+        try:
+            image_names.refuse_broken(here.found.refused)
+        except SiflineError as error:
+            raise Exit(complain(error), StepFailed.exit_code) from None
+
+    return listed
+
+
+def _list(self: Program, here: Here) -> str | None:
+    """The list that was asked for; None where Invoke's own is."""
+    from sifline.tasks.naming import VerbCollection, theirs
+
+    others = theirs(self.collection)
+    if others is None or self.list_format != "flat" or self.list_depth:
+        return None
+    if isinstance(self.scoped_collection, VerbCollection):
+        return helps.of_images(str(self.list_root), here.descriptions(), _columns())
+    if self.list_root:
+        return None
+    texts = {name: _summary(self.collection[name].__doc__) for name in sorted(others)}
+    return helps.overview(len(here.found.names), texts, _columns())
+
+
+def _summary(text: str | None) -> str:
+    return (text or "").strip().partition("\n")[0]
+
+
+def _welcomed(before: Step, here: Here) -> Step:
+    from invoke.exceptions import Exit
+
+    from sifline.tasks.naming import theirs
+
+    def welcomed(self: Program) -> None:
+        if theirs(self.collection) is None:
+            before(self)
+        sys.stdout.write(helps.welcome(len(here.found.names), here.example) + "\n")
+        raise Exit
+
+    return welcomed
+
+
+def _replace_help(program: type[Program], here: Here) -> None:
+    before = program.print_task_help
+    before = getattr(before, "__wrapped__", before)
+
+    @wraps(before)
+    def print_task_help(self: Program, name: str) -> None:
+        from sifline.tasks.naming import OwnTask, theirs
+
+        if theirs(self.collection) is None or not isinstance(self.collection[name], OwnTask):
+            before(self, name)
+            return
+        sys.stdout.write(helps.of_task(name, _columns(), image=here.example) + "\n")
+
+    program.print_task_help = print_task_help  # type: ignore[method-assign]
+
+
+def _make_room(argv: Sequence[str], found: Found) -> None:
+    """Keep lists and helps whole in a narrow terminal, and quiet where nobody reads on.
+
+    Invoke fails where the longest name leaves no room for the texts beside it.
+    """
+    from invoke import program, terminals
+
+    listing = any(word == "-l" or word.startswith("--list") for word in argv)
+    verb = max(len(flags.called(verb)) for verb in images.VERBS)
+    names = [*found.names, *map(image_names.printable, found.refused)]
+    detailed = listing and any(word in _names_of_verbs() for word in argv)
+    longest = max(map(len, names), default=0) if detailed else 0
+    least = LEAST_TEXT + (verb + longest if listing else LEAST_TEXT)
+
+    def size() -> tuple[int, int]:
+        columns, rows = terminals.pty_size()
+        return max(columns, least), rows
+
+    program.pty_size = size  # type: ignore[attr-defined]
+    if listing or {"-h", "--help"}.intersection(argv) or len(argv) == 1:
+        # Nothing is begun that would have to be cleaned up.
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+
+
+def _names_of_verbs() -> frozenset[str]:
+    return frozenset(flags.called(verb) for verb in images.VERBS)
+
+
+def _explained(before: Step, here: Here) -> Step:
+    """Name the nearest tasks and flags where Invoke has no idea what a word is.
+
+    Only behind its own refusal: it alone knows the tasks that others add to ours.
+    """
+    from invoke.exceptions import Exit, ParseError
+
+    from sifline.tasks.naming import theirs
+
+    def explained(self: Program) -> None:
+        # Where ours are not called by their own names, all is left to Invoke.
+        known = theirs(self.collection)
+        try:
+            try:
+                before(self)
+            except (ParseError, ValueError):  # a value that is no number is the latter
+                if known is not None:
+                    _refuse_unknown(sys.argv, here, known)
+                raise
+            # Of a flag that may be repeated, Invoke misses none.
+            if known is not None:
+                _refuse_without_value(sys.argv, known)
+        except SiflineError as error:
+            raise Exit(complain(error), error.exit_code) from None
+
+    return explained
+
+
+def _refuse_unknown(argv: Sequence[str], images_here: Here, theirs: frozenset[str]) -> None:
+    """Refuse tasks and flags that are not there with the nearest names.
+
+    :param theirs: the tasks that are not ours; what stands behind one is not judged.
+    """
+    names = images_here.found.names
+    replaced = {task.partition(".")[0] for task in theirs}
+    verbs = _names_of_verbs() - replaced
+    for here, word in flags.walk(argv[1:], theirs):
+        here.check(word)
+        if not here.names_task(word) or word in theirs:
+            continue
+        verb, dot, name = word.partition(".")
+        if dot and verb in verbs and name not in {*names, *image_names.RESERVED}:
+            raise image_names.unknown(name, images_here.workspace)
+        if here.task in theirs:
+            continue
+        no_verb = verb.replace("-", "").isalpha() and verb not in verbs | replaced
+        if dot and name in names and no_verb:
+            raise UsageError(f"no verb {verb!r}.{did_you_mean(verb, verbs)} See invoke --list.")
+        if flags.of_task(word) is None or verb in replaced:
+            raise _no_task(word, here.task, names, theirs)
+    _refuse_without_value(argv, theirs)
+
+
+def _refuse_without_value(argv: Sequence[str], theirs: frozenset[str]) -> None:
+    left = flags.place(argv[1:], theirs).waiting
+    if left and left.takes is flags.Takes.VALUE:
+        raise UsageError(f"{left.written[0]}: takes a value, and there is none")
+
+
+def _no_task(word: str, before: str, names: Sequence[str], theirs: frozenset[str]) -> UsageError:
+    """Return the error for a word that is no task, behind the task ``before``."""
+    verb = before.partition(".")[0]
+    if word in names and verb in _names_of_verbs():
+        return UsageError(f"an image belongs to the name of the task: say {verb}.{word}")
+    tasks = [flags.called(body) for body in (*images.VERBS, *flags.SINGLE)]
+    tasks += [*(f"cluster.{body.__name__}" for body in cluster.GROUP), *sorted(theirs)]
+    return UsageError(f"no task {word!r}.{did_you_mean(word, tasks)} See invoke --list.")

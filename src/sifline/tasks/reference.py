@@ -1,0 +1,55 @@
+"""The page about all tasks, written from their helps.
+
+``python -m sifline.tasks.reference PAGE`` writes it.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from sifline.tasks import flags, helps, images
+
+Body = Callable[..., None]
+
+
+def reference() -> str:
+    """Return the page about all tasks, in Markdown; the text of the helps is in it."""
+    parts = [
+        "# Commands",
+        "What `invoke --help` says of each task; `python -m sifline.tasks.reference PAGE` writes"
+        " this page.",
+        "`VERB.<image>` is about one image, `VERB --all` about all of them, `VERB FILE.sif` about"
+        " a file. `sifline VERB <image>` is the same as `invoke VERB.<image>`. Every verb takes"
+        " `--echo`, which prints each command that is run, and `--debug`.",
+    ]
+    for title, bodies in helps.groups():
+        parts += [f"## {title}"]
+        for name, body in bodies.items():
+            parts += _section(name, body)
+    return "\n\n".join(parts) + "\n"
+
+
+def _section(name: str, body: Body) -> Iterator[str]:
+    told = helps.doc(body)
+    yield f"### {name}"
+    yield told.summary
+    yield from told.paragraphs
+    yield "\n".join(f"    {example}" for example in told.examples)
+    taken = {flag.name: flag for flag in helps.listed(flags.parameters(body))}
+    if body in images.VERBS:
+        taken |= {flag.name: flag for flag in helps.listed(flags.parameters(body, over_all=True))}
+    if taken:
+        rows = [
+            f"| `{_cell(helps.written(flag))}` | {_cell(flag.help)} |" for flag in taken.values()
+        ]
+        yield "\n".join(["| flag | meaning |", "|---|---|", *sorted(rows)])
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+if __name__ == "__main__":
+    Path(sys.argv[1]).write_text(reference(), encoding="utf-8")
