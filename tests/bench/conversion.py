@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from sifline.engines.apptainer.program import TOOLBOX, TOOLBOX_RIGHTS
+from sifline.engines.apptainer.toolbox import TOOLBOX, TOOLBOX_RIGHTS
 from sifline.engines.docker.engine import SOCKET
 from tests.bench.measure import Comparison, Side, Unit
 from tests.bench.projects import SYSTEM, Project, project

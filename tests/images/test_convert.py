@@ -24,7 +24,10 @@ from uuid import uuid4
 import pytest
 
 from sifline.contents.build_context import file_digest
-from sifline.engines.apptainer.program import Apptainer, Compression
+from sifline.engines.apptainer.build import Builder
+from sifline.engines.apptainer.program import Apptainer
+from sifline.engines.apptainer.sif import Sifs
+from sifline.engines.apptainer.squashfs import Compression
 from sifline.engines.docker.engine import LABEL_PURPOSE, remove_left_over
 from sifline.engines.docker.images import Docker
 from sifline.errors import SiflineError, StepFailed, UsageError
@@ -254,7 +257,7 @@ def test_the_labels_read_here_are_those_apptainer_reads(
     converted: Callable[[str], Made], method: str
 ) -> None:
     path = converted(method).sif.path
-    theirs = Apptainer(ProcessRunner()).inspect(path)["labels"]
+    theirs = Sifs(Apptainer(ProcessRunner())).inspect(path)["labels"]
     assert sif.labels(sif.read(path)) == theirs
 
 
@@ -464,7 +467,7 @@ def test_another_compression_gives_another_file(
     here = context_of(by_stream.copied(tmp_path))
     gzip = convert.convert(built("tiny", tiny, compression="gzip", level=9), here)
     assert not gzip.reused
-    head = Apptainer(ProcessRunner()).exec(gzip.path, ["true"])
+    head = Sifs(Apptainer(ProcessRunner())).exec(gzip.path, ["true"])
     assert head.ok
     with gzip.path.open("rb") as file:
         file.seek(sif.system(sif.read(gzip.path)).offset)
@@ -550,11 +553,11 @@ def test_the_toolbox_builds_and_runs_for_any_user(
     # pytest's folders above are closed to others: only what is bound has to be open.
     os.chown(tmp_path, *user)
 
-    apptainer.build_from_layout(layout, made, labels={}, compression=Compression())
+    Builder(apptainer).build_from_layout(layout, made, labels={}, compression=Compression())
 
     assert (made.stat().st_uid, made.stat().st_gid) == user
-    assert apptainer.exec(made, ["true"]).ok
-    assert apptainer.exec(made, ["false"], check=False).returncode != 0
+    assert Sifs(apptainer).exec(made, ["true"]).ok
+    assert Sifs(apptainer).exec(made, ["false"], check=False).returncode != 0
 
 
 def test_of_two_conversions_at_once_one_does_the_work(tmp_path: Path, tiny: str) -> None:

@@ -14,6 +14,7 @@ from uuid import uuid4
 import pytest
 
 from sifline.engines.apptainer.program import Apptainer
+from sifline.engines.apptainer.sif import Sifs
 from sifline.engines.docker.images import Docker
 from sifline.errors import StepFailed
 from sifline.imagetests.plugin import LABEL_TEST, engine_gpus, host_gpus
@@ -37,9 +38,10 @@ OPENING = """
 import sys
 from pathlib import Path
 from sifline.engines.apptainer.program import Apptainer
+from sifline.engines.apptainer.sif import Sifs
 from sifline.machine.process import ProcessRunner
 path, label = sys.argv[1:]
-with Apptainer(ProcessRunner()).opened(Path(path), label=label) as run:
+with Sifs(Apptainer(ProcessRunner())).opened(Path(path), label=label) as run:
     print(run(["/usr/bin/true"]).returncode, flush=True)
     sys.stdin.read()
 """
@@ -202,7 +204,7 @@ def test_a_sif_without_a_shell_is_opened_and_leaves_no_container(tiny: Path) -> 
     label = f"sifline.test={uuid4().hex}"
     apptainer = Apptainer(ProcessRunner())
 
-    with apptainer.opened(tiny, label=label) as run:
+    with Sifs(apptainer).opened(tiny, label=label) as run:
         found = [run([f"/usr/bin/{name}"]).returncode == 0 for name in ("true", "true", "none")]
         kept = len(containers(label))
 

@@ -14,7 +14,7 @@ import pytest
 
 from sifline.contents import environment
 from sifline.contents.build_context import file_digest
-from sifline.engines.apptainer.program import TOOLBOX
+from sifline.engines.apptainer.toolbox import TOOLBOX
 from sifline.engines.docker.images import Docker
 from sifline.formats import sif
 from sifline.machine.process import ProcessRunner

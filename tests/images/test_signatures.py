@@ -22,7 +22,9 @@ import pytest
 from sifline.contents import sif_records
 from sifline.contents.build_context import file_digest
 from sifline.contents.sif_records import Stamp
-from sifline.engines.apptainer.program import TOOLBOX, Apptainer
+from sifline.engines.apptainer.keys import Keyring
+from sifline.engines.apptainer.program import Apptainer
+from sifline.engines.apptainer.toolbox import TOOLBOX
 from sifline.engines.docker.engine import LABEL_PURPOSE
 from sifline.errors import StepFailed
 from sifline.formats import sif, squashfs
@@ -143,15 +145,15 @@ def new_ring(folder: Path, name: str, password: str = "") -> Ring:
         *("--bit-length", "2048", f"--password={password}", "--push=false"),
         ring=folder,
     )
-    (key,) = apptainer_with(folder).secret_keys()
+    (key,) = keyring_of(folder).secret_keys()
     return Ring(folder=folder, fingerprint=key.fingerprint)
 
 
-def apptainer_with(folder: Path, user: tuple[int, int] | None = None) -> Apptainer:
+def keyring_of(folder: Path, user: tuple[int, int] | None = None) -> Keyring:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("APPTAINER_KEYSDIR", str(folder))
-        made = Apptainer(ProcessRunner(), user=user)
-        assert made.keyring == folder  # looked up once
+        made = Keyring(Apptainer(ProcessRunner(), user=user))
+        assert made.folder == folder  # looked up once
     return made
 
 
@@ -523,9 +525,9 @@ def test_the_toolbox_signs_and_verifies_for_any_user(
 ) -> None:
     ring = tmp_path / "ring"
     shutil.copytree(rings.ada.folder, ring)
-    there = apptainer_with(ring, user)
-    if there.native:
-        pytest.skip(f"{there.native} is used here, so the toolbox is not")
+    there = keyring_of(ring, user)
+    if native := Apptainer(ProcessRunner()).native:
+        pytest.skip(f"{native} is used here, so the toolbox is not")
     if os.geteuid() != 0:
         pytest.skip("giving files to another user needs root")
     # pytest's folders above are closed to others: only what is bound has to be open.
@@ -548,9 +550,9 @@ def test_the_keyring_of_an_ordinary_user_is_made_by_their_first_key(
     ring = tmp_path / "ring"
     ring.mkdir()
     os.chown(ring, 12345, 12345)
-    there = apptainer_with(ring, (12345, 12345))
-    if there.native:
-        pytest.skip(f"{there.native} is used here, so the toolbox is not")
+    there = keyring_of(ring, (12345, 12345))
+    if native := Apptainer(ProcessRunner()).native:
+        pytest.skip(f"{native} is used here, so the toolbox is not")
     words = ["newpair", "--name", "eve", "--email", "e@example.org", "--comment", ""]
     words += ["--password", "", "--bit-length", "2048"]
     assert there.attach_key(words, binds=[], terminal=False, online=False) == 0

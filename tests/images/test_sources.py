@@ -103,9 +103,10 @@ def of(base: Base) -> set[str]:
 def inside(project: Project, name: str, *command: str) -> str:
     """Run a command in a SIF."""
     from sifline.engines.apptainer.program import Apptainer
+    from sifline.engines.apptainer.sif import Sifs
     from sifline.machine.process import ProcessRunner
 
-    return Apptainer(ProcessRunner()).exec(sif_of(project, name), command).stdout
+    return Sifs(Apptainer(ProcessRunner())).exec(sif_of(project, name), command).stdout
 
 
 def sif_of(project: Project, name: str) -> Path:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
-from sifline.engines.apptainer.program import TOOLBOX, TOOLBOX_RIGHTS
+from sifline.engines.apptainer.toolbox import TOOLBOX, TOOLBOX_RIGHTS
 
 MEMORY = Path("/dev/shm")
 PREFIX = "sifline-test-"

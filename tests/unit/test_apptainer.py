@@ -5,7 +5,10 @@ from typing import Any
 
 import pytest
 
-from sifline.engines.apptainer.program import Apptainer, Compression, definition
+from sifline.engines.apptainer.build import Builder, definition
+from sifline.engines.apptainer.program import Apptainer
+from sifline.engines.apptainer.sif import Sifs
+from sifline.engines.apptainer.squashfs import Compression
 from sifline.engines.docker import engine
 from sifline.engines.docker.engine import mount
 from sifline.errors import MissingError, StepFailed
@@ -61,7 +64,7 @@ def test_description_names_the_way() -> None:
 def test_native_exec_passes_environment_and_binds() -> None:
     apptainer, runner = native("apptainer version 1.4.5")
     bind = Bind(source=Path("/in"), target="/data", writable=True)
-    apptainer.exec(SIF, ["id"], env={"A": "1,2"}, binds=[bind], workdir="/data")
+    Sifs(apptainer).exec(SIF, ["id"], env={"A": "1,2"}, binds=[bind], workdir="/data")
     call = runner.calls[-1]
     assert call.argv == (
         *("/usr/bin/apptainer", "exec", "--cleanenv", "--contain"),
@@ -73,7 +76,7 @@ def test_native_exec_passes_environment_and_binds() -> None:
 
 def test_singularity_gets_its_own_variable_names() -> None:
     apptainer, runner = native("singularity-ce version 4.1.0", "singularity")
-    apptainer.exec(SIF, ["id"], env={"A": "1"})
+    Sifs(apptainer).exec(SIF, ["id"], env={"A": "1"})
     assert runner.calls[-1].env == {"SINGULARITYENV_A": "1"}
 
 
@@ -88,7 +91,7 @@ def test_the_callers_own_settings_of_apptainer_have_no_say(
     for name in gone | stay:
         monkeypatch.setenv(name, "x")
     apptainer, runner = native("apptainer version 1.4.5")
-    apptainer.exec(SIF, ["env", "-0"], env={"A": "1"})
+    Sifs(apptainer).exec(SIF, ["env", "-0"], env={"A": "1"})
     call = runner.calls[-1]
     assert gone <= call.without
     assert not stay & call.without
@@ -101,7 +104,7 @@ def after(argv: tuple[str, ...], word: str) -> list[str]:
 
 def test_toolbox_sees_the_sifs_alone_and_read_only() -> None:
     apptainer, runner = toolbox()
-    apptainer.exec(SIF, ["id"])
+    Sifs(apptainer).exec(SIF, ["id"])
     (argv,) = runner.argvs
     assert after(argv, "--mount") == [
         '"type=bind","source=/data/a b/x.sif","target=/data/a b/x.sif","readonly"'
@@ -110,7 +113,7 @@ def test_toolbox_sees_the_sifs_alone_and_read_only() -> None:
 
 def test_toolbox_gets_the_named_rights_and_no_more() -> None:
     apptainer, runner = toolbox()
-    apptainer.exec(SIF, ["id"])
+    Sifs(apptainer).exec(SIF, ["id"])
     (argv,) = runner.argvs
     assert "--privileged" not in argv
     assert after(argv, "--cap-add") == ["SYS_ADMIN"]
@@ -120,7 +123,7 @@ def test_toolbox_gets_the_named_rights_and_no_more() -> None:
 
 def test_toolbox_works_as_the_caller() -> None:
     apptainer, runner = toolbox(user=(1000, 100))
-    apptainer.exec(SIF, ["id"])
+    Sifs(apptainer).exec(SIF, ["id"])
     argv = runner.argvs[0]
     inside = argv[argv.index("sifline/toolbox") + 1 :]
     assert inside == (
@@ -131,7 +134,7 @@ def test_toolbox_works_as_the_caller() -> None:
 
 def test_root_in_the_toolbox_mounts_in_a_user_namespace() -> None:
     apptainer, runner = toolbox(user=(0, 0))
-    apptainer.exec(SIF, ["id"])
+    Sifs(apptainer).exec(SIF, ["id"])
     argv = runner.argvs[0]
     inside = argv[argv.index("sifline/toolbox") + 1 :]
     assert inside[:5] == ("apptainer", "exec", "--cleanenv", "--contain", "--userns")
@@ -139,7 +142,7 @@ def test_root_in_the_toolbox_mounts_in_a_user_namespace() -> None:
 
 def test_build_binds_its_two_folders_and_has_no_network(tmp_path: Path) -> None:
     apptainer, runner = toolbox()
-    apptainer.build_from_layout(
+    Builder(apptainer).build_from_layout(
         tmp_path / "layout",
         Path("/out/x.sif"),
         labels={"a": "1"},
@@ -166,14 +169,14 @@ def test_missing_toolbox_says_how_to_get_it() -> None:
     failed = answer(stderr="docker: Error: No such image: sifline/toolbox.", returncode=125)
     apptainer, _ = toolbox({("docker",): failed})
     with pytest.raises(MissingError, match=r"run invoke build\.toolbox"):
-        apptainer.exec(SIF, ["id"], check=False)
+        Sifs(apptainer).exec(SIF, ["id"], check=False)
 
 
 def test_engine_that_does_not_answer_is_named() -> None:
     failed = answer(stderr="Cannot connect to the Docker daemon at unix:///x.", returncode=125)
     apptainer, _ = toolbox({("docker",): failed})
     with pytest.raises(MissingError, match="no Docker engine answers"):
-        apptainer.sif_list(SIF)
+        Sifs(apptainer).list_objects(SIF)
 
 
 def test_container_that_does_not_start_is_a_failed_step() -> None:
@@ -181,12 +184,12 @@ def test_container_that_does_not_start_is_a_failed_step() -> None:
     apptainer, _ = toolbox({("docker",): failed})
     words = r"did not start sifline/toolbox: Error response: no such device /dev/fuse; run invoke"
     with pytest.raises(StepFailed, match=words):
-        apptainer.exec(SIF, ["id"], check=False)
+        Sifs(apptainer).exec(SIF, ["id"], check=False)
 
 
 def test_status_of_the_command_inside_is_no_error_of_ours() -> None:
     apptainer, _ = toolbox({("docker",): answer(stderr="No such image: q", returncode=3)})
-    assert apptainer.exec(SIF, ["false"], check=False).returncode == 3
+    assert Sifs(apptainer).exec(SIF, ["false"], check=False).returncode == 3
 
 
 def test_container_of_an_interrupted_command_is_removed() -> None:
@@ -199,7 +202,7 @@ def test_container_of_an_interrupted_command_is_removed() -> None:
 
     runner = Interrupted({("docker",): answer()}, tools={"docker"})
     with pytest.raises(KeyboardInterrupt):
-        Apptainer(runner, user=(0, 0)).exec(SIF, ["sleep", "9"])
+        Sifs(Apptainer(runner, user=(0, 0))).exec(SIF, ["sleep", "9"])
     name = after(runner.argvs[0], "--name")[0]
     assert runner.argvs[1] == ("docker", "rm", "--force", "--volumes", name)
 
@@ -207,7 +210,7 @@ def test_container_of_an_interrupted_command_is_removed() -> None:
 def test_failed_command_keeps_what_it_printed() -> None:
     apptainer, _ = toolbox({("docker",): answer(stderr="FATAL: broken", returncode=255)})
     with pytest.raises(CommandFailed) as caught:
-        apptainer.sif_list(SIF)
+        Sifs(apptainer).list_objects(SIF)
     assert "FATAL: broken" in caught.value.details
 
 
@@ -247,20 +250,22 @@ def test_inspect_returns_the_attributes() -> None:
     apptainer, _ = toolbox(
         {("docker",): answer('{"data": {"attributes": {"labels": {"a": "b"}}}}')}
     )
-    assert apptainer.inspect(SIF) == {"labels": {"a": "b"}}
+    assert Sifs(apptainer).inspect(SIF) == {"labels": {"a": "b"}}
 
 
 def test_inspect_that_prints_no_json_fails() -> None:
     apptainer, _ = toolbox({("docker",): answer("WARNING")})
     with pytest.raises(StepFailed, match="printed no JSON"):
-        apptainer.inspect(SIF)
+        Sifs(apptainer).inspect(SIF)
 
 
 def opened(
     apptainer: Apptainer, runner: RecordingRunner, opening: Opening, *, terminal: bool = False
 ) -> tuple[tuple[str, ...], dict[str, str]]:
     """What the shell runs: its argv, and the variables that it gets."""
-    status = apptainer.shell(SIF, ["bash", "-l"], opening, workdir="/work", terminal=terminal)
+    status = Sifs(apptainer).shell(
+        SIF, ["bash", "-l"], opening, workdir="/work", terminal=terminal
+    )
     assert status == 0
     call = runner.calls[-1]
     if call.argv[:2] == ("docker", "rm"):  # of the toolbox
@@ -336,7 +341,7 @@ def test_shell_without_gpus_asks_for_none() -> None:
 
 def test_shell_passes_on_how_the_command_ended() -> None:
     apptainer, _ = toolbox({("docker",): answer(returncode=7)})
-    assert apptainer.shell(SIF, ["x"], Opening(), workdir="/", terminal=False) == 7
+    assert Sifs(apptainer).shell(SIF, ["x"], Opening(), workdir="/", terminal=False) == 7
 
 
 def test_mount_survives_commas_and_quotes() -> None:
@@ -362,7 +367,7 @@ def test_what_may_not_use_the_network_runs_where_there_is_none(
     tmp_path: Path, runs: bool, network: bool, used: str
 ) -> None:
     apptainer, runner = native("apptainer version 1.4.5")
-    apptainer.build(
+    Builder(apptainer).build(
         lambda _: "Bootstrap: scratch\n",
         tmp_path / "x.sif",
         scratch=tmp_path,

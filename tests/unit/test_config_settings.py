@@ -9,7 +9,7 @@ import pytest
 from sifline.config.images import Conversion, ImageSettings, load_image_settings
 from sifline.config.settings import COMPRESSION, LEVEL, Setting, conversion, everything, resolve
 from sifline.config.sites import Site, load_site
-from sifline.engines.apptainer.program import Compression
+from sifline.engines.apptainer.squashfs import Compression
 from sifline.errors import UsageError
 from sifline.model import Workspace
 

@@ -9,7 +9,7 @@ import pytest
 
 from sifline.contents.build_context import file_digest
 from sifline.contents.sif_records import Stamp
-from sifline.engines.apptainer.program import Compression
+from sifline.engines.apptainer.squashfs import Compression
 from sifline.errors import StepFailed, UsageError
 from sifline.formats import oci_layout, sif
 from sifline.formats.sif import Kind, Part

@@ -11,6 +11,7 @@ import pytest
 
 from sifline.contents.comparison import Contents, Settings, compare
 from sifline.engines.apptainer.program import Apptainer
+from sifline.engines.apptainer.squashfs import Squashfs
 from sifline.errors import MissingError, StepFailed, UsageError
 from sifline.formats import sif
 from sifline.formats.packages import Distribution, Found, Package
@@ -54,7 +55,7 @@ def test_the_machines_own_unsquashfs_is_used_beside_its_own_apptainer(tmp_path: 
         },
         tools={"apptainer", "sh", "unsquashfs"},
     )
-    Apptainer(runner).list_files(Path("/x.sif"), 4096, tmp_path / "list", purpose="p")
+    Squashfs(Apptainer(runner)).list_files(Path("/x.sif"), 4096, tmp_path / "list", purpose="p")
     assert runner.argvs[-1] == (
         *("/usr/bin/sh", "-c", 'exec unsquashfs "$@" > "$0"', f"{tmp_path}/list"),
         *("-lln", "-no-progress", "-offset", "4096", "/x.sif"),
@@ -69,8 +70,8 @@ def test_the_toolbox_unpacks_where_the_machine_has_no_unsquashfs(tmp_path: Path)
         },
         tools={"apptainer", "sh", "docker"},
     )
-    apptainer = Apptainer(runner, user=(7, 8))
-    apptainer.unpack(Path("/x.sif"), 4096, tmp_path / "names", tmp_path / "tree", purpose="p")
+    squashfs = Squashfs(Apptainer(runner, user=(7, 8)))
+    squashfs.unpack(Path("/x.sif"), 4096, tmp_path / "names", tmp_path / "tree", purpose="p")
     argv = runner.argvs[-1]
     inside = argv[argv.index("sifline/toolbox") + 1 :]
     assert argv[:3] == ("docker", "run", "--rm")

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from sifline.engines.apptainer.program import ALIVE, Apptainer, Box
+from sifline.engines.apptainer.program import Apptainer
+from sifline.engines.apptainer.sif import Sifs
+from sifline.engines.apptainer.toolbox import ALIVE, Box
 from sifline.errors import MissingError, StepFailed
 from sifline.imagetests import plugin
 from sifline.model import Bind
@@ -51,8 +53,8 @@ def test_all_calls_run_in_one_container_which_goes_in_the_end() -> None:
     runner = toolbox(exec=answer("apptainer version 1.4.5"))
 
     with Apptainer(runner, user=(0, 0)).held([HELD], purpose="p") as held:
-        held.exec(SIF, ["true"])
-        held.exec(SIF, ["false"])
+        Sifs(held).exec(SIF, ["true"])
+        Sifs(held).exec(SIF, ["false"])
 
     assert verbs(runner) == ["run", "exec", "exec", "rm"]
     name = runner.argvs[0][runner.argvs[0].index("--name") + 1]
@@ -67,8 +69,8 @@ def test_a_call_that_fails_leaves_the_container_to_the_others() -> None:
 
     with Apptainer(runner, user=(0, 0)).held([HELD], purpose="p") as held:
         with pytest.raises(StepFailed):
-            held.exec(SIF, ["false"])
-        held.exec(SIF, ["true"])
+            Sifs(held).exec(SIF, ["false"])
+        Sifs(held).exec(SIF, ["true"])
 
     assert verbs(runner) == ["run", "exec", "exec", "rm"]
 
@@ -81,7 +83,7 @@ def test_what_a_box_does_not_see_is_a_mistake_of_the_caller() -> None:
         Apptainer(runner, user=(0, 0)).held([HELD], purpose="p") as held,
         pytest.raises(AssertionError),
     ):
-        held.exec(elsewhere, ["true"])
+        Sifs(held).exec(elsewhere, ["true"])
 
 
 def test_the_first_process_waits_for_a_lock_that_this_process_holds() -> None:
@@ -100,7 +102,7 @@ def test_the_first_process_waits_for_a_lock_that_this_process_holds() -> None:
 def test_a_sif_is_joined_where_it_can_become_an_instance(joins: int, target: str) -> None:
     runner = toolbox(exec=[answer(returncode=joins), answer()])
 
-    with Apptainer(runner, user=(0, 0)).opened(SIF, label="a=b") as run:
+    with Sifs(Apptainer(runner, user=(0, 0))).opened(SIF, label="a=b") as run:
         run(["true"], workdir="/srv")
 
     assert verbs(runner) == ["run", "exec", "exec", "rm"]
@@ -132,7 +134,7 @@ def test_the_machine_s_own_apptainer_starts_a_container_for_each_command() -> No
     answers = {("apptainer", "--version"): version, ("/usr/bin/apptainer",): version}
     runner = RecordingRunner(answers, tools={"apptainer"})
 
-    with Apptainer(runner, user=(0, 0)).opened(SIF, label="a=b") as run:
+    with Sifs(Apptainer(runner, user=(0, 0))).opened(SIF, label="a=b") as run:
         run(["true"])
 
     assert runner.argvs[-1][:2] == ("/usr/bin/apptainer", "exec")

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from sifline.engines.apptainer.keys import Keyring
 from sifline.engines.apptainer.program import Apptainer
+from sifline.engines.apptainer.sif import Sifs
 from sifline.engines.apptainer.signatures import Key
 from sifline.errors import MissingError, UsageError
 from sifline.model import Bind
@@ -25,18 +27,18 @@ def ring(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / ".apptainer" / "keys"
 
 
-def toolbox() -> tuple[Apptainer, RecordingRunner]:
+def toolbox() -> tuple[Keyring, RecordingRunner]:
     runner = RecordingRunner({("docker",): answer("apptainer version 1.4.5")}, tools={"docker"})
-    return Apptainer(runner, user=(1000, 100)), runner
+    return Keyring(Apptainer(runner, user=(1000, 100))), runner
 
 
-def native(tool: str = "apptainer") -> tuple[Apptainer, RecordingRunner]:
+def native(tool: str = "apptainer") -> tuple[Keyring, RecordingRunner]:
     path = f"/usr/bin/{tool}"
     version = "apptainer version 1.4.5" if tool == "apptainer" else "singularity-ce version 4.1.0"
     runner = RecordingRunner(
         {(path, "--version"): answer(version), (path,): answer()}, tools={tool}
     )
-    return Apptainer(runner), runner
+    return Keyring(Apptainer(runner)), runner
 
 
 def after(argv: tuple[str, ...], word: str) -> list[str]:
@@ -44,11 +46,11 @@ def after(argv: tuple[str, ...], word: str) -> list[str]:
 
 
 def test_keyring_is_apptainers_own(ring: Path) -> None:
-    assert toolbox()[0].keyring == ring
+    assert toolbox()[0].folder == ring
 
 
 def test_keyring_of_singularity_is_its_own(ring: Path) -> None:
-    found = native("singularity")[0].keyring
+    found = native("singularity")[0].folder
     assert found == ring.parent.parent / ".singularity" / "keys"
 
 
@@ -57,25 +59,25 @@ def test_keyring_is_where_the_environment_says(
     ring: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     monkeypatch.setenv(name, str(ring.parent / "other"))
-    assert toolbox()[0].keyring == ring.parent / "other"
+    assert toolbox()[0].folder == ring.parent / "other"
 
 
 def test_apptainers_variable_counts_first(ring: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SINGULARITY_KEYSDIR", "/old")
     monkeypatch.setenv("APPTAINER_KEYSDIR", str(ring))
-    assert toolbox()[0].keyring == ring
+    assert toolbox()[0].folder == ring
 
 
 def test_keyring_that_is_not_there_holds_nothing_and_is_not_made(ring: Path) -> None:
-    apptainer, runner = toolbox()
-    assert apptainer.secret_keys() == ()
+    keyring, runner = toolbox()
+    assert keyring.secret_keys() == ()
     assert runner.calls == []
     assert not ring.exists()
 
 
 def test_sif_and_keyring_are_all_that_signing_can_write_to(ring: Path) -> None:
-    apptainer, runner = toolbox()
-    apptainer.sign(SIF, KEY)
+    keyring, runner = toolbox()
+    keyring.sign(SIF, KEY)
     (argv,) = runner.argvs
     assert after(argv, "--mount") == [
         f'"type=bind","source={ring}","target={ring}"',
@@ -89,10 +91,10 @@ def test_sif_and_keyring_are_all_that_signing_can_write_to(ring: Path) -> None:
 @pytest.mark.parametrize("way", [toolbox, native])
 @pytest.mark.usefixtures("ring")
 def test_passphrase_goes_through_standard_input_alone(
-    way: Callable[[], tuple[Apptainer, RecordingRunner]],
+    way: Callable[[], tuple[Keyring, RecordingRunner]],
 ) -> None:
-    apptainer, runner = way()
-    apptainer.sign(SIF, KEY, passphrase=SECRET)
+    keyring, runner = way()
+    keyring.sign(SIF, KEY, passphrase=SECRET)
     call = runner.calls[-1]
     assert call.input == f"{SECRET}\n"
     assert SECRET not in " ".join(call.argv)
@@ -101,9 +103,9 @@ def test_passphrase_goes_through_standard_input_alone(
 
 @pytest.mark.usefixtures("ring")
 def test_toolbox_listens_where_it_is_told_something() -> None:
-    apptainer, runner = toolbox()
-    apptainer.sign(SIF, KEY)
-    apptainer.sif_list(SIF)
+    keyring, runner = toolbox()
+    keyring.sign(SIF, KEY)
+    Sifs(Apptainer(runner)).list_objects(SIF)
     assert ["--interactive" in argv for argv in runner.argvs] == [True, False]
 
 
@@ -122,8 +124,8 @@ def test_verifying_sees_public_keys_alone_and_writes_nothing(ring: Path) -> None
     ring.mkdir(parents=True)
     (ring / "pgp-public").write_bytes(b"")
     (ring / "pgp-secret").write_bytes(b"")
-    apptainer, runner = toolbox()
-    apptainer.verify(SIF)
+    keyring, runner = toolbox()
+    keyring.verify(SIF)
     (argv,) = runner.argvs
     public = ring / "pgp-public"
     assert after(argv, "--mount") == [
@@ -133,25 +135,25 @@ def test_verifying_sees_public_keys_alone_and_writes_nothing(ring: Path) -> None
 
 
 def test_verifying_makes_no_keyring(ring: Path) -> None:
-    apptainer, runner = toolbox()
-    apptainer.verify(SIF)
+    keyring, runner = toolbox()
+    keyring.verify(SIF)
     assert not ring.exists()
     assert len(after(runner.argvs[0], "--mount")) == 1
 
 
 @pytest.mark.usefixtures("ring")
 def test_key_server_is_asked_only_on_demand() -> None:
-    apptainer, runner = toolbox()
-    apptainer.verify(SIF)
-    apptainer.verify(SIF, online=True)
+    keyring, runner = toolbox()
+    keyring.verify(SIF)
+    keyring.verify(SIF, online=True)
     offline, online = runner.argvs
     assert ("--local" in offline, after(offline, "--network")) == (True, ["none"])
     assert ("--local" in online, after(online, "--network")) == (False, [])
 
 
 def test_native_program_gets_the_keyring(ring: Path) -> None:
-    apptainer, runner = native()
-    apptainer.verify(SIF)
+    keyring, runner = native()
+    keyring.verify(SIF)
     call = runner.calls[-1]
     assert call.argv == ("/usr/bin/apptainer", "verify", "--json", "--local", str(SIF))
     assert call.env == {"APPTAINER_KEYSDIR": str(ring)}
@@ -159,14 +161,14 @@ def test_native_program_gets_the_keyring(ring: Path) -> None:
 
 @pytest.mark.usefixtures("ring")
 def test_native_singularity_gets_its_own_variable() -> None:
-    apptainer, runner = native("singularity")
-    apptainer.sign(SIF, KEY)
+    keyring, runner = native("singularity")
+    keyring.sign(SIF, KEY)
     assert set(runner.calls[-1].env or {}) == {"SINGULARITY_KEYSDIR"}
 
 
 def test_keys_are_managed_on_the_terminal_without_a_network(ring: Path) -> None:
-    apptainer, runner = toolbox()
-    apptainer.attach_key(["newpair"], binds=[], terminal=True, online=False)
+    keyring, runner = toolbox()
+    keyring.attach_key(["newpair"], binds=[], terminal=True, online=False)
     argv = runner.argvs[-1]
     assert {"--interactive", "--tty"} <= set(argv)
     assert after(argv, "--network") == ["none"]
@@ -178,8 +180,8 @@ def test_keys_are_managed_on_the_terminal_without_a_network(ring: Path) -> None:
 
 @pytest.mark.usefixtures("ring")
 def test_key_server_is_reached_where_it_is_meant() -> None:
-    apptainer, runner = toolbox()
-    apptainer.attach_key(["pull", "X"], binds=[], terminal=False, online=True)
+    keyring, runner = toolbox()
+    keyring.attach_key(["pull", "X"], binds=[], terminal=False, online=True)
     assert after(runner.argvs[-1], "--network") == []
 
 
@@ -187,7 +189,7 @@ def test_missing_toolbox_is_told_before_the_terminal_is_taken() -> None:
     failed = answer(stderr="docker: Error: No such image: sifline/toolbox.", returncode=125)
     runner = RecordingRunner({("docker",): failed}, tools={"docker"})
     with pytest.raises(MissingError, match=r"run invoke build\.toolbox"):
-        Apptainer(runner).attach_key(["list"], binds=[], terminal=False, online=False)
+        Keyring(Apptainer(runner)).attach_key(["list"], binds=[], terminal=False, online=False)
 
 
 def test_words_go_to_apptainer_as_they_are() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -30,14 +31,17 @@ def proved(
     """Look at a SIF in which ``env -0`` and ``true`` end like this."""
 
     class Answering(Apptainer):
-        def exec(self, sif: Path, argv: object, **_: object) -> Result:
-            return env if argv == ["env", "-0"] else true or answer()
+        def run(self, words: Sequence[str], **_: object) -> Result:
+            if words[0] != "exec":
+                return unpacked(*words)
+            return env if words[-2:] == ["env", "-0"] else true or answer()
 
-        def unpack(self, sif: Path, offset: int, names: Path, target: Path, **_: object) -> None:
-            assert names.read_text() == f"{environment.SCRIPT}\0"
-            script = target / environment.SCRIPT
-            script.parent.mkdir(parents=True)
-            script.write_bytes(environment.script(ENV) if ours else b"other")
+    def unpacked(_: str, __: str, names: str, *words: str) -> Result:
+        assert Path(names).read_text() == f"{environment.SCRIPT}\0"
+        script = Path(words[words.index("-dest") + 1]) / environment.SCRIPT
+        script.parent.mkdir(parents=True)
+        script.write_bytes(environment.script(ENV) if ours else b"other")
+        return answer()
 
     tmp_path.mkdir(exist_ok=True)
     image = Image(name="x", folder=Path("x"), tag="x", sif=SifOptions())
@@ -49,7 +53,9 @@ def proved(
         partial=sif_files.write(tmp_path / "x.sif", [sif_files.SQUASHFS]),
         log=tmp_path / "x.log",
     )
-    return prove(work, Made(method=method, tools={}, env=ENV), Answering(RecordingRunner()))
+    return prove(
+        work, Made(method=method, tools={}, env=ENV), Answering(RecordingRunner(tools=set()))
+    )
 
 
 def printed(*variables: str) -> Result:

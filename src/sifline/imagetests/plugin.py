@@ -23,7 +23,7 @@ from sifline.machine.interrupts import undisturbed
 if TYPE_CHECKING:
     from docker.types import DeviceRequest
 
-    from sifline.engines.apptainer.program import Run
+    from sifline.engines.apptainer.sif import Run
     from sifline.machine.process import Result, Runner
 
 RUNTIMES = ("docker", "apptainer")
@@ -353,7 +353,9 @@ def _sif(
     name: str, path: Path, label: str, user: tuple[int, int] | None = None
 ) -> Iterator[Container]:
     """Open the SIF, as the caller or as ``user``."""
-    from sifline.engines.apptainer.program import TOOLBOX, Apptainer
+    from sifline.engines.apptainer.program import Apptainer
+    from sifline.engines.apptainer.sif import Sifs
+    from sifline.engines.apptainer.toolbox import TOOLBOX
     from sifline.formats import sif as siffile
     from sifline.machine.process import ProcessRunner
 
@@ -364,7 +366,7 @@ def _sif(
         with undisturbed():
             gpus, no_gpus = host_gpus() if apptainer.native else engine_gpus(TOOLBOX)
             strict = siffile.system(siffile.read(path)).offset if user else None
-            opened = apptainer.opened(path, label=label, gpus=gpus > 0, strict=strict)
+            opened = Sifs(apptainer).opened(path, label=label, gpus=gpus > 0, strict=strict)
             run = open_.enter_context(opened)
         workdir = siffile.workdir(siffile.read(path))
         yield _SifContainer(name, run, workdir, gpus, no_gpus, kept=not apptainer.native)

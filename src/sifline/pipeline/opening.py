@@ -60,6 +60,7 @@ class Opener:
     def _open_sif(
         self, name: str, command: Sequence[str], opening: Opening, *, terminal: bool
     ) -> int:
+        from sifline.engines.apptainer.sif import Sifs
         from sifline.formats import sif as siffile
 
         if self._planner.need_toolbox():
@@ -69,7 +70,7 @@ class Opener:
         # As Docker does; Apptainer by itself goes by where it was called.
         workdir = siffile.workdir(siffile.read(made.path))
         with self._work.labelled(sif=True) as label:
-            return self._planner.apptainer.shell(
+            return Sifs(self._planner.apptainer).shell(
                 made.path, command, opening, workdir=workdir, terminal=terminal, label=label
             )
 

@@ -20,6 +20,7 @@ from sifline.contents.compatibility import Compatibility
 from sifline.contents.excerpt import Excerpt
 from sifline.engines.apptainer.program import Apptainer
 from sifline.engines.apptainer.scratch import scratch_folder
+from sifline.engines.apptainer.squashfs import Squashfs
 from sifline.engines.docker.images import (
     LABEL_COMMIT,
     LABEL_FINGERPRINT,
@@ -114,7 +115,7 @@ def _of_sif(path: Path, context: Context) -> Contents:
     with scratch_folder("inventory", str(target), context) as scratch:
         context.progress("reading the SIF")
         try:
-            picked = _unpacked(target, offset, scratch, Apptainer(context.runner))
+            picked = _unpacked(target, offset, scratch, Squashfs(Apptainer(context.runner)))
         except CommandFailed as error:
             raise StepFailed(
                 f"{path}: its file system cannot be read; is it damaged? Convert it again",
@@ -137,14 +138,14 @@ def _of_sif(path: Path, context: Context) -> Contents:
     )
 
 
-def _unpacked(path: Path, offset: int, scratch: Path, apptainer: Apptainer) -> Excerpt:
+def _unpacked(path: Path, offset: int, scratch: Path, squashfs: Squashfs) -> Excerpt:
     """Unpack the wanted files of the squashfs into ``scratch`` and read them."""
     listing, names, tree = (scratch / name for name in ("listing", "names", "tree"))
-    apptainer.list_files(path, offset, listing, purpose=str(scratch))
+    squashfs.list_files(path, offset, listing, purpose=str(scratch))
     listed = excerpt.listed(listing.read_bytes(), _wanted)
     if listed.files:
         names.write_bytes(excerpt.patterns(listed.files))
-        apptainer.unpack(path, offset, names, tree, purpose=str(scratch))
+        squashfs.unpack(path, offset, names, tree, purpose=str(scratch))
     tree.mkdir(exist_ok=True)
     return excerpt.of_folder(tree, listed)
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sifline.engines.apptainer import signatures
+from sifline.engines.apptainer.keys import Keyring
 from sifline.engines.apptainer.program import Apptainer
 from sifline.errors import StepFailed, UsageError, did_you_mean
 from sifline.machine.context import Context
@@ -32,7 +33,7 @@ def manage(words: Sequence[str], context: Context) -> int:
     :raises UsageError: for words that it does not take here.
     """
     said, binds = arguments(words)
-    return Apptainer(context.runner).attach_key(
+    return Keyring(Apptainer(context.runner)).attach_key(
         said, binds=binds, terminal=sys.stdin.isatty(), online=said[0] in ONLINE_VERBS
     )
 
@@ -64,7 +65,7 @@ def import_secret(file: Path, context: Context, *, passphrase: Passphrase) -> st
     :raises StepFailed: where it cannot; a key that is there already is no failure.
     """
     place = _there(file.absolute())
-    result = Apptainer(context.runner).import_key(place, passphrase=passphrase())
+    result = Keyring(Apptainer(context.runner)).import_key(place, passphrase=passphrase())
     said = result.tail()
     if not result.ok and _HELD_ALREADY not in said:
         raise StepFailed(

@@ -21,7 +21,9 @@ from typing import IO, Any
 from sifline.contents import sif_records
 from sifline.contents.build_context import file_digest
 from sifline.engines.apptainer import signatures
+from sifline.engines.apptainer.keys import Keyring
 from sifline.engines.apptainer.program import Apptainer
+from sifline.engines.apptainer.sif import Sifs
 from sifline.engines.apptainer.signatures import Key, Signed, Verified
 from sifline.errors import StepFailed, UsageError
 from sifline.formats import sif
@@ -57,7 +59,8 @@ def sign(
     target = path.resolve()
     sif.read(target)
     apptainer = Apptainer(context.runner)
-    chosen = signatures.choose(apptainer.secret_keys(), key, apptainer.keyring)
+    keyring = Keyring(apptainer)
+    chosen = signatures.choose(keyring.secret_keys(), key, keyring.folder)
     with records.locked(sif_records.lock(target, context.workspace), context):
         return _Signing(target, context, apptainer, chosen, passphrase).run()
 
@@ -142,7 +145,7 @@ class _Signing:
             raise _failure(self._path, result)
 
     def _attempt(self, passphrase: str) -> Result:
-        return self._apptainer.sign(
+        return Keyring(self._apptainer).sign(
             self._partial, self._key, passphrase=passphrase, purpose=str(self._path)
         )
 
@@ -226,11 +229,12 @@ def _verified(
         image = sif_records.image_of(known, context.workspace)
         command = f"sign.{image}" if image else f"sign {shlex.quote(str(known))}"
         raise StepFailed(f"{known}: is not signed; run invoke {command}, or ask who made it")
-    result = apptainer.verify(path, online=online, purpose=purpose)
+    keyring = Keyring(apptainer)
+    result = keyring.verify(path, online=online, purpose=purpose)
     if not result.ok:
-        raise signatures.refusal(known, result, claimed, apptainer.keyring)
+        raise signatures.refusal(known, result, claimed, keyring.folder)
     try:
-        table = signatures.rows(apptainer.sif_list(path))
+        table = signatures.rows(Sifs(apptainer).list_objects(path))
     except CommandFailed as error:
         raise _failure(known, error.result) from None
     return signatures.verified(known, result.stdout, table)

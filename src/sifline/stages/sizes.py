@@ -20,6 +20,7 @@ from sifline.contents import excerpt, rootfs, sizes
 from sifline.contents.sizes import Entry, File, Kind, Report, Tree
 from sifline.engines.apptainer.program import Apptainer
 from sifline.engines.apptainer.scratch import scratch_folder
+from sifline.engines.apptainer.squashfs import Squashfs
 from sifline.engines.docker import engine
 from sifline.engines.docker.images import Docker
 from sifline.errors import MissingError, SiflineError, StepFailed
@@ -116,7 +117,9 @@ def of_sif(path: Path, context: Context) -> Report:
         context.progress("listing the SIF")
         listing = scratch / "listing"
         try:
-            Apptainer(context.runner).list_files(target, offset, listing, purpose=str(scratch))
+            Squashfs(Apptainer(context.runner)).list_files(
+                target, offset, listing, purpose=str(scratch)
+            )
         except CommandFailed as error:
             raise StepFailed(
                 f"{path}: its file system cannot be read; is it damaged? Convert it again",

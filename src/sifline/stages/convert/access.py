@@ -10,6 +10,7 @@ from fnmatch import translate
 from typing import Any
 
 from sifline.engines.apptainer.program import Apptainer
+from sifline.engines.apptainer.squashfs import Squashfs
 from sifline.formats import sif
 from sifline.machine.process import CommandFailed
 from sifline.stages.convert.work import Work
@@ -59,7 +60,7 @@ def warnings(work: Work, apptainer: Apptainer) -> Iterator[str]:
     listing.parent.mkdir()
     offset = sif.system(file).offset
     try:
-        apptainer.list_files(work.partial, offset, listing, purpose=str(work.scratch))
+        Squashfs(apptainer).list_files(work.partial, offset, listing, purpose=str(work.scratch))
     except CommandFailed as error:
         cause = error.result.tail(1)
         yield f"warning: which files only root can read or run could not be checked: {cause}"

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from sifline.contents import comparison, environment
-from sifline.engines.apptainer.program import Apptainer, Unpacked, file_section, label_section
+from sifline.engines.apptainer.build import Builder, Unpacked, file_section, label_section
+from sifline.engines.apptainer.program import Apptainer
 from sifline.errors import UsageError
 from sifline.formats import sif
 from sifline.machine.process import CommandFailed
@@ -65,7 +66,7 @@ def _make(work: Work, *, network: bool) -> Made:
     bases.update(_bases(recipe(lambda path: path), file.absolute().parent, work, network=network))
     if work.built.image_id:
         ordinary.save(work, layout)
-    apptainer.build(
+    Builder(apptainer).build(
         recipe,
         work.partial,
         scratch=work.scratch,
@@ -83,7 +84,7 @@ def _make(work: Work, *, network: bool) -> Made:
 
 def _bases(text: str, folder: Path, work: Work, *, network: bool) -> dict[str, Unpacked]:
     """Return the SIFs that Apptainer, in the toolbox, cannot unpack where they hold devices."""
-    if not Apptainer(work.context.runner).in_toolbox(runs=True, network=network):
+    if not Builder(Apptainer(work.context.runner)).in_toolbox(runs=True, network=network):
         return {}
     found = dict[str, Unpacked]()
     for written, path in local_sifs(text, folder).items():

@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from sifline.contents import environment
+from sifline.engines.apptainer.build import Builder
 from sifline.engines.apptainer.program import Apptainer
+from sifline.engines.apptainer.sif import Sifs
 from sifline.engines.docker.images import Docker
 from sifline.formats import oci_layout
 from sifline.machine.process import CommandFailed
@@ -27,7 +29,7 @@ def make(work: Work) -> Made:
     apptainer, layout = Apptainer(work.context.runner), work.scratch / work.name
     try:
         save(work, layout)
-        apptainer.build_from_layout(
+        Builder(apptainer).build_from_layout(
             layout,
             work.partial,
             labels=work.labels,
@@ -59,7 +61,7 @@ def noted(work: Work, made: Made) -> Made:
     part = work.provenance(made)
     note = work.scratch / part.name
     note.write_bytes(part.content)
-    Apptainer(work.context.runner).sif_add(work.partial, note, log=work.log)
+    Sifs(Apptainer(work.context.runner)).add_object(work.partial, note, log=work.log)
     return made
 
 

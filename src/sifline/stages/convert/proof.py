@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from sifline.contents import environment
 from sifline.engines.apptainer.program import Apptainer
+from sifline.engines.apptainer.sif import Sifs
+from sifline.engines.apptainer.squashfs import Squashfs
 from sifline.errors import StepFailed
 from sifline.formats import sif
 from sifline.machine.process import Result
@@ -31,12 +33,12 @@ def prove(work: Work, made: Made, apptainer: Apptainer) -> Proof:
     :raises StepFailed: where nothing runs, or the image's ENV does not arrive.
     """
     if made.env is not None:
-        result = apptainer.exec(work.partial, ["env", "-0"], check=False)
+        result = Sifs(apptainer).exec(work.partial, ["env", "-0"], check=False)
         found = environment.printed(result.stdout) if result.ok else None
         if found is not None:
             wrong = environment.differing(made.env, found)
             return Proof(verified="ran env", notes=_of_others(work, made, apptainer, wrong))
-    result = apptainer.exec(work.partial, ["true"], check=False)
+    result = Sifs(apptainer).exec(work.partial, ["true"], check=False)
     verified = verdict(result)
     if verified is None:
         raise StepFailed(
@@ -78,7 +80,7 @@ def _is_ours(work: Work, env: Sequence[str], apptainer: Apptainer) -> bool:
     names, folder = work.scratch / "script", work.scratch / "script.d"
     names.write_text(f"{environment.SCRIPT}\0", encoding="utf-8")
     offset = sif.system(sif.read(work.partial)).offset
-    apptainer.unpack(work.partial, offset, names, folder, purpose=str(work.scratch))
+    Squashfs(apptainer).unpack(work.partial, offset, names, folder, purpose=str(work.scratch))
     found = folder / environment.SCRIPT
     return found.is_file() and found.read_bytes() == environment.script(env)
 

@@ -10,7 +10,9 @@ from typing import Any
 
 from sifline.contents import sif_records
 from sifline.contents.build_context import file_digest
-from sifline.engines.apptainer.program import Apptainer, Compression
+from sifline.engines.apptainer.program import Apptainer
+from sifline.engines.apptainer.sif import Sifs
+from sifline.engines.apptainer.squashfs import Compression
 from sifline.formats import sif
 from sifline.machine.context import Context
 from sifline.model import BuiltImage, Image, Sif, SifOptions, Workspace
@@ -51,7 +53,7 @@ def info(path: Path, context: Context) -> dict[str, Any]:
     if not labels:
         # Apptainer would have to mount it, and says little of what it cannot.
         sif.system(file)
-        labels = Apptainer(context.runner).inspect(path).get("labels") or {}
+        labels = Sifs(Apptainer(context.runner)).inspect(path).get("labels") or {}
     return {
         "path": str(path),
         "sha256": file_digest(path),

@@ -22,7 +22,10 @@ from uuid import NAMESPACE_URL, uuid5
 from sifline.config.docker_client import EPOCH
 from sifline.contents import environment, rootfs
 from sifline.contents.rootfs import Complicated, Layout
-from sifline.engines.apptainer.program import TOOLBOX, Apptainer, headers, mounts
+from sifline.engines.apptainer.build import Builder, places
+from sifline.engines.apptainer.program import Apptainer
+from sifline.engines.apptainer.squashfs import Squashfs, headers, mounts
+from sifline.engines.apptainer.toolbox import TOOLBOX
 from sifline.engines.docker import engine
 from sifline.engines.docker.images import Docker
 from sifline.errors import StepFailed
@@ -79,7 +82,7 @@ class _Stream:
         """Start the toolbox once for all that follows, with the engine's layers if it can."""
         apptainer, work = Apptainer(self._work.context.runner), self._work
         binds = [
-            *apptainer.places(work.scratch),
+            *places(work.scratch),
             Bind(source=work.partial.parent, target=str(work.partial.parent), writable=True),
         ]
         spare: Path | None = None
@@ -146,7 +149,7 @@ class _Stream:
         work, folder = self._work, self._scratch / "skeleton"
         layout, made = self._scratch / work.name, self._scratch / "skeleton.sif"
         oci_layout.without_files(layout, self._image)
-        self._apptainer.build_from_layout(
+        Builder(self._apptainer).build_from_layout(
             layout, made, labels=work.labels, compression=work.compression, log=work.log
         )
         found = sif.read(made)
@@ -154,7 +157,7 @@ class _Stream:
         with made.open("rb") as file:
             file.seek(system.offset)
             small.write_bytes(file.read(system.size))
-        self._apptainer.unsquash(small, folder, purpose=self._purpose, log=work.log)
+        Squashfs(self._apptainer).unsquash(small, folder, purpose=self._purpose, log=work.log)
         shutil.copy(work.environment(), folder / environment.SCRIPT)
         labels = folder / rootfs.OWN / "labels.json"
         before = sif.labels(found).get(BUILD_DATE, "").encode()
@@ -183,7 +186,7 @@ class _Stream:
         names = layers.chain((self._image.get("RootFS") or {}).get("Layers") or ())
         target, purpose = self._scratch / "headers", self._purpose
         try:
-            found = self._apptainer.headers(
+            found = Squashfs(self._apptainer).headers(
                 self._headers, names, target, purpose=purpose, log=self._work.log
             )
             return layers.declared(found)
@@ -197,7 +200,7 @@ class _Stream:
         (folder / "paths").write_text("\n".join(rootfs.PATHS) + "\n", encoding="utf-8")
         if self._layers:
             try:
-                return self._apptainer.look(
+                return Squashfs(self._apptainer).look(
                     self._layers, folder, purpose=self._purpose, log=self._work.log
                 )
             except StepFailed as error:
@@ -231,7 +234,7 @@ class _Stream:
         for path in (fifo, raw):
             os.mkfifo(path, 0o600)
         packing = _Side(
-            lambda: self._apptainer.squash(
+            lambda: Squashfs(self._apptainer).squash(
                 fifo,
                 work.partial,
                 offset=offset,

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from sifline.contents import environment
-from sifline.engines.apptainer.program import Apptainer, Compression
+from sifline.engines.apptainer.program import Apptainer
+from sifline.engines.apptainer.squashfs import Compression
 from sifline.engines.docker.images import Docker
 from sifline.errors import StepFailed
 from sifline.formats import oci_layout

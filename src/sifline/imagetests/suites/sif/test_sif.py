@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from sifline.engines.apptainer.program import Apptainer
+from sifline.engines.apptainer.sif import Sifs
 from sifline.formats import sif as siffile
 from sifline.formats.platforms import MACHINES
 from sifline.imagetests import Container, by_each_user
@@ -67,7 +68,7 @@ def test_it_is_for_the_machines_of_this_architecture(file: siffile.SifFile) -> N
 
 
 def test_apptainer_lists_a_file_system_in_it(file: siffile.SifFile) -> None:
-    listed = Apptainer(ProcessRunner()).sif_list(file.path)
+    listed = Sifs(Apptainer(ProcessRunner())).list_objects(file.path)
     assert "FS (Squashfs/*System/" in listed
 
 
@@ -82,7 +83,7 @@ def test_it_says_where_it_came_from(file: siffile.SifFile) -> None:
 def test_apptainer_tells_the_labels_of_the_image(
     file: siffile.SifFile, config: dict[str, Any]
 ) -> None:
-    inspected = Apptainer(ProcessRunner()).inspect(file.path)["labels"]
+    inspected = Sifs(Apptainer(ProcessRunner())).inspect(file.path)["labels"]
     own = config.get("Labels") or {}
     assert {name: inspected.get(name) for name in own} == own
 

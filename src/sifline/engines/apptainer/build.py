@@ -1,0 +1,184 @@
+"""Builds of SIFs by Apptainer, from a definition file or an OCI layout."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sifline.engines.apptainer.program import APPTAINER, Apptainer, file_bind
+from sifline.engines.apptainer.squashfs import SQUASH_MEMORY, Compression
+from sifline.machine.process import Result
+from sifline.machine.streams import OnLine
+from sifline.model import Bind
+
+# Begins with a dot, as no image's name does.
+DEFINITION = ".definition"
+# Where the folders of a build are: Apptainer looks for the mount point above its scratch space,
+# and finds none where there is a space in the path.
+PLACE = "/sifline/{}"
+
+# To run something, root's Apptainer wants every right that there is. In a user namespace it has
+# them, and no more rights outside than this container.
+_WITH_ALL_RIGHTS = """
+echo root:0:65536 | tee /etc/subuid > /etc/subgid
+exec unshare --user --map-users=0:0:65536 --map-groups=0:0:65536 --setuid 0 --setgid 0 "$0" "$@"
+"""
+
+# In a user namespace nobody makes a device: those of the SIF are missing then, which Apptainer
+# takes for a failure where it unpacks by itself. It hands in devices of its own.
+_UNPACKED = """
+unsquashfs -quiet -no-progress -offset "$1" -dest "$3" "$2" 2> "$3.errors"
+status=$?
+grep -v -e '^$' -e ' not create .* device ' -e ' failed to create .* device ' "$3.errors" >&2 \\
+    && exit 1
+[ $status -eq 0 ] || [ $status -eq 2 ] || exit $status
+shift 3
+exec "$@"
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unpacked:
+    """A SIF whose squashfs, at ``offset``, a build finds unpacked in the folder ``target``."""
+
+    sif: Path
+    offset: int
+    target: Path
+
+
+class Builder:
+    """Builds SIFs with ``apptainer build``."""
+
+    def __init__(self, apptainer: Apptainer) -> None:
+        self._apptainer = apptainer
+
+    def build_from_layout(
+        self,
+        layout: Path,
+        sif: Path,
+        *,
+        labels: Mapping[str, str],
+        compression: Compression,
+        files: Mapping[str, Path] | None = None,
+        processors: int = 0,
+        log: Path | None = None,
+        on_line: OnLine | None = None,
+    ) -> Result:
+        """Make ``sif`` of an OCI layout. The folder around that is the scratch space, too.
+
+        :param files: of the scratch space, by where they go in the SIF.
+        :raises CommandFailed: with the end of what the build printed.
+        """
+        return self.build(
+            # Its name alone: the whole path would become part of the SIF.
+            lambda _: definition(layout.name, labels, files or {}),
+            sif,
+            scratch=layout.parent,
+            compression=compression,
+            processors=processors,
+            log=log,
+            on_line=on_line,
+        )
+
+    def in_toolbox(self, *, runs: bool, network: bool) -> bool:
+        """Tell whether a build is done in the toolbox; see ``build``.
+
+        It alone can be cut off from the network.
+        """
+        return not self._apptainer.native or (runs and not network)
+
+    def build(
+        self,
+        recipe: Callable[[Callable[[Path], Path]], str],
+        sif: Path,
+        *,
+        scratch: Path,
+        compression: Compression,
+        processors: int = 0,
+        folder: Path | None = None,
+        runs: bool = False,
+        network: bool = False,
+        bases: Sequence[Unpacked] = (),
+        log: Path | None = None,
+        on_line: OnLine | None = None,
+    ) -> Result:
+        """Make ``sif`` of a definition file.
+
+        :param recipe: returns its text, given what tells where Apptainer sees a path of the
+            folders that it has: those of ``sif`` and ``scratch``.
+        :param folder: the folder that relative paths in it belong to, by default ``scratch``.
+        :param runs: whether it may run something, as ``%post`` does.
+        :param bases: what is unpacked before, into folders of ``scratch``; in the toolbox alone.
+        :raises CommandFailed: with the end of what the build printed.
+        """
+        arguments = [*compression.words, "-mem", SQUASH_MEMORY]
+        arguments += ["-processors", str(processors)] if processors else []
+        toolbox = self.in_toolbox(runs=runs, network=network)
+        folders = dict.fromkeys((sif.parent, scratch, folder or scratch))
+        places = {
+            path: Path(PLACE.format(number)) if toolbox else path
+            for number, path in enumerate(folders)
+        }
+
+        def seen(path: Path) -> Path:
+            return places[path.parent] / path.name
+
+        file = scratch / DEFINITION
+        file.write_text(recipe(seen), encoding="utf-8")
+        words = ["build", "--disable-cache", "--mksquashfs-args", " ".join(arguments)]
+        words = [APPTAINER, *words, str(seen(sif)), str(seen(file))]
+        for base in bases:
+            place = [str(base.offset), str(base.sif.absolute()), str(seen(base.target))]
+            words = ["sh", "-c", _UNPACKED, "sh", *place, *words]
+        if runs and toolbox and self._apptainer.uid == 0:
+            words = ["sh", "-c", _WITH_ALL_RIGHTS, *words]
+        return self._apptainer.run(
+            words[1:],
+            program=words[0],
+            toolbox=toolbox,
+            binds=[
+                *(
+                    Bind(source=path, target=str(place), writable=path in (sif.parent, scratch))
+                    for path, place in places.items()
+                ),
+                *(file_bind(base.sif) for base in bases),
+            ],
+            env={"APPTAINER_TMPDIR": str(places[scratch])},
+            workdir=places[folder or scratch],
+            network=network,
+            purpose=str(scratch),
+            log=log,
+            on_line=on_line,
+        )
+
+
+def places(folder: Path) -> tuple[Bind, ...]:
+    """Return what ``held`` needs of a folder in which SIFs are built, and other files made."""
+    return tuple(
+        Bind(source=folder, target=target, writable=True)
+        for target in (str(folder), PLACE.format(0))
+    )
+
+
+def definition(layout: str, labels: Mapping[str, str], files: Mapping[str, Path]) -> str:
+    """Return the definition file that takes an OCI layout and adds ``labels`` and ``files``."""
+    # Their names alone, as well: where a build looks for them is no part of the SIF.
+    copied = file_section({place: Path(path.name) for place, path in files.items()})
+    lines = ["Bootstrap: oci", f"From: {layout}", "", *copied, *label_section(labels)]
+    return "\n".join(lines) + "\n"
+
+
+def file_section(files: Mapping[str, Path]) -> list[str]:
+    """Return the lines of a definition file's section of ``files``, by where they go."""
+    lines = [f'    "{path}" "/{place}"' for place, path in files.items()]
+    return ["%files", *lines, ""] if lines else []
+
+
+def label_section(labels: Mapping[str, str]) -> list[str]:
+    """Return the lines of a definition file's section of ``labels``, without those of no value.
+
+    A label is one line there: whatever came after a line's end could begin another section.
+    """
+    found = ((key, " ".join(value.split())) for key, value in labels.items())
+    return ["%labels", *(f"    {key} {value}" for key, value in found if value)]

@@ -1,0 +1,250 @@
+"""squashfs files, made, listed and unpacked by the tools that come with Apptainer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sifline.engines.apptainer.program import Apptainer, file_bind
+from sifline.machine.process import Result
+from sifline.model import Bind
+
+# sqfstar's caches; without a word it takes a quarter of the machine.
+SQUASH_MEMORY = "256M"
+
+_SQUASH = 'exec "$@" < "$0"'
+# A single layer cannot be mounted: there is an empty one below.
+_MOUNTED = """
+set -e
+# In a user namespace, the engine marks what a layer hides in a way that a mount here ignores.
+read -r inside outside count < /proc/self/uid_map
+test "$inside $outside $count" = "0 0 4294967295"
+mkdir --parents /image /nothing
+# The newer way to mount takes 256 characters of an option.
+LIBMOUNT_FORCE_MOUNT2=always mount -t overlay -o "ro,lowerdir=$1:/nothing" image /image
+shift
+"""
+_LOOK = 'exec sh "$1/look.sh" /image "$1/paths" "$1/look"'
+_SQUASH_MOUNTED = """
+# Before anybody waits for what comes out of it.
+exec 3> "$1"
+shift
+tar --create --blocking-factor 512 --format pax --pax-option delete=atime,delete=ctime \\
+    --xattrs --xattrs-include security.capability --numeric-owner --sort name \\
+    --directory /image . >&3 &
+tar=$!
+exec 3>&-
+"$@" < "$0"
+# 1: a file was gone before it was read. Nobody changes these layers: it is what look.sh skips.
+wait "$tar" || test "$?" -eq 1
+"""
+_HEADERS = """
+folder=$1 number=0
+shift
+for layer; do
+    cp "/headers/$layer/tar-split.json.gz" "$folder/$number"
+    number=$((number + 1))
+done
+"""
+# Through files: names may be no UTF-8, and too many for a command line.
+_LIST = 'exec unsquashfs "$@" > "$0"'
+_UNPACK = 'exec xargs -0 unsquashfs "$@" < "$0"'
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compression:
+    """How the squashfs is compressed."""
+
+    name: str = "zstd"
+    level: int | None = 3
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The arguments of mksquashfs and sqfstar."""
+        level = () if self.level is None else ("-Xcompression-level", str(self.level))
+        return ("-comp", self.name, *level)
+
+    @property
+    def mksquashfs(self) -> str:
+        """The same on one line."""
+        return " ".join(self.words)
+
+
+class Squashfs:
+    """Makes, lists and unpacks squashfs files; looks at the layers that they are made of."""
+
+    def __init__(self, apptainer: Apptainer) -> None:
+        self._apptainer = apptainer
+
+    def squash(
+        self,
+        stream: Path,
+        target: Path,
+        *,
+        offset: int,
+        compression: Compression,
+        processors: int,
+        created: int,
+        options: Sequence[str],
+        purpose: str,
+        layers: Sequence[Path] = (),
+        raw: Path | None = None,
+        log: Path | None = None,
+    ) -> Result:
+        """Make a squashfs at ``offset`` of ``target`` of the tar that comes out of a FIFO.
+
+        This is always done by the toolbox: other releases of sqfstar write other bytes.
+
+        :param created: the time of the file system, in seconds since 1970.
+        :param layers: folders of the engine's machine, the last layer first: what they make when
+            mounted above each other goes into the FIFO ``raw``, as a tar.
+        :raises CommandFailed: with what it printed.
+        """
+        words = [
+            *(self._apptainer.become if layers else ()),
+            *("sqfstar", "-quiet", "-no-progress", *compression.words, "-mem", SQUASH_MEMORY),
+            *(("-processors", str(processors)) if processors else ()),
+            *("-mkfs-time", str(created)),
+            *("-offset", str(offset), *options, str(target)),
+        ]
+        folders = [
+            Bind(source=folder, target=str(folder), writable=True)
+            for folder in dict.fromkeys((stream.parent, target.parent))
+        ]
+        if layers:
+            return self._mounted(
+                layers,
+                _SQUASH_MOUNTED,
+                [str(stream), str(raw), *words],
+                binds=folders,
+                purpose=purpose,
+                log=log,
+            )
+        return self._apptainer.run(
+            ["-c", _SQUASH, str(stream), *words],
+            program="sh",
+            toolbox=True,
+            binds=folders,
+            network=False,
+            purpose=purpose,
+            log=log,
+        )
+
+    def look(
+        self, layers: Sequence[Path], folder: Path, *, purpose: str, log: Path | None = None
+    ) -> Path:
+        """Run ``folder/look.sh`` on what ``layers`` make, see ``squash``; return what it wrote.
+
+        :raises StepFailed: where they cannot be mounted; CommandFailed with what it printed.
+        """
+        found = folder / "look"
+        found.mkdir()  # else it would be root's
+        binds = [Bind(source=folder, target=str(folder), writable=True)]
+        self._mounted(layers, _LOOK, ["look", str(folder)], binds=binds, purpose=purpose, log=log)
+        return found
+
+    def headers(
+        self, folder: Path, layers: Sequence[str], target: Path, *, purpose: str, log: Path
+    ) -> tuple[Path, ...]:
+        """Copy what the engine kept of layers' archives into the folder ``target``; return them.
+
+        :param folder: of the engine's machine, see ``Docker.headers``.
+        :param layers: the names of the layers in it, the first layer first.
+        :raises StepFailed: where it cannot be had; CommandFailed with what was printed.
+        """
+        target.mkdir()  # else it would be root's
+        self._apptainer.run(
+            ["-ec", _HEADERS, "sh", str(target), *layers],
+            program="sh",
+            toolbox=True,
+            root=True,
+            binds=[Bind(source=target, target=str(target), writable=True), headers(folder)],
+            network=False,
+            purpose=purpose,
+            log=log,
+        )
+        return tuple(target / str(number) for number in range(len(layers)))
+
+    def _mounted(
+        self,
+        layers: Sequence[Path],
+        script: str,
+        words: Sequence[str],
+        *,
+        binds: Sequence[Bind],
+        purpose: str,
+        log: Path | None,
+    ) -> Result:
+        """Run ``script`` with what ``layers`` make at /image; the first of ``words`` is its $0."""
+        layered = mounts(layers)
+        name, *others = words
+        return self._apptainer.run(
+            ["--mount", "sh", "-c", _MOUNTED + script, name, _joined(layered), *others],
+            program="unshare",
+            toolbox=True,
+            # Whoever may use the engine may read all layers; mounting them is for root.
+            root=True,
+            binds=[*binds, *layered],
+            network=False,
+            purpose=purpose,
+            log=log,
+        )
+
+    def unsquash(self, squashfs: Path, target: Path, *, purpose: str, log: Path) -> None:
+        """Unpack a small squashfs into the folder ``target``, which is made."""
+        folder = target.parent
+        self._apptainer.run(
+            ["-quiet", "-no-progress", "-no-xattrs", "-dest", str(target), str(squashfs)],
+            program="unsquashfs",
+            toolbox=True,
+            binds=[Bind(source=folder, target=str(folder), writable=True), file_bind(squashfs)],
+            network=False,
+            purpose=purpose,
+            log=log,
+        )
+
+    def list_files(self, sif: Path, offset: int, listing: Path, *, purpose: str) -> None:
+        """Write what the squashfs at ``offset`` of ``sif`` holds to ``listing``, a line each."""
+        self._unsquashfs(
+            _LIST, sif, offset, listing, words=["-lln", "-no-progress"], purpose=purpose
+        )
+
+    def unpack(self, sif: Path, offset: int, names: Path, target: Path, *, purpose: str) -> None:
+        """Unpack files of the squashfs at ``offset`` of ``sif`` into the folder ``target``.
+
+        :param names: a file beside ``target`` with their names, or patterns, a NUL after each.
+        """
+        words = ["-quiet", "-no-progress", "-no-xattrs", "-force", "-dest", str(target)]
+        self._unsquashfs(_UNPACK, sif, offset, names, words=words, purpose=purpose)
+
+    def _unsquashfs(
+        self, script: str, sif: Path, offset: int, file: Path, *, words: list[str], purpose: str
+    ) -> None:
+        self._apptainer.run(
+            ["-c", script, str(file), *words, "-offset", str(offset), str(sif)],
+            program="sh",
+            toolbox=self._apptainer.own("unsquashfs") is None,
+            binds=[
+                Bind(source=file.parent, target=str(file.parent), writable=True),
+                file_bind(sif),
+            ],
+            network=False,
+            purpose=purpose,
+        )
+
+
+def mounts(layers: Sequence[Path]) -> tuple[Bind, ...]:
+    """Return where the toolbox sees the layers of an image, the last layer first."""
+    return tuple(
+        Bind(source=path, target=f"/layers/{number}") for number, path in enumerate(layers)
+    )
+
+
+def headers(folder: Path) -> Bind:
+    """Return where the toolbox sees what the engine kept of layers' archives."""
+    return Bind(source=folder, target="/headers")
+
+
+def _joined(layers: Sequence[Bind]) -> str:
+    return ":".join(bind.target for bind in layers)
