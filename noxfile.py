@@ -11,12 +11,15 @@ import functools
 import hashlib
 import json
 import os
-import runpy
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import nox
+
+sys.path.insert(0, str(Path(__file__).parent / "scripts"))
+from bootstrapping.indexes import uv_environment
 
 ROOT = Path(__file__).parent
 LOCK = "requirements/dev.lock"
@@ -27,7 +30,6 @@ BIG = {path.name for name in ("pytorch-*", "tensorflow*") for path in ROOT.glob(
 DURATIONS = ROOT / ".nox" / "durations.json"
 # Tests wait for an engine now and then: three share two cores.
 WORKERS = ("-n", "3", "--dist", "loadgroup", "--no-loadscope-reorder")
-BOOTSTRAP = runpy.run_path(str(ROOT / "scripts" / "bootstrap"))
 
 nox.needs_version = ">=2026.10"
 nox.options.default_venv_backend = "uv|virtualenv"
@@ -39,7 +41,7 @@ nox.options.stop_on_first_error = True
 # An environment of another Python than the one that runs nox is made anew.
 os.environ["NOX_ENABLE_STALENESS_CHECK"] = "1"
 # uv does not read pip's settings, and where packages come from is configured there.
-os.environ.update(BOOTSTRAP["uv_environment"]())
+os.environ.update(uv_environment())
 
 
 @nox.session(default=False)

@@ -73,16 +73,45 @@ def test_a_wrong_flag_is_named_in_one_line(flag: str) -> None:
     assert "scripts/bootstrap --help" in done.stderr
 
 
-def test_alone_it_is_no_checkout_and_says_so(tmp_path: Path) -> None:
-    alone = tmp_path / "scripts"
-    alone.mkdir()
-    shutil.copy(SCRIPT, alone)
+def test_without_the_project_it_is_no_checkout_and_says_so(tmp_path: Path) -> None:
+    shutil.copytree(SCRIPT.parent, tmp_path / "scripts")
 
     done = run(tmp_path, "true")
 
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
     assert str(tmp_path / "requirements" / "dev.lock") in done.stderr
     assert "whole checkout" in done.stderr
+
+
+def test_alone_it_lacks_its_modules_and_says_so(tmp_path: Path) -> None:
+    alone = tmp_path / "scripts"
+    alone.mkdir()
+    shutil.copy(SCRIPT, alone)
+
+    done = run(tmp_path, "true")
+
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+    assert f"No module named 'bootstrapping' in {alone}" in done.stderr
+    assert "whole checkout" in done.stderr
+
+
+def test_a_link_in_another_folder_runs_the_script_of_its_checkout(
+    ready: Path, tmp_path: Path
+) -> None:
+    first, second = tmp_path / "first", tmp_path / "a second" / "link"
+    second.parent.mkdir()
+    first.symlink_to(ready / "scripts" / "bootstrap")
+    second.symlink_to(first)
+
+    done = subprocess.run(
+        [second, "printenv", "VIRTUAL_ENV"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{ready}/.venv\n", "")
 
 
 def test_a_checkout_that_cannot_be_written_to_is_told_in_one_line(checkout: Path) -> None:

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from tests.support.bootstrap import load
-
-bootstrap = load()
+from bootstrapping import environment, indexes, packages
+from bootstrapping.commands import Stop
+from bootstrapping.machine import Machine
 
 ALL_TOOLS = frozenset(
     {
@@ -22,7 +22,7 @@ ALL_TOOLS = frozenset(
 )
 
 
-def packages(**changes: Any) -> list[str]:
+def wanted(**changes: Any) -> list[str]:
     """Return the packages a machine needs that has everything except ``changes``."""
     machine = {
         "distribution": "debian",
@@ -37,7 +37,7 @@ def packages(**changes: Any) -> list[str]:
         "ca_bundle": True,
         "apparmor": False,
     }
-    return [need.package for need in bootstrap.needs(bootstrap.Machine(**{**machine, **changes}))]
+    return [need.package for need in packages.needs(Machine(**{**machine, **changes}))]
 
 
 EMPTY: dict[str, Any] = {
@@ -52,12 +52,12 @@ EMPTY: dict[str, Any] = {
 
 
 def test_a_complete_machine_needs_nothing() -> None:
-    assert packages() == []
+    assert wanted() == []
 
 
 def test_what_only_tests_need_is_needed_for_tests_alone() -> None:
-    assert packages(tests=True) == ["zsh", "fish"]
-    assert packages(tests=True, tools=ALL_TOOLS | {"zsh", "fish"}) == []
+    assert wanted(tests=True) == ["zsh", "fish"]
+    assert wanted(tests=True, tools=ALL_TOOLS | {"zsh", "fish"}) == []
 
 
 @pytest.mark.parametrize(
@@ -71,41 +71,41 @@ def test_what_only_tests_need_is_needed_for_tests_alone() -> None:
 def test_an_empty_machine_needs_everything_once(
     distribution: str, codename: str, engine: set[str]
 ) -> None:
-    found = packages(distribution=distribution, codename=codename, **EMPTY)
+    found = wanted(distribution=distribution, codename=codename, **EMPTY)
 
     common = {"docker-buildx", "mmdebstrap", "rsync", "openssh-client", "python3-venv"}
     assert sorted(found) == sorted(engine | common | {"ca-certificates"})
 
 
 def test_a_client_alone_is_no_engine() -> None:
-    assert "docker.io" in packages(engine="silent", dockerd=False, docker=True)
+    assert "docker.io" in wanted(engine="silent", dockerd=False, docker=True)
 
 
 def test_an_engine_that_is_there_but_silent_is_not_installed_again() -> None:
-    assert packages(engine="silent", dockerd=True) == []
+    assert wanted(engine="silent", dockerd=True) == []
 
 
 def test_an_answering_engine_without_a_local_one_needs_only_the_client() -> None:
-    assert packages(dockerd=False, docker=False, codename="trixie") == ["docker-cli"]
+    assert wanted(dockerd=False, docker=False, codename="trixie") == ["docker-cli"]
 
 
 def test_no_permission_is_no_reason_to_install() -> None:
-    assert packages(engine="denied", dockerd=False) == []
+    assert wanted(engine="denied", dockerd=False) == []
 
 
 def test_apparmor_comes_with_the_engine_where_the_kernel_uses_it() -> None:
     without = ALL_TOOLS - {"apparmor_parser"}
 
-    assert packages(engine="silent", dockerd=False, tools=without) == ["docker.io"]
-    assert packages(engine="silent", dockerd=False, tools=without, apparmor=True) == [
+    assert wanted(engine="silent", dockerd=False, tools=without) == ["docker.io"]
+    assert wanted(engine="silent", dockerd=False, tools=without, apparmor=True) == [
         "docker.io",
         "apparmor",
     ]
 
 
 def test_an_ordinary_user_needs_user_namespaces_for_mmdebstrap() -> None:
-    assert packages(root=False, tools=ALL_TOOLS - {"newuidmap"}) == ["uidmap"]
-    assert packages(root=True, tools=ALL_TOOLS - {"newuidmap"}) == []
+    assert wanted(root=False, tools=ALL_TOOLS - {"newuidmap"}) == ["uidmap"]
+    assert wanted(root=True, tools=ALL_TOOLS - {"newuidmap"}) == []
 
 
 LIST = """\
@@ -120,7 +120,7 @@ deb http://other.example/tool nodistro main
 
 
 def test_one_line_sources_are_pointed_at_the_next_suite() -> None:
-    assert bootstrap.next_suite(LIST, False, "bookworm", "trixie").splitlines() == [
+    assert packages.next_suite(LIST, False, "bookworm", "trixie").splitlines() == [
         "deb http://mirror.example/debian trixie main contrib",
         "deb [arch=amd64 signed-by=/k.gpg] http://mirror.example/debian trixie main",
     ]
@@ -152,7 +152,7 @@ Components: main
 
 
 def test_paragraph_sources_are_pointed_at_the_next_suite() -> None:
-    text = bootstrap.next_suite(SOURCES, True, "bookworm", "trixie")
+    text = packages.next_suite(SOURCES, True, "bookworm", "trixie")
 
     assert text.splitlines() == [
         "Types: deb",
@@ -169,7 +169,7 @@ def test_paragraph_sources_are_pointed_at_the_next_suite() -> None:
 def test_sources_of_other_archives_only_give_nothing() -> None:
     text = "Types: deb\nURIs: http://other.example\nSuites: nodistro\nComponents: main\n"
 
-    assert bootstrap.next_suite(text, True, "bookworm", "trixie") == ""
+    assert packages.next_suite(text, True, "bookworm", "trixie") == ""
 
 
 def test_pip_settings_come_from_files_and_the_environment_decides(tmp_path: Path) -> None:
@@ -179,7 +179,7 @@ def test_pip_settings_come_from_files_and_the_environment_decides(tmp_path: Path
     (tmp_path / "b").write_text("[install]\nfind-links = /w1\n  /w2\nextra-index-url = %x\n")
     environment = {"PIP_INDEX_URL": "http://c.example", "HOME": "/root"}
 
-    settings = bootstrap.pip_settings([tmp_path / "a", tmp_path / "b"], environment)
+    settings = indexes.pip_settings([tmp_path / "a", tmp_path / "b"], environment)
 
     assert settings == {
         "index-url": "http://c.example",
@@ -192,8 +192,8 @@ def test_pip_settings_come_from_files_and_the_environment_decides(tmp_path: Path
 def test_a_broken_pip_configuration_is_named(tmp_path: Path) -> None:
     (tmp_path / "pip.conf").write_text("index-url = x\n")
 
-    with pytest.raises(bootstrap.Stop, match=r"cannot read .*pip\.conf"):
-        bootstrap.pip_settings([tmp_path / "pip.conf"], {})
+    with pytest.raises(Stop, match=r"cannot read .*pip\.conf"):
+        indexes.pip_settings([tmp_path / "pip.conf"], {})
 
 
 def test_uv_is_told_what_pip_knows_unless_it_was_told_itself() -> None:
@@ -204,20 +204,20 @@ def test_uv_is_told_what_pip_knows_unless_it_was_told_itself() -> None:
         "cert": "/ca.crt",
     }
 
-    assert bootstrap.uv_settings(pip, {"UV_DEFAULT_INDEX": "http://mine.example"}) == {
+    assert indexes.uv_settings(pip, {"UV_DEFAULT_INDEX": "http://mine.example"}) == {
         "UV_INDEX": "http://b.example",
         "UV_INDEX_STRATEGY": "unsafe-best-match",
         "UV_FIND_LINKS": "/w1,/w2",
         "SSL_CERT_FILE": "/ca.crt",
     }
-    assert bootstrap.uv_settings({}, {}) == {}
+    assert indexes.uv_settings({}, {}) == {}
 
 
 def test_the_stamp_changes_with_each_thing_it_stands_for() -> None:
-    packages, project = bootstrap.stamp_of(b"lock", b"project", "3.11", Path("/a"))
+    packages, project = environment.stamp_of(b"lock", b"project", "3.11", Path("/a"))
 
-    assert bootstrap.stamp_of(b"lock", b"other", "3.11", Path("/a"))[0] == packages
-    assert bootstrap.stamp_of(b"other", b"project", "3.11", Path("/a"))[1] == project
+    assert environment.stamp_of(b"lock", b"other", "3.11", Path("/a"))[0] == packages
+    assert environment.stamp_of(b"other", b"project", "3.11", Path("/a"))[1] == project
     for other in [(b"other", "3.11", "/a"), (b"lock", "3.12", "/a"), (b"lock", "3.11", "/b")]:
-        changed = bootstrap.stamp_of(other[0], b"project", other[1], Path(other[2]))
+        changed = environment.stamp_of(other[0], b"project", other[1], Path(other[2]))
         assert changed[0] != packages

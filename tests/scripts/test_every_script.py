@@ -25,7 +25,7 @@ class Script:
     ``tests`` are its own, beside those here. ``read_by`` says what reads it where it is not run
     by its first line, and so need not be executable. ``right`` are arguments that are right, and
     ``tool`` is what it misses first on an empty PATH; ``lacking`` has, by what is named then, the
-    arguments that lack it.
+    arguments that lack it. ``modules`` is the folder beside it that it cannot do without.
     """
 
     tests: str
@@ -34,6 +34,7 @@ class Script:
     tool: str = ""
     lacking: dict[str, tuple[str, ...]] = field(default_factory=dict)
     own_options: bool = True
+    modules: str = ""
 
 
 COMPLETION = Script(tests="test_completion.py", read_by="the shell at hand, which sources it")
@@ -54,7 +55,7 @@ SCRIPTS = {
         lacking={"UID:GID": (), "COMMAND": ("1:1",), "no COMMAND": ("1:1", "--")},
     ),
     # What it misses depends on the machine: see its tests.
-    "scripts/bootstrap": Script(tests="test_bootstrap.py"),
+    "scripts/bootstrap": Script(tests="test_bootstrap.py", modules="scripts/bootstrapping"),
     "src/sifline/contents/look.sh": Script(
         tests="test_look.py",
         read_by="sh, to which the toolbox hands it",
@@ -163,6 +164,13 @@ def test_a_script_is_known_by_its_first_line_or_its_name(
 # What all of them have to say
 
 
+def placed(name: str, folder: Path) -> Path:
+    """Copy a script into ``folder``, and its modules."""
+    if modules := SCRIPTS[name].modules:
+        shutil.copytree(ROOT / modules, folder / Path(modules).name)
+    return copy(name, folder)
+
+
 @pytest.mark.parametrize("name", CALLED)
 def test_help_is_usage_on_standard_output(name: str) -> None:
     # By its first line, as a person calls it, where that is how it is called.
@@ -179,7 +187,7 @@ def test_help_is_usage_on_standard_output(name: str) -> None:
 def test_help_is_the_same_from_a_folder_with_a_space(name: str, public: Path, plain: Path) -> None:
     # The checkout itself may lie where the user who runs some of them cannot enter.
     spaced, other = (
-        run([*call(name, copy(name, folder)), "--help"]) for folder in (public, plain)
+        run([*call(name, placed(name, folder)), "--help"]) for folder in (public, plain)
     )
 
     assert (spaced.returncode, spaced.stderr) == (0, "")
@@ -190,7 +198,7 @@ def test_help_is_the_same_from_a_folder_with_a_space(name: str, public: Path, pl
 @pytest.mark.parametrize("name", WITH_OPTIONS)
 @pytest.mark.parametrize("option", ["--no-such-option", "-z", "--helpp"])
 def test_an_unknown_option_is_named_in_one_line(name: str, option: str, public: Path) -> None:
-    script = copy(name, public)
+    script = placed(name, public)
 
     status, said = refusal(run([*call(name, script), option, *SCRIPTS[name].right]))
 
@@ -203,7 +211,7 @@ def test_an_unknown_option_is_named_in_one_line(name: str, option: str, public: 
     ("name", "lacking"), [(name, what) for name in CALLED for what in SCRIPTS[name].lacking]
 )
 def test_a_missing_argument_is_named_in_one_line(name: str, lacking: str, public: Path) -> None:
-    script, words = copy(name, public), SCRIPTS[name].lacking[lacking]
+    script, words = placed(name, public), SCRIPTS[name].lacking[lacking]
 
     status, said = refusal(run([*call(name, script), *words]))
 
@@ -214,7 +222,7 @@ def test_a_missing_argument_is_named_in_one_line(name: str, lacking: str, public
 @pytest.mark.parametrize("path", ["", "/nowhere"])
 @pytest.mark.parametrize("name", WITH_TOOLS)
 def test_a_missing_tool_is_named_in_one_line(name: str, path: str, public: Path) -> None:
-    script, expected = copy(name, public), SCRIPTS[name]
+    script, expected = placed(name, public), SCRIPTS[name]
     argv = [*call(name, script), *expected.right]
 
     status, said = refusal(run(argv, env={"PATH": path}, cwd=public))

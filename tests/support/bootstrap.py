@@ -1,33 +1,20 @@
-"""The bootstrap script for its tests: as a module, and run in a small checkout."""
+"""The bootstrap script for its tests, run in a small checkout."""
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
-from importlib.machinery import SourceFileLoader
 from pathlib import Path
-from types import ModuleType
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "scripts" / "bootstrap"
 PATIENCE = 600  # to make an environment takes ten seconds, where nobody else needs the machine
 # What the installation of the project needs; the whole lock file would take four times as long.
 BACKEND = {"hatchling", "packaging", "pathspec", "pluggy", "tomli", "tomlkit", "trove-classifiers"}
-
-
-def load() -> ModuleType:
-    """Return the script as a module, so that its decisions can be called."""
-    loader = SourceFileLoader("bootstrap_script", str(SCRIPT))
-    spec = importlib.util.spec_from_loader(loader.name, loader)
-    assert spec
-    module = importlib.util.module_from_spec(spec)
-    loader.exec_module(module)
-    return module
 
 
 def copy_checkout(target: Path) -> Path:

@@ -1,0 +1,1 @@
+"""What scripts/bootstrap is made of; only the standard library, as nothing is installed yet."""
