@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -9,6 +8,7 @@ from sifline.contents import environment
 from sifline.engines.apptainer.program import Apptainer
 from sifline.errors import StepFailed
 from sifline.machine.process import Result
+from sifline.machine.streams import Argv
 from sifline.model import BuiltImage, Image, SifOptions
 from sifline.stages.convert.proof import Proof, prove
 from sifline.stages.convert.work import Made, Work
@@ -30,13 +30,13 @@ def proved(
 ) -> Proof:
     """Look at a SIF in which ``env -0`` and ``true`` end like this."""
 
-    class Answering(Apptainer):
-        def run(self, words: Sequence[str], **_: object) -> Result:
-            if words[0] != "exec":
-                return unpacked(*words)
-            return env if words[-2:] == ["env", "-0"] else true or answer()
+    class Answering(RecordingRunner):
+        def run(self, argv: Argv, **_: object) -> Result:
+            if "-dest" in argv:
+                return unpacked(*argv[argv.index("-c") + 2 :])
+            return env if tuple(argv[-2:]) == ("env", "-0") else true or answer()
 
-    def unpacked(_: str, __: str, names: str, *words: str) -> Result:
+    def unpacked(names: str, *words: str) -> Result:
         assert Path(names).read_text() == f"{environment.SCRIPT}\0"
         script = Path(words[words.index("-dest") + 1]) / environment.SCRIPT
         script.parent.mkdir(parents=True)
@@ -53,9 +53,8 @@ def proved(
         partial=sif_files.write(tmp_path / "x.sif", [sif_files.SQUASHFS]),
         log=tmp_path / "x.log",
     )
-    return prove(
-        work, Made(method=method, tools={}, env=ENV), Answering(RecordingRunner(tools=set()))
-    )
+    apptainer = Apptainer(Answering(tools={"docker"}))
+    return prove(work, Made(method=method, tools={}, env=ENV), apptainer)
 
 
 def printed(*variables: str) -> Result:

@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sifline.engines.apptainer.program import APPTAINER, Apptainer, file_bind
+from sifline.engines.apptainer.program import APPTAINER, Apptainer
 from sifline.engines.apptainer.squashfs import SQUASH_MEMORY, Compression
+from sifline.engines.apptainer.toolbox import seen
 from sifline.machine.process import Result
 from sifline.machine.streams import OnLine
 from sifline.model import Bind
@@ -121,28 +122,27 @@ class Builder:
             for number, path in enumerate(folders)
         }
 
-        def seen(path: Path) -> Path:
+        def place_of(path: Path) -> Path:
             return places[path.parent] / path.name
 
         file = scratch / DEFINITION
-        file.write_text(recipe(seen), encoding="utf-8")
+        file.write_text(recipe(place_of), encoding="utf-8")
         words = ["build", "--disable-cache", "--mksquashfs-args", " ".join(arguments)]
-        words = [APPTAINER, *words, str(seen(sif)), str(seen(file))]
+        words = [APPTAINER, *words, str(place_of(sif)), str(place_of(file))]
         for base in bases:
-            place = [str(base.offset), str(base.sif.absolute()), str(seen(base.target))]
-            words = ["sh", "-c", _UNPACKED, "sh", *place, *words]
-        if runs and toolbox and self._apptainer.uid == 0:
+            given = [str(base.offset), str(base.sif.absolute()), str(place_of(base.target))]
+            words = ["sh", "-c", _UNPACKED, "sh", *given, *words]
+        if runs and toolbox and self._apptainer.toolbox.uid == 0:
             words = ["sh", "-c", _WITH_ALL_RIGHTS, *words]
-        return self._apptainer.run(
-            words[1:],
-            program=words[0],
-            toolbox=toolbox,
+        way = self._apptainer.toolbox if toolbox else self._apptainer
+        return way.run(
+            words,
             binds=[
                 *(
                     Bind(source=path, target=str(place), writable=path in (sif.parent, scratch))
                     for path, place in places.items()
                 ),
-                *(file_bind(base.sif) for base in bases),
+                *(seen(base.sif) for base in bases),
             ],
             env={"APPTAINER_TMPDIR": str(places[scratch])},
             workdir=places[folder or scratch],

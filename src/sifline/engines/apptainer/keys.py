@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from sifline.engines.apptainer import signatures
-from sifline.engines.apptainer.program import APPTAINER, NAMES, Apptainer, file_bind
+from sifline.engines.apptainer.program import APPTAINER, NAMES, Apptainer
 from sifline.engines.apptainer.signatures import Key
+from sifline.engines.apptainer.toolbox import seen
 from sifline.errors import MissingError
 from sifline.machine.process import Result
 from sifline.model import Bind
@@ -34,7 +35,7 @@ class Keyring:
     @cached_property
     def folder(self) -> Path:
         """The folder of the user's keys, where the program itself looks for them."""
-        program = Path(self._apptainer.native or APPTAINER).name
+        program = self._apptainer.name
         for name in dict.fromkeys((program, *NAMES)):
             if named := os.environ.get(f"{name.upper()}_KEYSDIR"):
                 return Path(named).absolute()
@@ -58,7 +59,7 @@ class Keyring:
         """
         return self._with_keys(
             ["sign", "--keyidx", str(key.index), str(sif)],
-            binds=[Bind(source=sif, target=str(sif), writable=True)],
+            binds=[seen(sif, writable=True)],
             input=f"{passphrase}\n",
             hide=[passphrase] if passphrase else [],
             check=False,
@@ -72,13 +73,12 @@ class Keyring:
         """
         words = ["verify", "--json", *([] if online else ["--local"]), str(sif)]
         if self._apptainer.native:
-            return self._apptainer.run(words, env=self._env(), check=False)
+            return self._apptainer.run([APPTAINER, *words], env=self._env(), check=False)
         # Secret keys are none of its business, and it would write to a keyring that lacks some.
         ring = self.folder / PUBLIC_RING
-        return self._apptainer.run(
-            ["-c", _WITH_PUBLIC_KEYS, str(ring), *words],
-            program="sh",
-            binds=[*([file_bind(ring)] if os.access(ring, os.R_OK) else []), file_bind(sif)],
+        return self._apptainer.toolbox.run(
+            ["sh", "-c", _WITH_PUBLIC_KEYS, str(ring), *words],
+            binds=[*([seen(ring)] if os.access(ring, os.R_OK) else []), seen(sif)],
             network=online,
             purpose=purpose,
             check=False,
@@ -88,7 +88,7 @@ class Keyring:
         """Take a secret key into the keyring; nothing is raised where that fails."""
         return self._with_keys(
             ["key", "import", str(file)],
-            binds=[file_bind(file)],
+            binds=[seen(file)],
             input=f"{passphrase}\n",
             hide=[passphrase] if passphrase else [],
             check=False,
@@ -101,23 +101,25 @@ class Keyring:
 
         :raises MissingError: where there is no Apptainer.
         """
-        _ = (
-            self._apptainer.version
-        )  # the terminal would show what docker says of a missing toolbox
-        env = self._env()
+        apptainer = self._apptainer
+        # The terminal would show what docker says of a missing toolbox.
+        _ = apptainer.version
+        env, ring = self._env(), self._bind()
+        if apptainer.native:
+            return apptainer.runner.attach([apptainer.native, "key", *words], env=env)
         extra = ["--interactive", *(["--tty"] if terminal else [])]
         extra += [] if online else ["--network", "none"]
-        argv = self._apptainer.argv(
-            ["key", *words], binds=[self._bind(), *binds], env=env, extra=extra
+        argv = apptainer.toolbox.argv(
+            [APPTAINER, "key", *words], binds=[ring, *binds], env=env, extra=extra
         )
-        return self._apptainer.runner.attach(argv, env=env if self._apptainer.native else None)
+        return apptainer.runner.attach(argv)
 
     def _with_keys(
         self, words: Sequence[str], *, binds: Sequence[Bind] = (), **options: Any
     ) -> Result:
         """Run Apptainer with the user's own keyring, and without a network."""
         return self._apptainer.run(
-            words,
+            [APPTAINER, *words],
             binds=[self._bind(), *binds],
             env=self._env(),
             network=False,
@@ -134,9 +136,7 @@ class Keyring:
                 f"the keyring {ring} cannot be made: {error.strerror}; set APPTAINER_KEYSDIR to"
                 " another folder"
             ) from None
-        return Bind(source=ring, target=str(ring), writable=True)
+        return seen(ring, writable=True)
 
     def _env(self) -> dict[str, str]:
-        return {
-            f"{Path(self._apptainer.native or APPTAINER).name.upper()}_KEYSDIR": str(self.folder)
-        }
+        return {f"{self._apptainer.name.upper()}_KEYSDIR": str(self.folder)}

@@ -11,7 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from sifline.engines.apptainer.program import NAMES, Apptainer, file_bind
+from sifline.engines.apptainer.program import APPTAINER, NAMES, Apptainer
+from sifline.engines.apptainer.toolbox import seen
 from sifline.engines.docker.engine import attach, mount
 from sifline.errors import StepFailed
 from sifline.machine.process import Result
@@ -67,17 +68,10 @@ class Sifs:
         nvidia = ["--nv"] if gpus else []
         # Apptainer would evaluate the values.
         literal = ["--no-eval"] if env else []
-        words = [
-            "exec",
-            *self._options(binds, workdir),
-            *nvidia,
-            *literal,
-            instance or str(sif),
-            *argv,
-        ]
+        options = [*self._options(binds, workdir), *nvidia, *literal]
         return self._apptainer.run(
-            words,
-            binds=[file_bind(sif), *map(_same, binds)],
+            [APPTAINER, "exec", *options, instance or str(sif), *argv],
+            binds=[seen(sif), *map(_same, binds)],
             env=self._inside(env or {}),
             gpus=gpus,
             check=check,
@@ -103,11 +97,11 @@ class Sifs:
         if self._apptainer.native:
             yield partial(self.exec, sif, gpus=gpus, check=False)
             return
-        with self._apptainer.kept([file_bind(sif)], label=label, gpus=gpus) as held:
+        with self._apptainer.kept([seen(sif)], label=label, gpus=gpus) as held:
             inside = Sifs(held)
             image = str(sif) if strict is None else inside._strictly(sif, strict)
-            words = ["instance", "start", *self._options((), ""), *(["--nv"] * gpus)]
-            joined = held.run([*words, image, INSTANCE], binds=[file_bind(sif)], check=False)
+            words = [APPTAINER, "instance", "start", *self._options((), ""), *(["--nv"] * gpus)]
+            joined = held.run([*words, image, INSTANCE], binds=[seen(sif)], check=False)
             # An image without a shell cannot become an instance.
             opened = f"instance://{INSTANCE}" if joined.ok else image
             nvidia = gpus and not joined.ok
@@ -116,8 +110,8 @@ class Sifs:
     def _strictly(self, sif: Path, offset: int) -> str:
         """Mount ``sif`` for all users of the toolbox that is kept; return where it is."""
         place = f"{STRICT}/{sif.name}"
-        words = ["-c", _MOUNT, place, str(offset), str(sif)]
-        self._apptainer.run(words, program="sh", toolbox=True, root=True, binds=[file_bind(sif)])
+        words = ["sh", "-c", _MOUNT, place, str(offset), str(sif)]
+        self._apptainer.toolbox.run(words, root=True, binds=[seen(sif)])
         return place
 
     def shell(
@@ -140,38 +134,33 @@ class Sifs:
             bind: bind.source if self._apptainer.native else Path(f"/sifline/{number}")
             for number, bind in enumerate(opening.binds)
         }
-        seen = [replace(bind, source=place) for bind, place in places.items()]
-        words = ["exec", *self._options(seen, opening.workdir or workdir)]
-        home = next((bind for bind in seen if bind.target == opening.home), None)
+        inside = [replace(bind, source=place) for bind, place in places.items()]
+        words = ["exec", *self._options(inside, opening.workdir or workdir)]
+        home = next((bind for bind in inside if bind.target == opening.home), None)
         words += ["--home", f"{home.source}:{home.target}"] if home else []
         words += ["--nv"] if opening.gpus else []
         # As variables they stand in no list of processes; Apptainer would evaluate their values.
         env = self._inside({**_visible(opening.gpus), **_values(opening.env)})
         words += ["--no-eval"] if env else []
-        container = f"sifline-shell-{os.getpid()}"
-        extra = ["--name", container, "--interactive", *(["--tty"] if terminal else [])]
-        extra += ["--label", label] if label else []
-        # All of them: numbers count those that the toolbox has.
-        extra += ["--gpus", "all"] if opening.gpus else []
-        for name in env:
-            extra += ["--env", name]
-        argv = self._apptainer.argv(
-            [*words, str(sif), *command],
-            binds=[
-                file_bind(sif),
-                *(replace(bind, target=str(place)) for bind, place in places.items()),
-            ],
-            env={},
-            extra=extra,
-        )
+        words += [str(sif), *command]
+        runner = self._apptainer.runner
         if self._apptainer.native:
-            return self._apptainer.runner.attach(argv, env=env or None)
-        return attach(self._apptainer.runner, argv, name=container, env=env or None)
+            return runner.attach([self._apptainer.native, *words], env=env or None)
+        container = f"sifline-shell-{os.getpid()}"
+        options = _container_options(opening, env, terminal=terminal, label=label)
+        binds = [replace(bind, target=str(place)) for bind, place in places.items()]
+        argv = self._apptainer.toolbox.argv(
+            [APPTAINER, *words],
+            binds=[seen(sif), *binds],
+            env={},
+            extra=["--name", container, *options],
+        )
+        return attach(runner, argv, name=container, env=env or None)
 
     def inspect(self, sif: Path) -> dict[str, Any]:
         """Return what Apptainer says of ``sif``: labels, environment, run script."""
         result = self._apptainer.run(
-            ["inspect", "--json", "--all", str(sif)], binds=[file_bind(sif)]
+            [APPTAINER, "inspect", "--json", "--all", str(sif)], binds=[seen(sif)]
         )
         try:
             found = json.loads(result.stdout)["data"]["attributes"]
@@ -186,7 +175,7 @@ class Sifs:
 
         :raises CommandFailed: where Apptainer cannot read the file.
         """
-        return self._apptainer.run(["sif", "list", str(sif)], binds=[file_bind(sif)]).stdout
+        return self._apptainer.run([APPTAINER, "sif", "list", str(sif)], binds=[seen(sif)]).stdout
 
     def add_object(self, sif: Path, note: Path, *, log: Path) -> None:
         """Add the JSON file ``note`` to ``sif``, under its own name, in the group of the system.
@@ -195,10 +184,10 @@ class Sifs:
         """
         kind = ("--datatype", "6", "--groupid", "1", "--filename", note.name)
         self._apptainer.run(
-            ["sif", "add", *kind, str(sif), str(note)],
+            [APPTAINER, "sif", "add", *kind, str(sif), str(note)],
             binds=[
-                Bind(source=sif.parent, target=str(sif.parent), writable=True),
-                file_bind(note),
+                seen(sif.parent, writable=True),
+                seen(note),
             ],
             network=False,
             log=log,
@@ -206,7 +195,7 @@ class Sifs:
 
     def _options(self, binds: Sequence[Bind], workdir: str) -> list[str]:
         options = ["--cleanenv", "--contain"]
-        if not self._apptainer.native and self._apptainer.uid == 0:
+        if not self._apptainer.native and self._apptainer.toolbox.uid == 0:
             # Root would mount as a set-uid program does, with more rights than there are here.
             options.append("--userns")
         for bind in binds:
@@ -214,16 +203,25 @@ class Sifs:
         return options + (["--pwd", workdir] if workdir else [])
 
     def _inside(self, env: Mapping[str, str]) -> dict[str, str]:
-        prefix = (
-            Path(self._apptainer.native).name.upper() if self._apptainer.native else "APPTAINER"
-        )
-        return {f"{prefix}ENV_{key}": value for key, value in env.items()}
+        prefix = f"{self._apptainer.name.upper()}ENV_"
+        return {f"{prefix}{key}": value for key, value in env.items()}
 
 
 def settings(names: Iterable[str]) -> frozenset[str]:
     """Return those of ``names`` by which Apptainer changes what is in a container."""
     kept = {f"{prefix}_{place}" for prefix in _VARIABLES for place in _PLACES}
     return frozenset(name for name in names if name.startswith(_VARIABLES) and name not in kept)
+
+
+def _container_options(
+    opening: Opening, variables: Iterable[str], *, terminal: bool, label: str
+) -> list[str]:
+    """Return docker's options for a shell; variables are named alone, without their values."""
+    options = ["--interactive", *(["--tty"] if terminal else [])]
+    options += ["--label", label] if label else []
+    # All of them: numbers count those that the toolbox has.
+    options += ["--gpus", "all"] if opening.gpus else []
+    return options + [word for name in variables for word in ("--env", name)]
 
 
 def _values(env: Mapping[str, str | None]) -> dict[str, str]:

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sifline.engines.apptainer.program import Apptainer, file_bind
+from sifline.engines.apptainer.program import Apptainer
+from sifline.engines.apptainer.toolbox import seen
 from sifline.machine.process import Result
 from sifline.model import Bind
 
@@ -75,7 +76,7 @@ class Squashfs:
     """Makes, lists and unpacks squashfs files; looks at the layers that they are made of."""
 
     def __init__(self, apptainer: Apptainer) -> None:
-        self._apptainer = apptainer
+        self._apptainer, self._toolbox = apptainer, apptainer.toolbox
 
     def squash(
         self,
@@ -102,30 +103,26 @@ class Squashfs:
         :raises CommandFailed: with what it printed.
         """
         words = [
-            *(self._apptainer.become if layers else ()),
+            *(self._toolbox.become if layers else ()),
             *("sqfstar", "-quiet", "-no-progress", *compression.words, "-mem", SQUASH_MEMORY),
             *(("-processors", str(processors)) if processors else ()),
             *("-mkfs-time", str(created)),
             *("-offset", str(offset), *options, str(target)),
         ]
-        folders = [
-            Bind(source=folder, target=str(folder), writable=True)
-            for folder in dict.fromkeys((stream.parent, target.parent))
-        ]
+        folders = dict.fromkeys((stream.parent, target.parent))
+        binds = [seen(folder, writable=True) for folder in folders]
         if layers:
             return self._mounted(
                 layers,
                 _SQUASH_MOUNTED,
                 [str(stream), str(raw), *words],
-                binds=folders,
+                binds=binds,
                 purpose=purpose,
                 log=log,
             )
-        return self._apptainer.run(
-            ["-c", _SQUASH, str(stream), *words],
-            program="sh",
-            toolbox=True,
-            binds=folders,
+        return self._toolbox.run(
+            ["sh", "-c", _SQUASH, str(stream), *words],
+            binds=binds,
             network=False,
             purpose=purpose,
             log=log,
@@ -140,7 +137,7 @@ class Squashfs:
         """
         found = folder / "look"
         found.mkdir()  # else it would be root's
-        binds = [Bind(source=folder, target=str(folder), writable=True)]
+        binds = [seen(folder, writable=True)]
         self._mounted(layers, _LOOK, ["look", str(folder)], binds=binds, purpose=purpose, log=log)
         return found
 
@@ -154,12 +151,10 @@ class Squashfs:
         :raises StepFailed: where it cannot be had; CommandFailed with what was printed.
         """
         target.mkdir()  # else it would be root's
-        self._apptainer.run(
-            ["-ec", _HEADERS, "sh", str(target), *layers],
-            program="sh",
-            toolbox=True,
+        self._toolbox.run(
+            ["sh", "-ec", _HEADERS, "sh", str(target), *layers],
             root=True,
-            binds=[Bind(source=target, target=str(target), writable=True), headers(folder)],
+            binds=[seen(target, writable=True), headers(folder)],
             network=False,
             purpose=purpose,
             log=log,
@@ -178,11 +173,10 @@ class Squashfs:
     ) -> Result:
         """Run ``script`` with what ``layers`` make at /image; the first of ``words`` is its $0."""
         layered = mounts(layers)
+        joined = ":".join(bind.target for bind in layered)
         name, *others = words
-        return self._apptainer.run(
-            ["--mount", "sh", "-c", _MOUNTED + script, name, _joined(layered), *others],
-            program="unshare",
-            toolbox=True,
+        return self._toolbox.run(
+            ["unshare", "--mount", "sh", "-c", _MOUNTED + script, name, joined, *others],
             # Whoever may use the engine may read all layers; mounting them is for root.
             root=True,
             binds=[*binds, *layered],
@@ -193,12 +187,10 @@ class Squashfs:
 
     def unsquash(self, squashfs: Path, target: Path, *, purpose: str, log: Path) -> None:
         """Unpack a small squashfs into the folder ``target``, which is made."""
-        folder = target.parent
-        self._apptainer.run(
-            ["-quiet", "-no-progress", "-no-xattrs", "-dest", str(target), str(squashfs)],
-            program="unsquashfs",
-            toolbox=True,
-            binds=[Bind(source=folder, target=str(folder), writable=True), file_bind(squashfs)],
+        words = ["-quiet", "-no-progress", "-no-xattrs", "-dest", str(target), str(squashfs)]
+        self._toolbox.run(
+            ["unsquashfs", *words],
+            binds=[seen(target.parent, writable=True), seen(squashfs)],
             network=False,
             purpose=purpose,
             log=log,
@@ -221,14 +213,10 @@ class Squashfs:
     def _unsquashfs(
         self, script: str, sif: Path, offset: int, file: Path, *, words: list[str], purpose: str
     ) -> None:
-        self._apptainer.run(
-            ["-c", script, str(file), *words, "-offset", str(offset), str(sif)],
-            program="sh",
-            toolbox=self._apptainer.own("unsquashfs") is None,
-            binds=[
-                Bind(source=file.parent, target=str(file.parent), writable=True),
-                file_bind(sif),
-            ],
+        runs = self._apptainer if self._apptainer.own("unsquashfs") else self._toolbox
+        runs.run(
+            ["sh", "-c", script, str(file), *words, "-offset", str(offset), str(sif)],
+            binds=[seen(file.parent, writable=True), seen(sif)],
             network=False,
             purpose=purpose,
         )
@@ -244,7 +232,3 @@ def mounts(layers: Sequence[Path]) -> tuple[Bind, ...]:
 def headers(folder: Path) -> Bind:
     """Return where the toolbox sees what the engine kept of layers' archives."""
     return Bind(source=folder, target="/headers")
-
-
-def _joined(layers: Sequence[Bind]) -> str:
-    return ":".join(bind.target for bind in layers)

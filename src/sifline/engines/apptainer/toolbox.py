@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import fcntl
 import itertools
 import os
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from sifline.engines.docker.engine import need_answer, reason
+from sifline.engines.docker.engine import LABEL_PURPOSE, mount, need_answer, reason, remove
 from sifline.errors import MissingError, SiflineError, StepFailed
-from sifline.machine.process import Result
+from sifline.machine.process import CommandFailed, Result, Runner
 from sifline.model import Bind
 
 TOOLBOX = "sifline/toolbox"
@@ -46,28 +51,149 @@ class Box:
         )
 
 
-def new_name() -> str:
+class Toolbox:
+    """Runs commands in containers of the toolbox: each in its own, or all in one that is kept."""
+
+    def __init__(
+        self,
+        runner: Runner,
+        *,
+        user: tuple[int, int] | None = None,
+        image: str = TOOLBOX,
+        box: Box | None = None,
+    ) -> None:
+        self.image = image
+        self.uid, self._gid = user or (os.getuid(), os.getgid())
+        self._runner, self._box = runner, box
+
+    @property
+    def become(self) -> tuple[str, ...]:
+        """The words in front of a command that is run as the caller."""
+        return ("as-user", f"{self.uid}:{self._gid}") if self.uid else ()
+
+    def argv(
+        self,
+        words: Sequence[str],
+        *,
+        binds: Sequence[Bind],
+        env: Mapping[str, str],
+        extra: Sequence[str] = (),
+        root: bool = False,
+    ) -> list[str]:
+        """Return the whole command line; ``env`` and ``extra`` are for the container.
+
+        :param root: run it as root, whoever asks for it.
+        """
+        variables = [word for item in env.items() for word in ("--env", "=".join(item))]
+        command = [*(() if root else self.become), *words]
+        if self._box:
+            unseen = [bind for bind in binds if not self._box.sees(bind)]
+            assert not unseen, unseen  # noqa: S101 - whoever holds the toolbox says what it sees
+            return ["docker", "exec", *extra, *variables, self._box.name, *command]
+        argv = ["docker", "run", "--rm", "--pull", "never", *TOOLBOX_RIGHTS, *extra]
+        for bind in binds:
+            argv += ["--mount", mount(bind)]
+        return [*argv, *variables, self.image, *command]
+
+    def run(
+        self,
+        words: Sequence[str],
+        *,
+        root: bool = False,
+        binds: Sequence[Bind] = (),
+        env: Mapping[str, str] | None = None,
+        workdir: Path | None = None,
+        network: bool = True,
+        gpus: bool = False,
+        purpose: str = "",
+        input: str | None = None,
+        **options: Any,
+    ) -> Result:
+        """Run ``words`` to their end; see ``Apptainer.run``.
+
+        :param root: run them as root, whoever asks for it.
+        """
+        name = self._box.name if self._box else _new_name()
+        extra = [] if self._box else ["--name", name, "--label", f"{LABEL_PURPOSE}={purpose}"]
+        extra += [] if self._box or network else ["--network", "none"]
+        extra += ["--gpus", "all"] if gpus and not self._box else []
+        extra += ["--workdir", str(workdir)] if workdir else []
+        extra += [] if input is None else ["--interactive"]
+        argv = self.argv(words, binds=binds, env=env or {}, extra=extra, root=root)
+        try:
+            result = self._runner.run(argv, input=input, **options)
+        except CommandFailed as error:
+            self._end(name)
+            raise self._start_failure(error.result) or error from None
+        except BaseException:
+            self._end(name)
+            raise
+        cause = None if result.ok else self._start_failure(result)
+        if cause:
+            raise cause
+        return result
+
+    @contextmanager
+    def kept(
+        self, binds: Sequence[Bind], *, label: str, network: bool, gpus: bool
+    ) -> Iterator[Toolbox]:
+        """Keep a container until the block or this process ends; yield its use.
+
+        :param label: of the container, ``key=value``.
+        """
+        name = _new_name()
+        extra = ["--detach", "--name", name, "--label", label]
+        extra += [*([] if network else ["--network", "none"]), *(["--gpus", "all"] * gpus)]
+        with tempfile.NamedTemporaryFile(prefix="sifline-held-") as alive:
+            # A process that is killed loses the lock: the container's first one gets it and ends.
+            fcntl.flock(alive, fcntl.LOCK_EX)
+            waiting = [*binds, Bind(source=Path(alive.name), target=ALIVE)]
+            words = ["flock", ALIVE, "true"]
+            argv = self.argv(words, root=True, binds=waiting, env={}, extra=extra)
+            try:
+                result = self._runner.run(argv, check=False)
+                if not result.ok:
+                    failed = CommandFailed("no toolbox was started", result)
+                    raise self._start_failure(result) or failed
+                box, user = Box(name=name, binds=tuple(binds)), (self.uid, self._gid)
+                yield Toolbox(self._runner, user=user, image=self.image, box=box)
+            finally:
+                remove(self._runner, name)
+
+    def _end(self, name: str) -> None:
+        """Remove the container of a call that failed; who keeps one ends it himself."""
+        if not self._box:
+            remove(self._runner, name)
+
+    def _start_failure(self, result: Result) -> SiflineError | None:
+        """Return what kept the toolbox from starting; None where it was not that."""
+        if result.returncode not in (1, NOT_STARTED):
+            return None
+        said = result.stderr
+        if self._box:
+            need_answer(result)
+            # It runs: the status is that of the command in it.
+            return None
+        if "No such image" in said or "Unable to find image" in said:
+            return MissingError(
+                f"no apptainer on this machine, and no image {self.image};"
+                " run invoke build.toolbox"
+            )
+        need_answer(result)
+        if result.returncode != NOT_STARTED:
+            return None
+        return StepFailed(
+            f"the engine did not start {self.image}: {reason(result)}; run invoke doctor",
+            details=result.tail(),
+        )
+
+
+def seen(path: Path, *, writable: bool = False) -> Bind:
+    """Return a bind by which the toolbox finds ``path`` where this machine has it."""
+    path = path.absolute()
+    return Bind(source=path, target=str(path), writable=writable)
+
+
+def _new_name() -> str:
     """Return a name that no other container has."""
     return f"sifline-apptainer-{os.getpid()}-{next(_numbers)}"
-
-
-def start_failure(toolbox: str, result: Result, *, box: Box | None) -> SiflineError | None:
-    """Return what kept the toolbox from starting; None where it was not that."""
-    if result.returncode not in (1, NOT_STARTED):
-        return None
-    said = result.stderr
-    if box:
-        need_answer(result)
-        # It runs: the status is that of the command in it.
-        return None
-    if "No such image" in said or "Unable to find image" in said:
-        return MissingError(
-            f"no apptainer on this machine, and no image {toolbox}; run invoke build.toolbox"
-        )
-    need_answer(result)
-    if result.returncode != NOT_STARTED:
-        return None
-    return StepFailed(
-        f"the engine did not start {toolbox}: {reason(result)}; run invoke doctor",
-        details=result.tail(),
-    )
