@@ -28,6 +28,7 @@ from sifline.engines.apptainer.build import Builder
 from sifline.engines.apptainer.program import Apptainer
 from sifline.engines.apptainer.sif import Sifs
 from sifline.engines.apptainer.squashfs import Compression
+from sifline.engines.docker import image_files
 from sifline.engines.docker.engine import LABEL_PURPOSE, remove_left_over
 from sifline.engines.docker.images import Docker
 from sifline.errors import SiflineError, StepFailed, UsageError
@@ -56,7 +57,7 @@ WITH_BULK = pytest.mark.xdist_group("test_convert.py bulk")
 PROGRAM = """
 import pickle, sys, time
 from pathlib import Path
-from sifline.engines.docker.images import Docker
+from sifline.engines.docker import image_files
 from sifline.model import Workspace
 from sifline.machine.context import Context
 from sifline.machine.process import ProcessRunner
@@ -67,7 +68,7 @@ def say(text):
 
 image, mounted = pickle.load(sys.stdin.buffer)
 if not mounted:
-    Docker.layers = lambda *_: ()
+    image_files.layers = lambda *_: ()
 began = time.monotonic()
 context = Context(
     workspace=Workspace(root=Path(sys.argv[1])), runner=ProcessRunner(echo=say), progress=say
@@ -395,7 +396,7 @@ def test_an_engine_that_stops_half_way_leaves_no_sif(
 ) -> None:
     root, image = tmp_path / "here", built("big", bulk)
     if not mounted:
-        monkeypatch.setattr(Docker, "layers", lambda *_: ())
+        monkeypatch.setattr(image_files, "layers", lambda *_: ())
 
     def stop_at_the_stream(text: str) -> None:
         if text.startswith("packing"):
@@ -438,7 +439,7 @@ def test_layers_that_cannot_be_mounted_are_had_through_the_engine(
     tmp_path: Path, by_stream: Made, monkeypatch: pytest.MonkeyPatch, layer: str
 ) -> None:
     (tmp_path / "file").touch()
-    monkeypatch.setattr(Docker, "layers", lambda *_: (tmp_path / layer,))
+    monkeypatch.setattr(image_files, "layers", lambda *_: (tmp_path / layer,))
 
     done = convert.convert(by_stream.image, context_of(tmp_path / "second"))
 

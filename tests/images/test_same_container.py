@@ -15,6 +15,7 @@ import pytest
 from sifline.contents import environment
 from sifline.contents.build_context import file_digest
 from sifline.engines.apptainer.toolbox import TOOLBOX
+from sifline.engines.docker import image_files
 from sifline.engines.docker.images import Docker
 from sifline.formats import sif
 from sifline.machine.process import ProcessRunner
@@ -191,7 +192,7 @@ def test_the_fast_road_is_taken_wherever_it_leads_there(roads: Roads) -> None:
 def test_mounted_layers_and_the_engine_give_the_same_bytes(
     roads: Roads, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Docker, "layers", lambda *_: ())
+    monkeypatch.setattr(image_files, "layers", lambda *_: ())
     handed_out = convert_by("stream", roads.name, roads.tag, tmp_path)
 
     assert file_digest(roads.ours.path) == file_digest(handed_out.path)
@@ -203,7 +204,7 @@ def test_mounted_layers_and_the_engine_give_the_same_bytes(
 def test_what_neither_a_mount_nor_the_engine_can_read_is_left_to_apptainer(
     roads: Roads, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Docker, "layers", lambda *_: ())
+    monkeypatch.setattr(image_files, "layers", lambda *_: ())
 
     made = convert_by("", roads.name, roads.tag, tmp_path)
 
@@ -229,7 +230,7 @@ def test_other_names_of_an_emptied_file_keep_its_content(
     made = []
     with loaded("hard", Sample(layers=[entries])) as tag:
         made.append(convert_by("stream", "hard", tag, tmp_path / "mounted"))
-        monkeypatch.setattr(Docker, "layers", lambda *_: ())
+        monkeypatch.setattr(image_files, "layers", lambda *_: ())
         made.append(convert_by("stream", "hard", tag, tmp_path / "handed-out"))
 
     for path in (one.path for one in made):

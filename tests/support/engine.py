@@ -16,7 +16,7 @@ from uuid import uuid4
 
 import pytest
 
-from sifline.engines.docker.images import Docker
+from sifline.engines.docker import image_files
 
 from . import warm
 from .waiting import until
@@ -81,7 +81,7 @@ class Project:
         Each file was made once: no layer hides what one below it holds.
         """
         said = docker("image", "inspect", f"sifline/{name}").stdout
-        if layers := Docker.layers(json.loads(said)[0]):
+        if layers := image_files.layers(json.loads(said)[0]):
             folders = [layer / folder for layer in layers if (layer / folder).is_dir()]
             return {path.name: path.read_text() for one in folders for path in one.iterdir()}
         with self._copied(name, folder) as copy:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from sifline.engines.docker.images import id_files
+from sifline.engines.docker.builds import id_files
 from sifline.errors import MissingError
 from sifline.machine import records
 from sifline.machine.process import Result

@@ -10,7 +10,10 @@ from typing import Any
 
 import pytest
 
-from sifline.engines.docker.images import Docker, id_files
+from sifline.engines.docker import builds, image_files
+from sifline.engines.docker.builds import id_files
+from sifline.engines.docker.images import Docker
+from sifline.engines.docker.shell import shell
 from sifline.errors import MissingError, SiflineError, StepFailed
 from sifline.machine.process import Result
 from sifline.machine.streams import Argv
@@ -28,7 +31,8 @@ FAILED_BUILD = """\
 
 
 def build(runner: RecordingRunner, folder: Path) -> str:
-    return Docker(runner).build(
+    return builds.build(
+        runner,
         folder,
         labels={"sifline.image": "a"},
         build_args={"V": "1 2"},
@@ -175,7 +179,7 @@ def test_the_version_of_buildkit_is_what_buildx_says(said: str, version: int | N
 
 def opened(opening: Opening, *, terminal: bool = False) -> tuple[str, ...]:
     runner = RecordingRunner({("docker", "run"): answer(returncode=7), ("docker", "rm"): answer()})
-    assert Docker(runner).shell("sha256:x", ["a", "b"], opening, terminal=terminal) == 7
+    assert shell(runner, "sha256:x", ["a", "b"], opening, terminal=terminal) == 7
     assert runner.argvs[1:] == [("docker", "rm", "--force", "--volumes", runner.argvs[0][4])]
     return runner.argvs[0]
 
@@ -220,7 +224,7 @@ def test_a_shell_may_be_given_a_variable_that_docker_itself_is_without(
     monkeypatch.setenv("DOCKER_BUILDKIT", "1")
     runner = RecordingRunner({("docker", "run"): answer(), ("docker", "rm"): answer()})
 
-    Docker(runner).shell("x", ["a"], Opening(env={"DOCKER_BUILDKIT": None}), terminal=False)
+    shell(runner, "x", ["a"], Opening(env={"DOCKER_BUILDKIT": None}), terminal=False)
 
     assert runner.calls[0].env == {"DOCKER_BUILDKIT": "1"}
 
@@ -261,7 +265,7 @@ def test_volumes_of_an_image_are_not_filled_where_they_can_be_mounted(
             ("docker", "rm"): answer(),
         }
     )
-    with Docker(runner).kept("sha256:1", purpose="p") as container:
+    with image_files.kept(runner, "sha256:1", purpose="p") as container:
         assert container == "c1"
     (made,) = (argv for argv in runner.argvs if argv[1] == "create")
     mounts = [word for flag, word in pairwise(made) if flag == "--mount"]
@@ -284,4 +288,4 @@ def test_volumes_of_an_image_are_not_filled_where_they_can_be_mounted(
 def test_headers_of_layers_are_where_the_engine_keeps_them(
     driver: dict[str, Any] | None, folder: Path | None
 ) -> None:
-    assert Docker.headers({"GraphDriver": driver}) == folder
+    assert image_files.headers({"GraphDriver": driver}) == folder

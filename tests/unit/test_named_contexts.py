@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sifline.config.images import load_image_settings
-from sifline.engines.docker.images import Docker
+from sifline.engines.docker import builds
 from sifline.errors import UsageError
 from sifline.model import Image, Workspace
 from sifline.stages.build import context_digest, context_entries
@@ -79,7 +79,8 @@ def test_the_engine_gets_the_folder_by_its_name(tmp_path: Path) -> None:
             return super().run(argv, **more)
 
     runner = Buildx({("docker",): answer()})
-    Docker(runner).build(
+    builds.build(
+        runner,
         tmp_path,
         labels={},
         build_args={},

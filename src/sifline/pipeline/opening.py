@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from sifline.engines.docker.images import Docker
+from sifline.engines.docker.shell import shell
 from sifline.pipeline.plans import TOOLBOX, Planner
 
 if TYPE_CHECKING:
@@ -53,9 +53,15 @@ class Opener:
     ) -> int:
         (built,) = self._work.build([name])
         self._tell(opening)
-        engine = Docker(self._context.runner)
         with self._work.labelled(sif=False) as label:
-            return engine.shell(built.image_id, command, opening, terminal=terminal, label=label)
+            return shell(
+                self._context.runner,
+                built.image_id,
+                command,
+                opening,
+                terminal=terminal,
+                label=label,
+            )
 
     def _open_sif(
         self, name: str, command: Sequence[str], opening: Opening, *, terminal: bool

@@ -16,7 +16,8 @@ from sifline.config import docker_client, image_names
 from sifline.config.images import LEVELS
 from sifline.contents.build_context import file_digest
 from sifline.engines.docker import engine
-from sifline.engines.docker.images import Docker, base_ids, versions
+from sifline.engines.docker.images import Docker
+from sifline.engines.docker.versions import base_ids, versions
 from sifline.errors import MissingError, SiflineError, StepFailed, UsageError, did_you_mean
 from sifline.machine import gpus, records
 from sifline.machine.context import Context

@@ -13,16 +13,15 @@ from typing import Any
 
 from sifline.config.images import AGENT, origin
 from sifline.contents.build_context import DOCKERFILE, digest, entries
-from sifline.engines.docker.images import (
-    CA_SECRET,
+from sifline.engines.docker import builds
+from sifline.engines.docker.builds import CA_SECRET, id_files
+from sifline.engines.docker.images import Docker, EngineImage
+from sifline.engines.docker.versions import (
     LABEL_COMMIT,
     LABEL_FINGERPRINT,
     LABEL_IMAGE,
     LABEL_RECIPE,
-    Docker,
-    EngineImage,
     base_ids,
-    id_files,
     version_tag,
     versions,
 )
@@ -230,7 +229,8 @@ class _Build:
             _prepare(image, self._context, anew=anew)
         reason = self._step.reason
         self._context.progress(f"building: {reason}" if reason else "building")
-        image_id = self._docker.build(
+        image_id = builds.build(
+            self._context.runner,
             image.folder,
             file=self._resolved(),
             labels={

@@ -10,15 +10,9 @@ from glob import escape
 from pathlib import Path
 
 from sifline.config.image_names import is_name
-from sifline.engines.docker.images import (
-    Docker,
-    EngineImage,
-    id_files,
-    id_of,
-    unnamed,
-    version_tag,
-    versions,
-)
+from sifline.engines.docker.builds import id_files, id_of
+from sifline.engines.docker.images import Docker, EngineImage
+from sifline.engines.docker.versions import unnamed, version_tag, versions
 from sifline.errors import MissingError
 from sifline.machine import records
 from sifline.machine.context import Context

@@ -21,11 +21,12 @@ from sifline.contents.excerpt import Excerpt
 from sifline.engines.apptainer.program import Apptainer
 from sifline.engines.apptainer.scratch import scratch_folder
 from sifline.engines.apptainer.squashfs import Squashfs
-from sifline.engines.docker.images import (
+from sifline.engines.docker.image_files import exported
+from sifline.engines.docker.images import Docker
+from sifline.engines.docker.versions import (
     LABEL_COMMIT,
     LABEL_FINGERPRINT,
     LABEL_IMAGE,
-    Docker,
     version_tag,
 )
 from sifline.errors import MissingError, StepFailed, UsageError
@@ -189,7 +190,7 @@ def _of_image(subject: BuiltImage | str, context: Context) -> Contents:
     with scratch_folder("inventory", identity, context) as scratch:
         context.progress("reading the image's files")
         with (
-            engine.exported(identity, purpose=str(scratch)) as connection,
+            exported(context.runner, identity, purpose=str(scratch)) as connection,
             connection.makefile("rb") as stream,
         ):
             picked = excerpt.of_tar(stream, _wanted, check=context.runner.check)

@@ -21,7 +21,7 @@ from sifline.contents.sizes import Entry, File, Kind, Report, Tree
 from sifline.engines.apptainer.program import Apptainer
 from sifline.engines.apptainer.scratch import scratch_folder
 from sifline.engines.apptainer.squashfs import Squashfs
-from sifline.engines.docker import engine
+from sifline.engines.docker import engine, image_files
 from sifline.engines.docker.images import Docker
 from sifline.errors import MissingError, SiflineError, StepFailed
 from sifline.formats import sif
@@ -83,7 +83,7 @@ def of_image(
     docker = Docker(context.runner)
     try:
         history = docker.history(built.image_id)
-        folders = docker.layers(docker.inspect(built.image_id))
+        folders = image_files.layers(docker.inspect(built.image_id))
         tree, digests, why = _of_engine(built.image_id, built.size, folders, context)
     except CommandFailed as error:
         name = built.image.name
@@ -246,7 +246,7 @@ def _of_stream(image: str, size: int, context: Context) -> tuple[Tree, dict[Hash
     files, digests = dict[str, File](), dict[Hashable, str]()
     with (
         scratch_folder("sizes", image, context) as scratch,
-        Docker(context.runner).exported(image, purpose=str(scratch)) as connection,
+        image_files.exported(context.runner, image, purpose=str(scratch)) as connection,
         connection.makefile("rb") as stream,
         excerpt.opened(stream) as tar,
     ):

@@ -146,7 +146,7 @@ class Squashfs:
     ) -> tuple[Path, ...]:
         """Copy what the engine kept of layers' archives into the folder ``target``; return them.
 
-        :param folder: of the engine's machine, see ``Docker.headers``.
+        :param folder: of the engine's machine, see ``image_files.headers`` of docker.
         :param layers: the names of the layers in it, the first layer first.
         :raises StepFailed: where it cannot be had; CommandFailed with what was printed.
         """

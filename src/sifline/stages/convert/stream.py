@@ -26,7 +26,7 @@ from sifline.engines.apptainer.build import Builder, places
 from sifline.engines.apptainer.program import Apptainer
 from sifline.engines.apptainer.squashfs import Squashfs, headers, mounts
 from sifline.engines.apptainer.toolbox import TOOLBOX
-from sifline.engines.docker import engine
+from sifline.engines.docker import engine, image_files
 from sifline.engines.docker.images import Docker
 from sifline.errors import StepFailed
 from sifline.formats import layers, oci_layout, sif, squashfs, tar_stream
@@ -73,8 +73,8 @@ class _Stream:
         self._docker = Docker(work.context.runner)
         self._image = work.inspected
         self._created = when(str(self._image.get("Created", "")))
-        self._layers = self._docker.layers(self._image)
-        self._headers = self._docker.headers(self._image)
+        self._layers = image_files.layers(self._image)
+        self._headers = image_files.headers(self._image)
         self._notes = list[str]()
         self._apptainer = self._toolbox(open_)
 
@@ -215,7 +215,8 @@ class _Stream:
         tag = f"sifline-convert:{sha256(self._purpose.encode()).hexdigest()[:32]}"
         self._docker.tag(self._work.built.image_id, tag)
         try:
-            return self._docker.look(tag, f"{TOOLBOX}:latest", folder, log=self._work.log)
+            runner, tools = self._work.context.runner, f"{TOOLBOX}:latest"
+            return image_files.look(runner, tag, tools, folder, log=self._work.log)
         except CommandFailed as error:
             # A builder gives up at what a layer hides in a folder of its own.
             raise Complicated(f"the engine cannot read its files: {_last(error)}") from None
@@ -280,12 +281,12 @@ class _Stream:
     @contextmanager
     def _source(self, mounted: Sequence[Path], raw: Path) -> Iterator[tar_stream.Source]:
         """Yield where the image's file system comes out as a tar."""
-        image = self._work.built.image_id
+        runner, image = self._work.context.runner, self._work.built.image_id
         if not mounted:
-            with self._docker.exported(image, purpose=self._purpose) as connection:
+            with image_files.exported(runner, image, purpose=self._purpose) as connection:
                 yield connection
             return
-        with self._docker.kept(image, purpose=self._purpose):
+        with image_files.kept(runner, image, purpose=self._purpose):
             # Its writer waits for it.
             reader = os.open(raw, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
             try:
