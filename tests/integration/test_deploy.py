@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from sifline.engines.ssh import Ssh
+from sifline.engines.ssh.nodes import Ssh
 from sifline.errors import StepFailed
 from sifline.formats.sif import Kind
 from sifline.machine.context import Context

@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 
 import pytest
 
-from sifline.engines.ssh import Ssh
+from sifline.engines.ssh.nodes import Ssh
 from sifline.errors import StepFailed
 from sifline.machine.context import Context
 from sifline.model import Cluster, Node

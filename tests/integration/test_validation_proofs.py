@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from sifline.engines.slurm import Slurm
-from sifline.engines.ssh import Ssh
+from sifline.engines.ssh.nodes import Ssh
 from sifline.machine.context import Context
 from sifline.machine.process import CommandFailed
 from sifline.model import CheckResult, Cluster, Node, Status

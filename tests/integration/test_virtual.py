@@ -16,7 +16,8 @@ import yaml
 from sifline import virtual
 from sifline.config.clusters import find_cluster, load_cluster
 from sifline.engines.docker.containers import Containers
-from sifline.engines.ssh import Fault, Ssh, SshFailed
+from sifline.engines.ssh.faults import Fault, SshFailed
+from sifline.engines.ssh.nodes import Ssh
 from sifline.errors import MissingError, StepFailed, UsageError
 from sifline.machine.context import Context
 from sifline.machine.process import ProcessRunner

@@ -6,7 +6,7 @@ import os
 import shlex
 from pathlib import Path
 
-from sifline.engines.ssh import MARK
+from sifline.engines.ssh.answers import MARK
 from sifline.machine.process import Result
 from tests.support.recording import answer
 

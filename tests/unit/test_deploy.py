@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from sifline.engines.ssh import SshFailed
+from sifline.engines.ssh.faults import SshFailed
 from sifline.errors import StepFailed, UsageError
 from sifline.machine.process import Result
 from sifline.machine.streams import Argv

@@ -10,7 +10,9 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
-from sifline.engines.ssh import BEGIN, BEGIN_AT_HOME, MARK, Fault, Ssh, SshFailed, classify
+from sifline.engines.ssh.answers import BEGIN, BEGIN_AT_HOME, MARK
+from sifline.engines.ssh.faults import Fault, SshFailed, classify
+from sifline.engines.ssh.nodes import Ssh
 from sifline.machine.process import CommandFailed, ProcessRunner, Result
 from sifline.model import Cluster, Node, Partition, Role, SshAccess
 from tests.support.recording import RecordingRunner, answer

@@ -11,7 +11,8 @@ from typing import cast
 import pytest
 
 from sifline.engines.slurm import Slurm, gpu_count, read_nodes
-from sifline.engines.ssh import Fault, Ssh, SshFailed
+from sifline.engines.ssh.faults import Fault, SshFailed
+from sifline.engines.ssh.nodes import Ssh
 from sifline.errors import StepFailed, UsageError
 from sifline.machine.process import Result
 from sifline.machine.streams import Argv

@@ -22,7 +22,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from sifline.engines.registry import RegistryRefused, ask
-from sifline.engines.ssh import Ssh
+from sifline.engines.ssh.nodes import Ssh
 from sifline.errors import SiflineError, StepFailed, UsageError
 from sifline.formats.sif import read as read_sif
 from sifline.machine import records

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from sifline.engines.registry import RegistryRefused, ask
-from sifline.engines.ssh import Fault, Ssh, SshFailed
+from sifline.engines.ssh.faults import Fault, SshFailed
+from sifline.engines.ssh.nodes import Ssh
 from sifline.errors import SiflineError
 from sifline.machine.context import Context
 from sifline.model import Cluster, ProvisionedCluster

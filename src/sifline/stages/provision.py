@@ -10,7 +10,7 @@ from pathlib import Path
 
 from sifline.engines import ansible
 from sifline.engines.ansible import HostEvent, NoHosts, Outcome, Run
-from sifline.engines.ssh import Fault, explain, login_command
+from sifline.engines.ssh.faults import Fault, explain, login_command
 from sifline.errors import MissingError, StepFailed
 from sifline.machine.context import Context
 from sifline.model import Cluster, ProvisionedCluster, Workspace

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sifline.engines.ssh import SshFailed
+from sifline.engines.ssh.faults import SshFailed
 from sifline.errors import SiflineError
 
 

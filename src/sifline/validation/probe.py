@@ -8,7 +8,7 @@ from typing import Any
 
 from sifline.engines.registry import ask
 from sifline.engines.slurm import Slurm
-from sifline.engines.ssh import Ssh
+from sifline.engines.ssh.nodes import Ssh
 from sifline.machine.process import Result
 from sifline.machine.streams import Argv
 from sifline.model import Cluster, Node

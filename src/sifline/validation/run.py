@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from sifline.engines.ssh import Ssh
+from sifline.engines.ssh.nodes import Ssh
 from sifline.errors import SiflineError, UsageError, did_you_mean
 from sifline.machine.context import Context
 from sifline.model import CheckResult, Cluster, Status

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from sifline.config.clusters import STATE_FILE, dump_cluster, load_cluster
 from sifline.engines.docker.containers import Container, Containers, despite_a_killed_run
-from sifline.engines.ssh import Ssh
+from sifline.engines.ssh.nodes import Ssh
 from sifline.errors import SiflineError, StepFailed, UsageError
 from sifline.machine.context import Context
 from sifline.machine.interrupts import each

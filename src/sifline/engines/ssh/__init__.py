@@ -1,0 +1,1 @@
+"""The nodes of a cluster over the system's OpenSSH and rsync."""

@@ -1,0 +1,127 @@
+"""The connections to the nodes: one for each, which all commands to that node share."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from sifline.engines.ssh.faults import DEFAULT_PORT, Fault, SshFailed, classify, failure
+from sifline.errors import StepFailed
+from sifline.machine.process import CommandFailed, Runner
+from sifline.model import Cluster, Node
+
+CONNECT_SECONDS = 10
+PERSIST_SECONDS = 60
+# A node that did not answer is not asked again for so long: each time costs the time-out.
+DOWN_SECONDS = 30
+# A socket's path ends at 108 bytes, and ssh appends 17 while it makes one.
+LONGEST_SOCKET_FOLDER = 80
+
+
+class Connections:
+    """Opens a connection to a node when it is first asked for, and closes all in the end."""
+
+    def __init__(self, cluster: Cluster, runner: Runner) -> None:
+        self._cluster, self._runner = cluster, runner
+        self._sockets = _socket_folder()
+        self._locks = {node.name: threading.Lock() for node in cluster.nodes}
+        self._open: set[str] = set()
+        self._closed = False
+        self._down: dict[str, tuple[float, SshFailed]] = {}
+
+    def open(self, node: Node) -> None:
+        """Connect to ``node``, unless that is done.
+
+        :raises SshFailed: where that fails, or failed shortly before.
+        """
+        with self._locks[node.name]:
+            if self._closed:
+                raise StepFailed(f"{node.name}: the connections are closed")
+            if node.name in self._open:
+                return
+            self._recall(node)
+            result = self._runner.run(
+                [*self.ssh(node, master=True), self.target(node)],
+                check=False,
+                timeout=3 * CONNECT_SECONDS,
+            )
+            if not result.ok:
+                fault = classify(result.stderr) or Fault.LOST
+                error = failure(self._cluster, node, fault, result)
+                self._down[node.name] = time.monotonic(), error
+                raise error
+            self._open.add(node.name)
+
+    def lost(self, node: Node) -> None:
+        """Take note that the connection is gone: the next command opens another one."""
+        self._open.discard(node.name)
+
+    def close(self) -> None:
+        """Close the connections that were opened, and open no more."""
+        self._closed = True
+        for node in self._cluster.nodes:
+            if node.name in self._open:
+                # A connection that hangs ends by itself after half a minute.
+                with suppress(CommandFailed):
+                    self._runner.run(
+                        [*self.ssh(node), "-O", "exit", self.target(node)],
+                        check=False,
+                        timeout=5,
+                    )
+        self._open.clear()
+        shutil.rmtree(self._sockets, ignore_errors=True)
+
+    def ssh(self, node: Node, *, master: bool = False) -> list[str]:
+        """Return the words in front of the target, with which ssh uses the connection."""
+        access = self._cluster.ssh
+        number = self._cluster.nodes.index(node)
+        options = {
+            "BatchMode": "yes",
+            "ConnectTimeout": str(CONNECT_SECONDS),
+            "ControlMaster": "yes" if master else "no",
+            "ControlPath": str(self._sockets / str(number)),
+            "LogLevel": "ERROR",
+            "ServerAliveCountMax": "3",
+            "ServerAliveInterval": "10",
+            "StrictHostKeyChecking": "yes",
+            "UpdateHostKeys": "no",
+        }
+        if access.known_hosts is not None:
+            options["UserKnownHostsFile"] = f'"{access.known_hosts}"'
+            options["GlobalKnownHostsFile"] = "none"
+        if access.identity_file is not None:
+            options["IdentitiesOnly"] = "yes"
+        if master:
+            options["ControlPersist"] = str(PERSIST_SECONDS)
+        return [
+            "ssh",
+            "-T",
+            *(["-f", "-N"] if master else []),
+            *(["-i", str(access.identity_file)] if access.identity_file else []),
+            *(["-p", str(access.port)] if access.port != DEFAULT_PORT else []),
+            *(word for key, value in options.items() for word in ("-o", f"{key}={value}")),
+        ]
+
+    def target(self, node: Node, *, brackets: bool = False) -> str:
+        """Return the node as ssh takes it; with ``brackets`` around IPv6, as rsync does."""
+        host = node.address or node.name
+        if brackets and ":" in host:
+            host = f"[{host}]"
+        return f"{self._cluster.ssh.user}@{host}"
+
+    def _recall(self, node: Node) -> None:
+        when, error = self._down.get(node.name, (-DOWN_SECONDS, None))
+        if error is not None and time.monotonic() - when < DOWN_SECONDS:
+            raise error
+
+
+def _socket_folder() -> Path:
+    folder = Path(tempfile.mkdtemp(prefix="sifline-"))
+    if len(str(folder)) <= LONGEST_SOCKET_FOLDER:
+        return folder
+    folder.rmdir()
+    return Path(tempfile.mkdtemp(prefix="sifline-", dir="/tmp"))
