@@ -9,7 +9,7 @@ import pytest
 from sifline.engines.docker.images import EngineImage
 from sifline.errors import MissingError
 from sifline.model import Feature, Image
-from sifline.stages.build import Surroundings, need
+from sifline.stages.build.needs import Surroundings, need
 
 HERE = Feature(what="a here-document", line=3, buildkit=10)
 

@@ -10,7 +10,7 @@ from sifline.config.images import load_image_settings
 from sifline.engines.docker import builds
 from sifline.errors import UsageError
 from sifline.model import Image, Workspace
-from sifline.stages.build import context_digest, context_entries
+from sifline.stages.build.contexts import context_digest, context_entries
 from tests.support.recording import RecordingRunner, answer
 
 

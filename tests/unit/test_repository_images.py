@@ -9,7 +9,7 @@ import pytest
 
 from sifline.config.sites import Site, load_site
 from sifline.model import Workspace
-from sifline.stages.build import context_digest
+from sifline.stages.build.contexts import context_digest
 from sifline.stages.discover import Catalog
 
 ROOT = Path(__file__).parents[2]

@@ -2,6 +2,9 @@
 
 Nothing here knows what a command means. Engines build the argument lists and read the
 results; tests hand them a recording runner instead of this one.
+
+Longer than other modules, because nothing else may see ``subprocess``: starting a process, waiting
+for it and ending it, from whatever thread, stay together.
 """
 
 from __future__ import annotations

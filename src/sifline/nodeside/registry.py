@@ -1,7 +1,8 @@
 """The SIF registry of one node: what it holds, and how a new file takes its place.
 
-Runs on the node itself, as root, with nothing but Python 3.9's standard library: its source
-is sent to ``python3 -``. Prints one JSON object; a failure is ``{"error", "message"}`` and
+Runs on the node itself, as root, with nothing but Python 3.9's standard library. It stays one
+module, whatever its length: its source is sent to ``python3 -``, and nothing is left on the node
+that could be imported. Prints one JSON object; a failure is ``{"error", "message"}`` and
 status 1. Layout below the root:
 
     <category>/<name>.sif                              what jobs use: a link to a version

@@ -23,6 +23,7 @@ from sifline.machine import gpus, records
 from sifline.machine.context import Context
 from sifline.model import BuiltImage, Image, Sif, SifOptions, Step, TestReport, Verb
 from sifline.stages import build, discover, plan
+from sifline.stages.build import contexts
 from sifline.stages.plan import Held
 
 if TYPE_CHECKING:
@@ -228,7 +229,7 @@ class Planner:
 
     def _digest(self, image: Image) -> str:
         if image.name not in self._digests:
-            self._digests[image.name] = build.context_digest(image, self.workspace)
+            self._digests[image.name] = contexts.context_digest(image, self.workspace)
         return self._digests[image.name]
 
     def _later(self, verb: Verb, before: Step, *, only_new: bool) -> Step:

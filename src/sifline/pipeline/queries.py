@@ -24,6 +24,7 @@ from sifline.pipeline.plans import (
     Planner,
 )
 from sifline.stages import build, discover, plan
+from sifline.stages.build import contexts
 
 if TYPE_CHECKING:
     from sifline.config.settings import Setting
@@ -56,7 +57,7 @@ class Queries:
         known = {name: self._record(step) for name, step in builds.items()}
         own = {
             name: explain.own_changes(
-                step, known[name], build.context_entries(step.image, self._workspace)
+                step, known[name], contexts.context_entries(step.image, self._workspace)
             )
             for name, step in builds.items()
         }

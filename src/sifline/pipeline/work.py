@@ -34,7 +34,8 @@ from sifline.pipeline.plans import (
     Planner,
 )
 from sifline.stages import build
-from sifline.stages.build import Surroundings
+from sifline.stages.build import needs
+from sifline.stages.build.needs import Surroundings
 
 # What one more step may take while others run: it is not started into less.
 STEP_MEMORY = 1 << 30
@@ -124,7 +125,7 @@ class Work:
         found: dict[str, SiflineError] = {}
         for image in images:
             try:
-                build.need(image, self._around(image), listed)
+                needs.need(image, self._around(image), listed)
             except MissingError as error:
                 found[image.name] = error
         return found

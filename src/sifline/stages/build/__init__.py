@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from hashlib import sha256
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from sifline.config.images import AGENT, origin
-from sifline.contents.build_context import DOCKERFILE, digest, entries
+from sifline.contents.build_context import DOCKERFILE
 from sifline.engines.docker import builds
-from sifline.engines.docker.builds import CA_SECRET, id_files
+from sifline.engines.docker.builds import id_files
 from sifline.engines.docker.images import Docker, EngineImage
 from sifline.engines.docker.versions import (
     LABEL_COMMIT,
@@ -25,34 +22,18 @@ from sifline.engines.docker.versions import (
     version_tag,
     versions,
 )
-from sifline.engines.mmdebstrap import Mmdebstrap
-from sifline.errors import MissingError, StepFailed, UsageError
+from sifline.errors import StepFailed
 from sifline.formats import dockerignore
-from sifline.formats.dockerfile import features
 from sifline.formats.dockerfile.stages import Dockerfile
 from sifline.formats.reference import normalise
-from sifline.machine import certificates, records
+from sifline.machine import records
 from sifline.machine.context import Context
 from sifline.machine.process import CommandFailed
-from sifline.model import PREPARED, SETTINGS, BuiltImage, Image, Step, Workspace
+from sifline.model import SETTINGS, BuiltImage, Image, Step, Workspace
 from sifline.model.recipe import SHORT, fingerprint, recipe, text
-
-
-@dataclass(frozen=True, kw_only=True)
-class Surroundings:
-    """What a build is given beside its recipe, and what does not count as a change.
-
-    ``proxies`` are build arguments that the engine knows by itself; ``secrets`` are options as
-    docker takes them, by id; ``hide`` is what they hold; ``commit`` is the commit of the checkout.
-    ``buildkit`` is the engine's, 8 of 0.8; None where that is not known, or concerns nothing.
-    """
-
-    proxies: Mapping[str, str] = field(default_factory=dict)
-    secrets: Mapping[str, str] = field(default_factory=dict)
-    hide: tuple[str, ...] = ()
-    offline: bool = False
-    commit: str = ""
-    buildkit: int | None = None
+from sifline.stages.build.contexts import context_digest, context_entries
+from sifline.stages.build.needs import Surroundings, agents_of, known_secrets, need
+from sifline.stages.build.rootfs import prepare
 
 
 def moved(images: Iterable[Image], listed: Sequence[EngineImage], context: Context) -> set[str]:
@@ -81,60 +62,6 @@ def moved(images: Iterable[Image], listed: Sequence[EngineImage], context: Conte
         if now not in digests.get(normalise(base), set()):
             found.add(base)
     return found
-
-
-def need(image: Image, around: Surroundings, listed: Sequence[EngineImage]) -> None:
-    """Check that everything the build needs is available before it starts.
-
-    :raises MissingError: naming the secret, the agent, the foreign image at an offline site, or
-        the line that the engine is too old for.
-    """
-    known = _known_secrets(around)
-    for name, required in image.secrets:
-        if required and name not in known:
-            raise MissingError(
-                f"{image.name} needs the secret {name}; name it under [secrets] of a site profile"
-                " and use that with --site"
-            )
-    agents = _agents(image, os.environ)
-    for name, required in image.ssh:
-        if required and name not in agents:
-            raise MissingError(
-                f"{image.name} needs an agent of ssh for the id {name}; start one (ssh-agent), or"
-                f" name a key under [ssh] of {origin(image.name)}"
-            )
-    names = {normalise(name) for entry in listed for name in entry.tags + entry.digests}
-    if around.offline and image.frontend and normalise(image.frontend) not in names:
-        raise MissingError(
-            f"{image.name}: its line # syntax={image.frontend} takes the network at every build,"
-            " and the site is offline; load that image, or remove that line"
-        )
-    _need_features(image, around)
-    held = base_ids([image], listed)
-    for base in image.bases:
-        if around.offline and base not in held:
-            raise MissingError(
-                f"{image.name} is built on {base}, which is not in the engine, and the site is"
-                " offline; load that image, or name another for it under [bases] of the site"
-            )
-
-
-def _need_features(image: Image, around: Surroundings) -> None:
-    """Refuse what the engine's own reader of Dockerfiles does not know, or passes over.
-
-    An image that is to read the file itself (``# syntax=``) knows what it knows on any engine.
-    """
-    if around.buildkit is None or image.frontend:
-        return
-    for feature in image.features:
-        if feature.buildkit > around.buildkit:
-            reader = "" if around.offline else ", begin it with # syntax=docker/dockerfile:1"
-            raise MissingError(
-                f"{image.name}: {feature.what} in line {feature.line} of its Dockerfile needs"
-                f" {features.release(feature.buildkit)}, and this engine has"
-                f" 0.{around.buildkit}; write it without{reader}, or install a newer Docker engine"
-                " and see invoke doctor"
-            )
 
 
 def settle(step: Step, context: Context) -> BuiltImage:
@@ -226,7 +153,7 @@ class _Build:
         if not self._pulled:  # the log of a build that is kept stays
             self._log.unlink(missing_ok=True)
         if image.prepare:
-            _prepare(image, self._context, anew=anew)
+            prepare(image, self._context, anew=anew)
         reason = self._step.reason
         self._context.progress(f"building: {reason}" if reason else "building")
         image_id = builds.build(
@@ -244,7 +171,7 @@ class _Build:
             build_args=dict(image.build_args),
             proxies=self._around.proxies,
             secrets=self._secrets(),
-            ssh=[f"{name}={path}" for name, path in _agents(image, os.environ).items()],
+            ssh=[f"{name}={path}" for name, path in agents_of(image, os.environ).items()],
             hide=self._around.hide,
             contexts=dict(image.contexts),
             target=image.target,
@@ -329,7 +256,7 @@ class _Build:
 
     def _secrets(self) -> list[str]:
         """The secrets that the Dockerfile asks for, as far as there are any of that id."""
-        known = _known_secrets(self._around)
+        known = known_secrets(self._around)
         return [known[name] for name, _ in self._image.secrets if name in known]
 
     def _remember(
@@ -358,101 +285,6 @@ class _Build:
         )
 
 
-def _known_secrets(around: Surroundings) -> dict[str, str]:
-    return {**_ca_secret(os.environ), **around.secrets}
-
-
 def build_record(workspace: Workspace, name: str, mark: str) -> Path:
     """Return where the record of the build with this fingerprint is."""
     return workspace.record(name, f"build-{mark[:SHORT]}")
-
-
-def context_digest(image: Image, workspace: Workspace) -> str:
-    """Return the digest of all build contexts of ``image``; cheap where nothing changed."""
-    found = digest(image.folder, **_context(image, workspace))
-    if not image.contexts:
-        return found
-    _refuse_own_output(image, workspace)
-    named = [
-        [name, digest(folder, **_named_context(image, name, workspace))]
-        for name, folder in image.contexts
-    ]
-    return sha256(json.dumps([found, named]).encode()).hexdigest()
-
-
-def context_entries(image: Image, workspace: Workspace) -> dict[str, str]:
-    """Return each entry of all build contexts of ``image``: ``NAME:PATH`` in a named one."""
-    found = entries(image.folder, **_context(image, workspace))
-    for name, folder in image.contexts:
-        own = entries(folder, **_named_context(image, name, workspace))
-        found |= {f"{name}:{path}": entry for path, entry in own.items()}
-    return found
-
-
-def _refuse_own_output(image: Image, workspace: Workspace) -> None:
-    """Refuse a named context with what sifline itself writes: no two looks would be the same.
-
-    :raises UsageError: naming the line of the rules that leaves it out.
-    """
-    for name, folder in image.contexts:
-        output = workspace.build.resolve()
-        if not output.is_relative_to(folder):
-            continue
-        below = output.relative_to(folder).as_posix()
-        if below in entries(folder, **_named_context(image, name, workspace)):
-            raise UsageError(
-                f"{origin(image.name)}: contexts: {name}: {folder} holds {below}, which changes"
-                f" while images are built; add the line {below} to {folder / '.dockerignore'}"
-            )
-
-
-def _named_context(image: Image, name: str, workspace: Workspace) -> dict[str, Any]:
-    cache = workspace.caches / f"{image.name}.context-{name}"
-    return {"cache": cache, "rules": dockerignore.NAMED_FILES}
-
-
-def _context(image: Image, workspace: Workspace) -> dict[str, Any]:
-    # The prepared root file system is described by what it is made of; of the settings those
-    # that concern the image are in its recipe.
-    without = frozenset({SETTINGS, PREPARED} if image.prepare else {SETTINGS})
-    return {"without": without, "cache": workspace.caches / f"{image.name}.context"}
-
-
-def _prepare(image: Image, context: Context, *, anew: bool) -> None:
-    """Make the root file system, unless the one that is there was made from the same words."""
-    assert image.prepare is not None  # noqa: S101 - for the type checker: the caller asked
-    target = image.folder / PREPARED
-    record = context.workspace.record(image.name, "prepare")
-    made_from = image.prepare.words
-    known = (records.read(record) or {}).get("prepare") == made_from
-    if target.is_file() and known and not anew:
-        return
-    context.progress(f"preparing {PREPARED}: mmdebstrap {image.prepare.suite}")
-    log = context.workspace.logs / f"{image.name}.prepare.log"
-    Mmdebstrap(context.runner).make(image.prepare, target, log=log)
-    records.write(record, {"prepare": made_from})
-
-
-def _agents(image: Image, environment: Mapping[str, str]) -> dict[str, str]:
-    """Return the socket or key of each id of ssh that the image's steps ask for, if there is one.
-
-    :raises MissingError: where image.toml names what is not there.
-    """
-    said, found = dict(image.agents), dict[str, str]()
-    for name, _ in image.ssh:
-        path = said.get(name, AGENT)
-        if path == AGENT:
-            path = environment.get("SSH_AUTH_SOCK", "")
-        elif not Path(path).expanduser().exists():
-            raise MissingError(
-                f"{origin(image.name)}: ssh.{name}: there is no {path}; name another"
-            )
-        if path:
-            found[name] = str(Path(path).expanduser())
-    return found
-
-
-def _ca_secret(environment: Mapping[str, str]) -> dict[str, str]:
-    """The host's CA bundle, which build steps need behind a mirror or a proxy."""
-    path = certificates.bundle(environment)
-    return {CA_SECRET: f"id={CA_SECRET},src={path}"} if path else {}
