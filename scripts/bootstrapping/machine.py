@@ -52,6 +52,7 @@ def look(tests: bool) -> Machine:
         "mmdebstrap",
         "rsync",
         "ssh",
+        "dot",
         "iptables",
         "apparmor_parser",
         "newuidmap",

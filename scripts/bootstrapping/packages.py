@@ -47,6 +47,7 @@ def needs(machine: Machine) -> list[Need]:
         ),
         ("rsync" not in machine.tools, "rsync", "copies images to the nodes"),
         ("ssh" not in machine.tools, "openssh-client", "reaches the nodes"),
+        ("dot" not in machine.tools, "graphviz", "draws the graph of images"),
         (machine.tests and "zsh" not in machine.tools, "zsh", "its completion is tested"),
         (machine.tests and "fish" not in machine.tools, "fish", "its completion is tested"),
         (not machine.venv, "python3-venv", "makes the project's environment"),

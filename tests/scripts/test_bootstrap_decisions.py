@@ -13,6 +13,7 @@ ALL_TOOLS = frozenset(
     {
         "apparmor_parser",
         "debian-archive-keyring",
+        "dot",
         "iptables",
         "mmdebstrap",
         "newuidmap",
@@ -73,7 +74,7 @@ def test_an_empty_machine_needs_everything_once(
 ) -> None:
     found = wanted(distribution=distribution, codename=codename, **EMPTY)
 
-    common = {"docker-buildx", "mmdebstrap", "rsync", "openssh-client", "python3-venv"}
+    common = {"docker-buildx", "mmdebstrap", "rsync", "openssh-client", "graphviz", "python3-venv"}
     assert sorted(found) == sorted(engine | common | {"ca-certificates"})
 
 

@@ -57,6 +57,21 @@ def test_a_check_that_raises_is_a_failed_check(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("tools", "status", "word"),
+    [
+        (TOOLS, Status.SKIPPED, "draws no SVG; run scripts"),
+        ({"dot"}, Status.PASSED, "/usr/bin/dot"),
+    ],
+)
+def test_only_pictures_need_graphviz(
+    tmp_path: Path, tools: set[str], status: Status, word: str
+) -> None:
+    found = examine(RecordingRunner(HEALTHY, tools=tools), tmp_path)["graphviz"]
+
+    assert (found.status, word in found.message) == (status, True), found
+
+
+@pytest.mark.parametrize(
     ("answers", "failing"),
     [
         ([answer(), answer()], ""),

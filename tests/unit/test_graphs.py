@@ -5,22 +5,22 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import subprocess
 from collections import Counter
 from collections.abc import Callable
-from itertools import combinations
 from typing import NamedTuple
 from xml.etree import ElementTree
 
 import pytest
-from hypothesis import given
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from sifline.errors import UsageError
+from sifline.engines import graphviz
+from sifline.errors import MissingError, StepFailed
+from sifline.machine.process import CommandFailed, ProcessRunner
 from sifline.model import GraphNode
 from sifline.report import graphs
 from sifline.report.graphs import FORMATS, render
-from sifline.report.layered import Drawing, Point, draw
+from tests.support.recording import RecordingRunner, answer
 
 SVG = "{http://www.w3.org/2000/svg}"
 STATES = ("up to date", "build", "failed", "waits for its parent", "unknown")
@@ -113,11 +113,16 @@ def parse_text(drawn: str) -> Parsed:
     return Parsed(vertices, edges)
 
 
+def written_in(text: str) -> str:
+    """Put back the characters that names in DOT have written out."""
+    return re.sub(r"\(U\+([0-9A-F]+)\)", lambda found: chr(int(found[1], 16)), text)
+
+
 def parse_dot(drawn: str) -> Parsed:
     quoted = r'"((?:[^"\\]|\\.)*)"'
 
     def plain(text: str) -> str:
-        return re.sub(r"\\(.)", r"\1", text)
+        return written_in(re.sub(r"\\(.)", r"\1", text))
 
     edges = re.findall(rf"^  {quoted} -> {quoted};$", drawn, re.MULTILINE)
     vertices = re.findall(rf"^  {quoted} \[label={quoted}, ", drawn, re.MULTILINE)
@@ -141,21 +146,7 @@ def parse_mermaid(drawn: str) -> Parsed:
     return Parsed(Counter(keys.values()), Counter((keys[a], keys[b]) for a, b in edges))
 
 
-def parse_svg(drawn: str) -> Parsed:
-    tree = xml(drawn)
-    return Parsed(
-        Counter(
-            item.get("data-name", "") for item in tree.iter(f"{SVG}g") if item.get("data-name")
-        ),
-        Counter(
-            (item.get("data-from", ""), item.get("data-to", ""))
-            for item in tree.iter(f"{SVG}path")
-            if item.get("data-from")
-        ),
-    )
-
-
-PARSERS = {"text": parse_text, "dot": parse_dot, "mermaid": parse_mermaid, "svg": parse_svg}
+PARSERS = {"text": parse_text, "dot": parse_dot, "mermaid": parse_mermaid}
 
 
 @pytest.mark.parametrize("format", FORMATS)
@@ -170,11 +161,6 @@ def test_the_order_of_images_makes_no_difference(format: str, nodes: list[GraphN
     by_name = sorted(nodes, key=lambda item: item.name)
 
     assert render(nodes, format) == render(by_name, format)
-
-
-def test_another_format_is_refused_with_the_nearest() -> None:
-    with pytest.raises(UsageError, match=r"takes text or dot or mermaid or svg\. Did .* mermaid"):
-        render([], "mermade")
 
 
 def test_the_text_is_a_tree_that_says_what_is_to_do() -> None:
@@ -201,7 +187,6 @@ def test_the_text_is_a_tree_that_says_what_is_to_do() -> None:
         ("text", "└── mpi  FROM ghcr.io/acme/base, base"),
         ("dot", '  "base" -> "mpi" [label="FROM ghcr.io/acme/base, base"];'),
         ("mermaid", '  n1 -->|"FROM ghcr.io/acme/base, base"| n2'),
-        ("svg", "<title>FROM ghcr.io/acme/base, base</title></path>"),
     ],
 )
 def test_an_edge_shows_what_the_dockerfile_calls_the_image(format: str, line: str) -> None:
@@ -220,181 +205,195 @@ def test_a_chain_longer_than_the_stack_is_drawn() -> None:
     assert {kind: len(item.edges) for kind, item in drawn.items()} == dict.fromkeys(FORMATS, 1199)
 
 
-def test_graphviz_reads_the_names_as_they_are() -> None:
+# What Graphviz makes of it
+
+
+@pytest.fixture(scope="module")
+def runner() -> ProcessRunner:
     if shutil.which("dot") is None:
         pytest.skip("Graphviz (dot) is not installed")
+    return ProcessRunner()
+
+
+def svg(nodes: list[GraphNode], runner: ProcessRunner) -> ElementTree.Element:
+    return xml(graphviz.svg(render(nodes, "dot"), runner))
+
+
+def groups(tree: ElementTree.Element, kind: str) -> dict[str, ElementTree.Element]:
+    """Nodes or edges of a picture by the name that Graphviz gives each in its title."""
+    found = [item for item in tree.iter(f"{SVG}g") if item.get("class") == kind]
+    by_name = {item.findtext(f"{SVG}title", ""): item for item in found}
+    assert len(by_name) == len(found)
+    return by_name
+
+
+def texts(tree: ElementTree.Element) -> list[str]:
+    # Older releases write a space as one that does not break.
+    return ["".join(item.itertext()).replace("\xa0", " ") for item in tree.iter(f"{SVG}text")]
+
+
+def parse_svg(tree: ElementTree.Element) -> tuple[set[str], set[str]]:
+    names, edges = groups(tree, "node"), groups(tree, "edge")
+    return {written_in(name) for name in names}, {written_in(edge) for edge in edges}
+
+
+# Each try starts a process, and smaller examples may take minutes to find.
+@settings(max_examples=20, deadline=None, phases=[Phase.reuse, Phase.generate])
+@given(nodes=GRAPHS)
+def test_the_picture_shows_every_image_and_every_edge(
+    runner: ProcessRunner, nodes: list[GraphNode]
+) -> None:
+    vertices, edges = given_graph(nodes)
+    expected = {f"{source}->{target}" for source, target in edges}
+
+    assert parse_svg(svg(nodes, runner)) == (set(vertices), expected)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        'a"b',
+        "a\\",
+        "<b>",
+        "&",
+        "&;",
+        "%",
+        "%1",
+        "&lt;",
+        "]]>",
+        "-->",
+        "{a|b}",
+        "\\N",
+        "é",
+        "漢字",
+        "a b",
+        "a;b",
+        "//",
+    ],
+)
+def test_no_name_breaks_the_picture(runner: ProcessRunner, name: str) -> None:
+    tree = svg([node(name), node("z", name, bases=(name,))], runner)
+
+    assert len(groups(tree, "node")) == 3
+    assert len(groups(tree, "edge")) == 2
+    assert texts(tree).count(name) == 2
+
+
+@pytest.mark.parametrize("name", ["a\nb", "a\tb", "a\x00b", "a\u2028b", "a\udcffb"])
+def test_what_cannot_be_printed_is_a_question_mark(runner: ProcessRunner, name: str) -> None:
+    tree = svg([node(name, reason=name), node("z", name)], runner)
+
+    assert len(groups(tree, "node")) == 2
+    assert len(groups(tree, "edge")) == 1
+    assert [text for text in texts(tree) if text[:1] == "a"] == ["a?b"]
+    assert "build: a?b" in texts(tree)
+
+
+def test_graphviz_reads_the_names_as_they_are(runner: ProcessRunner) -> None:
     nodes = [node('a"b'), node("c\\", 'a"b'), node("d&lt;.-", "c\\", bases=("r/x:1@y", "d\\N"))]
 
-    done = subprocess.run(
-        ["dot", "-Tdot_json"],
-        input=render(nodes, "dot"),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = runner.run(["dot", "-Tdot_json"], input=render(nodes, "dot"))
 
-    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stderr == ""
     read = json.loads(done.stdout)
-    # Graphviz leaves a doubled backslash in a name, everywhere alike.
-    names = [item["name"].replace("\\\\", "\\") for item in read["objects"]]
+    names = [written_in(item["name"]) for item in read["objects"]]
     edges = [(names[item["tail"]], names[item["head"]]) for item in read["edges"]]
     assert Parsed(Counter(names), Counter(edges)) == given_graph(nodes)
 
 
-def test_a_label_of_graphviz_shows_what_was_written() -> None:
-    if shutil.which("dot") is None:
-        pytest.skip("Graphviz (dot) is not installed")
+def test_a_label_of_graphviz_shows_what_was_written(runner: ProcessRunner) -> None:
     nodes = [node("a", reason='C:\\new "x" &amp; <y>')]
 
-    done = subprocess.run(
-        ["dot", "-Tsvg"], input=render(nodes, "dot"), capture_output=True, text=True, check=True
-    )
-
-    texts = [item.text for item in xml(done.stdout).iter(f"{SVG}text")]
-    assert 'build: C:\\new "x" &amp; <y>' in texts
+    assert 'build: C:\\new "x" &amp; <y>' in texts(svg(nodes, runner))
 
 
-class Rectangle(NamedTuple):
-    left: float
-    top: float
-    right: float
-    bottom: float
+def test_an_edge_of_the_picture_shows_what_the_dockerfile_calls_the_image(
+    runner: ProcessRunner,
+) -> None:
+    nodes = [node("a"), GraphNode(name="b", parents=("a",), words=(("a", 'r/"<&é'),))]
+
+    (edge,) = groups(svg(nodes, runner), "edge").values()
+    assert texts(edge) == ['FROM r/"<&é']
 
 
-def rectangles(tree: ElementTree.Element) -> dict[str, Rectangle]:
-    found = {}
-    for group in tree.iter(f"{SVG}g"):
-        box = group.find(f"{SVG}rect")
-        if (name := group.get("data-name")) and box is not None:
-            x, y, width, height = (
-                float(box.get(key, "")) for key in ("x", "y", "width", "height")
-            )
-            found[name] = Rectangle(x, y, x + width, y + height)
-    return found
-
-
-def overlapping(boxes: dict[str, Rectangle]) -> list[tuple[str, str]]:
-    return [
-        (one, other)
-        for (one, a), (other, b) in combinations(boxes.items(), 2)
-        if a.left < b.right and b.left < a.right and a.top < b.bottom and b.top < a.bottom
-    ]
-
-
-@any_graph
-def test_no_box_covers_another_and_all_lie_in_the_picture(nodes: list[GraphNode]) -> None:
-    tree = xml(render(nodes, "svg"))
-    boxes = rectangles(tree)
-    width, height = (float(tree.get(key, "")) for key in ("width", "height"))
-
-    assert overlapping(boxes) == []
-    assert [
-        name
-        for name, box in boxes.items()
-        if box.left < 0 or box.top < 0 or box.right > width or box.bottom > height
-    ] == []
-
-
-@any_graph
-def test_edges_lead_from_one_box_to_the_other(nodes: list[GraphNode]) -> None:
-    tree = xml(render(nodes, "svg"))
-    boxes = rectangles(tree)
-    for path in tree.iter(f"{SVG}path"):
-        if (source := path.get("data-from")) is None:
-            continue
-        numbers = [float(word) for word in re.findall(r"[\d.]+", path.get("d", ""))]
-        start, end = boxes[source], boxes[path.get("data-to", "")]
-        assert numbers[:2] == pytest.approx([start.right, (start.top + start.bottom) / 2], abs=0.2)
-        assert numbers[-2:] == pytest.approx([end.left, (end.top + end.bottom) / 2], abs=0.2)
-
-
-def drawing(nodes: list[GraphNode]) -> Drawing:
-    vertices, edges = given_graph(nodes)
-    return draw(dict.fromkeys(sorted(vertices), (80.0, 28.0)), sorted(edges))
-
-
-@any_graph
-def test_no_edge_runs_through_a_box(nodes: list[GraphNode]) -> None:
-    drawn = drawing(nodes)
-    for route in drawn.routes.values():
-        for left, right in zip(route[::2], route[1::2], strict=True):
-            # A curve leads over a gap, where no box is at any height.
-            assert boxes_between(drawn, left, right) == []
-        for left, right in zip(route[1:-1:2], route[2:-1:2], strict=True):
-            assert left[1] == right[1]
-            assert boxes_between(drawn, left, right, y=left[1]) == []
-
-
-def boxes_between(
-    drawn: Drawing, left: Point, right: Point, *, y: float | None = None
-) -> list[str]:
-    """The boxes in the columns from ``left`` to ``right``, at any height or at ``y``."""
-    return [
-        name
-        for name, box in drawn.boxes.items()
-        if box.x < right[0] and left[0] < box.x + box.width
-        if y is None or box.y < y < box.y + box.height
-    ]
-
-
-def test_an_edge_over_a_column_goes_around_its_boxes() -> None:
-    nodes = [node("a"), node("b", "a"), node("c", "a", "b")]
-    path = next(
-        item.get("d")
-        for item in xml(render(nodes, "svg")).iter(f"{SVG}path")
-        if (item.get("data-from"), item.get("data-to")) == ("a", "c")
-    )
-
-    assert path == (
-        "M48.1 49.0 C92.1 49.0 92.1 64.0 136.1 64.0 H164.1 C208.1 64.0 208.1 49.0 252.1 49.0"
-    )
-
-
-def test_what_is_built_of_an_image_stands_right_of_it() -> None:
+def test_what_is_built_of_an_image_stands_right_of_it(runner: ProcessRunner) -> None:
     nodes = [node("a"), node("b", "a"), node("c", "b", "a", bases=("late",)), node("d", "c")]
-    boxes = drawing(nodes).boxes
+    drawn = groups(svg(nodes, runner), "node")
+    place = {
+        name: float(next(item.iter(f"{SVG}text")).get("x", "")) for name, item in drawn.items()
+    }
 
-    assert sorted(boxes, key=lambda name: (boxes[name].x, name)) == [
-        "a",
-        "FROM late",
-        "b",
-        "c",
-        "d",
-    ]
+    assert [place[name] for name in "abcd"] == sorted({place[name] for name in "abcd"})
+    assert place["FROM late"] < place["c"]
 
 
-def test_columns_are_ordered_so_that_edges_need_not_cross() -> None:
-    parents = {"a1": "z", "b1": "y", "c1": "x"}
-    nodes = [*(node(name) for name in "xyz"), *(node(*pair) for pair in parents.items())]
-    boxes = drawing(nodes).boxes
+def test_a_chain_longer_than_the_stack_becomes_a_picture(runner: ProcessRunner) -> None:
+    chain = [node("0"), *(node(str(number), str(number - 1)) for number in range(1, 1200))]
 
-    assert [boxes[name].y for name in parents] == [boxes[name].y for name in parents.values()]
+    assert len(groups(svg(chain, runner), "edge")) == 1199
 
 
-def test_the_legend_names_each_state_there_is() -> None:
-    nodes = [node("a", bases=("x",)), node("b", "a", reason="why")]
-    tree = xml(render(nodes, "svg"))
-    legend = next(item for item in tree.iter(f"{SVG}g") if item.get("class") == "legend")
-
-    assert [item.text for item in legend.iter(f"{SVG}text")] == ["foreign", "up to date", "build"]
-
-
-def test_the_picture_says_what_it_shows_to_those_who_do_not_see_it() -> None:
+def test_the_legend_counts_each_state_there_is(runner: ProcessRunner) -> None:
     nodes = [node("a", bases=("x",)), node("b", "a", reason="why"), node("c", "a")]
-    tree = xml(render(nodes, "svg"))
 
-    assert [tree.findtext(f"{SVG}{tag}") for tag in ("title", "desc")] == [
-        "Images and what they are built on",
-        "1 foreign, 2 up to date, 1 build",
+    shown = [text for text in texts(svg(nodes, runner)) if re.match(r"\d", text)]
+    assert shown == ["1 foreign", "2 up to date", "1 build"]
+
+
+def test_the_picture_says_what_it_shows_to_those_who_do_not_see_it(runner: ProcessRunner) -> None:
+    (picture,) = groups(svg([node("a")], runner), "graph")
+
+    assert picture == "Images and what they are built on"
+
+
+def test_a_picture_of_nothing_is_one(runner: ProcessRunner) -> None:
+    assert parse_svg(svg([], runner)) == (set(), set())
+
+
+def test_a_long_reference_keeps_both_ends_and_is_whole_in_its_tooltip(
+    runner: ProcessRunner,
+) -> None:
+    base = f"registry.example.org/team/python:3.11@sha256:{64 * 'a'}"
+    tree = svg([node("a", bases=(base,))], runner)
+
+    assert "registry.example.org/…aaaaaaaaaaaaaaaaaaaaaa" in texts(tree)
+    tooltips = [item.get("{http://www.w3.org/1999/xlink}title") for item in tree.iter(f"{SVG}a")]
+    assert f"{base}: foreign" in tooltips
+
+
+def test_the_same_graph_is_the_same_picture(runner: ProcessRunner) -> None:
+    graph = render([node("a"), node("b", "a", bases=("x",))], "dot")
+
+    assert graphviz.svg(graph, runner) == graphviz.svg(graph, runner)
+
+
+def test_graphviz_gets_the_graph_as_its_input() -> None:
+    recording = RecordingRunner({("dot",): answer("<svg/>")})
+
+    assert graphviz.svg("digraph {}", recording) == "<svg/>"
+    assert [(call.argv, call.input) for call in recording.calls] == [
+        (("dot", "-Tsvg"), "digraph {}")
     ]
 
 
-def test_a_long_reference_keeps_both_ends_and_is_whole_in_its_title() -> None:
-    base = f"registry.example.org/team/python:3.11@sha256:{64 * 'a'}"
-    drawn = render([node("a", bases=(base,))], "svg")
+def test_without_graphviz_no_svg_is_drawn_and_the_ways_out_are_named() -> None:
+    with pytest.raises(MissingError) as caught:
+        graphviz.svg("digraph {}", RecordingRunner(tools=set()))
 
-    assert ">registry.example.org/…aaaaaaaaaaaaaaaaaaaaaa<" in drawn
-    assert f"<title>{base}: foreign</title>" in drawn
+    assert caught.value.exit_code == 3
+    assert "scripts/bootstrap, or draw without it: invoke graph --format m" in str(caught.value)
+
+
+def test_a_graph_that_graphviz_cannot_draw_is_a_failed_step() -> None:
+    failing = RecordingRunner({("dot",): answer(stderr="Error: no room\n", returncode=1)})
+
+    with pytest.raises(StepFailed, match=r"cannot draw the graph: dot .* status 1; ") as caught:
+        graphviz.svg("digraph {}", failing)
+    assert not isinstance(caught.value, CommandFailed)
+    assert caught.value.details == "Error: no room"
+
+
+# Colours
 
 
 def luminance(colour: str) -> float:

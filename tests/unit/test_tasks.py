@@ -473,6 +473,20 @@ def test_a_graph_needs_no_engine_and_says_what_is_not_known(
     assert 'label="hello-mpi\\nunknown"' in done.stdout
 
 
+@pytest.mark.parametrize("words", [("--format", "svg"), ("--output", "x.svg")])
+def test_an_svg_without_graphviz_names_what_to_run(
+    project: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+) -> None:
+    engine_without_images(project, monkeypatch)
+    monkeypatch.setenv("PATH", f"{project}/bin")
+
+    done = invoke_here(project, "graph", *words)
+
+    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (3, "", 1), done
+    assert "is not installed; run scripts/bootstrap, or draw without it: " in done.stderr
+    assert not (project / "x.svg").exists()
+
+
 @pytest.fixture
 def empty_engine(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     engine_without_images(project, monkeypatch)
@@ -588,6 +602,10 @@ def test_a_file_that_is_no_sif_is_refused_by_info(
         (("sbom",), "which image? Say sbom.<image>, or FILE.sif"),
         (("compat",), "which image? Say compat.<image>, or FILE.sif"),
         (("compat", "a.sif", "--sif"), "--sif is for images"),
+        (
+            ("graph", "--format", "mermade"),
+            "takes text or dot or mermaid or svg. Did you mean mer",
+        ),
         (("graph", "--output", "x.png"), "--output x.png: nothing is drawn as .png; end it in"),
         (("sizes",), "which image? Say sizes.<image>, or FILE.sif"),
         (("sizes", "--all", "a.sif"), "sizes: --all, or files; not both"),

@@ -116,6 +116,12 @@ class Queries:
         )
         return (*self._graph(names), *nodes)
 
+    def svg(self, graph: str) -> str:
+        """Return the picture of a graph that is written in DOT."""
+        from sifline.engines import graphviz
+
+        return graphviz.svg(graph, self._context.runner)
+
     def _graph(self, names: Sequence[str]) -> tuple[GraphNode, ...]:
         """Return the nodes of sound images; without an engine nobody knows their states."""
         try:

@@ -1,16 +1,13 @@
-"""The graph of images and what they are built on, for people, Graphviz, Mermaid and browsers."""
+"""The graph of images and what they are built on: as text, for Graphviz (DOT) and for Mermaid."""
 
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 
-from sifline.errors import UsageError, did_you_mean
 from sifline.model import GraphNode
-from sifline.report.layered import Drawing, Point, draw
 
 UP_TO_DATE = "up to date"
 FOREIGN = "foreign"
@@ -31,12 +28,8 @@ OTHER_COLOURS: tuple[Colours, ...] = (
     ("#ffe9d6", "#bc4c00"),
 )
 INK, PAPER, LINE = "#1f2328", "#ffffff", "#6e7781"
+FONT = f'fontname=monospace, fontcolor="{INK}"'
 
-# Widths are reckoned, not measured: a monospaced letter is 0.6 of its size wide.
-LETTER = 0.62
-NAME_SIZE, NOTE_SIZE = 13, 11
-PADDING, MARGIN, SWATCH = 10, 20, 14
-ONE_LINE, TWO_LINES = 28, 44
 # What fits a box, in letters of a name and of a note below it.
 LONGEST_NAME, LONGEST_NOTE = 44, 52
 
@@ -83,13 +76,7 @@ def render(nodes: Sequence[GraphNode], format: str) -> str:
     """Return the graph of ``nodes``, whose parents are among them, in one of ``FORMATS``.
 
     The order of ``nodes`` makes no difference.
-
-    :raises UsageError: for another format.
     """
-    if format not in FORMATS:
-        raise UsageError(
-            f"--format {format!r}: takes {' or '.join(FORMATS)}.{did_you_mean(format, FORMATS)}"
-        )
     return FORMATS[format](_graph(nodes))
 
 
@@ -155,33 +142,63 @@ def _line(vertex: Vertex) -> str:
 
 
 def _dot(graph: Graph) -> str:
-    """A graph for Graphviz: ``dot -Tsvg``."""
+    """A graph for Graphviz, with a background: it looks the same on light and dark pages."""
     colours = graph.colours()
     lines = [
-        "digraph images {",
-        f"  graph [label={_quoted(HEADING)}, rankdir=LR];",
-        '  node [shape=box, style="filled,rounded", fontname=monospace];',
+        f"digraph {_id(HEADING)} {{",
+        f'  graph [label={_legend(graph)}, rankdir=LR, bgcolor="{PAPER}", {FONT}, fontsize=11];',
+        f"  node [shape=box, {FONT}, fontsize=13];",
+        f'  edge [color="{LINE}", {FONT}, fontsize=11];',
+        *(_dot_node(vertex, *colours[vertex.state]) for vertex in graph.vertices.values()),
     ]
-    for vertex in graph.vertices.values():
-        fill, border = colours[vertex.state]
-        label = r"\n".join(map(_dot_escaped, filter(None, (vertex.label, vertex.note))))
-        lines.append(
-            f'  {_quoted(vertex.key)} [label="{label}", fillcolor="{fill}", color="{border}"];'
-        )
     for source, target in graph.edges:
         words = graph.words.get((source, target), "")
-        label = f' [label="{_dot_escaped(words)}"]' if words else ""
-        lines.append(f"  {_quoted(source)} -> {_quoted(target)}{label};")
+        label = f" [label={_label(words)}]" if words else ""
+        lines.append(f"  {_id(source)} -> {_id(target)}{label};")
     return "\n".join([*lines, "}"])
 
 
-def _quoted(text: str) -> str:
-    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+def _dot_node(vertex: Vertex, fill: str, border: str) -> str:
+    """A box; what is shortened in it stands whole in the note that browsers show over it."""
+    style = "filled,rounded,dashed" if vertex.state == FOREIGN else "filled,rounded"
+    label = _label(_shortened(vertex.label, LONGEST_NAME), _shortened(vertex.note, LONGEST_NOTE))
+    tooltip = _label(f"{vertex.label}: {vertex.note or vertex.state}")
+    return (
+        f"  {_id(vertex.key)} [label={label}, tooltip={tooltip},"
+        f' style="{style}", fillcolor="{fill}", color="{border}"];'
+    )
 
 
-def _dot_escaped(text: str) -> str:
-    """A label's text: Graphviz also reads HTML's entities there."""
-    return _quoted(text.replace("&", "&amp;"))[1:-1]
+def _legend(graph: Graph) -> str:
+    """Each state's colours, and how many there are of it."""
+    states = [vertex.state for vertex in graph.vertices.values()]
+    cells = "".join(
+        f'<td bgcolor="{fill}" color="{border}">{states.count(state)} {escape(state)}</td>'
+        for state, (fill, border) in graph.colours().items()
+    )
+    table = f'<table border="0" cellborder="1" cellspacing="8"><tr>{cells}</tr></table>'
+    return f"<{table}>" if cells else '""'
+
+
+def _id(text: str) -> str:
+    """A name in DOT; some characters are written out, for Graphviz makes broken SVGs of them."""
+    safe = (
+        char if char.isprintable() and char not in "&%\\" else f"(U+{ord(char):04X})"
+        for char in text
+    )
+    return '"' + "".join(safe).replace('"', r"\"") + '"'
+
+
+def _label(*lines: str) -> str:
+    """Lines as DOT shows them: Graphviz also reads HTML's entities there."""
+    marks = str.maketrans({"&": "&amp;", "\\": r"\\", '"': r"\""})
+    return '"' + r"\n".join(line.translate(marks) for line in lines if line) + '"'
+
+
+def _shortened(text: str, longest: int) -> str:
+    """``text`` without its middle where it is long: both ends of a reference tell most."""
+    half = longest // 2
+    return text if len(text) <= longest else f"{text[: half - 1]}…{text[-half:]}"
 
 
 def _mermaid(graph: Graph) -> str:
@@ -207,124 +224,4 @@ def _entities(text: str) -> str:
     return re.sub(r"[^\w .,:/@+-]", lambda found: f"#{ord(found[0])};", text)
 
 
-def _svg(graph: Graph) -> str:
-    """A picture with a background of its own: it looks the same on light and dark pages."""
-    sizes = {key: _size(vertex) for key, vertex in graph.vertices.items()}
-    drawing = draw(sizes, graph.edges)
-    legend, legend_width = _legend(graph, drawing.height + 2 * MARGIN)
-    width = max(drawing.width, legend_width) + 2 * MARGIN
-    height = drawing.height + 3 * MARGIN + SWATCH
-    about = _about(graph)
-    return "\n".join(
-        [
-            f'<svg xmlns="http://www.w3.org/2000/svg" width="{width:.0f}" height="{height:.0f}"'
-            f' viewBox="0 0 {width:.0f} {height:.0f}" role="img" aria-labelledby="title about"'
-            f" font-family=\"ui-monospace, 'DejaVu Sans Mono', Menlo, Consolas, monospace\">",
-            f'<title id="title">{HEADING}</title>',
-            f'<desc id="about">{escape(about)}</desc>',
-            '<defs><marker id="arrow" viewBox="0 0 8 8" refX="8" refY="4" markerWidth="8"'
-            ' markerHeight="8" markerUnits="userSpaceOnUse" orient="auto">'
-            f'<path d="M0 0 L8 4 L0 8 z" fill="{LINE}"/></marker></defs>',
-            f'<rect width="100%" height="100%" fill="{PAPER}"/>',
-            f'<g class="edges" fill="none" stroke="{LINE}" stroke-width="1.2">',
-            *_edges(graph, drawing),
-            "</g>",
-            *_boxes(graph, drawing),
-            *legend,
-            "</svg>",
-        ]
-    )
-
-
-def _about(graph: Graph) -> str:
-    """How many there are of each state, for those who do not see the picture."""
-    states = [vertex.state for vertex in graph.vertices.values()]
-    return ", ".join(f"{states.count(state)} {state}" for state in graph.colours())
-
-
-def _edges(graph: Graph, drawing: Drawing) -> list[str]:
-    return [
-        f'<path data-from="{escape(_printable(source))}" data-to="{escape(_printable(target))}"'
-        f' d="{_path(drawing.routes[source, target])}" marker-end="url(#arrow)">'
-        f"<title>{escape(graph.words.get((source, target), ''))}</title></path>"
-        for source, target in graph.edges
-    ]
-
-
-def _path(points: Sequence[Point]) -> str:
-    """Curves over the gaps between columns, straight lines along them."""
-    moved = [(x + MARGIN, y + MARGIN) for x, y in points]
-    (left, y), *rest = moved
-    words = [f"M{left:.1f} {y:.1f}"]
-    for number, (x, below) in enumerate(rest):
-        if number % 2:
-            words.append(f"H{x:.1f}")
-        else:
-            half = (left + x) / 2
-            words.append(f"C{half:.1f} {y:.1f} {half:.1f} {below:.1f} {x:.1f} {below:.1f}")
-        left, y = x, below
-    return " ".join(words)
-
-
-def _boxes(graph: Graph, drawing: Drawing) -> list[str]:
-    colours, drawn = graph.colours(), []
-    for key, vertex in graph.vertices.items():
-        box, (fill, border) = drawing.boxes[key], colours[vertex.state]
-        x, y = box.x + MARGIN, box.y + MARGIN
-        dashes = ' stroke-dasharray="4 3"' if vertex.state == FOREIGN else ""
-        said = f"{vertex.label}: {vertex.note or vertex.state}"
-        drawn += [
-            f'<g class="node" data-name="{escape(_printable(key))}"><title>{escape(said)}</title>',
-            f'<rect x="{x:.1f}" y="{y:.1f}" width="{box.width:.1f}" height="{box.height}"'
-            f' rx="5" fill="{fill}" stroke="{border}"{dashes}/>',
-            _written(vertex.label, x + PADDING, y + 19, NAME_SIZE),
-        ]
-        if vertex.note:
-            drawn.append(_written(vertex.note, x + PADDING, y + 35, NOTE_SIZE))
-        drawn.append("</g>")
-    return drawn
-
-
-def _legend(graph: Graph, y: float) -> tuple[list[str], float]:
-    """The states and their colours in one line, and its width."""
-    drawn, x = ['<g class="legend">'], float(MARGIN)
-    for state, (fill, border) in graph.colours().items():
-        drawn.append(
-            f'<rect x="{x:.1f}" y="{y:.1f}" width="{SWATCH}" height="{SWATCH}" rx="3"'
-            f' fill="{fill}" stroke="{border}"/>'
-        )
-        drawn.append(_written(state, x + SWATCH + 6, y + SWATCH - 3, NOTE_SIZE))
-        x += SWATCH + 6 + _width(state, NOTE_SIZE) + MARGIN
-    return [*drawn, "</g>"], x - 2 * MARGIN
-
-
-def _written(text: str, x: float, y: float, size: int) -> str:
-    shown = escape(_shortened(text, size))
-    return f'<text x="{x:.1f}" y="{y:.1f}" font-size="{size}" fill="{INK}">{shown}</text>'
-
-
-def _size(vertex: Vertex) -> tuple[float, float]:
-    name = _width(vertex.label, NAME_SIZE)
-    note = _width(vertex.note, NOTE_SIZE)
-    return max(name, note) + 2 * PADDING, TWO_LINES if vertex.note else ONE_LINE
-
-
-def _width(text: str, size: int) -> float:
-    """How wide ``text`` becomes where it is written; letters of East Asian scripts count twice."""
-    wide = (unicodedata.east_asian_width(char) in "WF" for char in _shortened(text, size))
-    return LETTER * size * sum(1 + double for double in wide)
-
-
-def _shortened(text: str, size: int) -> str:
-    """``text`` without its middle where it is long: both ends of a reference tell most."""
-    longest = LONGEST_NAME if size == NAME_SIZE else LONGEST_NOTE
-    half = longest // 2
-    return text if len(text) <= longest else f"{text[: half - 1]}…{text[-half:]}"
-
-
-FORMATS: dict[str, Callable[[Graph], str]] = {
-    "text": _text,
-    "dot": _dot,
-    "mermaid": _mermaid,
-    "svg": _svg,
-}
+FORMATS: dict[str, Callable[[Graph], str]] = {"text": _text, "dot": _dot, "mermaid": _mermaid}

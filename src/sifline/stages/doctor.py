@@ -102,6 +102,7 @@ def _checks(
                 t, p, runner.which(t)
             ),
         )
+    yield "graphviz", lambda runner: judge_graphviz(runner.which("dot"))
     yield "containers", _containers
     yield "ansible", lambda runner: judge_ansible(_find_ansible(runner))
     yield "apptainer", lambda runner: _apptainer(runner, workspace)
@@ -249,6 +250,13 @@ def judge_tool(tool: str, package: str, path: str | None) -> Verdict:
     """Judge whether a program of a distribution's package is there."""
     if path is None:
         return _failed(f"{tool} is not installed; {BOOTSTRAP}, or install the package {package}")
+    return _passed(path)
+
+
+def judge_graphviz(path: str | None) -> Verdict:
+    """Judge whether graphs can be drawn as SVGs, which is all that Graphviz is for."""
+    if path is None:
+        return _skipped(f"not installed, so invoke graph draws no SVG; {BOOTSTRAP}")
     return _passed(path)
 
 

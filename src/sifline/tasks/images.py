@@ -445,7 +445,10 @@ def graph(run: Run, images: Sequence[str], *, format: str = "", output: str = ""
     chosen = format or ENDINGS.get(ending, "text")
     one_of("format", chosen, GRAPH_FORMATS)
     names, broken = run.sound(images)
-    drawn = graphs.render(run.pipeline.queries.graph(names, broken), chosen)
+    nodes = run.pipeline.queries.graph(names, broken)
+    drawn = graphs.render(nodes, "dot" if chosen == "svg" else chosen)
+    if chosen == "svg":
+        drawn = run.pipeline.queries.svg(drawn)
     if output:
         run.write(Path(output), drawn)
     else:
