@@ -1,0 +1,71 @@
+"""The packages of an image, read from its package databases; one module for each database."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from sifline.formats.packages import dpkg, python
+from sifline.formats.packages.os_release import OS_RELEASE, Distribution, distribution
+from sifline.formats.packages.package import (
+    DEB,
+    PYTHON,
+    Database,
+    NoPackageError,
+    Package,
+    printable,
+)
+
+__all__ = [
+    "DEB",
+    "OS_RELEASE",
+    "PYTHON",
+    "Distribution",
+    "Found",
+    "Package",
+    "distribution",
+    "printable",
+    "read",
+    "wanted",
+]
+
+DATABASES: tuple[Database, ...] = (dpkg, python)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """What an image's files tell; ``broken`` are those that were not understood, or not wholly."""
+
+    packages: tuple[Package, ...] = ()
+    distribution: Distribution = field(default_factory=Distribution)
+    broken: tuple[str, ...] = ()
+
+
+def wanted(path: str | bytes) -> bool:
+    """Tell whether the file at ``path``, without a leading slash, is one that ``read`` needs."""
+    text = path if isinstance(path, str) else path.decode("utf-8", "surrogateescape")
+    return text in OS_RELEASE or any(database.wanted(text) for database in DATABASES)
+
+
+def read(files: Mapping[str, bytes]) -> Found:
+    """Return the packages that ``files`` tell of; files of other names do not count.
+
+    What cannot be understood is never an error: a foreign image may hold anything.
+
+    :param files: contents by path, without a leading slash.
+    """
+    found: dict[tuple[str, ...], Package] = {}
+    broken = set()
+    described = ((base, path) for base in DATABASES for path in filter(base.wanted, sorted(files)))
+    for database, path in described:
+        try:
+            for package in database.read(path, files[path]):
+                key = (package.kind, package.name, package.version, package.architecture)
+                found.setdefault((*key, package.place), package)
+        except NoPackageError:
+            broken.add(printable(path))
+    return Found(
+        packages=tuple(sorted(found.values())),
+        distribution=distribution(files),
+        broken=tuple(sorted(broken)),
+    )
