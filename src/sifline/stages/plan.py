@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
 from sifline.errors import UsageError
@@ -33,24 +34,29 @@ def order(images: Mapping[str, Image], wanted: Iterable[str]) -> tuple[str, ...]
 
     :raises UsageError: for a circle, showing its path.
     """
+    _refuse_circle(images, wanted := sorted(set(wanted)))
     done: dict[str, None] = {}
-    path: dict[str, None] = {}
-    # Not recursive: a chain of images may be longer than Python's stack.
-    left = [(name, False) for name in sorted(set(wanted), reverse=True)]
-    while left:
-        name, after = left.pop()
-        if after:
-            path.pop(name)
-            done[name] = None
-        elif name in path:
-            names = [*path]
-            circle = " → ".join([*names[names.index(name) :], name])
-            raise UsageError(f"images are built on each other in a circle: {circle}")
-        elif name not in done:
-            path[name] = None
-            left.append((name, True))
-            left += [(parent, False) for parent in sorted(images[name].parents, reverse=True)]
+    left = wanted[::-1]
+    while left:  # not recursive: a chain of images may be longer than Python's stack
+        parents = [name for name in images[left[-1]].parents if name not in done]
+        left += sorted(parents, reverse=True)
+        if not parents:
+            done[left.pop()] = None
     return tuple(done)
+
+
+def _refuse_circle(images: Mapping[str, Image], wanted: Iterable[str]) -> None:
+    parents, left = dict[str, Sequence[str]](), [*wanted]
+    while left:
+        name = left.pop()
+        if name not in parents:
+            parents[name] = images[name].parents
+            left += parents[name]
+    try:
+        TopologicalSorter(parents).prepare()
+    except CycleError as error:
+        circle = " → ".join(reversed(error.args[1]))
+        raise UsageError(f"images are built on each other in a circle: {circle}") from None
 
 
 def builds(
