@@ -13,6 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import yaml
 
 from sifline.engines import ansible
 from sifline.engines.ansible import HostEvent, NoHosts, Outcome, Stats, TaskStarted
@@ -20,6 +21,7 @@ from sifline.errors import MissingError, StepFailed
 from sifline.machine.context import Context
 from sifline.machine.process import Result
 from sifline.model import Cluster, Node, Partition, Role, SshAccess, Workspace
+from sifline.nodeside.registry import FOLDERS
 from sifline.stages.provision import playbooks, provision, ssh_reason
 from tests.support.contexts import context_of
 from tests.support.recording import RecordingRunner, answer
@@ -167,6 +169,26 @@ def test_host_keys_are_checked_against_the_users_file_where_the_cluster_has_none
 @pytest.mark.parametrize(("user", "become"), [("root", False), ("admin", True)])
 def test_only_an_ordinary_user_becomes_root(user: str, become: bool) -> None:
     assert ansible.access_variables(cluster(ssh=SshAccess(user=user)))["ansible_become"] is become
+
+
+def test_the_role_makes_the_folders_that_the_registry_asks_for() -> None:
+    variables = json.loads(ansible.inventory(cluster()))["all"]["vars"]
+    assert variables["container_registry_folders"] == list(FOLDERS)
+
+
+def test_the_role_has_no_list_of_folders_of_its_own() -> None:
+    """It asks for them, and its README, for inventories by hand, names those that there are."""
+    role = ROOT / "ansible" / "roles" / "container-registry"
+    specs = yaml.safe_load((role / "meta" / "argument_specs.yml").read_text("utf-8"))
+    asked = specs["argument_specs"]["main"]["options"]["container_registry_folders"]
+    assert (asked["required"], "default" in asked) == (True, False)
+    assert "container_registry_folders" not in yaml.safe_load(
+        (role / "defaults" / "main.yml").read_text("utf-8")
+    )
+    (line,) = re.findall(
+        r"(?m)^ +(container_registry_folders:.*)$", (role / "README.md").read_text()
+    )
+    assert yaml.safe_load(line) == {"container_registry_folders": list(FOLDERS)}
 
 
 def test_variables_of_the_cluster_file_win() -> None:

@@ -48,7 +48,7 @@ sys.addaudithook(_count)
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    for name in (*registry.CATEGORIES, ".registry"):
+    for name in registry.FOLDERS:
         (tmp_path / name).mkdir()
     return tmp_path
 
@@ -326,7 +326,7 @@ def test_a_run_killed_at_any_step_leaves_a_whole_file_and_the_next_run_mends_the
     killed, status = 0, -9
     while status == -9:
         root = tmp_path / str(killed)
-        for name in (*registry.CATEGORIES, ".registry"):
+        for name in registry.FOLDERS:
             (root / name).mkdir(parents=True)
         deploy(root, b"one", "--keep=0")
         upload(root, b"two")

@@ -10,8 +10,8 @@ from typing import Any
 from sifline.config.keys import Choice, Key, Keys, Most, Named, Several, Text, Whole
 from sifline.config.table import Table, read_toml
 from sifline.model import Prepare, Run
+from sifline.nodeside.registry import CATEGORIES
 
-CATEGORIES = ("ml-frameworks", "custom-images", "base-images")
 CATEGORY = "custom-images"
 
 UNITS = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12} | {

@@ -18,6 +18,7 @@ from sifline.errors import MissingError
 from sifline.machine.context import Context
 from sifline.machine.process import CommandFailed, Result
 from sifline.model import Cluster, Node, Role
+from sifline.nodeside.registry import FOLDERS
 
 PROGRAM = "ansible-playbook"
 EVENTS_VARIABLE = "SIFLINE_ANSIBLE_EVENTS"
@@ -166,6 +167,7 @@ def cluster_variables(cluster: Cluster) -> dict[str, Any]:
             for part in cluster.partitions
         ],
         "container_registry_root": str(cluster.registry_root),
+        "container_registry_folders": list(FOLDERS),
         **dict(cluster.variables),
     }
 

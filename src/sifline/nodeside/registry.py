@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
 VERSION = 1
 CATEGORIES = ("ml-frameworks", "custom-images", "base-images")
+# Below the root; provisioning makes them, and the roles of Ansible have no other list.
+FOLDERS = (*CATEGORIES, ".registry")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,127}")
 SHA256 = re.compile(r"[0-9a-f]{64}")
 TOKEN = re.compile(r"[0-9a-f]{1,32}")
@@ -194,7 +196,7 @@ def registry(root: str) -> Path:
     path = Path(root)
     if not path.is_absolute() or ".." in path.parts:
         raise RegistryError("bad-argument", f"root {root!r} is not an absolute path")
-    missing = [name for name in (*CATEGORIES, ".registry") if not (path / name).is_dir()]
+    missing = [name for name in FOLDERS if not (path / name).is_dir()]
     if missing:
         raise RegistryError("no-registry", f"{path} has no {', '.join(missing)}")
     return path

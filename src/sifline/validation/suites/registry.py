@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sifline.nodeside.registry import CATEGORIES
+from sifline.nodeside.registry import FOLDERS
 from sifline.validation.check import Phase, check
 from sifline.validation.outcome import CheckFailed, CheckSkipped
 from sifline.validation.probe import Probe
@@ -26,7 +26,7 @@ TRY_TO_READ = 'for f; do head -c 64 "$f" >/dev/null 2>&1 || echo "$f"; done'
 def folders_as_provisioned(probe: Probe) -> str:
     """The registry's folders exist on every node with mode 0755, owned by root:slurm."""
     root = probe.cluster.registry_root
-    paths = [str(root / name) for name in ("", *CATEGORIES, ".registry")]
+    paths = [str(root / name) for name in ("", *FOLDERS)]
     answers = probe.everywhere(["stat", "--format=%n %a %U:%G", *paths], check=False)
     faults = []
     for node, result in answers.items():
@@ -66,7 +66,7 @@ def users_cannot_write(probe: Probe) -> str:
     """An ordinary user cannot put anything into the registry of any node."""
     user = probe.job_user
     root = probe.cluster.registry_root
-    paths = [str(root / name) for name in ("", *CATEGORIES, ".registry")]
+    paths = [str(root / name) for name in ("", *FOLDERS)]
     answers = probe.everywhere(["sh", "-c", TRY_TO_WRITE, "sh", *paths], user=user)
     open_ = [
         f"{node}: {' '.join(result.stdout.split())}"
