@@ -132,6 +132,17 @@ def test_a_step_that_uses_the_secret_keeps_the_promises(run: Run) -> None:
     assert report.passed > 5
 
 
+def test_an_ordinary_installation_keeps_the_promises(run: Run) -> None:
+    """As Dockerfiles everywhere do it; the mount is for sites with certificates of their own."""
+    report = run(
+        "RUN --mount=type=secret,id=ca-certificates,mode=0444"
+        ",target=/etc/ssl/certs/ca-certificates.crt"
+        " apt-get update && apt-get install -y libevent-core-2.1-7t64"
+        " && rm -rf /var/lib/apt/lists/*"
+    )
+    assert (report.failed, report.skipped) == (0, 0)
+
+
 @pytest.mark.parametrize(
     ("command", "red"),
     [

@@ -25,12 +25,9 @@ COPY --from=base /usr/lib64/ld-linux-x86-64.so.2 /lib64/
 EMPTY = "FROM scratch\nLABEL a=b\nCOPY Dockerfile /file\n"
 PYTHON = r"""
 FROM sifline/debian-bookworm
-RUN --mount=type=secret,id=ca-certificates,target=/run/secrets/ca-certificates \
+RUN --mount=type=secret,id=ca-certificates,target=/etc/ssl/certs/ca-certificates.crt,mode=0444 \
     --mount=type=tmpfs,target=/var/lib/apt/lists \
-    cd /etc/apt/apt.conf.d \
-    && echo 'Acquire::Check-Valid-Until "false";' > 90build \
-    && echo 'Acquire::https::CAInfo "/run/secrets/ca-certificates";' >> 90build \
-    && apt-get update \
+    apt-get update \
     && apt-get install --yes --no-install-recommends python3 python3-packaging python3-six
 RUN mkdir --parents /site/Some_Thing-1.0.dist-info /site/old.egg-info \
     && printf 'Name: Some_Thing\nVersion: 1.0\nLicense: MIT\n' \

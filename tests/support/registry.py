@@ -15,12 +15,10 @@ from .engine import CA_BUNDLE, docker
 
 DOCKERFILE = r"""
 FROM docker.io/sifline/debian-bookworm
-RUN --mount=type=secret,id=ca-certificates,target=/run/secrets/ca-certificates \
+RUN --mount=type=secret,id=ca-certificates,target=/etc/ssl/certs/ca-certificates.crt,mode=0444 \
     --mount=type=tmpfs,target=/var/lib/apt/lists \
-    cd /etc/apt/apt.conf.d \
-    && echo 'Acquire::Check-Valid-Until "false";' > 90build \
-    && echo 'Acquire::https::CAInfo "/run/secrets/ca-certificates";' >> 90build \
-    && apt-get update && apt-get install --yes --no-install-recommends docker-registry
+    apt-get update \
+    && apt-get install --yes --no-install-recommends docker-registry
 COPY config.yml /
 CMD ["docker-registry", "serve", "/config.yml"]
 """

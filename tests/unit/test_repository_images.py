@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -36,6 +37,41 @@ def chain(space: Workspace, name: str, site: Site | None = None) -> list[str]:
     while base := images[found[-1]].base:
         found.append(base)
     return found
+
+
+def apt_steps(name: str) -> list[str]:
+    """Return the ``RUN`` instructions of an image that call apt, in one line each."""
+    text = (ROOT / "images" / name / "Dockerfile").read_text("utf-8").replace("\\\n", " ")
+    return [line for line in text.splitlines() if re.match(r"RUN .*\bapt-get ", line)]
+
+
+def test_every_step_with_apt_trusts_the_site_and_leaves_no_settings_and_lists() -> None:
+    steps = {
+        path.parent.name: apt_steps(path.parent.name) for path in ROOT.glob("images/*/Dockerfile")
+    }
+    assert sum(map(len, steps.values())) >= 8
+    mounts = {
+        "--mount=type=secret,id=ca-certificates,target=/etc/ssl/certs/ca-certificates.crt,mode=0444",
+        "--mount=type=tmpfs,target=/var/lib/apt/lists",
+    }
+    others = [name for name in steps for step in steps[name] if not mounts < {*step.split()}]
+    assert others == []
+    assert [name for name in steps if "apt.conf" in " ".join(steps[name])] == []
+
+
+def test_other_settings_of_apt_make_the_prepared_bases_old(
+    space: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def made_of() -> list[list[str]]:
+        images = Catalog(space, Site(), ())
+        return [item.prepare.words for name in images if (item := images[name]).prepare]
+
+    before = made_of()
+    monkeypatch.setattr("sifline.model.image.DOCKER_CLEAN", "other")
+    after = made_of()
+
+    assert len(before) == 2
+    assert [old for old, new in zip(before, after, strict=True) if old == new] == []
 
 
 @pytest.mark.parametrize(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 from pathlib import Path
 
 from sifline.errors import StepFailed
 from sifline.machine import records
 from sifline.machine.process import CommandFailed, Runner
-from sifline.model import Prepare
+from sifline.model import DOCKER_CLEAN, Prepare
 
 # Any fixed moment does: files are clamped to it, so that equal archives give equal bytes.
 EPOCH = "1735689600"
@@ -19,6 +20,13 @@ _FOLDER = '"$1"/etc/dpkg/dpkg.cfg.d'
 _NOT_SYNCED = (
     f"--setup-hook=mkdir --parents {_FOLDER} && echo force-unsafe-io > {_FOLDER}/not-synced",
     f"--customize-hook=rm {_FOLDER}/not-synced",
+)
+# Written at the end, because mmdebstrap's own apt would run the commands in it on this machine.
+# mmdebstrap removes the caches that these settings name, and they name none.
+_WITHOUT_CACHES = (
+    f"--customize-hook=printf %s {shlex.quote(DOCKER_CLEAN)}"
+    ' > "$1"/etc/apt/apt.conf.d/docker-clean',
+    '--customize-hook=rm --force "$1"/var/cache/apt/*.bin',
 )
 
 
@@ -43,6 +51,7 @@ class Mmdebstrap:
             # A snapshot mirror serves indexes whose date has passed; signatures still count.
             '--aptopt=Acquire::Check-Valid-Until "false"',
             *_NOT_SYNCED,
+            *_WITHOUT_CACHES,
             *([f"--include={','.join(prepare.packages)}"] if prepare.packages else []),
             prepare.suite,
             str(temporary),

@@ -21,6 +21,7 @@ from sifline.model.cluster import (
     SshAccess,
 )
 from sifline.model.image import (
+    DOCKER_CLEAN,
     PREPARED,
     SETTINGS,
     Bind,
@@ -55,6 +56,7 @@ from sifline.model.workspace import (
 )
 
 __all__ = [
+    "DOCKER_CLEAN",
     "PREPARED",
     "SETTINGS",
     "Bind",

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 # The name of a prepared root file system in the image's folder.
 PREPARED = "rootfs.tar"
+# Settings of apt in every prepared root file system: packages and caches stay in no image that is
+# built on it. The file has the name that it has in the distributions' own images, so that recipes
+# for cache mounts find it.
+DOCKER_CLEAN = """\
+APT::Keep-Downloaded-Packages "false";
+Dir::Cache::pkgcache "";
+Dir::Cache::srcpkgcache "";
+DPkg::Post-Invoke { "rm -f /var/cache/ldconfig/aux-cache"; };
+"""
 # The settings in the image's folder; the engine does not get to see them.
 SETTINGS = "image.toml"
 
@@ -25,8 +35,9 @@ class Prepare:
 
     @property
     def words(self) -> list[str]:
-        """All that decides what is in it."""
-        return [self.suite, *self.packages, *self.sources]
+        """All that decides what is in it; the settings of apt by their digest."""
+        settings = hashlib.sha256(DOCKER_CLEAN.encode()).hexdigest()[:8]
+        return [self.suite, *self.packages, *self.sources, f"docker-clean={settings}"]
 
 
 @dataclass(frozen=True, kw_only=True)
