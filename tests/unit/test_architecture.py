@@ -30,6 +30,19 @@ def test_each_room_has_a_place_among_the_layers() -> None:
     assert layers["exhaustive"] is True
 
 
+def test_the_files_that_it_says_to_open_define_the_names_beside_them() -> None:
+    beside = re.findall(r"`(src/[\w./]+\.py)` \(([^|]*?`)[^`]*?\)", TEXT)
+    names = [(path, name) for path, words in beside for name in re.findall(r"`(\w+)`", words)]
+    assert len(names) >= 10
+    found = {path: (ROOT / path).read_text("utf-8") for path, _ in names}
+    missing = [
+        (path, name)
+        for path, name in names
+        if not re.search(rf"(?m)^ *(?:def|class) {name}\b|^{name} = ", found[path])
+    ]
+    assert missing == []
+
+
 def test_the_files_that_it_names_are_there() -> None:
     named = set(re.findall(r"`((?:src|tests|docs)/[\w./]+|\w+/[\w/]*\w+\.py|\w+/\w+/)`", TEXT))
     assert len(named) > 20
