@@ -10,7 +10,7 @@ BUNDLES = ("etc/ssl/certs/ca-certificates.crt", "etc/pki/tls/certs/ca-bundle.crt
 
 
 def bundle(environment: Mapping[str, str], root: Path = Path("/")) -> Path | None:
-    """Return the file of all trusted certificates; None where there is none.
+    """Return the path of the CA bundle that this machine trusts; None where there is none.
 
     :param root: where the machine's files lie.
     """

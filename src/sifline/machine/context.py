@@ -1,4 +1,4 @@
-"""What every stage is handed."""
+"""The context of a run, which every stage gets."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sifline.model import Progress, Workspace
 
 @dataclass(frozen=True, kw_only=True)
 class Context:
-    """What every stage is handed: where to work, how to run things, whom to tell."""
+    """What every stage gets: the folders, a runner for processes, and a callback for progress."""
 
     workspace: Workspace
     runner: Runner

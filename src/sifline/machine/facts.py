@@ -28,7 +28,7 @@ class Machine:
         return min((*available, *self._left_in_groups()), default=sys.maxsize)
 
     def free_disk(self) -> int:
-        """Return the room on the fullest of the disks, in bytes."""
+        """Return the free bytes of the fullest disk."""
         return min(map(_room, self._folders), default=sys.maxsize)
 
     def _left_in_groups(self) -> Iterable[int]:
@@ -53,7 +53,7 @@ class Machine:
 
 
 def _left(group: Path, limit: str, usage: str, cache: str) -> Iterable[int]:
-    """What is left of the group's limit, if it has one; page cache gives way."""
+    """Yield the bytes left below the group's memory limit, if it has one; page cache is free."""
     most, used = _text(group / limit).strip(), _text(group / usage).strip()
     if most.isdecimal() and used.isdecimal():
         facts = dict(line.split() for line in _text(group / "memory.stat").splitlines())

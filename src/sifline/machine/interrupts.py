@@ -1,7 +1,7 @@
-"""Ctrl-C at the wrong moment: an interruption that waits until what was begun is known.
+"""Delay Ctrl-C while a process, a container or a thread is being started.
 
-A process, a container or a thread that is being started exists before its starter knows of it.
-Interrupted in between, the starter could neither end it nor wait for it.
+It exists before its starter knows of it: interrupted in between, the starter could neither end it
+nor wait for it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """Put an interruption off until the end of the block; keep such blocks short.
+    """Delay signals such as Ctrl-C until the end of the block; keep such blocks short.
 
     A handler, not a mask: a mask is inherited by the processes that the block starts, and
     does not keep another thread from taking the signal. Handlers run in the main thread alone,
@@ -57,7 +57,7 @@ def undisturbed() -> Iterator[None]:
 
 
 def submit(pool: Executor, work: Callable[[T], R], items: Iterable[T]) -> list[Future[R]]:
-    """Have ``pool`` do ``work`` for all ``items``; it then knows, and waits for, every thread.
+    """Submit ``work`` for all ``items`` to ``pool``, uninterrupted; return the futures.
 
     Interrupted while it starts a thread, a ``ThreadPoolExecutor`` forgets that one.
     """
@@ -66,7 +66,7 @@ def submit(pool: Executor, work: Callable[[T], R], items: Iterable[T]) -> list[F
 
 
 def each(items: Iterable[T], work: Callable[[T], R], *, workers: int = WORKERS) -> list[R]:
-    """Do ``work`` for all ``items`` side by side; return the results in their order.
+    """Do ``work`` for all ``items`` in parallel; return the results in their order.
 
     Where one fails, or it is interrupted, it begins no more and waits for those that run.
     """

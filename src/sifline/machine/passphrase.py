@@ -1,4 +1,4 @@
-"""The passphrase of a key: where it comes from, never what it is."""
+"""The passphrase of a signing key: from a file, a variable or a question, and never shown."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from threading import Lock
 
 from sifline.errors import MissingError, UsageError
 
-# Called where a key turns out to have one.
+# Returns the passphrase; called only if the key has one.
 Passphrase = Callable[[], str]
 
 
 def passphrase_of(
     *, file: Path | None = None, variable: str = "", ask: Passphrase | None = None
 ) -> Passphrase | None:
-    """Return where the passphrase comes from: a file, else a variable, else a question.
+    """Return a function that gives the passphrase: from a file, else a variable, else a question.
 
     File and variable are read at once, the question is asked once, and only if need be.
 
@@ -43,7 +43,7 @@ def passphrase_of(
 
 
 def _once(ask: Passphrase) -> Passphrase:
-    """Ask one time, whoever wants to know: images are signed side by side."""
+    """Return a function that asks once and remembers the answer: images are signed in parallel."""
     lock, held = Lock(), list[str]()
 
     def answer() -> str:

@@ -64,11 +64,11 @@ class CommandFailed(StepFailed):
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C, as it reaches the threads that Python does not give it to."""
+    """Ctrl-C in a thread other than the main one; Python raises KeyboardInterrupt only there."""
 
 
 class Runner(Protocol):
-    """What engines need of a runner."""
+    """Starts processes; engines get one, so that tests can hand in another."""
 
     def run(
         self,
@@ -96,7 +96,7 @@ class Runner(Protocol):
         """Return the path of ``tool`` on the search path, or None."""
 
     def stop(self) -> None:
-        """End every process that runs, in whatever thread."""
+        """End all running processes, whichever thread started them."""
 
     def check(self) -> None:
         """Raise ``Interrupted`` where another thread called ``stop``."""
@@ -148,7 +148,7 @@ class ProcessRunner:
             raise
 
     def stop(self) -> None:
-        """End every process that runs, in whatever thread, and interrupt the others' work.
+        """End all running processes and interrupt the work of the other threads.
 
         Each other thread gets ``Interrupted`` once: from the command it waits for, or from
         its next one. What it then runs to clean up is not disturbed, as after a Ctrl-C.
@@ -156,9 +156,9 @@ class ProcessRunner:
         self._running.stop()
 
     def check(self) -> None:
-        """Interrupt a thread that waits for something else than a process.
+        """Raise ``Interrupted`` if another thread called ``stop``: for waits without a process.
 
-        :raises Interrupted: where another thread called ``stop``; once.
+        :raises Interrupted: once for each ``stop``.
         """
         self._running.check()
 
@@ -229,7 +229,10 @@ class ProcessRunner:
         timeout: float | None,
         starting: ExitStack,
     ) -> int | None:
-        """Feed and wait; None when the time ran out. The process is gone afterwards, always."""
+        """Write standard input and wait; return the status, None on timeout.
+
+        However it returns, the process has ended.
+        """
         try:
             starting.close()  # from here on an interruption ends the process
             with self._running.holding(process):
@@ -269,7 +272,7 @@ class _Running:
         _end(*processes)
 
     def check(self) -> None:
-        """Interrupt this thread where it was not yet told of a stop.
+        """Raise ``Interrupted`` if this thread has not yet been told of a ``stop``.
 
         :raises Interrupted: once for each stop.
         """
@@ -279,7 +282,7 @@ class _Running:
 
     @contextmanager
     def holding(self, process: subprocess.Popen[str]) -> Iterator[None]:
-        """Let ``process`` be ended from another thread while the block waits for it."""
+        """Register ``process`` during the block, so that ``stop`` in another thread ends it."""
         with self._lock:
             self.check()
             self._processes.add(process)
@@ -314,7 +317,7 @@ def _started(
 
 @contextmanager
 def _starting(argv: Argv) -> Iterator[None]:
-    """Say why a program cannot be started."""
+    """Turn the errors of starting a program into ours."""
     try:
         yield
     except FileNotFoundError:
@@ -328,7 +331,7 @@ def _starting(argv: Argv) -> Iterator[None]:
 
 
 def _end(*processes: subprocess.Popen[str]) -> None:
-    """End the commands and all they started: first so that they can clean up, then for good."""
+    """End the commands and all they started: SIGTERM, time to clean up, then SIGKILL."""
     for process in processes:
         _signal(process, signal.SIGTERM)
     last = time.monotonic() + GRACE_SECONDS
@@ -351,7 +354,7 @@ def _signal(process: subprocess.Popen[str], number: signal.Signals) -> None:
 def _environment(
     extra: Mapping[str, str] | None, without: Collection[str]
 ) -> dict[str, str] | None:
-    """What a process gets; None for all that this one has."""
+    """Return the environment of a process; None to inherit all of ours."""
     if not extra and not os.environ.keys() & set(without):
         return None
     own = {name: value for name, value in os.environ.items() if name not in without}

@@ -1,4 +1,4 @@
-"""Other processes of this machine, as the kernel tells of them."""
+"""Parents and start times of processes, read from /proc."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def parent(pid: int) -> int:
-    """Return the number of the process that started ``pid``, or took it over; 0 for the first.
+    """Return the process id of the parent of ``pid``; 0 for the first process.
 
     :raises OSError: where there is no such process, or it is hidden.
     """
@@ -14,7 +14,7 @@ def parent(pid: int) -> int:
 
 
 def begin(pid: int) -> str:
-    """Return when the process ``pid`` began, in ticks of the clock since the machine did.
+    """Return the start time of the process ``pid``, in clock ticks since the machine booted.
 
     :raises OSError: where there is no such process, or it is hidden.
     """
@@ -22,6 +22,6 @@ def begin(pid: int) -> str:
 
 
 def _fields(pid: int) -> list[str]:
-    """The fields of proc_pid_stat(5) behind the name, which may hold anything."""
+    """Return the fields of proc_pid_stat(5) after the command, which may hold any character."""
     text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     return text.rpartition(")")[2].split()

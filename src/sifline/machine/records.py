@@ -1,4 +1,4 @@
-"""What was made of what: JSON files written so that a killed run never leaves half of one."""
+"""Records of builds, tests and conversions: JSON files, written atomically; and lock files."""
 
 from __future__ import annotations
 
@@ -45,13 +45,13 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def sweep(folder: Path) -> None:
-    """Remove what killed runs left half written in the folders of records below ``folder``."""
+    """Remove the temporary files of killed runs from the record folders in ``folder``."""
     for left in folder.glob("*/.*.tmp"):
         drop(left)
 
 
 def claimed(temporary: Path) -> IO[bytes]:
-    """Make a file that ``drop`` leaves alone until it is closed, and open it."""
+    """Create and open a temporary file; until it is closed, ``drop`` does not remove it."""
     while True:
         file = temporary.open("wb")
         with suppress(OSError):  # a file system without locks
@@ -62,7 +62,7 @@ def claimed(temporary: Path) -> IO[bytes]:
 
 
 def drop(temporary: Path) -> None:
-    """Remove a file that a killed run left; one that is ``claimed`` stays."""
+    """Remove a temporary file of a killed run; one that is still ``claimed`` stays."""
     with suppress(OSError), temporary.open("rb") as file:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if _is_at(file, temporary):  # else it is a record by now, and the name another's
@@ -92,7 +92,7 @@ def read(path: Path) -> dict[str, Any] | None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make a rename inside ``folder`` durable."""
+    """Write a rename in ``folder`` through to the disk (fsync)."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)

@@ -1,4 +1,4 @@
-"""What engines need to work on the nodes of a cluster, whoever carries their commands."""
+"""The interface for running commands on cluster nodes, over SSH or otherwise."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Remote(Protocol):
 
     @property
     def cluster(self) -> Cluster:
-        """The cluster whose nodes are meant."""
+        """The cluster that the nodes belong to."""
 
     def run(
         self,

@@ -28,9 +28,9 @@ KINDS = {kind.exit_code: kind for kind in (StepFailed, UsageError, MissingError)
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One thing to do, with the keys of what it needs and what it claims meanwhile: bytes, cores.
+    """A job, the keys of the jobs that it needs, and what it claims: bytes, cores.
 
-    One that claims no cores mostly waits for others, or is as parallel as it likes.
+    A job that claims no cores mostly waits, or uses as many as it likes.
     """
 
     key: str
@@ -43,7 +43,7 @@ class Job:
 
 
 class State(str, Enum):
-    """What became of a job."""
+    """How a job ended."""
 
     DONE = "done"
     FAILED = "failed"
@@ -56,7 +56,7 @@ NOT_STARTED = (State.BLOCKED, State.CANCELLED)
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What became of a job: its value or its error; ``because`` names what blocked it."""
+    """How a job ended: its value or its error; ``because`` names the job that blocked it."""
 
     key: str
     state: State
@@ -197,12 +197,12 @@ class _Run:
         return key in self._outcomes and self._outcomes[key].state is State.DONE
 
     def _lacks_cores(self, job: Job) -> bool:
-        """Whether those that run leave too few cores; what claims none may pass it by."""
+        """Whether running jobs leave too few cores for this one; without a claim it may start."""
         claimed = sum(item.cores for item in self._running.values())
         return bool(job.cores and claimed and job.cores + claimed > self._limits.cores)
 
     def _fits(self, job: Job) -> bool:
-        """Whether the job finds what it claims even if all that runs is yet to take its claims.
+        """Whether memory and disk suffice for the job and for all that running jobs claim.
 
         How much of its claim a running job has taken already is not known, so it counts
         twice: rather one job less at a time than one too many.
@@ -238,7 +238,7 @@ class _Run:
         thread.start()
 
     def _work(self, job: Job, results: Mapping[str, Any]) -> None:
-        """Do the job, in a thread of its own."""
+        """Run the job's action; the body of its thread."""
         started = time.monotonic()
         value, error, fault, state = None, None, None, State.DONE
         try:
@@ -252,7 +252,7 @@ class _Run:
         self._ended.put((outcome, fault))
 
     def _take(self, seconds: float) -> None:
-        """Wait for a job to end, for so long."""
+        """Wait at most ``seconds`` for a job to end, and note how it did."""
         try:
             outcome, fault = self._ended.get(timeout=seconds)
         except Empty:
@@ -263,7 +263,7 @@ class _Run:
         self._fault = self._fault or fault
 
     def _wind_up(self, stop: Callable[[], None]) -> None:
-        """End what runs and let it clean up; a second Ctrl-C ends the cleaning, too.
+        """Stop the running jobs and wait while they clean up; a second Ctrl-C stops that, too.
 
         :raises KeyboardInterrupt: where not everything was cleaned up.
         """
@@ -290,7 +290,7 @@ class _Run:
 
 
 def _order(jobs: Sequence[Job]) -> tuple[str, ...]:
-    """Return the keys, what is needed first.
+    """Return the keys in an order in which jobs follow what they need.
 
     :raises ValueError: where that is not possible.
     """

@@ -20,14 +20,14 @@ OnLine = Callable[[str], None]
 
 
 def masked(text: str, hidden: Sequence[str]) -> str:
-    """Return ``text`` with ``HIDDEN`` in the place of all that is hidden."""
+    """Return ``text`` with ``***`` in place of the secrets ``hidden``."""
     for secret in hidden:
         text = text.replace(secret, HIDDEN)
     return text
 
 
 class Log:
-    """A log file that holds the command and then every line; nothing where path is None."""
+    """A log file of a command and each line that it prints; without a path there is no file."""
 
     def __init__(self, path: Path | None, argv: Argv) -> None:
         self._file: IO[str] | None = None
