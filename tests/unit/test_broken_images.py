@@ -13,7 +13,7 @@ import pytest
 from sifline.config import image_names
 from sifline.errors import UsageError
 from sifline.model import Workspace
-from sifline.pipeline import plans
+from sifline.pipeline import testing
 from sifline.tasks import completion
 from tests.support.invoking import engine_without_images, invoke_here
 
@@ -308,7 +308,7 @@ def test_tests_that_cannot_be_read_are_named(
         raise PermissionError(13, "Permission denied", str(path))
 
     (tmp_path / "test_x.py").write_text("")
-    monkeypatch.setattr(plans, "file_digest", refuse)
+    monkeypatch.setattr(testing, "file_digest", refuse)
 
     with pytest.raises(UsageError, match=r"cannot be read: .*test_x\.py: Permission denied"):
-        plans._tests_digest(tmp_path)
+        testing._tests_digest(tmp_path)

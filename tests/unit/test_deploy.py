@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -13,13 +14,17 @@ from sifline.errors import StepFailed, UsageError
 from sifline.machine.process import Result
 from sifline.machine.streams import Argv
 from sifline.model import (
+    BuiltImage,
     Cluster,
+    FoundSif,
+    Image,
     Node,
     Partition,
     ProvisionedCluster,
     Role,
     Sif,
     SshAccess,
+    TestedImage,
     TestedSif,
     TestReport,
 )
@@ -69,6 +74,23 @@ EMPTY = {
     "path": "/opt/containers/custom-images/hello.sif",
     "tests": "untested",
 }
+
+
+REPORT = TestReport(name="hello", runtime="apptainer", passed=7, failed=0, skipped=2, seconds=1.0)
+IMAGE = TestedImage(
+    built=BuiltImage(
+        image=Image(name="hello", folder=Path("hello"), tag="sifline/hello:latest"),
+        image_id="sha256:1",
+        fingerprint="f",
+        size=1,
+        reused=True,
+    ),
+    report=REPORT,
+)
+
+
+def found(sif: Sif) -> FoundSif:
+    return FoundSif(name=sif.name, path=sif.path, sha256=sif.sha256, size=sif.size)
 
 
 def survey(**changes: Any) -> Survey:
@@ -183,23 +205,23 @@ def test_nodes_are_told_by_a_digest_which_image_it_is_of(tmp_path: Path, sif: Si
 
 
 @pytest.mark.parametrize(
-    ("report", "told"),
+    ("tested", "told"),
     [
-        (None, "untested"),
+        (TestedSif.untested, "untested"),
+        (lambda sif: TestedSif.of(sif, IMAGE, REPORT), "7 passed, 2 skipped"),
         (
-            TestReport(
-                name="hello", runtime="apptainer", passed=7, failed=0, skipped=2, seconds=1.0
-            ),
-            "7 passed, 2 skipped",
+            lambda sif: TestedSif.from_file(found(sif), REPORT),
+            "7 passed, 2 skipped, the tests of every SIF alone",
         ),
     ],
+    ids=["untested", "of an image", "from a file"],
 )
 def test_nodes_are_told_how_its_tests_ended(
-    tmp_path: Path, sif: Sif, report: TestReport | None, told: str
+    tmp_path: Path, sif: Sif, tested: Callable[[Sif], TestedSif], told: str
 ) -> None:
     nodes = Nodes()
     ready = ProvisionedCluster(cluster=CLUSTER)
-    stage.deploy(TestedSif(sif=sif, report=report), ready, context_of(tmp_path, nodes))
+    stage.deploy(tested(sif), ready, context_of(tmp_path, nodes))
     assert [f'"tests": "{told}"' in line for line in nodes.told] == [True] * 3
 
 

@@ -31,7 +31,7 @@ def pipeline(tmp_path: Path) -> Pipeline:
 
 
 def inherited(pipeline: Pipeline, subject: BuiltImage | Sif) -> list[str]:
-    folders = pipeline.planner.tests_folders("leaf", subject)
+    folders = pipeline.planner.testing.folders(subject)
     return [path.parent.name if path.name == "tests" else path.name for path in folders]
 
 
@@ -72,12 +72,12 @@ def test_begun_with_an_image_from_elsewhere_it_has_its_own_alone(
 def test_byte_code_is_no_other_version_of_the_tests(pipeline: Pipeline, tmp_path: Path) -> None:
     tests = tmp_path / "images" / "leaf" / "tests"
     (tests / "test_x.py").write_text("")
-    before = pipeline.planner.tests_key("leaf", IMAGE)
+    before = pipeline.planner.testing.key(IMAGE)
     (tests / "__pycache__").mkdir()
     (tests / "__pycache__" / "test_x.cpython-311.pyc").write_bytes(b"code")
-    assert pipeline.planner.tests_key("leaf", IMAGE) == before
+    assert pipeline.planner.testing.key(IMAGE) == before
     (tests / "test_x.py").write_text("# another")
-    assert pipeline.planner.tests_key("leaf", IMAGE) != before
+    assert pipeline.planner.testing.key(IMAGE) != before
 
 
 def test_what_passed_without_a_gpu_is_tested_again_with_one(
@@ -85,11 +85,11 @@ def test_what_passed_without_a_gpu_is_tested_again_with_one(
 ) -> None:
     monkeypatch.setattr(gpus, "DEVICES", tmp_path)
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
-    seen = [pipeline.planner.tests_key("leaf", IMAGE)]
+    seen = [pipeline.planner.testing.key(IMAGE)]
     for name in ("nvidiactl", "nvidia0", "nvidia1"):
         (tmp_path / name).touch()
-    seen.append(pipeline.planner.tests_key("leaf", IMAGE))
+    seen.append(pipeline.planner.testing.key(IMAGE))
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "nvidia-ctk").touch(mode=0o755)
-    seen.append(pipeline.planner.tests_key("leaf", IMAGE))
+    seen.append(pipeline.planner.testing.key(IMAGE))
     assert [key["gpus"] for key in seen] == [["0"], ["2"], ["2", "nvidia-ctk"]]

@@ -58,14 +58,13 @@ class Book:
     ) -> Job:
         """Return a job that lasts until ``lasts`` returns something true, and raises ``error``."""
 
-        def action(results: Mapping[str, Any]) -> tuple[str, ...]:
+        def action() -> None:
             self._note("start", key, 1)
             if lasts:
                 until(lasts, f"the end of {key}")
             self._note("end", key, -1)
             if error:
                 raise error
-            return (key, *sorted(results))
 
         return Job(key=key, needs=needs, action=action, memory=memory, disk=disk)
 
@@ -141,12 +140,17 @@ def test_one_worker_follows_the_given_order() -> None:
     assert book.started == ["a", "c", "b", "d"]
 
 
-def test_results_are_handed_to_what_needs_them() -> None:
-    book = Book()
+def test_what_a_job_left_is_there_for_what_needs_it() -> None:
+    left = dict[str, int]()
 
-    outcomes = run([book.job("a"), book.job("b"), book.job("c", "a")])
+    run(
+        [
+            Job(key="b", needs=("a",), action=lambda: left.update(b=left["a"] + 1)),
+            Job(key="a", action=lambda: left.update(a=1)),
+        ]
+    )
 
-    assert outcomes["c"].value == ("c", "a")
+    assert left == {"a": 1, "b": 2}
 
 
 def test_outcomes_come_in_the_order_of_the_jobs() -> None:
@@ -161,9 +165,9 @@ def test_outcomes_come_in_the_order_of_the_jobs() -> None:
 def test_independent_jobs_run_side_by_side() -> None:
     both = threading.Barrier(2, timeout=PATIENCE)
 
-    outcomes = run([Job(key=key, action=lambda _: both.wait()) for key in "ab"])
+    outcomes = run([Job(key=key, action=both.wait) for key in "ab"])
 
-    assert sorted(outcome.value for outcome in outcomes.values()) == [0, 1]
+    assert states(outcomes) == {"a": State.DONE, "b": State.DONE}
 
 
 def test_never_more_run_than_there_are_workers() -> None:
@@ -238,9 +242,9 @@ def test_the_error_of_a_failure_is_kept() -> None:
 @pytest.mark.parametrize(
     "jobs",
     [
-        [Job(key="a", needs=("b",), action=len)],
-        [Job(key="a", needs=("b",), action=len), Job(key="b", needs=("a",), action=len)],
-        [Job(key="a", action=len), Job(key="a", action=len)],
+        [Job(key="a", needs=("b",), action=list)],
+        [Job(key="a", needs=("b",), action=list), Job(key="b", needs=("a",), action=list)],
+        [Job(key="a", action=list), Job(key="a", action=list)],
     ],
     ids=["unknown", "circle", "twice"],
 )
@@ -337,7 +341,7 @@ def test_memory_that_others_give_back_is_noticed(monkeypatch: pytest.MonkeyPatch
         machine.memory = 9 * GIB
 
     outcomes = run(
-        [Job(key=key, action=lambda _: both.wait(), memory=GIB) for key in "ab"],
+        [Job(key=key, action=both.wait, memory=GIB) for key in "ab"],
         resources=machine,
         on_wait=give_back,
     )
@@ -414,13 +418,13 @@ def say(text):
     sys.stdout.write(text + "\\n")
     sys.stdout.flush()
 
-def action(results):
+def action():
     try:
         runner.run(["sh", "-c", "echo $$; exec sleep 600"], on_line=say)
     finally:
         runner.run(["sh", "-c", "echo cleaned"], on_line=say)
 
-def deaf(results):
+def deaf():
     say("deaf")
     time.sleep(600)
 
@@ -432,7 +436,7 @@ def stop():
 
 jobs = [schedule.Job(key=str(n), action=action) for n in range(2)]
 jobs += [schedule.Job(key="deaf", action=deaf)] * (sys.argv[1] == "deaf")
-jobs += [schedule.Job(key="next", action=lambda _: say("next"))]
+jobs += [schedule.Job(key="next", action=lambda: say("next"))]
 try:
     schedule.run(jobs, workers=len(jobs) - 1, keep_going=True, resources=Machine([]),
                  on_wait=print, stop=stop)
@@ -466,7 +470,7 @@ def test_one_failure_is_told_as_it_is() -> None:
     assert error.details == "not begun: b"
 
 
-def _refuse(_: Mapping[str, Any]) -> None:
+def _refuse() -> None:
     raise UsageError("a: no such tag")
 
 
@@ -499,7 +503,7 @@ def test_several_failures_are_one_error_that_names_each() -> None:
 def test_several_failures_keep_the_exit_status_they_share(
     second: type[SiflineError], status: int
 ) -> None:
-    def refuse(_: Mapping[str, Any]) -> None:
+    def refuse() -> None:
         raise second("no")
 
     outcomes = run([Job(key="a", action=_refuse), Job(key="b", action=refuse)], keep_going=True)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import Enum
 from graphlib import TopologicalSorter
 from queue import Empty, SimpleQueue
-from typing import Any, Protocol
+from typing import Protocol
 
 from sifline.errors import MissingError, SiflineError, StepFailed, UsageError
 from sifline.machine import process
@@ -34,8 +34,8 @@ class Job:
     """
 
     key: str
-    # Gets the results of what the job needs, by their keys.
-    action: Callable[[Mapping[str, Any]], Any]
+    # Keeps its result itself, where those that need it find it: they start after it has ended.
+    action: Callable[[], object]
     needs: tuple[str, ...] = ()
     memory: int = 0
     disk: int = 0
@@ -56,11 +56,10 @@ NOT_STARTED = (State.BLOCKED, State.CANCELLED)
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """How a job ended: its value or its error; ``because`` names the job that blocked it."""
+    """How a job ended, with its error; ``because`` names the job that blocked it."""
 
     key: str
     state: State
-    value: Any = None
     error: SiflineError | None = None
     because: str = ""
     seconds: float = 0.0
@@ -228,27 +227,24 @@ class _Run:
             )
 
     def _launch(self, job: Job) -> None:
-        results = {key: self._outcomes[key].value for key in job.needs}
         self._running[job.key] = self._pending.pop(job.key)
         # A daemon: a thread that hears no interruption must not keep the program from ending.
-        thread = threading.Thread(
-            target=self._work, args=(job, results), name=job.key, daemon=True
-        )
+        thread = threading.Thread(target=self._work, args=(job,), name=job.key, daemon=True)
         self._threads.append(thread)
         thread.start()
 
-    def _work(self, job: Job, results: Mapping[str, Any]) -> None:
+    def _work(self, job: Job) -> None:
         """Run the job's action; the body of its thread."""
         started = time.monotonic()
-        value, error, fault, state = None, None, None, State.DONE
+        error, fault, state = None, None, State.DONE
         try:
-            value = job.action(results)
+            job.action()
         except SiflineError as raised:
             error, state = raised, State.FAILED
         except BaseException as raised:
             fault, state = raised, State.CANCELLED
         seconds = time.monotonic() - started
-        outcome = Outcome(key=job.key, state=state, value=value, error=error, seconds=seconds)
+        outcome = Outcome(key=job.key, state=state, error=error, seconds=seconds)
         self._ended.put((outcome, fault))
 
     def _take(self, seconds: float) -> None:

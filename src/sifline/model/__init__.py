@@ -46,7 +46,12 @@ from sifline.model.plan import (
     Verb,
 )
 from sifline.model.sif import (
+    FoundSif,
     Sif,
+    SifFile,
+)
+from sifline.model.tested import (
+    TestedImage,
     TestedSif,
     TestReport,
 )
@@ -67,6 +72,7 @@ __all__ = [
     "Deployment",
     "Explanation",
     "Feature",
+    "FoundSif",
     "GraphNode",
     "Image",
     "ImageState",
@@ -82,12 +88,14 @@ __all__ = [
     "Role",
     "Run",
     "Sif",
+    "SifFile",
     "SifOptions",
     "Source",
     "SshAccess",
     "Status",
     "Step",
     "TestReport",
+    "TestedImage",
     "TestedSif",
     "Verb",
     "Workspace",

@@ -8,7 +8,7 @@ from enum import Enum
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from sifline.model.sif import Sif
+from sifline.model.sif import SifFile
 
 
 class Role(str, Enum):
@@ -114,7 +114,7 @@ class Placement:
 class Deployment:
     """A SIF on every node of a cluster."""
 
-    sif: Sif
+    sif: SifFile
     cluster: Cluster
     path: PurePosixPath
     placements: tuple[Placement, ...]

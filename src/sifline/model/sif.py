@@ -1,16 +1,14 @@
-"""SIF files, and how the tests of an image or a SIF ended."""
+"""SIF files: those that sifline makes, and those that it finds."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
 
-UNTESTED = "untested"
-
 
 @dataclass(frozen=True, kw_only=True)
-class Sif:
-    """A finished, verified SIF file; ``notes`` is what people should know of its making.
+class SifFile:
+    """A whole SIF file, and what it says of the image that it was made of.
 
     ``image_digest`` is that of its image's layers and configuration, which no engine calls it by.
     """
@@ -23,48 +21,16 @@ class Sif:
     fingerprint: str = ""
     commit: str = ""
     category: str = "custom-images"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sif(SifFile):
+    """A SIF that sifline made and verified; ``notes`` is what people should know of its making."""
+
     reused: bool = False
     notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
-class TestReport:
-    """What the tests of one image said."""
-
-    __test__ = False  # not a test class, whatever pytest thinks of the name
-
-    name: str
-    runtime: str
-    passed: int
-    failed: int
-    skipped: int
-    seconds: float
-    skip_reasons: tuple[str, ...] = ()
-
-    @property
-    def summary(self) -> str:
-        """The counts, for people and for the records of nodes."""
-        return f"{self.passed} passed, {self.skipped} skipped"
-
-
-@dataclass(frozen=True, kw_only=True)
-class TestedSif:
-    """A SIF that may be deployed: its tests passed, or somebody said that this does not count.
-
-    ``report`` is None where it is untested.
-    """
-
-    __test__ = False
-
-    sif: Sif
-    report: TestReport | None
-
-    @classmethod
-    def untested(cls, sif: Sif) -> TestedSif:
-        """Take ``sif`` as it is: the record of its deployment says so."""
-        return cls(sif=sif, report=None)
-
-    @property
-    def tests(self) -> str:
-        """How its tests ended, for the record of a deployment."""
-        return self.report.summary if self.report else UNTESTED
+class FoundSif(SifFile):
+    """A SIF that was there: nobody knows which tests the image it was made of passed."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
 
 from sifline.model import CheckResult, Quickstart
 from sifline.pipeline.cleaning import Cleaner
@@ -17,6 +18,8 @@ from sifline.pipeline.work import Work
 if TYPE_CHECKING:
     from sifline.machine.context import Context
     from sifline.report.terminal import Terminal
+
+T = TypeVar("T")
 
 NODE_IMAGE = "slurm-node"
 QUICKSTART_IMAGE = "hello-mpi"
@@ -47,7 +50,7 @@ class Pipeline:
 
         image, seconds = QUICKSTART_IMAGE, dict[str, float]()
 
-        def timed(stage: str, call: Any) -> Any:
+        def timed(stage: str, call: Callable[[], T]) -> T:
             started = time.monotonic()
             result = call()
             seconds[stage] = time.monotonic() - started

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
-from hashlib import sha256
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sifline.config import docker_client, image_names
 from sifline.config.images import LEVELS
-from sifline.contents.build_context import file_digest
 from sifline.engines.docker import engine
 from sifline.engines.docker.images import Docker
 from sifline.engines.docker.versions import base_ids, versions
 from sifline.errors import MissingError, SiflineError, StepFailed, UsageError, did_you_mean
-from sifline.machine import gpus, records
 from sifline.machine.context import Context
-from sifline.model import BuiltImage, Image, Sif, SifOptions, Step, TestReport, Verb
+from sifline.model import Image, SifOptions, Step, Verb
+from sifline.pipeline.testing import Testing
 from sifline.stages import build, discover, plan
 from sifline.stages.build import contexts
 from sifline.stages.plan import Held
@@ -40,19 +36,6 @@ CONVERT = (Verb.BUILD, Verb.CONVERT)
 TEST_SIF = (Verb.BUILD, Verb.CONVERT, Verb.TEST_SIF)
 WITH_APPTAINER = (Verb.CONVERT, Verb.TEST_SIF)
 METHODS = ("stream", "apptainer")
-RUNTIMES = {Verb.TEST: "docker", Verb.TEST_SIF: "apptainer"}
-KINDS = {verb: f"test-{runtime}" for verb, runtime in RUNTIMES.items()}
-# What tests do besides what they say themselves.
-HERE, TEST_MEANS = Path(__file__).parents[1] / "imagetests", ("plugin.py", "python.py")
-# Why they are run again: where another of these stands in the key of those that passed.
-RETEST = {
-    "tests": "its tests changed",
-    "smoke": "its tests changed",
-    "means": "what tests are made with changed",
-    "gpus": "there are other GPUs than when it was tested",
-    "subject": "what was tested is another",
-}
-REPORT = {field.name for field in fields(TestReport)}
 MAKE = (Verb.BUILD, Verb.TEST, Verb.CONVERT, Verb.TEST_SIF)
 
 
@@ -120,6 +103,11 @@ class Planner:
         """All images by name, each read when it is asked for."""
         options = self.options
         return discover.Catalog(self.workspace, self.site, options.build_args, options.conversion)
+
+    @cached_property
+    def testing(self) -> Testing:
+        """The tests of images and SIFs."""
+        return Testing(self.images, self.context)
 
     @cached_property
     def site(self) -> Site:
@@ -244,7 +232,7 @@ class Planner:
 
             reason = convert.stale(image.name, before.held, self.workspace)
         else:
-            reason = self._untested(verb, before) if only_new else "asked for"
+            reason = self.testing.needed(verb, before) if only_new else "asked for"
         return Step(
             verb=verb,
             image=image,
@@ -253,74 +241,6 @@ class Planner:
             needs=(before.key,),
             held=before.held,
         )
-
-    def _untested(self, verb: Verb, before: Step) -> str:
-        """Why the tests have to be run again; "" where they passed on the same as stands now."""
-        name = before.image.name
-        known = self._tested(name, verb)
-        if not known:
-            return "not tested yet"
-        # Looking only: what is kept is given its common tag when a run says so.
-        subject = before.held if verb is Verb.TEST else self._sif(before)
-        assert subject is not None  # noqa: S101 - it is tested again where it is made anew
-        try:
-            now = self.tests_key(name, subject)
-        except UsageError as error:  # whoever runs them is told the same, for this image alone
-            return error.message
-        changed = (why for part, why in RETEST.items() if known["key"].get(part) != now[part])
-        return next(changed, "")
-
-    def _tested(self, name: str, verb: Verb) -> dict[str, Any]:
-        """The record of tests that passed; empty where there is none of the right shape."""
-        known = records.read(self.workspace.record(name, KINDS[verb])) or {}
-        key, report = known.get("key"), known.get("report")
-        sound = isinstance(key, dict) and isinstance(report, dict) and set(report) == REPORT
-        return known if sound else {}
-
-    def tests_key(self, name: str, subject: BuiltImage | Sif) -> dict[str, Any]:
-        """Return all that decides how the tests of ``subject`` end."""
-        return {
-            "subject": subject.sha256 if isinstance(subject, Sif) else subject.image_id,
-            "tests": [_tests_digest(folder) for folder in self.tests_folders(name, subject)],
-            "smoke": [list(words) for words in self.images[name].smoke],
-            "means": self._test_means,
-            "gpus": gpus.means(),
-        }
-
-    @cached_property
-    def _test_means(self) -> list[str]:
-        return [file_digest(HERE / name) for name in TEST_MEANS]
-
-    def tests_folders(self, name: str, subject: BuiltImage | Sif) -> list[Path]:
-        """Our own tests, then those of what the image begins with, the image's at last.
-
-        Not those of images that only files are taken from: it does not promise what they do.
-        """
-        from sifline.stages import imagetest
-
-        runtime = RUNTIMES[Verb.TEST_SIF if isinstance(subject, Sif) else Verb.TEST]
-        own, folders = imagetest.suites(self.images[name], runtime=runtime), list[Path]()
-        while name:
-            folders.append(self.images[name].folder / "tests")
-            name = self.images[name].base
-        return [*own, *(folder for folder in reversed(folders) if folder.is_dir())]
-
-    def _sif(self, step: Step) -> Sif:
-        """The SIF of a conversion that is not needed."""
-        from sifline.stages import convert
-
-        return convert.standing(step.image, self.workspace)
-
-    def kept(self, step: Step) -> Any:
-        """Return the existing result of a step that is not needed."""
-        if step.verb is Verb.BUILD:
-            return build.settle(step, self.context)
-        if step.verb is Verb.CONVERT:
-            from sifline.stages import convert
-
-            return convert.settled(step.image, self.workspace)
-        report = self._tested(step.image.name, step.verb)["report"]
-        return TestReport(**{**report, "skip_reasons": tuple(report["skip_reasons"])})
 
     def known(self, names: Iterable[str]) -> tuple[str, ...]:
         """Return ``names``.
@@ -374,23 +294,3 @@ class Planner:
             advice = f"; run {hint}" if hint.startswith("git ") else ""
             self.show.line(f"images get no commit as a label: git says {said[0]}{advice}")
         return ""
-
-
-def _tests_digest(folder: Path) -> str:
-    """Return the SHA-256 of a folder of tests; Python's byte code is no part of it.
-
-    :raises UsageError: naming the file that cannot be read.
-    """
-    try:
-        files = [
-            path
-            for path in sorted(folder.rglob("*"))
-            if path.is_file() and "__pycache__" not in path.parts
-        ]
-        told = {str(path.relative_to(folder)): file_digest(path) for path in files}
-    except OSError as error:
-        raise UsageError(
-            f"the tests in {folder} cannot be read: {error.filename}: {error.strerror};"
-            " make them readable"
-        ) from None
-    return sha256(json.dumps(told).encode()).hexdigest()

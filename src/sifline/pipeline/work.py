@@ -5,12 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
 
-from sifline.config.image_names import refuse_broken
 from sifline.engines.docker import holding
 from sifline.engines.docker.images import Docker
 from sifline.errors import MissingError, SiflineError
@@ -21,18 +19,12 @@ from sifline.model import (
     Image,
     Sif,
     Step,
+    TestedImage,
     TestedSif,
-    TestReport,
     Verb,
 )
-from sifline.pipeline.plans import (
-    BUILD,
-    CONVERT,
-    KINDS,
-    MAKE,
-    RUNTIMES,
-    Planner,
-)
+from sifline.pipeline.done import Done, Results
+from sifline.pipeline.plans import BUILD, CONVERT, MAKE, TOOLBOX, Planner
 from sifline.stages import build
 from sifline.stages.build import needs
 from sifline.stages.build.needs import Surroundings
@@ -46,34 +38,6 @@ LEAST_CORES = 2
 
 def _cores() -> int:
     return len(os.sched_getaffinity(0))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Done:
-    """What came of a plan: results by the key of their step, and what went wrong.
-
-    ``broken`` are the images whose files cannot be used, which are in no step.
-    """
-
-    steps: tuple[Step, ...]
-    results: Mapping[str, Any]
-    failure: SiflineError | None = None
-    broken: Mapping[str, SiflineError] = field(default_factory=dict)
-
-    def of(self, verb: Verb, names: Sequence[str] | None = None) -> tuple[Any, ...]:
-        """Return the results of ``verb`` in the order of the plan, or of ``names``."""
-        steps = [step for step in self.steps if step.verb is verb and step.key in self.results]
-        if names is None:
-            return tuple(self.results[step.key] for step in steps)
-        by_name = {step.image.name: self.results[step.key] for step in steps}
-        return tuple(by_name[name] for name in names)
-
-    def check(self) -> Done:
-        """Raise what went wrong."""
-        if self.failure:
-            raise self.failure
-        refuse_broken(self.broken)
-        return self
 
 
 def _failure(failing: Mapping[str, SiflineError]) -> SiflineError | None:
@@ -105,7 +69,7 @@ class Work:
         steps = self._planner.plan(verbs, names, only_new=only_new)
         lacking = self._lacking(steps)
         if lacking and not self._options.keep_going:
-            return Done(steps=steps, results={}, failure=_failure(lacking))
+            return Done(steps=steps, failure=_failure(lacking))
         for name, error in lacking.items():
             # The rest goes on, which may take hours; their steps fail when it is their turn.
             self._show.line(f"[{Verb.BUILD.value} {name}] will fail: {error.message}")
@@ -116,7 +80,7 @@ class Work:
         names, broken = self._apart(names)
         steps = self._planner.plan(verbs, names, only_new=only_new)
         failing = self._lacking(steps)
-        return Done(steps=steps, results={}, failure=_failure(failing), broken=broken)
+        return Done(steps=steps, failure=_failure(failing), broken=broken)
 
     def _lacking(self, steps: Sequence[Step]) -> dict[str, SiflineError]:
         """Return by image what would fail at once, because what it needs is not there."""
@@ -136,20 +100,22 @@ class Work:
 
     def build(self, names: Sequence[str]) -> tuple[BuiltImage, ...]:
         """Build ``names`` where anything changed, and return them."""
-        done: tuple[BuiltImage, ...] = self.run(BUILD, names).check().of(Verb.BUILD, names)
-        return done
+        built = self.run(BUILD, names).check().built
+        return tuple(built[name] for name in names)
 
     def convert(self, names: Sequence[str]) -> tuple[Sif, ...]:
         """Build and convert ``names`` where anything changed, and return the SIFs."""
-        done: tuple[Sif, ...] = self.run(CONVERT, names).check().of(Verb.CONVERT, names)
-        return done
+        sifs = self.run(CONVERT, names).check().sifs
+        return tuple(sifs[name] for name in names)
 
     def _carry_out(self, steps: tuple[Step, ...]) -> Done:
         """Do the steps that are needed, side by side where they do not need each other."""
         records.sweep(self._workspace.build / "records")
         holding.sweep(self._context)
-        results = {step.key: self._planner.kept(step) for step in steps if not step.needed}
-        needed = [step for step in steps if step.needed]
+        results, needed = Results(), [step for step in steps if step.needed]
+        for step in steps:
+            if not step.needed:
+                self._keep(step, results)
         if not needed:
             return Done(steps=steps, results=results)
         from sifline.machine import schedule
@@ -162,7 +128,7 @@ class Work:
             schedule.Job(
                 key=step.key,
                 needs=tuple(key for key in step.needs if key in pending),
-                action=partial(self._do, step, results, share),
+                action=partial(self._do, step, share, results),
                 **self._claims(step, share),
             )
             for step in needed
@@ -177,36 +143,52 @@ class Work:
             on_wait=self._show.line,
             stop=self._context.runner.stop,
         )
-        done = schedule.State.DONE
-        results.update({key: out.value for key, out in outcomes.items() if out.state is done})
-        return Done(steps=steps, results=results, failure=schedule.failure(outcomes))
+        failure = schedule.failure(outcomes)
+        return Done(steps=steps, results=results.ordered(steps), failure=failure)
 
-    def _do(
-        self,
-        step: Step,
-        kept: Mapping[str, Any],
-        share: int,
-        results: Mapping[str, Any],
-    ) -> Any:
-        """Carry out one step; other steps may run beside it."""
-        from sifline.stages import convert
+    def _keep(self, step: Step, results: Results) -> None:
+        """Add what is there already of a step that is not needed."""
+        name = step.image.name
+        if step.verb is Verb.BUILD:
+            results.built[name] = build.settle(step, self._context)
+        elif step.verb is Verb.CONVERT:
+            from sifline.stages import convert
 
-        got = {**kept, **results}
-        name, force = step.image.name, self._options.force
+            results.sifs[name] = convert.settled(step.image, self._workspace)
+        elif step.verb is Verb.TEST:
+            assert step.held is not None  # noqa: S101 - for the type checker: else it is tested
+            report = self._planner.testing.passed(name, step.verb)
+            results.tested[name] = TestedImage(built=step.held, report=report)
+        else:
+            results.sif_reports[name] = self._planner.testing.passed(name, step.verb)
+
+    def _do(self, step: Step, share: int, results: Results) -> None:
+        """Carry out one step and add what comes of it; other steps may run beside it.
+
+        :param share: how many processors a conversion has.
+        """
+        name, testing = step.image.name, self._planner.testing
         with self._show.step(step.key):
             if step.verb is Verb.BUILD:
-                return build.build(
-                    step,
-                    {item: got[f"{Verb.BUILD.value} {item}"] for item in step.image.parents},
-                    self._context,
-                    self._around(step.image),
-                )
-            before = got[step.needs[0]]
-            if step.verb is Verb.CONVERT:
-                return self.told(
-                    convert.convert(before, self._context, force=force, processors=share)
-                )
-            return self._test(name, before, step.verb, size=got[f"{Verb.BUILD.value} {name}"].size)
+                results.built[name] = self._build(step, results.built)
+            elif step.verb is Verb.CONVERT:
+                results.sifs[name] = self._convert(results.built[name], share)
+            elif step.verb is Verb.TEST:
+                held = self.labelled(sif=False)
+                results.tested[name] = testing.test(results.built[name], held)
+            else:
+                held, size = self.labelled(sif=True), results.built[name].size
+                results.sif_reports[name] = testing.report(results.sifs[name], size, held)
+
+    def _build(self, step: Step, built: Mapping[str, BuiltImage]) -> BuiltImage:
+        parents = {name: built[name] for name in step.image.parents}
+        return build.build(step, parents, self._context, self._around(step.image))
+
+    def _convert(self, built: BuiltImage, share: int) -> Sif:
+        from sifline.stages import convert
+
+        force = self._options.force
+        return self.told(convert.convert(built, self._context, force=force, processors=share))
 
     def told(self, made: Sif) -> Sif:
         """Say what people should know of the making of a SIF, in lines that stay."""
@@ -227,41 +209,6 @@ class Work:
             "disk": max(STEP_DISK, convert.space_needed(size, copies=1)),
             "cores": step.image.sif.processors or share,
         }
-
-    def _test(self, name: str, subject: BuiltImage | Sif, verb: Verb, *, size: int) -> TestReport:
-        """Run the tests and remember that they passed; one run of them at a time.
-
-        :param size: of the image in the engine, in bytes.
-        """
-        from sifline.stages import imagetest
-
-        lock = self._workspace.build / "locks" / f"{name}.{KINDS[verb]}.lock"
-        held = self.labelled(sif=isinstance(subject, Sif))
-        with records.locked(lock, self._context), held as label:
-            place = self._workspace.record(name, KINDS[verb])
-            key = self._planner.tests_key(name, subject)
-            options = self._planner.images[name].sif
-            budget = (options.budget or 0) if options.over_budget == "error" else 0
-            # Whatever passed before: what counts is how it ends now.
-            place.unlink(missing_ok=True)
-            report = imagetest.imagetest(
-                subject,
-                self._planner.tests_folders(name, subject),
-                self._context,
-                runtime=RUNTIMES[verb],
-                promises=imagetest.Promises(
-                    smoke=self._planner.images[name].smoke,
-                    budget=budget,
-                    # What a definition file installs is in no image.
-                    image_size=0 if options.definition else size,
-                ),
-                label=label,
-            )
-            if key == self._planner.tests_key(
-                name, subject
-            ):  # else the tests changed while they ran
-                records.write(place, {"key": key, "report": vars(report)})
-        return report
 
     def _around(self, image: Image) -> Surroundings:
         """What the site gives a build beside its recipe."""
@@ -295,10 +242,23 @@ class Work:
 
     def tested_sifs(self, names: Sequence[str]) -> tuple[TestedSif, ...]:
         """Build, test, convert and test the SIFs of ``names`` where anything changed."""
-        done = self.run(MAKE, names).check()
-        pairs = zip(done.of(Verb.CONVERT, names), done.of(Verb.TEST_SIF, names), strict=True)
-        return tuple(TestedSif(sif=sif, report=report) for sif, report in pairs)
+        results = self.run(MAKE, names).check()
+        return tuple(results.tested_sif(name) for name in names)
 
     def untested_sifs(self, names: Sequence[str]) -> tuple[TestedSif, ...]:
         """Build and convert ``names`` where anything changed, without a test."""
         return tuple(TestedSif.untested(sif) for sif in self.convert(names))
+
+    def tested_file(self, path: Path) -> TestedSif:
+        """Run the tests of every SIF on a file that sifline did not make.
+
+        :raises UsageError: where it is no SIF, truncated or damaged.
+        :raises StepFailed: naming the tests that failed.
+        """
+        from sifline.stages import convert, imagetest
+
+        found = convert.read_sif(path)
+        if self._planner.need_toolbox():
+            self.build([TOOLBOX])
+        with self._show.step(f"test {path}"), self.labelled(sif=True) as label:
+            return imagetest.test_file(found, self._context, label=label)

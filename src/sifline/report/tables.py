@@ -100,13 +100,6 @@ def _from(step: Step) -> str:
     return f" (FROM {', '.join(words)})" if words else ""
 
 
-def results(verb: Verb, found: Sequence[Any]) -> str:
-    """Return what came of the steps of one verb."""
-    if verb is Verb.BUILD:
-        return built(found)
-    return converted(found) if verb is Verb.CONVERT else tested(found)
-
-
 def explanations(items: Sequence[Explanation]) -> str:
     """Return why each image would be built or not, and what changed."""
     return "\n\n".join(_explanation(item) for item in items)

@@ -34,7 +34,7 @@ from sifline.model import (
     Node,
     Placement,
     ProvisionedCluster,
-    Sif,
+    SifFile,
     TestedSif,
 )
 from sifline.model.units import size_text
@@ -157,7 +157,7 @@ def holding(node: str, entry: Mapping[str, Any]) -> Holding:
     )
 
 
-def path_of(sif: Sif, cluster: Cluster) -> PurePosixPath:
+def path_of(sif: SifFile, cluster: Cluster) -> PurePosixPath:
     """Return where jobs find the image on every node."""
     return cluster.registry_root / sif.category / f"{sif.name}.sif"
 
@@ -169,7 +169,7 @@ def decide(sha256: str, survey: Survey) -> Action:
     return Action.SWITCH if survey.held else Action.SEND
 
 
-def shortage(sif: Sif, survey: Survey) -> int:
+def shortage(sif: SifFile, survey: Survey) -> int:
     """Return how many bytes the node lacks to take the file; 0 or less where it fits."""
     if decide(sif.sha256, survey) is not Action.SEND:
         return 0
@@ -177,7 +177,7 @@ def shortage(sif: Sif, survey: Survey) -> int:
 
 
 def refuse(
-    sif: Sif,
+    sif: SifFile,
     cluster: Cluster,
     surveys: Mapping[str, Survey],
     failed: Mapping[str, SiflineError],
@@ -197,7 +197,7 @@ def refuse(
         raise incomplete(sif, cluster, failed)
 
 
-def incomplete(sif: Sif, cluster: Cluster, errors: Mapping[str, SiflineError]) -> StepFailed:
+def incomplete(sif: SifFile, cluster: Cluster, errors: Mapping[str, SiflineError]) -> StepFailed:
     """Return the error that names the nodes which do not have the file."""
     done = len(cluster.nodes) - len(errors)
     first = next(iter(errors.values()))
@@ -303,7 +303,7 @@ def percents(node: str, progress: OnLine) -> OnLine:
     return read
 
 
-def check(sif: Sif) -> None:
+def check(sif: SifFile) -> None:
     """Refuse a bad name, and a file that is not a whole SIF."""
     if not NAME.fullmatch(sif.name):
         raise UsageError(

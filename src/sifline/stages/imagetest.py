@@ -1,4 +1,4 @@
-"""Image tests: pytest, as a process of its own, against an image or against its SIF."""
+"""Image tests: pytest, as a process of its own, against an image or against a SIF."""
 
 from __future__ import annotations
 
@@ -16,13 +16,24 @@ from xml.etree import ElementTree
 from sifline.errors import MissingError, StepFailed
 from sifline.machine.context import Context
 from sifline.machine.process import Result
-from sifline.model import BuiltImage, Image, Progress, Sif, TestReport
+from sifline.model import (
+    BuiltImage,
+    FoundSif,
+    Image,
+    Progress,
+    SifFile,
+    TestedSif,
+    TestReport,
+)
 
 # pytest's exit statuses: https://docs.pytest.org/en/stable/reference/exit-codes.html
 PASSED, FAILED, NONE_COLLECTED = 0, 1, 5
 UNLINKED = "unrecognized arguments: --sifline"
 NAMED_FAILURES = 5
 APPTAINER = "apptainer"
+SUITES = Path(str(resources.files("sifline") / "imagetests" / "suites"))
+# What every SIF has to pass, whoever made it.
+EVERY_SIF = SUITES / "sif"
 # A parameter in a test's name may hold spaces.
 ENDED = re.compile(r"::(?P<name>.+) (?P<status>PASSED|FAILED|SKIPPED|ERROR|XFAIL|XPASS)\b")
 # What pytest takes for a file of tests.
@@ -62,13 +73,20 @@ NOTHING_PROMISED = Promises()
 
 def suites(image: Image, *, runtime: str) -> list[Path]:
     """Return the folders of those of sifline's own tests that the image is to pass."""
-    folder = Path(str(resources.files("sifline") / "imagetests" / "suites"))
-    names = [*(["sif"] if runtime == APPTAINER else []), *(["smoke"] if image.smoke else [])]
-    return [folder / name for name in names]
+    return [
+        *([EVERY_SIF] if runtime == APPTAINER else []),
+        *([SUITES / "smoke"] if image.smoke else []),
+    ]
+
+
+def test_file(file: FoundSif, context: Context, *, label: str) -> TestedSif:
+    """Return a SIF that sifline did not make, and that passed the tests of every SIF."""
+    report = imagetest(file, [EVERY_SIF], context, runtime=APPTAINER, label=label)
+    return TestedSif.from_file(file, report)
 
 
 def imagetest(
-    subject: BuiltImage | Sif,
+    subject: BuiltImage | SifFile,
     test_folders: Sequence[Path],
     context: Context,
     *,
@@ -83,7 +101,7 @@ def imagetest(
     :param label: of the containers that are started, ``key=value``.
     :raises StepFailed: naming the tests that failed, or where the folders hold none.
     """
-    name = subject.name if isinstance(subject, Sif) else subject.image.name
+    name = subject.name if isinstance(subject, SifFile) else subject.image.name
     if not test_folders:
         return TestReport(name=name, runtime=runtime, passed=0, failed=0, skipped=0, seconds=0.0)
     for folder in test_folders:
@@ -128,10 +146,10 @@ def imagetest(
 
 
 def argv(
-    subject: BuiltImage | Sif, name: str, folders: Sequence[Path], runtime: str, junit: Path
+    subject: BuiltImage | SifFile, name: str, folders: Sequence[Path], runtime: str, junit: Path
 ) -> list[str]:
     """Return the pytest command line; the checkout's own pytest settings play no part in it."""
-    if isinstance(subject, Sif):
+    if isinstance(subject, SifFile):
         where = ["--sifline-sif", str(subject.path)]
     else:
         where = ["--sifline-ref", subject.image_id]

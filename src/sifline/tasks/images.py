@@ -8,12 +8,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sifline.config.image_names import refuse_broken
 from sifline.errors import UsageError
 from sifline.tasks import support
 from sifline.tasks.support import Run, one_of, seconds
+
+if TYPE_CHECKING:
+    from sifline.model import Verb
+    from sifline.pipeline.done import Results
 
 Body = Callable[..., None]
 
@@ -476,14 +480,13 @@ def config(run: Run, images: Sequence[str], *, show: bool = False, json: bool = 
 
 def _convert_source(run: Run, source: str, name: str) -> None:
     """Convert what is no image of images/."""
-    from sifline.model import Verb
     from sifline.report import tables
 
     if not source:
         raise UsageError("--sif-name is for --source; the SIF of an image has the image's name")
     if run.dry:
         raise UsageError("--dry: convert --source cannot tell what it would do; leave --dry out")
-    run.print(tables.results(Verb.CONVERT, [run.pipeline.sifs.convert_source(source, name)]))
+    run.print(tables.converted([run.pipeline.sifs.convert_source(source, name)]))
 
 
 def _carry_out(
@@ -501,12 +504,26 @@ def _carry_out(
         planned.check()
         return
     done = run.pipeline.work.run(wanted, images, only_new=only_new)
-    for verb in (Verb[name] for name in shown):
-        if found := done.of(verb):
-            run.print(tables.results(verb, found))
+    texts = _texts(done.results)
+    for text in filter(None, (texts[Verb[name]] for name in shown)):
+        run.print(text)
     for line in tables.broken(done.broken):
         run.print(line)
     done.check()
+
+
+def _texts(results: Results) -> dict[Verb, str]:
+    """Return what people read of the results of each verb; "" where there are none."""
+    from sifline.model import Verb
+    from sifline.report import tables
+
+    built, sifs = [*results.built.values()], [*results.sifs.values()]
+    return {
+        Verb.BUILD: tables.built(built) if built else "",
+        Verb.TEST: tables.tested([item.report for item in results.tested.values()]),
+        Verb.CONVERT: tables.converted(sifs) if sifs else "",
+        Verb.TEST_SIF: tables.tested([*results.sif_reports.values()]),
+    }
 
 
 # Over all images even without --all: they change nothing and take no time.

@@ -15,7 +15,7 @@ from sifline.engines.apptainer.sif import Sifs
 from sifline.engines.apptainer.squashfs import Compression
 from sifline.formats import sif
 from sifline.machine.context import Context
-from sifline.model import BuiltImage, Image, Sif, SifOptions, Workspace
+from sifline.model import BuiltImage, FoundSif, Image, Sif, SifOptions, Workspace
 from sifline.stages.convert.work import PREFIX, read_provenance
 
 # What is told of a SIF without reading it.
@@ -26,13 +26,13 @@ UP_TO_DATE, NO_SIF = "up to date", "there is no SIF"
 FORMAT = 2
 
 
-def read_sif(path: Path) -> Sif:
+def read_sif(path: Path) -> FoundSif:
     """Return the SIF at ``path`` with what its labels say of it.
 
     :raises UsageError: where it is no SIF, truncated or damaged.
     """
     found = sif.labels(sif.read(path))
-    return Sif(
+    return FoundSif(
         name=path.stem,
         path=path.absolute(),
         sha256=file_digest(path),

@@ -1,0 +1,182 @@
+"""Tests of images and SIFs: which they have to pass, whether they did, and how they end now."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import fields
+from functools import cached_property
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sifline.contents.build_context import file_digest
+from sifline.errors import UsageError
+from sifline.machine import gpus, records
+from sifline.machine.context import Context
+from sifline.model import BuiltImage, Image, Sif, Step, TestedImage, TestReport, Verb
+
+if TYPE_CHECKING:
+    from sifline.stages.imagetest import Promises
+
+RUNTIMES = {Verb.TEST: "docker", Verb.TEST_SIF: "apptainer"}
+KINDS = {verb: f"test-{runtime}" for verb, runtime in RUNTIMES.items()}
+# What tests do besides what they say themselves.
+HERE, TEST_MEANS = Path(__file__).parents[1] / "imagetests", ("plugin.py", "python.py")
+# Why they are run again: where another of these stands in the key of those that passed.
+RETEST = {
+    "tests": "its tests changed",
+    "smoke": "its tests changed",
+    "means": "what tests are made with changed",
+    "gpus": "there are other GPUs than when it was tested",
+    "subject": "what was tested is another",
+}
+REPORT = {field.name for field in fields(TestReport)}
+
+
+class Testing:
+    """Decides which tests are needed, runs them, and remembers those that passed."""
+
+    def __init__(self, images: Mapping[str, Image], context: Context) -> None:
+        self._images = images
+        self._context, self._workspace = context, context.workspace
+
+    def needed(self, verb: Verb, before: Step) -> str:
+        """Why the tests have to be run again; "" where they passed on the same as stands now."""
+        name = before.image.name
+        known = self._record(name, verb)
+        if not known:
+            return "not tested yet"
+        # Looking only: what is kept is given its common tag when a run says so.
+        subject = before.held if verb is Verb.TEST else self._sif(before)
+        assert subject is not None  # noqa: S101 - it is tested again where it is made anew
+        try:
+            now = self.key(subject)
+        except UsageError as error:  # whoever runs them is told the same, for this image alone
+            return error.message
+        changed = (why for part, why in RETEST.items() if known["key"].get(part) != now[part])
+        return next(changed, "")
+
+    def passed(self, name: str, verb: Verb) -> TestReport:
+        """Return the report of tests that are not needed again."""
+        report = self._record(name, verb)["report"]
+        return TestReport(**{**report, "skip_reasons": tuple(report["skip_reasons"])})
+
+    def test(self, built: BuiltImage, held: AbstractContextManager[str]) -> TestedImage:
+        """Run the tests of an image.
+
+        :param held: yields the label of the containers that are started.
+        """
+        return TestedImage(built=built, report=self._run(built, built.size, held))
+
+    def report(self, sif: Sif, image_size: int, held: AbstractContextManager[str]) -> TestReport:
+        """Run the tests of the SIF of an image of that many bytes; see ``test``."""
+        return self._run(sif, image_size, held)
+
+    def key(self, subject: BuiltImage | Sif) -> dict[str, Any]:
+        """Return all that decides how the tests of ``subject`` end."""
+        name = _name(subject)
+        return {
+            "subject": subject.sha256 if isinstance(subject, Sif) else subject.image_id,
+            "tests": [_tests_digest(folder) for folder in self.folders(subject)],
+            "smoke": [list(words) for words in self._images[name].smoke],
+            "means": self._means,
+            "gpus": gpus.means(),
+        }
+
+    def folders(self, subject: BuiltImage | Sif) -> list[Path]:
+        """Our own tests, then those of what the image begins with, the image's at last.
+
+        Not those of images that only files are taken from: it does not promise what they do.
+        """
+        from sifline.stages import imagetest
+
+        name, folders = _name(subject), list[Path]()
+        own = imagetest.suites(self._images[name], runtime=RUNTIMES[_verb(subject)])
+        while name:
+            folders.append(self._images[name].folder / "tests")
+            name = self._images[name].base
+        return [*own, *(folder for folder in reversed(folders) if folder.is_dir())]
+
+    @cached_property
+    def _means(self) -> list[str]:
+        return [file_digest(HERE / name) for name in TEST_MEANS]
+
+    def _record(self, name: str, verb: Verb) -> dict[str, Any]:
+        """The record of tests that passed; empty where there is none of the right shape."""
+        known = records.read(self._workspace.record(name, KINDS[verb])) or {}
+        key, report = known.get("key"), known.get("report")
+        sound = isinstance(key, dict) and isinstance(report, dict) and set(report) == REPORT
+        return known if sound else {}
+
+    def _sif(self, step: Step) -> Sif:
+        """The SIF of a conversion that is not needed."""
+        from sifline.stages import convert
+
+        return convert.standing(step.image, self._workspace)
+
+    def _run(
+        self, subject: BuiltImage | Sif, image_size: int, held: AbstractContextManager[str]
+    ) -> TestReport:
+        """Run the tests and remember that they passed; one run of them at a time."""
+        from sifline.stages import imagetest
+
+        name, kind = _name(subject), KINDS[_verb(subject)]
+        lock = self._workspace.build / "locks" / f"{name}.{kind}.lock"
+        with records.locked(lock, self._context), held as label:
+            place, key = self._workspace.record(name, kind), self.key(subject)
+            # Whatever passed before: what counts is how it ends now.
+            place.unlink(missing_ok=True)
+            report = imagetest.imagetest(
+                subject,
+                self.folders(subject),
+                self._context,
+                runtime=RUNTIMES[_verb(subject)],
+                promises=self._promises(self._images[name], image_size),
+                label=label,
+            )
+            if key == self.key(subject):  # else the tests changed while they ran
+                records.write(place, {"key": key, "report": vars(report)})
+        return report
+
+    @staticmethod
+    def _promises(image: Image, size: int) -> Promises:
+        """What the tests hold ``image`` to, which has that many bytes in the engine."""
+        from sifline.stages import imagetest
+
+        options = image.sif
+        return imagetest.Promises(
+            smoke=image.smoke,
+            budget=(options.budget or 0) if options.over_budget == "error" else 0,
+            # What a definition file installs is in no image.
+            image_size=0 if options.definition else size,
+        )
+
+
+def _name(subject: BuiltImage | Sif) -> str:
+    return subject.name if isinstance(subject, Sif) else subject.image.name
+
+
+def _verb(subject: BuiltImage | Sif) -> Verb:
+    return Verb.TEST_SIF if isinstance(subject, Sif) else Verb.TEST
+
+
+def _tests_digest(folder: Path) -> str:
+    """Return the SHA-256 of a folder of tests; Python's byte code is no part of it.
+
+    :raises UsageError: naming the file that cannot be read.
+    """
+    try:
+        files = [
+            path
+            for path in sorted(folder.rglob("*"))
+            if path.is_file() and "__pycache__" not in path.parts
+        ]
+        told = {str(path.relative_to(folder)): file_digest(path) for path in files}
+    except OSError as error:
+        raise UsageError(
+            f"the tests in {folder} cannot be read: {error.filename}: {error.strerror};"
+            " make them readable"
+        ) from None
+    return sha256(json.dumps(told).encode()).hexdigest()
