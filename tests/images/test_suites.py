@@ -12,6 +12,8 @@ import pytest
 
 from sifline.errors import StepFailed
 from sifline.model import Image, Sif, TestReport
+from sifline.pipeline import Pipeline
+from sifline.report.terminal import Terminal
 from sifline.stages.imagetest import Promises, imagetest, suites
 from tests.support.contexts import context_of
 from tests.support.engine import Project
@@ -107,6 +109,25 @@ def test_a_sound_sif_passes_and_what_cannot_be_looked_at_is_counted(
     )
     assert (report.failed, report.skip_reasons) == (0, ("the image has no python3",))
     assert report.passed > 15
+
+
+def test_a_sif_that_was_only_found_is_tested_before_it_can_be_deployed(
+    sif: Sif, tmp_path: Path
+) -> None:
+    pipeline = Pipeline(context_of(tmp_path), Terminal())
+    tested = pipeline.work.tested_file(sif.path)
+    assert (tested.sif.path, tested.sif.size) == (sif.path, sif.size)
+    told = re.fullmatch(r"(\d+) passed, 1 skipped, the tests of every SIF alone", tested.tests)
+    assert told
+    assert int(told[1]) > 10
+
+
+def test_a_sif_that_was_found_and_fails_is_not_deployed(sif: Sif, tmp_path: Path) -> None:
+    change = (b"GREETING=hello you", b"GREETING=hello yox")
+    other = changed(sif, tmp_path / sif.path.name, change)
+    pipeline = Pipeline(context_of(tmp_path), Terminal())
+    with pytest.raises(StepFailed, match="test_the_images_variables_are_set"):
+        pipeline.work.tested_file(other)
 
 
 @pytest.fixture(scope="module")

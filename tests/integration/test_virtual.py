@@ -64,7 +64,7 @@ def up(space: Context) -> Iterator[Callable[..., Cluster]]:
 
     def up(name: str = NAME, file: Path = FILE) -> Cluster:
         names.add(name)
-        return virtual.up(file, name, space)
+        return virtual.up(virtual.describe(file, name), space)
 
     yield up
     for name in names:
@@ -80,7 +80,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Context:
 def standing(shared: Context, _image: None) -> Iterator[Cluster]:
     """A cluster that tests leave as it is; its workspace is ``shared``."""
     try:
-        yield virtual.up(FILE, SHARED, shared)
+        yield virtual.up(virtual.describe(FILE, SHARED), shared)
     finally:
         virtual.down(SHARED, shared)
 
@@ -175,7 +175,7 @@ def test_the_second_up_changes_nothing(standing: Cluster, shared: Context) -> No
     before = containers(SHARED)
     commands = list[str]()
     counting = replace(shared, runner=ProcessRunner(echo=commands.append))
-    assert virtual.up(FILE, SHARED, counting) == standing
+    assert virtual.up(virtual.describe(FILE, SHARED), counting) == standing
     assert containers(SHARED) == before
     # It looks at the image, the containers and the machine, starts nothing and logs in nowhere.
     asked = [shlex.split(command)[1:4] for command in commands]
@@ -264,7 +264,7 @@ def test_a_cluster_of_another_checkout_is_left_alone(shared: Context, tmp_path: 
     before = containers(SHARED)
     elsewhere = replace(shared, workspace=Workspace(root=tmp_path / "elsewhere"))
     with pytest.raises(UsageError, match=f"belongs to the checkout {shared.workspace.root}"):
-        virtual.up(FILE, SHARED, elsewhere)
+        virtual.up(virtual.describe(FILE, SHARED), elsewhere)
     assert containers(SHARED) == before
 
 
@@ -325,7 +325,8 @@ from tests.support.moments import Teller
 
 tell = Teller(*sys.argv[1:3])
 root, file, name = sys.argv[3:]
-virtual.up(Path(file), name, context_of(Path(root), ProcessRunner(echo=tell), progress=tell))
+described = virtual.describe(Path(file), name)
+virtual.up(described, context_of(Path(root), ProcessRunner(echo=tell), progress=tell))
 """
 
 
@@ -384,7 +385,7 @@ def test_a_node_that_ends_is_told_with_its_last_words(
     image = broken_image(tmp_path, "echo no cgroups here; false")
     try:
         with pytest.raises(StepFailed, match="ended while it started") as error:
-            virtual.up(file(virtual={"image": image}), NAME, space)
+            virtual.up(virtual.describe(file(virtual={"image": image}), NAME), space)
     finally:
         engine("image", "rm", f"sifline/{image}:latest")
     assert error.value.details == "no cgroups here"
@@ -395,7 +396,7 @@ def test_a_node_that_ends_is_told_with_its_last_words(
 @pytest.mark.usefixtures("up")
 def test_a_missing_image_is_named(space: Context, file: Callable[..., Path]) -> None:
     with pytest.raises(MissingError, match=r"no image nowhere; run invoke build\.nowhere"):
-        virtual.up(file(virtual={"image": "nowhere"}), NAME, space)
+        virtual.up(virtual.describe(file(virtual={"image": "nowhere"}), NAME), space)
     assert left(NAME, space) == []
 
 

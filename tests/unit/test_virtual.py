@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import IO, Any
 
 import pytest
 
@@ -58,7 +60,7 @@ def test_a_name_that_cannot_be_used_reaches_neither_engine_nor_disk(
 ) -> None:
     space = context_of(tmp_path, RecordingRunner())
     with pytest.raises(UsageError, match="use lower-case letters"):
-        virtual.up(FILE, name, space)
+        virtual.up(virtual.describe(FILE, name), space)
     with pytest.raises(UsageError, match="use lower-case letters"):
         virtual.down(name, space)
     with pytest.raises(UsageError, match="use lower-case letters"):
@@ -92,7 +94,7 @@ def test_the_shell_of_a_stopped_node_is_refused(tmp_path: Path) -> None:
 def test_without_an_engine_bootstrap_is_named(tmp_path: Path) -> None:
     space = context_of(tmp_path, RecordingRunner({("docker",): NO_ENGINE}))
     with pytest.raises(MissingError, match="run scripts/bootstrap"):
-        virtual.up(FILE, "x", space)
+        virtual.up(virtual.describe(FILE, "x"), space)
     with pytest.raises(MissingError, match="run scripts/bootstrap"):
         virtual.status("x", space)
 
@@ -102,7 +104,24 @@ def test_too_many_nodes_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "large.yaml"
     path.write_text(f"nodes:\n- {{name: c, role: controller}}\n{nodes}")
     with pytest.raises(UsageError, match="65 nodes are too many"):
-        virtual.up(path, "x", context_of(tmp_path, RecordingRunner()))
+        virtual.up(virtual.describe(path, "x"), context_of(tmp_path, RecordingRunner()))
+
+
+def test_its_file_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    described, opened = tmp_path / "mine.yaml", list[Path]()
+    real: Callable[..., IO[Any]] = Path.open
+    described.write_text(FILE.read_text())
+    (tmp_path / "images").mkdir()
+
+    def recording(path: Path, *words: Any, **options: Any) -> IO[Any]:
+        opened.append(path)
+        return real(path, *words, **options)
+
+    monkeypatch.setattr(Path, "open", recording)
+    runner = RecordingRunner({("docker", "image", "inspect"): answer(returncode=1)})
+    with pytest.raises(MissingError, match="the engine has no image slurm-node"):
+        Pipeline(context_of(tmp_path, runner), Terminal()).clusters.up("x", described)
+    assert opened.count(described) == 1
 
 
 def test_what_the_engine_says_of_a_container_that_does_not_start_is_told() -> None:

@@ -66,15 +66,26 @@ def _known(workspace: Workspace) -> dict[str, Path]:
     return {**files, **standing}
 
 
-def load_cluster(path: Path, *, standing: bool = True) -> Cluster:
+def load_cluster(path: Path) -> Cluster:
     """Read the cluster file ``path``, in either format.
-
-    ``standing`` False reads the description of a virtual cluster that is not up yet: its
-    nodes have no addresses.
 
     :raises UsageError: naming file, key, cause and what to do.
     """
+    return _cluster(Table(path, _parse(path)), standing=True)
+
+
+def load_virtual(path: Path) -> tuple[Cluster, Table]:
+    """Read the description of a virtual cluster, whose nodes may have no addresses.
+
+    :returns: the cluster, and the section ``virtual``: how its stand-in is made.
+    :raises UsageError: as ``load_cluster`` does.
+    """
     table = Table(path, _parse(path))
+    return _cluster(table, standing=False), table.sub(VIRTUAL)
+
+
+def _cluster(table: Table, *, standing: bool) -> Cluster:
+    path = table.path
     if hpc.KEY in table.values:
         cluster = hpc.read(table)
     else:
@@ -84,11 +95,6 @@ def load_cluster(path: Path, *, standing: bool = True) -> Cluster:
             _need_addresses(path, cluster)
     _check(path, cluster)
     return cluster
-
-
-def load_virtual(path: Path) -> Table:
-    """Return the section ``virtual`` of a cluster file: how its stand-in is made."""
-    return Table(path, _parse(path)).sub(VIRTUAL)
 
 
 def dump_cluster(cluster: Cluster, folder: Path) -> str:

@@ -63,10 +63,10 @@ class Pipeline:
         (converted,) = timed("convert", lambda: self.work.convert([image]))
         (sif,) = timed("test the SIF", lambda: self.work.tested_sifs([image]))
         stands = timed("cluster up", lambda: self.clusters.up(cluster))
-        ready = timed("provision", lambda: self.clusters.provision(cluster))
+        ready = timed("provision", lambda: self.clusters.provision(stands))
         deployment = timed("deploy", lambda: self.clusters.deployed(sif, ready))
         (job,) = timed(
-            "MPI job", lambda: self.clusters.validate(cluster, suites=[QUICKSTART_SUITE])
+            "MPI job", lambda: self.clusters.validate(stands, suites=[QUICKSTART_SUITE])
         )
         return Quickstart(
             built=next(item for item in built if item.image.name == image),

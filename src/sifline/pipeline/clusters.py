@@ -32,12 +32,13 @@ class Clusters:
         """Bring up the virtual cluster ``name`` from ``file``."""
         from sifline import virtual
 
-        described = file or self._workspace.root / "clusters" / "virtual.yaml"
-        image = virtual.image_of(described, name)
-        if image in self._planner.images:
-            self._work.build([image])
+        described = virtual.describe(
+            file or self._workspace.root / "clusters" / "virtual.yaml", name
+        )
+        if described.image in self._planner.images:
+            self._work.build([described.image])
         with self._show.step(f"cluster.up {name}"):
-            return virtual.up(described, name, self._context)
+            return virtual.up(described, self._context)
 
     def down(self, name: str, *, foreign: bool = False) -> tuple[str, ...]:
         """Take the virtual cluster ``name`` down; another checkout's where it is ``foreign``."""
@@ -71,30 +72,18 @@ class Clusters:
         return replace(found, asked=name, ssh=replace(found.ssh, become_password=become_password))
 
     def provision(
-        self,
-        name: str,
-        *,
-        check: bool = False,
-        stage: str = "",
-        adopt: bool = False,
-        become_password: str = "",
+        self, cluster: Cluster, *, check: bool = False, stage: str = "", adopt: bool = False
     ) -> ProvisionedCluster:
-        """Configure the cluster ``name`` with Ansible: all of it, or one ``stage``."""
+        """Configure a cluster with Ansible: all of it, or one ``stage``."""
         from sifline.stages import provision
 
-        cluster = self.find(name, become_password=become_password)
-        with self._show.step(f"provision {name}"):
+        with self._show.step(f"provision {_called(cluster)}"):
             return provision.provision(
                 cluster, self._context, check=check, stage=stage, adopt=adopt
             )
 
     def deploy(
-        self,
-        names: Sequence[str],
-        *,
-        cluster: str,
-        become_password: str = "",
-        untested: bool = False,
+        self, names: Sequence[str], cluster: Cluster, *, untested: bool = False
     ) -> tuple[Deployment, ...]:
         """Deploy the SIFs of ``names``; first they are made and tested where needed.
 
@@ -102,9 +91,8 @@ class Clusters:
         """
         from sifline.stages import inspect
 
-        described = self.find(cluster, become_password=become_password)
-        with self._show.step(f"inspect {cluster}"):
-            target = inspect.inspect(described, self._context)
+        with self._show.step(f"inspect {_called(cluster)}"):
+            target = inspect.inspect(cluster, self._context)
         sifs = self._work.untested_sifs(names) if untested else self._work.tested_sifs(names)
         return tuple(self.deployed(sif, target) for sif in sifs)
 
@@ -122,16 +110,15 @@ class Clusters:
         return run.listing()
 
     def validate(
-        self,
-        name: str,
-        *,
-        suites: Sequence[str] = (),
-        checks: Sequence[str] = (),
-        become_password: str = "",
+        self, cluster: Cluster, *, suites: Sequence[str] = (), checks: Sequence[str] = ()
     ) -> tuple[CheckResult, ...]:
-        """Run health checks on the cluster ``name``."""
+        """Run health checks on a cluster."""
         from sifline.validation import run
 
-        cluster = self.find(name, become_password=become_password)
-        with self._show.step(f"validate {name}"):
+        with self._show.step(f"validate {_called(cluster)}"):
             return run.validate(cluster, self._context, suites=suites, checks=checks)
+
+
+def _called(cluster: Cluster) -> str:
+    """Return what the user calls a cluster: its name, or its file."""
+    return cluster.asked or cluster.name

@@ -90,13 +90,10 @@ def provision(
     """
     if stage:
         one_of("stage", stage, STAGES)
-    done = run.pipeline.clusters.provision(
-        cluster,
-        check=check,
-        stage=stage,
-        adopt=adopt,
-        become_password=run.become_password() if ask_become_pass else "",
-    )
+    password = run.become_password() if ask_become_pass else ""
+    clusters = run.pipeline.clusters
+    found = clusters.find(cluster, become_password=password)
+    done = clusters.provision(found, check=check, stage=stage, adopt=adopt)
     for place in done.kept:
         run.print(f"kept {place}")
     verb = "would change" if check else "changed"
@@ -127,12 +124,10 @@ def validate(
         suites = run.pipeline.clusters.checks()
         run.print(tables.dump(tables.checks_of(suites)) if json else tables.listing(suites))
         return
-    results = run.pipeline.clusters.validate(
-        cluster,
-        suites=_words(suite),
-        checks=_words(check),
-        become_password=run.become_password() if ask_become_pass else "",
-    )
+    password = run.become_password() if ask_become_pass else ""
+    clusters = run.pipeline.clusters
+    found = clusters.find(cluster, become_password=password)
+    results = clusters.validate(found, suites=_words(suite), checks=_words(check))
     run.print(tables.dump(results) if json else tables.checks(results))
     tables.refuse_failures(results, f"validating {cluster}")
 

@@ -142,9 +142,9 @@ def deploy(
 
     password = run.become_password() if ask_become_pass else ""
     names, broken = run.sound(images)
-    done = run.pipeline.clusters.deploy(
-        names, cluster=cluster, become_password=password, untested=untested
-    )
+    clusters = run.pipeline.clusters
+    found = clusters.find(cluster, become_password=password)
+    done = clusters.deploy(names, found, untested=untested)
     run.print("\n".join([tables.deployed(done), *tables.broken(broken)]))
     refuse_broken(broken)
 

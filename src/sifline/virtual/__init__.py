@@ -7,6 +7,15 @@ in ``build/clusters/NAME/``. The engine's labels are the truth of what stands.
 from sifline.virtual.found import shell_argv, status
 from sifline.virtual.removing import down
 from sifline.virtual.starting import refuse_foreign, up
-from sifline.virtual.wanted import DEFAULT_IMAGE, image_of
+from sifline.virtual.wanted import DEFAULT_IMAGE, Description, describe
 
-__all__ = ["DEFAULT_IMAGE", "down", "image_of", "refuse_foreign", "shell_argv", "status", "up"]
+__all__ = [
+    "DEFAULT_IMAGE",
+    "Description",
+    "describe",
+    "down",
+    "refuse_foreign",
+    "shell_argv",
+    "status",
+    "up",
+]

@@ -10,10 +10,10 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from sifline.config.clusters import STATE_FILE, dump_cluster, load_cluster
+from sifline.config.clusters import STATE_FILE, dump_cluster
 from sifline.engines.docker.containers import Container, Containers, despite_a_killed_run
 from sifline.engines.ssh.nodes import Ssh
-from sifline.errors import SiflineError, StepFailed, UsageError
+from sifline.errors import SiflineError, StepFailed
 from sifline.machine.context import Context
 from sifline.machine.interrupts import each
 from sifline.model import Cluster, Node
@@ -30,12 +30,11 @@ from sifline.virtual.removing import remove_all
 from sifline.virtual.wanted import (
     DEFAULT_IMAGE,
     KNOWN_HOSTS,
-    MOST_NODES,
     SSH_PORT,
+    Description,
     Wanted,
     fit,
     image_in_engine,
-    image_of,
     public_key,
     stands,
     want,
@@ -47,29 +46,22 @@ LOOK_SECONDS = 1.0
 HOST_KEY = "/etc/ssh/ssh_host_ed25519_key.pub"
 
 
-def up(cluster_file: Path, name: str, context: Context) -> Cluster:
-    """Bring the cluster ``name`` up as ``cluster_file`` describes it, and return it.
+def up(description: Description, context: Context) -> Cluster:
+    """Bring a virtual cluster up as it is described, and return it.
 
     One that stands so already is left alone; anything else of that name is made anew.
 
-    :raises UsageError: for a name or a file that cannot be used.
+    :raises UsageError: where it is another checkout's.
     :raises MissingError: where the image or the engine is missing.
     :raises StepFailed: where a node does not come up; nothing of the cluster is left then.
     """
-    image = image_of(cluster_file, name)
-    engine = Containers(context.runner)
-    described = load_cluster(cluster_file, standing=False)
-    if len(described.nodes) > MOST_NODES:
-        raise UsageError(
-            f"{cluster_file}: {len(described.nodes)} nodes are too many for one machine;"
-            f" at most {MOST_NODES}"
-        )
-    image_id = image_in_engine(image, engine)
+    engine, name = Containers(context.runner), description.name
+    image_id = image_in_engine(description.image, engine)
     with cluster_lock(name, context):
         found = engine.find(cluster_label(name))
         refuse_other_checkout(name, found, context, _another(name))
         try:
-            return _bring(described, name, image_id, found, context)
+            return _bring(description, image_id, found, context)
         except BaseException:
             # What cannot be removed now is removed by the next run.
             if not (state_folder(name, context.workspace) / STATE_FILE).exists():
@@ -94,12 +86,13 @@ def _another(name: str) -> str:
 
 
 def _bring(
-    described: Cluster, name: str, image_id: str, found: Iterable[Container], context: Context
+    description: Description, image_id: str, found: Iterable[Container], context: Context
 ) -> Cluster:
     """Recreate the containers unless they match the description."""
+    name = description.name
     folder = state_folder(name, context.workspace)
     machine = Containers(context.runner).machine()
-    fitted = fit(described, name, folder, machine, context)
+    fitted = fit(description, folder, machine, context)
     wanted = want(fitted, image_id, public_key(folder, context), context.workspace)
     if not stands(wanted, found):
         remove_all(name, context, keep_folder=True)
@@ -148,7 +141,7 @@ def _settle(wanted: Wanted, found: Iterable[Container], context: Context) -> Clu
         context.progress("logging in to each node")
         _log_in(cluster, context)
         _write(path, text)
-    return load_cluster(path)
+    return cluster
 
 
 def _host_key(container: Container, context: Context) -> str:

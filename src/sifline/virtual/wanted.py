@@ -9,9 +9,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from sifline.config.clusters import STATE_FILE, load_cluster, load_virtual
+from sifline.config.clusters import STATE_FILE, load_virtual
 from sifline.engines.docker.containers import Container, Containers, Machine
-from sifline.errors import MissingError
+from sifline.errors import MissingError, UsageError
 from sifline.machine.context import Context
 from sifline.model import Cluster, Node, SshAccess, Workspace
 from sifline.virtual.found import WORKSPACE, check_name, checkout_name, cluster_label
@@ -37,6 +37,15 @@ NVIDIA_MAJOR = 195
 
 
 @dataclass(frozen=True, kw_only=True)
+class Description:
+    """What a cluster file says of a virtual cluster, and the image that its nodes are made of."""
+
+    name: str
+    cluster: Cluster
+    image: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Wanted:
     """The wanted cluster: its description, and the engine's options for each node."""
 
@@ -49,19 +58,23 @@ class Wanted:
         return hashlib.sha256(json.dumps([self.image, self.options[node]]).encode()).hexdigest()
 
 
-def image_of(cluster_file: Path, name: str) -> str:
-    """Return the image that the nodes of ``name`` are made of, before anything is built.
+def describe(cluster_file: Path, name: str) -> Description:
+    """Read how the cluster ``name`` shall stand, before anything is built for it.
 
     :raises UsageError: for a name or a file that cannot be used.
     """
     check_name(name)
-    load_cluster(cluster_file, standing=False)
-    section = load_virtual(cluster_file)
+    cluster, section = load_virtual(cluster_file)
     section.only("image")
     image = section.text("image", DEFAULT_IMAGE)
     if not IMAGE_NAME.fullmatch(image):
         raise section.wrong("image", "the name of an image", image)
-    return image
+    if len(cluster.nodes) > MOST_NODES:
+        raise UsageError(
+            f"{cluster_file}: {len(cluster.nodes)} nodes are too many for one machine;"
+            f" at most {MOST_NODES}"
+        )
+    return Description(name=name, cluster=cluster, image=image)
 
 
 def image_in_engine(image: str, engine: Containers) -> str:
@@ -72,10 +85,12 @@ def image_in_engine(image: str, engine: Containers) -> str:
     return image_id
 
 
-def fit(
-    described: Cluster, name: str, folder: Path, machine: Machine, context: Context
-) -> Cluster:
-    """Return ``described`` with no more cores and memory than this machine has."""
+def fit(description: Description, folder: Path, machine: Machine, context: Context) -> Cluster:
+    """Return the cluster that is described, with no more cores and memory than this machine has.
+
+    :param folder: where its key, its known hosts and its file are.
+    """
+    described = description.cluster
     memory = machine.memory_mb * USABLE_PERCENT // 100
     nodes = []
     for node in described.nodes:
@@ -93,7 +108,7 @@ def fit(
         nodes.append(fit)
     return replace(
         described,
-        name=name,
+        name=description.name,
         nodes=tuple(nodes),
         ssh=SshAccess(
             user=ADMIN,
