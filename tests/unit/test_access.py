@@ -9,7 +9,7 @@ import pytest
 from sifline.engines.apptainer.program import Apptainer
 from sifline.model import BuiltImage, Image, SifOptions
 from sifline.stages.convert import access
-from sifline.stages.convert.work import Work
+from sifline.stages.convert.work import ImageWork
 from tests.support import sif_files
 from tests.support.contexts import context_of
 from tests.support.recording import RecordingRunner, answer
@@ -84,8 +84,8 @@ def test_what_cannot_be_listed_is_told_and_stops_nothing(tmp_path: Path) -> None
     failed = answer(stderr="FATAL ERROR: Failed to read directory table", returncode=1)
     runner = RecordingRunner({("docker",): failed}, tools={"docker"})
     image = Image(name="x", folder=Path("x"), tag="x", sif=SifOptions())
-    work = Work(
-        built=BuiltImage(image=image, image_id="i", fingerprint="f", size=1, reused=True),
+    work = ImageWork(
+        held=BuiltImage(image=image, image_id="i", fingerprint="f", size=1, reused=True),
         context=context_of(tmp_path, runner),
         options=SifOptions(),
         scratch=tmp_path,

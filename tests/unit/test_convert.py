@@ -20,7 +20,7 @@ from sifline.model import BuiltImage, Image, SifOptions
 from sifline.stages import convert
 from sifline.stages.convert import stream
 from sifline.stages.convert.state import FORMAT, KEPT, changed
-from sifline.stages.convert.work import Made, Work, read_provenance
+from sifline.stages.convert.work import ImageWork, Made, read_provenance
 from tests.support import sif_files
 from tests.support.contexts import context_of
 from tests.support.recording import RecordingRunner, answer
@@ -208,10 +208,10 @@ def test_the_fast_road_that_cannot_be_taken_is_refused_where_it_is_asked_for(
         convert.convert(image(method="stream"), at_work(tmp_path))
 
 
-def work(**options: Any) -> Work:
+def work(**options: Any) -> ImageWork:
     engine = RecordingRunner({("docker", "image", "inspect"): answer('{"Id": "sha256:1"}')})
-    return Work(
-        built=replace(image(), commit="c1", recipe={"parents": {"p": "sha256:0"}}),
+    return ImageWork(
+        held=replace(image(), commit="c1", recipe={"parents": {"p": "sha256:0"}}),
         context=context_of(Path("here"), engine),
         options=SifOptions(**options),
         scratch=Path("scratch"),

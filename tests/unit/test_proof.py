@@ -11,7 +11,7 @@ from sifline.machine.process import Result
 from sifline.machine.streams import Argv
 from sifline.model import BuiltImage, Image, SifOptions
 from sifline.stages.convert.proof import Proof, prove
-from sifline.stages.convert.work import Made, Work
+from sifline.stages.convert.work import ImageWork, Made
 from tests.support import sif_files
 from tests.support.contexts import context_of
 from tests.support.recording import RecordingRunner, answer
@@ -45,8 +45,8 @@ def proved(
 
     tmp_path.mkdir(exist_ok=True)
     image = Image(name="x", folder=Path("x"), tag="x", sif=SifOptions())
-    work = Work(
-        built=BuiltImage(image=image, image_id="i", fingerprint="f", size=1, reused=True),
+    work = ImageWork(
+        held=BuiltImage(image=image, image_id="i", fingerprint="f", size=1, reused=True),
         context=context_of(tmp_path, RecordingRunner()),
         options=SifOptions(),
         scratch=tmp_path,

@@ -13,7 +13,7 @@ from sifline.machine.process import Result
 from sifline.machine.streams import Argv
 from sifline.model import BuiltImage, Image, SifOptions
 from sifline.stages.convert.stream import _Stream
-from sifline.stages.convert.work import Work
+from sifline.stages.convert.work import ImageWork
 from tests.support.contexts import context_of
 from tests.support.recording import RecordingRunner, answer
 
@@ -47,8 +47,8 @@ def test_what_is_missing_is_gone_without_and_nothing_else(
     )
     engine.missing = missing
     image = Image(name="x", folder=Path("x"), tag="x", sif=SifOptions())
-    work = Work(
-        built=BuiltImage(image=image, image_id="i", fingerprint="f", size=1, reused=True),
+    work = ImageWork(
+        held=BuiltImage(image=image, image_id="i", fingerprint="f", size=1, reused=True),
         context=context_of(tmp_path, engine),
         options=SifOptions(),
         scratch=tmp_path / "scratch",

@@ -41,7 +41,10 @@ from sifline.model.overview import (
 )
 from sifline.model.plan import (
     BuiltImage,
+    DefinitionFile,
     Explanation,
+    FetchedImage,
+    HeldImage,
     Step,
     Verb,
 )
@@ -69,11 +72,14 @@ __all__ = [
     "CheckResult",
     "Cleaned",
     "Cluster",
+    "DefinitionFile",
     "Deployment",
     "Explanation",
     "Feature",
+    "FetchedImage",
     "FoundSif",
     "GraphNode",
+    "HeldImage",
     "Image",
     "ImageState",
     "Node",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from pathlib import Path
 from typing import Any
 
 from sifline.model.image import Image
@@ -54,23 +55,46 @@ class Step:
 
 
 @dataclass(frozen=True, kw_only=True)
-class BuiltImage:
-    """An image that exists in the engine; ``recipe`` is what it was made of.
-
-    One that is not ours has a ``source`` instead: the registry or archive it came from. Without
-    an ``image_id`` there is none: a definition file says where its files come from.
-    """
+class HeldImage:
+    """An image that exists in the engine. ``size`` in bytes."""
 
     image: Image
     image_id: str
-    fingerprint: str
     size: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuiltImage(HeldImage):
+    """An image of ours in the engine; ``recipe`` is what it was made of."""
+
+    fingerprint: str
     reused: bool
     created: int = 0
     tags: tuple[str, ...] = ()
     commit: str = ""
-    source: str = ""
     recipe: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FetchedImage(HeldImage):
+    """An image of others in the engine; ``source`` is the registry or archive it came from.
+
+    Its ``image`` has no folder: it says what the SIF is called, and how it is made.
+    """
+
+    source: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class DefinitionFile:
+    """A definition file that is no image's: it says itself where the files of its SIF come from.
+
+    ``image`` is as in ``FetchedImage``; ``commit`` is that of the checkout.
+    """
+
+    image: Image
+    file: Path
+    commit: str
 
 
 @dataclass(frozen=True, kw_only=True)

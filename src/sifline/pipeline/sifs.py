@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from sifline.config import image_names
 from sifline.engines.docker.images import Docker
 from sifline.errors import MissingError, UsageError
-from sifline.model import BuiltImage, Image, Sif, Verb
+from sifline.model import BuiltImage, DefinitionFile, FetchedImage, Image, Sif, Verb
 from sifline.pipeline.plans import TOOLBOX, Planner
 from sifline.pipeline.work import Work
 
@@ -156,40 +156,24 @@ class Sifs:
         with self._show.step(f"convert {image.name}"):
             if known:
                 return self._fetched(source, image)
-            options = replace(image.sif, definition=Path(source).absolute())
-            built = BuiltImage(
-                image=replace(image, sif=options),
-                image_id="",
-                fingerprint="",
-                size=0,
-                reused=False,
-                commit=self._planner.commit,
-                source=f"definition file {Path(source).name}",
-            )
+            file = Path(source).absolute()
+            definition = DefinitionFile(image=image, file=file, commit=self._planner.commit)
             network = not self._planner.site.offline
-            return self._work.told(convert.convert(built, self._context, network=network))
+            return self._work.told(convert.convert(definition, self._context, network=network))
 
     def _fetched(self, source: str, image: Image) -> Sif:
         from sifline.stages import convert, fetch
 
         wanted = fetch.find(source, self._context, offline=self._planner.site.offline)
-        built = BuiltImage(
-            image=image,
-            image_id=wanted.image_id,
-            fingerprint="",
-            size=0,
-            reused=False,
-            source=wanted.source,
-        )
-        stale = convert.stale(image.name, built, self._workspace)
+        # Of one that is not here yet nobody knows the size.
+        held = FetchedImage(image=image, image_id=wanted.image_id, size=0, source=wanted.source)
+        stale = convert.stale(image.name, held, self._workspace)
         if not stale and not self._options.force:
             fetch.sweep(image.name, self._context)
             return convert.settled(image, self._workspace)
         with fetch.fetched(wanted, image.name, self._context) as size:
             return self._work.told(
-                convert.convert(
-                    replace(built, size=size), self._context, force=self._options.force
-                )
+                convert.convert(replace(held, size=size), self._context, force=self._options.force)
             )
 
     def _free(self, name: str) -> str:

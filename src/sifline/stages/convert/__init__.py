@@ -28,7 +28,7 @@ from sifline.machine import records
 from sifline.machine.context import Context
 from sifline.machine.facts import Machine
 from sifline.machine.process import CommandFailed
-from sifline.model import BuiltImage, Sif, SifOptions
+from sifline.model import DefinitionFile, HeldImage, Sif, Workspace
 from sifline.model.units import gigabytes
 from sifline.stages.convert import access
 from sifline.stages.convert.proof import prove, verdict
@@ -47,7 +47,7 @@ from sifline.stages.convert.state import (
     standing,
     state,
 )
-from sifline.stages.convert.work import DEFINITIONS, Made, Work
+from sifline.stages.convert.work import DEFINITIONS, DefinitionWork, ImageWork, Made
 
 __all__ = [
     "DEFINITIONS",
@@ -74,14 +74,14 @@ MOST, MOST_SPARE = 1.1, 1 << 20
 
 
 def convert(
-    built: BuiltImage,
+    subject: HeldImage | DefinitionFile,
     context: Context,
     *,
     force: bool = False,
     processors: int = 0,
     network: bool = False,
 ) -> Sif:
-    """Make ``build/sif/<name>.sif`` of ``built``, unless it is there and up to date.
+    """Make ``build/sif/<name>.sif`` of an image, unless it is there and up to date.
 
     What a definition file without an image makes is made anew each time: nothing tells what
     became of its sources.
@@ -90,13 +90,53 @@ def convert(
     :param network: whether what a definition file runs may use the network.
     :raises StepFailed: where there is too little room, or a tool fails; no new SIF is left then.
     """
-    options = built.image.sif
-    shared = replace(options, processors=options.processors or processors)
-    work = _Conversion(built, context, shared, network=network)
-    target = context.workspace.sif(built.image.name)
-    with records.locked(sif_records.lock(target.resolve(), context.workspace), context):
-        known = None if force or not built.image_id else work.up_to_date()
-        return known or work.convert()
+    image, space = subject.image, context.workspace
+    target = space.sif(image.name)
+    with records.locked(sif_records.lock(target.resolve(), space), context):
+        known = None if force else _up_to_date(subject, space)
+        if known:
+            return known
+        work = _work(subject, context, processors)
+        return _Conversion(work, target, network=network).convert()
+
+
+def _up_to_date(subject: HeldImage | DefinitionFile, workspace: Workspace) -> Sif | None:
+    """Return the SIF that stands there, if it is the wanted one and untouched."""
+    if isinstance(subject, DefinitionFile):
+        return None
+    image = subject.image
+    if changed(sif_records.read(image.name, workspace), subject):
+        return None
+    return kept(image, workspace)
+
+
+def _work(
+    subject: HeldImage | DefinitionFile, context: Context, processors: int
+) -> ImageWork | DefinitionWork:
+    """Return what the backends are given."""
+    image, space = subject.image, context.workspace
+    target = space.sif(image.name)
+    options = replace(image.sif, processors=image.sif.processors or processors)
+    scratch = space.build / "tmp" / f"{image.name}.convert"
+    partial = target.with_name(f".{target.name}.partial-{os.getpid()}")
+    log = space.logs / f"{image.name}.convert.log"
+    if isinstance(subject, DefinitionFile):
+        return DefinitionWork(
+            definition=subject,
+            context=context,
+            options=options,
+            scratch=scratch,
+            partial=partial,
+            log=log,
+        )
+    return ImageWork(
+        held=subject,
+        context=context,
+        options=options,
+        scratch=scratch,
+        partial=partial,
+        log=log,
+    )
 
 
 def space_needed(size: int, copies: float) -> int:
@@ -107,33 +147,15 @@ def space_needed(size: int, copies: float) -> int:
 class _Conversion:
     """One image on its way; the caller holds the image's lock."""
 
-    def __init__(
-        self, built: BuiltImage, context: Context, options: SifOptions, *, network: bool
-    ) -> None:
-        name, space = built.image.name, context.workspace
-        self._built, self._context, self._options = built, context, options
-        self._name = name
+    def __init__(self, work: ImageWork | DefinitionWork, target: Path, *, network: bool) -> None:
+        self._work, self._target = work, target
+        self._context, self._options = work.context, work.options
+        self._name = work.name
         self._notes, self._network = list[str](), network
-        self._target = space.sif(name)
-        self._work = Work(
-            built=built,
-            context=context,
-            options=self._options,
-            scratch=space.build / "tmp" / f"{name}.convert",
-            partial=self._target.with_name(f".{self._target.name}.partial-{os.getpid()}"),
-            log=space.logs / f"{name}.convert.log",
-        )
 
     @cached_property
     def _apptainer(self) -> Apptainer:
         return Apptainer(self._context.runner)
-
-    def up_to_date(self) -> Sif | None:
-        """Return the SIF that stands there, if it is the wanted one and untouched."""
-        space, image = self._context.workspace, self._built.image
-        if changed(sif_records.read(self._name, space), self._built):
-            return None
-        return kept(image, space)
 
     def convert(self) -> Sif:
         """Make the SIF anew."""
@@ -149,42 +171,57 @@ class _Conversion:
             self._settle()
         record = {
             "format": FORMAT,
-            "image_id": self._built.image_id,
-            "image_digest": self._work.digest,
-            "fingerprint": self._built.fingerprint,
-            "commit": self._built.commit,
+            **self._subject(),
+            "fingerprint": self._work.origin.get("fingerprint", ""),
+            "commit": self._work.origin.get("commit", ""),
             "sha256": sha256,
             "size": self._target.stat().st_size,
             "stamp": vars(sif_records.Stamp.of(self._target)),
             "compression": self._work.compression.mksquashfs,
             "method": made.method,
-            "definition": definition_digest(self._options),
             "tools": dict(made.tools),
             "verified": proof,
             "seconds": round(time.monotonic() - started, 1),
         }
         sif_records.write(self._name, self._context.workspace, record)
-        done = remembered(self._built.image, self._target, record)
+        done = remembered(self._work.image, self._target, record)
         return replace(done, reused=False, notes=tuple(self._notes))
 
+    def _subject(self) -> dict[str, str]:
+        """Of what the SIF was made, for the record; a definition file alone is of no image."""
+        work = self._work
+        if isinstance(work, DefinitionWork):
+            return {"definition": definition_digest(work.definition.file)}
+        return {
+            "image_id": work.held.image_id,
+            "image_digest": work.digest,
+            "definition": definition_digest(work.options.definition),
+        }
+
     def _road(self, open_: ExitStack) -> Made:
-        """Make the SIF under its temporary name: stream it if possible, else let Apptainer."""
+        """Make the SIF under its temporary name, by a definition file or of the image alone."""
+        work = self._work
+        if isinstance(work, DefinitionWork):
+            return self._by_definition(work.definition.file)
+        file = work.options.definition
+        return self._by_definition(file) if file else self._of_image(work, open_)
+
+    def _of_image(self, work: ImageWork, open_: ExitStack) -> Made:
+        """Stream the image if possible, else let Apptainer convert it."""
         from sifline.contents.rootfs import Complicated
         from sifline.stages.convert import ordinary, stream
 
-        if self._options.definition:
-            return self._by_definition(self._options.definition)
         if self._options.method != ordinary.METHOD:
             why = stream.impossible(self._context.runner)
             try:
                 if not why:
                     self._check_room(copies=1)
-                    return stream.make(self._work, open_)
+                    return stream.make(work, open_)
             except Complicated as error:
                 why = error.message
                 open_.close()
-                scratch.remove(self._work.scratch)
-                self._work.scratch.mkdir()
+                scratch.remove(work.scratch)
+                work.scratch.mkdir()
             if self._options.method == stream.METHOD:
                 raise UsageError(
                     f"--method stream: {self._name} cannot be converted so: {why};"
@@ -193,7 +230,7 @@ class _Conversion:
             self._notes.append(f"made by Apptainer itself, which takes longer: {why}")
             self._context.progress(self._notes[-1])
         self._check_room(copies=ordinary.COPIES)
-        return ordinary.make(self._work)
+        return ordinary.make(work)
 
     def _by_definition(self, file: Path) -> Made:
         from sifline.stages.convert import definition, ordinary, stream
@@ -204,7 +241,7 @@ class _Conversion:
                 " leave the flag out"
             )
         self._check_room(copies=ordinary.COPIES)
-        return definition.make(self._work, network=self._network)
+        return definition.make(self._work, file, network=self._network)
 
     def _verify(self, made: Made) -> tuple[str, str]:
         """Look at the new SIF as its users will; return what that proved, and its digest."""
@@ -235,10 +272,11 @@ class _Conversion:
                     ' over-budget = "warning" under [convert] of its image.toml'
                 )
             self._notes.append(f"warning: {text}")
-        if self._built.image_id and size > MOST * self._built.size + MOST_SPARE:
+        whole = self._work.size
+        if isinstance(self._work, ImageWork) and size > MOST * whole + MOST_SPARE:
             self._notes.append(
                 f"warning: {self._name}.sif has {gigabytes(size, 2)}, more than its image,"
-                f" {gigabytes(self._built.size, 2)}: is the compression right?"
+                f" {gigabytes(whole, 2)}: is the compression right?"
             )
 
     def _settle(self) -> None:
@@ -248,7 +286,7 @@ class _Conversion:
 
     def _check_room(self, copies: float) -> None:
         """Stop before the work where disk or memory cannot hold it."""
-        folder, size = self._target.parent, self._built.size
+        folder, size = self._target.parent, self._work.size
         free, needed = shutil.disk_usage(folder).free, space_needed(size, copies)
         if needed > free:
             raise StepFailed(

@@ -19,7 +19,7 @@ from sifline.errors import UsageError
 from sifline.formats import sif
 from sifline.machine.process import CommandFailed
 from sifline.stages.convert import ordinary
-from sifline.stages.convert.work import Made, Work
+from sifline.stages.convert.work import ImageWork, Made, Work
 
 METHOD = "definition"
 _TEMPLATE = ".j2"
@@ -31,24 +31,23 @@ _FINGERPRINTS = re.compile(r"(?mi)^fingerprints:")
 _FAULTS = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 
 
-def make(work: Work, *, network: bool) -> Made:
-    """Make the SIF ``work.partial``.
+def make(work: Work, file: Path, *, network: bool) -> Made:
+    """Make the SIF ``work.partial`` by the definition ``file``, or by its template.
 
     :param network: whether what the definition runs may use the network.
     :raises UsageError: where the definition cannot be read or rendered.
     :raises StepFailed: where a tool fails.
     """
     try:
-        return _make(work, network=network)
+        return _make(work, file, network=network)
     except CommandFailed as error:
         raise work.failure(error.result) from None
 
 
-def _make(work: Work, *, network: bool) -> Made:
-    file, apptainer = work.options.definition, Apptainer(work.context.runner)
-    assert file is not None  # noqa: S101 - for the type checker: else another road is taken
+def _make(work: Work, file: Path, *, network: bool) -> Made:
+    apptainer = Apptainer(work.context.runner)
     values, layout = facts(work), work.scratch / work.name
-    script = work.environment() if work.built.image_id else None
+    script = work.environment() if isinstance(work, ImageWork) else None
 
     bases = dict[str, Unpacked]()
 
@@ -64,7 +63,7 @@ def _make(work: Work, *, network: bool) -> Made:
 
     # Before the work, if it cannot be.
     bases.update(_bases(recipe(lambda path: path), file.absolute().parent, work, network=network))
-    if work.built.image_id:
+    if isinstance(work, ImageWork):
         ordinary.save(work, layout)
     Builder(apptainer).build(
         recipe,
@@ -127,9 +126,8 @@ def is_of(source: Path, text: str) -> bool:
 
 def facts(work: Work) -> dict[str, Any]:
     """Return what a template is told: of an image what it is, labels and environment included."""
-    built = work.built
-    known = {"name": work.name, "commit": built.commit, "labels": work.labels}
-    if not built.image_id:
+    known = {"name": work.name, "commit": work.origin.get("commit", ""), "labels": work.labels}
+    if not isinstance(work, ImageWork):
         return known
     image = work.inspected
     settings = comparison.of_config(image.get("Config") or {})
@@ -137,11 +135,11 @@ def facts(work: Work) -> dict[str, Any]:
         **known,
         "labels": {**_lines(settings.labels), **work.labels},
         "environment": _lines(settings.environment),
-        "description": built.image.description,
-        "category": built.image.category,
-        "image_id": built.image_id,
-        "fingerprint": built.fingerprint,
-        "size": built.size,
+        "description": work.image.description,
+        "category": work.image.category,
+        "image_id": work.held.image_id,
+        "fingerprint": work.origin.get("fingerprint", ""),
+        "size": work.size,
         "architecture": image.get("Architecture", ""),
     }
 

@@ -13,7 +13,7 @@ from sifline.formats import oci_layout
 from sifline.machine.process import CommandFailed
 from sifline.machine.streams import OnLine
 from sifline.model import Progress
-from sifline.stages.convert.work import Made, Work
+from sifline.stages.convert.work import ImageWork, Made, Work
 
 METHOD = "apptainer"
 # It holds at most this many times the image's size at once: its layers, Apptainer's copy of them,
@@ -21,7 +21,7 @@ METHOD = "apptainer"
 COPIES = 3.7
 
 
-def make(work: Work) -> Made:
+def make(work: ImageWork) -> Made:
     """Make the SIF ``work.partial``.
 
     :raises StepFailed: where a tool fails.
@@ -45,12 +45,12 @@ def make(work: Work) -> Made:
         raise work.failure(error.result) from None
 
 
-def save(work: Work, layout: Path) -> None:
+def save(work: ImageWork, layout: Path) -> None:
     """Write the image as an OCI layout, the folder ``layout`` of the scratch space."""
     context, archive = work.context, work.scratch / "image.tar"
     context.progress("saving the image")
     # By id: the tag may move meanwhile.
-    Docker(context.runner).save(work.built.image_id, archive, log=work.log)
+    Docker(context.runner).save(work.held.image_id, archive, log=work.log)
     context.progress("reading the image's layers")
     oci_layout.from_archive(archive, layout)
     archive.unlink()

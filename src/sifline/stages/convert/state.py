@@ -15,11 +15,11 @@ from sifline.engines.apptainer.sif import Sifs
 from sifline.engines.apptainer.squashfs import Compression
 from sifline.formats import sif
 from sifline.machine.context import Context
-from sifline.model import BuiltImage, FoundSif, Image, Sif, SifOptions, Workspace
+from sifline.model import FoundSif, HeldImage, Image, Sif, Workspace
 from sifline.stages.convert.work import PREFIX, read_provenance
 
 # What is told of a SIF without reading it.
-KEPT = {"image_id", "fingerprint", "commit", "sha256", "size", "stamp", "compression", "method"}
+KEPT = {"fingerprint", "commit", "sha256", "size", "stamp", "compression", "method"}
 UP_TO_DATE, NO_SIF = "up to date", "there is no SIF"
 # Of the way in which SIFs are made; a higher one has every SIF made anew. 2: ENV and attributes of
 # files arrive as the image says. Records before had no number.
@@ -100,28 +100,28 @@ def kept(image: Image, workspace: Workspace) -> Sif | None:
     return remembered(image, path, now) if now else None
 
 
-def stale(name: str, built: BuiltImage | None, workspace: Workspace) -> str:
+def stale(name: str, held: HeldImage | None, workspace: Workspace) -> str:
     """Say why the SIF of ``name`` has to be made anew; "" where it is up to date."""
-    found = state(name, built, workspace)
+    found = state(name, held, workspace)
     return "" if found == UP_TO_DATE else NO_SIF if found == "none" else f"the SIF: {found}"
 
 
-def state(name: str, built: BuiltImage | None, workspace: Workspace) -> str:
-    """Return the state of the SIF of ``name`` in one or two words, compared with ``built``."""
+def state(name: str, held: HeldImage | None, workspace: Workspace) -> str:
+    """Return the state of the SIF of ``name`` in one or two words, compared with ``held``."""
     path = workspace.sif(name)
     record = sif_records.read(name, workspace)
     if not path.is_file():
         return "none"
     if record is not None and not sif_records.untouched(path, record):
         return "altered"
-    if built is None:
+    if held is None:
         return "its image is gone"
-    return changed(record, built) or UP_TO_DATE
+    return changed(record, held) or UP_TO_DATE
 
 
-def changed(record: Mapping[str, Any] | None, built: BuiltImage) -> str:
+def changed(record: Mapping[str, Any] | None, held: HeldImage) -> str:
     """Say why a SIF made as ``record`` says is not the one wanted; "" where it is."""
-    options = built.image.sif
+    options = held.image.sif
     wanted = Compression(name=options.compression, level=options.level).mksquashfs
     if record is None or not record.keys() >= KEPT:  # a file may hold anything
         return "no record of its conversion"
@@ -130,19 +130,19 @@ def changed(record: Mapping[str, Any] | None, built: BuiltImage) -> str:
     over = options.over_budget == "error" and (options.budget or size) < size
     older = record.get("format") != FORMAT
     reasons = {
-        "the image is another": record["image_id"] != built.image_id,
+        "the image is another": record.get("image_id") != held.image_id,
         "made by an older sifline": older,
         f"its compression: {compression} → {wanted}": compression != wanted,
-        "its definition file changed": record.get("definition", "") != definition_digest(options),
+        "its definition file changed": record.get("definition", "")
+        != definition_digest(options.definition),
         f"its method: {method} → {options.method}": other,
         "it is larger than its size-budget": over,
     }
     return next((reason for reason, true in reasons.items() if true), "")
 
 
-def definition_digest(options: SifOptions) -> str:
+def definition_digest(file: Path | None) -> str:
     """Return the digest of the definition file that a SIF is made by; "" where there is none."""
-    file = options.definition
     try:
         return file_digest(file) if file else ""
     except OSError:

@@ -35,7 +35,7 @@ from sifline.formats.sif import Part
 from sifline.formats.times import seconds_of
 from sifline.machine.process import CommandFailed, Result
 from sifline.model import Bind
-from sifline.stages.convert.work import Made, Work
+from sifline.stages.convert.work import ImageWork, Made
 
 METHOD = "stream"
 BUILD_DATE = "org.label-schema.build-date"
@@ -53,7 +53,7 @@ def impossible(runner: Any) -> str:
     return ""
 
 
-def make(work: Work, open_: ExitStack) -> Made:
+def make(work: ImageWork, open_: ExitStack) -> Made:
     """Make the SIF ``work.partial``.
 
     :param open_: keeps the toolbox's container until the SIF is verified.
@@ -67,7 +67,7 @@ def make(work: Work, open_: ExitStack) -> Made:
 
 
 class _Stream:
-    def __init__(self, work: Work, open_: ExitStack) -> None:
+    def __init__(self, work: ImageWork, open_: ExitStack) -> None:
         self._work, self._scratch = work, work.scratch
         self._purpose = str(work.scratch)
         self._docker = Docker(work.context.runner)
@@ -213,7 +213,7 @@ class _Stream:
             raise Complicated("the engine has no name for it")
         # Ids are no names to build on, and no other run may move this name.
         tag = f"sifline-convert:{sha256(self._purpose.encode()).hexdigest()[:32]}"
-        self._docker.tag(self._work.built.image_id, tag)
+        self._docker.tag(self._work.held.image_id, tag)
         try:
             runner, tools = self._work.context.runner, f"{TOOLBOX}:latest"
             return image_files.look(runner, tag, tools, folder, log=self._work.log)
@@ -281,7 +281,7 @@ class _Stream:
     @contextmanager
     def _source(self, mounted: Sequence[Path], raw: Path) -> Iterator[tar_stream.Source]:
         """Yield where the image's file system comes out as a tar."""
-        runner, image = self._work.context.runner, self._work.built.image_id
+        runner, image = self._work.context.runner, self._work.held.image_id
         if not mounted:
             with image_files.exported(runner, image, purpose=self._purpose) as connection:
                 yield connection
@@ -298,7 +298,7 @@ class _Stream:
 
     def _teller(self) -> Callable[[int], None]:
         """Return what tells how far it is, and hears whether it shall stop."""
-        context, total = self._work.context, self._work.built.size
+        context, total = self._work.context, self._work.size
         started = told = time.monotonic()
 
         def tell(passed: int) -> None:
