@@ -7,13 +7,12 @@ from pathlib import Path
 import pytest
 
 from sifline.config.images import (
-    Conversion,
     ImageSettings,
     load_image_settings,
     size_in_bytes,
 )
 from sifline.errors import UsageError
-from sifline.model import Prepare, Run
+from sifline.model import Prepare, Run, SifOptions
 
 ALL_KEYS = """
 description = "d"
@@ -72,7 +71,7 @@ def test_all_keys_are_read(tmp_path: Path) -> None:
         run=Run(gpus="all", shared_memory="8g", binds=("/scratch:/scratch", "~/data:/data:ro")),
         size_budget=5_000_000_000,
         smoke=(("python3", "-c", "import torch\nprint(1)"), ("true",)),
-        convert=Conversion(compression="gzip", level=9, processors=4),
+        convert=SifOptions(compression="gzip", level=9, processors=4),
     )
 
 

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from sifline.config.images import Conversion, ImageSettings, load_image_settings
-from sifline.config.settings import COMPRESSION, LEVEL, Setting, conversion, everything, resolve
+from sifline.config.images import ImageSettings, load_image_settings
+from sifline.config.settings import Setting, conversion, everything, resolve
 from sifline.config.sites import Site, load_site
 from sifline.engines.apptainer.squashfs import Compression
 from sifline.errors import UsageError
-from sifline.model import Workspace
+from sifline.model import SifOptions, Workspace
 
 DECLARED = ("A", "B", "C", "D", "E")
 
@@ -85,31 +85,31 @@ def test_an_argument_of_the_site_for_this_image_has_to_be_declared() -> None:
 @pytest.mark.parametrize(
     ("image", "site", "expected"),
     [
-        (Conversion(), Conversion(), (("zstd", "default"), (3, "default"))),
+        (SifOptions(), SifOptions(), (("zstd", "default"), (3, "default"))),
         (
-            Conversion(),
-            Conversion(compression="gzip", level=6),
+            SifOptions(),
+            SifOptions(compression="gzip", level=6),
             (("gzip", "sites/lab.toml"), (6, "sites/lab.toml")),
         ),
         (
-            Conversion(compression="zstd", level=9),
-            Conversion(compression="gzip", level=6),
+            SifOptions(compression="zstd", level=9),
+            SifOptions(compression="gzip", level=6),
             (("zstd", "images/x/image.toml"), (9, "images/x/image.toml")),
         ),
         (
-            Conversion(compression="zstd"),
-            Conversion(compression="gzip", level=6),
+            SifOptions(compression="zstd"),
+            SifOptions(compression="gzip", level=6),
             (("zstd", "images/x/image.toml"), (3, "default")),
         ),
         (
-            Conversion(compression="gzip"),
-            Conversion(compression="zstd", level=6),
+            SifOptions(compression="gzip"),
+            SifOptions(compression="zstd", level=6),
             (("gzip", "images/x/image.toml"), (None, "default")),
         ),
     ],
 )
 def test_compression_and_level_come_from_the_same_place(
-    image: Conversion, site: Conversion, expected: tuple[tuple[object, str], ...]
+    image: SifOptions, site: SifOptions, expected: tuple[tuple[object, str], ...]
 ) -> None:
     settings, profile = ImageSettings(convert=image), Site(name="lab", apptainer=site)
 
@@ -119,7 +119,7 @@ def test_compression_and_level_come_from_the_same_place(
 
 
 def test_the_defaults_are_those_of_the_converter() -> None:
-    assert Compression() == Compression(name=COMPRESSION, level=LEVEL)
+    assert (Compression().name, Compression().level) == SifOptions().packing
 
 
 # Everything.

@@ -6,10 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from sifline.config.images import Conversion
 from sifline.config.sites import Facts, Secret, Site, load_site
 from sifline.errors import MissingError, UsageError
-from sifline.model import Workspace
+from sifline.model import SifOptions, Workspace
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -136,7 +135,7 @@ def test_the_example_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
             Secret(id="netrc", file=Path("/home/alice/.netrc")),
             Secret(id="token", env="SITE_TOKEN"),
         ),
-        apptainer=Conversion(compression="gzip", level=6),
+        apptainer=SifOptions(compression="gzip", level=6),
         cluster=Facts(mpi="4.1.4", pmix="4.2.2", driver="535.161.08"),
     )
 

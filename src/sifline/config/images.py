@@ -9,7 +9,7 @@ from typing import Any
 
 from sifline.config.keys import Choice, Key, Keys, Most, Named, Several, Text, Whole
 from sifline.config.table import Table, read_toml
-from sifline.model import Prepare, Run
+from sifline.model import Prepare, Run, SifOptions
 from sifline.nodeside.registry import CATEGORIES
 
 CATEGORY = "custom-images"
@@ -265,21 +265,11 @@ IMAGE = Keys(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Conversion:
-    """How a SIF is made; what is not said is left to those who ask."""
-
-    compression: str = ""
-    level: int | None = None
-    processors: int | None = None
-    definition: str = ""
-    over_budget: str = "error"
-
-
-@dataclass(frozen=True, kw_only=True)
 class ImageSettings:
     """The content of one image.toml; the defaults are those of a folder without one.
 
-    ``size_budget`` is in bytes.
+    ``size_budget`` is in bytes. What ``convert`` names as its definition file is in the image's
+    folder.
     """
 
     description: str = ""
@@ -294,7 +284,7 @@ class ImageSettings:
     run: Run = field(default_factory=Run)
     size_budget: int | None = None
     smoke: tuple[tuple[str, ...], ...] = ()
-    convert: Conversion = Conversion()
+    convert: SifOptions = field(default_factory=SifOptions)
 
 
 def load_image_settings(path: Path) -> ImageSettings:
@@ -334,14 +324,18 @@ def _settings(table: Table) -> ImageSettings:
         run=_run(run) if run else Run(),
         size_budget=None if budget is None else size_in_bytes(budget),
         smoke=values["smoke"],
-        convert=_conversion(convert) if convert else Conversion(),
+        convert=_conversion(convert) if convert else SifOptions(),
     )
 
 
-def _conversion(values: Mapping[str, Any]) -> Conversion:
-    over = values["over-budget"]
-    own = {key: value for key, value in values.items() if key != "over-budget"}
-    return Conversion(**own, over_budget=over)
+def _conversion(values: Mapping[str, Any]) -> SifOptions:
+    return SifOptions(
+        compression=values["compression"] or None,
+        level=values["level"],
+        processors=values["processors"],
+        over_budget=values["over-budget"],
+        definition=Path(values["definition"]) if values["definition"] else None,
+    )
 
 
 def _run(values: Mapping[str, Any]) -> Run:

@@ -10,7 +10,6 @@ from typing import Any
 from sifline.config.images import (
     IMAGE,
     LEVELS,
-    Conversion,
     ImageSettings,
     load_image_settings,
 )
@@ -24,8 +23,6 @@ from sifline.model.recipe import masked
 
 DEFAULT = "default"
 FLAG = "--build-arg"
-# What a SIF is made with where nobody says anything: quick, and small enough.
-COMPRESSION, LEVEL = "zstd", 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,24 +89,22 @@ def conversion(
 
     :raises UsageError: for a level that the compression does not have.
     """
-    default = Conversion(compression=COMPRESSION, level=LEVEL)
-    given = Conversion(compression=flags.compression, level=flags.level) if flags else Conversion()
+    given = flags or SifOptions()
     said = (
         (given, "--compression"),
         (settings.convert, image_origin(name)),
         (site.apptainer, site.origin),
     )
-    chosen, origin = next((item for item in said if item[0].compression), (default, DEFAULT))
-    level = Setting(key="convert.level", value=chosen.level, origin=origin)
-    if chosen.level is None:
-        usual = LEVEL if chosen.compression == COMPRESSION else None
-        level = Setting(key="convert.level", value=usual, origin=DEFAULT)
+    chosen, origin = next((item for item in said if item[0].compression), (SifOptions(), DEFAULT))
+    compression, usual = chosen.packing
+    whose = DEFAULT if chosen.level is None else origin
+    level = Setting(key="convert.level", value=usual, origin=whose)
     if given.level is not None:
-        most = LEVELS.most[chosen.compression]
+        most = LEVELS.most[compression]
         if not 1 <= given.level <= most:
-            raise UsageError(f"--level {given.level}: {chosen.compression} takes 1 to {most}")
+            raise UsageError(f"--level {given.level}: {compression} takes 1 to {most}")
         level = Setting(key="convert.level", value=given.level, origin="--level")
-    return Setting(key="convert.compression", value=chosen.compression, origin=origin), level
+    return Setting(key="convert.compression", value=compression, origin=origin), level
 
 
 def everything(

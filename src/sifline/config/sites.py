@@ -12,12 +12,12 @@ from typing import Any
 
 from sifline.config import docker_client
 from sifline.config.image_names import MAX_NAME, NAME
-from sifline.config.images import BUILD_ARGS, COMPRESSION, LEVELS, LINE, Conversion
+from sifline.config.images import BUILD_ARGS, COMPRESSION, LEVELS, LINE
 from sifline.config.keys import Flag, Key, Keys, Named, Several, Text
 from sifline.config.table import Table, read_toml
 from sifline.errors import MissingError, UsageError, did_you_mean
 from sifline.formats.reference import normalise
-from sifline.model import Workspace
+from sifline.model import SifOptions, Workspace
 
 VARIABLE = "SIFLINE_SITE"
 DEFAULT = "default"
@@ -265,7 +265,7 @@ class Site:
     proxies: tuple[tuple[str, str], ...] = ()
     certificates: Path | None = None
     secrets: tuple[Secret, ...] = ()
-    apptainer: Conversion = field(default_factory=Conversion)
+    apptainer: SifOptions = field(default_factory=SifOptions)
     apt_sources: tuple[str, ...] = ()
     cluster: Facts = Facts()
 
@@ -374,10 +374,14 @@ def _site(table: Table, chosen: str) -> Site:
         proxies=tuple((key, value) for key, value in (proxies or {}).items() if value),
         certificates=_file(table, "certificates", values["certificates"]),
         secrets=tuple(_secret(table, *item) for item in values["secrets"].items()),
-        apptainer=Conversion(**apptainer) if apptainer else Conversion(),
+        apptainer=_apptainer(apptainer) if apptainer else SifOptions(),
         apt_sources=tuple(values["apt-sources"]),
         cluster=Facts(**cluster) if cluster else Facts(),
     )
+
+
+def _apptainer(values: Mapping[str, Any]) -> SifOptions:
+    return SifOptions(compression=values["compression"] or None, level=values["level"])
 
 
 def _secret(table: Table, name: str, values: Mapping[str, Any]) -> Secret:

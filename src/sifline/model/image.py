@@ -18,6 +18,8 @@ Dir::Cache::pkgcache "";
 Dir::Cache::srcpkgcache "";
 DPkg::Post-Invoke { "rm -f /var/cache/ldconfig/aux-cache"; };
 """
+# What a SIF is made with where nobody says anything: quick, and small enough.
+COMPRESSION, LEVEL = "zstd", 3
 # The settings in the image's folder; the engine does not get to see them.
 SETTINGS = "image.toml"
 
@@ -56,20 +58,27 @@ class Source:
 
 @dataclass(frozen=True, kw_only=True)
 class SifOptions:
-    """How a SIF is made of an image.
+    """How SIFs are made, as a file, the flags, or all of them together say it; None: not said.
 
-    ``level`` None is the tool's own, ``processors`` 0 all that there are, ``budget`` in bytes.
-    ``method`` is ``stream``, ``apptainer``, or "" for the first that can be. ``definition`` is a
-    definition file, or the template of one, that Apptainer shall go by.
+    Without ``processors`` all compress. ``budget`` is in bytes. ``method`` is ``stream`` or
+    ``apptainer``; without it the first that can be. ``definition`` is a definition file, or the
+    template of one, that Apptainer shall go by.
     """
 
-    compression: str = "zstd"
-    level: int | None = 3
-    processors: int = 0
+    compression: str | None = None
+    level: int | None = None
+    processors: int | None = None
     budget: int | None = None
     over_budget: str = "error"
-    method: str = ""
+    method: str | None = None
     definition: Path | None = None
+
+    @property
+    def packing(self) -> tuple[str, int | None]:
+        """Compression and level of the squashfs; None for the level that the tool has itself."""
+        compression = self.compression or COMPRESSION
+        usual = LEVEL if compression == COMPRESSION else None
+        return compression, usual if self.level is None else self.level
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -79,10 +79,10 @@ class Options:
     def conversion(self) -> SifOptions:
         """What the flags say of how SIFs are made; what they do not say is as if not given."""
         return SifOptions(
-            method=self.method,
-            compression=self.compression,
+            method=self.method or None,
+            compression=self.compression or None,
             level=self.level or None,
-            processors=self.processors,
+            processors=self.processors or None,
         )
 
 

@@ -19,7 +19,7 @@ from sifline.errors import UsageError, did_you_mean
 from sifline.formats.dockerfile.stages import Dockerfile, Reference
 from sifline.model import Image, SifOptions, Source, Workspace
 
-NOTHING_SAID = SifOptions(compression="", level=None)
+NOTHING_SAID = SifOptions()
 
 
 class Catalog(Mapping[str, Image]):
@@ -143,14 +143,15 @@ def _sif(folder: Path, site: Site, flags: SifOptions) -> SifOptions:
     """Return how the SIF of an image is made."""
     settings = load_image_settings(folder / "image.toml")
     compression, level = conversion(settings, site, folder.name, flags)
-    return SifOptions(
+    said = settings.convert
+    return replace(
+        said,
         compression=compression.value,
         level=level.value,
-        processors=flags.processors or settings.convert.processors or 0,
+        processors=flags.processors or said.processors,
         budget=settings.size_budget,
-        over_budget=settings.convert.over_budget,
         method=flags.method,
-        definition=folder / defined if (defined := settings.convert.definition) else None,
+        definition=folder / said.definition if said.definition else None,
     )
 
 

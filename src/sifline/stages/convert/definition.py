@@ -71,7 +71,7 @@ def _make(work: Work, file: Path, *, network: bool) -> Made:
         scratch=work.scratch,
         folder=file.absolute().parent,
         compression=work.compression,
-        processors=work.options.processors,
+        processors=work.processors,
         runs=True,
         network=network,
         bases=tuple(bases.values()),

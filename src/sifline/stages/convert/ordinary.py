@@ -35,7 +35,7 @@ def make(work: ImageWork) -> Made:
             labels=work.labels,
             files={environment.SCRIPT: work.environment()},
             compression=work.compression,
-            processors=work.options.processors,
+            processors=work.processors,
             log=work.log,
             on_line=teller(work.context.progress),
         )

@@ -12,11 +12,10 @@ from sifline.contents import sif_records
 from sifline.contents.build_context import file_digest
 from sifline.engines.apptainer.program import Apptainer
 from sifline.engines.apptainer.sif import Sifs
-from sifline.engines.apptainer.squashfs import Compression
 from sifline.formats import sif
 from sifline.machine.context import Context
 from sifline.model import FoundSif, HeldImage, Image, Sif, Workspace
-from sifline.stages.convert.work import PREFIX, read_provenance
+from sifline.stages.convert.work import PREFIX, compression, read_provenance
 
 # What is told of a SIF without reading it.
 KEPT = {"fingerprint", "commit", "sha256", "size", "stamp", "compression", "method"}
@@ -122,17 +121,17 @@ def state(name: str, held: HeldImage | None, workspace: Workspace) -> str:
 def changed(record: Mapping[str, Any] | None, held: HeldImage) -> str:
     """Say why a SIF made as ``record`` says is not the one wanted; "" where it is."""
     options = held.image.sif
-    wanted = Compression(name=options.compression, level=options.level).mksquashfs
+    wanted = compression(options).mksquashfs
     if record is None or not record.keys() >= KEPT:  # a file may hold anything
         return "no record of its conversion"
-    compression, method, size = (record[key] for key in ("compression", "method", "size"))
-    other = not options.definition and options.method not in ("", method)
+    packed, method, size = (record[key] for key in ("compression", "method", "size"))
+    other = not options.definition and options.method not in (None, method)
     over = options.over_budget == "error" and (options.budget or size) < size
     older = record.get("format") != FORMAT
     reasons = {
         "the image is another": record.get("image_id") != held.image_id,
         "made by an older sifline": older,
-        f"its compression: {compression} → {wanted}": compression != wanted,
+        f"its compression: {packed} → {wanted}": packed != wanted,
         "its definition file changed": record.get("definition", "")
         != definition_digest(options.definition),
         f"its method: {method} → {options.method}": other,

@@ -240,7 +240,7 @@ class _Stream:
                 work.partial,
                 offset=offset,
                 compression=work.compression,
-                processors=work.options.processors,
+                processors=work.processors,
                 created=self._created,
                 options=rootfs.options(layout),
                 purpose=self._purpose,

@@ -37,6 +37,12 @@ _FORMAT = 1
 _DISK_FULL = "no space left on device"
 
 
+def compression(options: SifOptions) -> Compression:
+    """Return how the squashfs of a SIF is compressed."""
+    name, level = options.packing
+    return Compression(name=name, level=level)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Work(ABC):
     """What a conversion backend is given; the caller holds the lock of the SIF.
@@ -78,7 +84,12 @@ class Work(ABC):
     @property
     def compression(self) -> Compression:
         """How the squashfs is compressed."""
-        return Compression(name=self.options.compression, level=self.options.level)
+        return compression(self.options)
+
+    @property
+    def processors(self) -> int:
+        """How many compress; 0 for all."""
+        return self.options.processors or 0
 
     @property
     def labels(self) -> dict[str, str]:
