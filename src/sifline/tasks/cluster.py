@@ -22,7 +22,7 @@ def up(run: Run, _: Sequence[str], *, name: str = VIRTUAL, file: str = "") -> No
     """
     from sifline.report import tables
 
-    cluster = run.pipeline.clusters.up(name, Path(file) if file else None)
+    cluster = run.pipeline().clusters.up(name, Path(file) if file else None)
     run.print(tables.nodes(cluster))
 
 
@@ -34,7 +34,7 @@ def down(run: Run, _: Sequence[str], *, name: str = VIRTUAL, foreign: bool = Fal
         invoke cluster.down
         invoke cluster.down --name second
     """
-    removed = run.pipeline.clusters.down(name, foreign=foreign)
+    removed = run.pipeline().clusters.down(name, foreign=foreign)
     run.print("\n".join(f"removed {item}" for item in removed) or f"no cluster {name} stands")
 
 
@@ -48,7 +48,7 @@ def status(run: Run, _: Sequence[str], *, name: str = VIRTUAL, json: bool = Fals
     """
     from sifline.report import tables
 
-    states = run.pipeline.clusters.status(name)
+    states = run.pipeline().clusters.status(name)
     run.print(tables.dump(states) if json else tables.node_states(name, states))
 
 
@@ -67,7 +67,7 @@ def shell(
         invoke cluster.shell
         invoke cluster.shell --node compute-01 --user alice -- id
     """
-    run.end(run.pipeline.clusters.shell(name, node, run.command, user=user))
+    run.end(run.pipeline().clusters.shell(name, node, run.command, user=user))
 
 
 def provision(
@@ -91,7 +91,7 @@ def provision(
     if stage:
         one_of("stage", stage, STAGES)
     password = run.become_password() if ask_become_pass else ""
-    clusters = run.pipeline.clusters
+    clusters = run.pipeline().clusters
     found = clusters.find(cluster, become_password=password)
     done = clusters.provision(found, check=check, stage=stage, adopt=adopt)
     for place in done.kept:
@@ -121,11 +121,11 @@ def validate(
     from sifline.report import tables
 
     if list:
-        suites = run.pipeline.clusters.checks()
+        suites = run.pipeline().clusters.checks()
         run.print(tables.dump(tables.checks_of(suites)) if json else tables.listing(suites))
         return
     password = run.become_password() if ask_become_pass else ""
-    clusters = run.pipeline.clusters
+    clusters = run.pipeline().clusters
     found = clusters.find(cluster, become_password=password)
     results = clusters.validate(found, suites=_words(suite), checks=_words(check))
     run.print(tables.dump(results) if json else tables.checks(results))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +16,7 @@ from sifline.tasks.support import Run, one_of, seconds
 
 if TYPE_CHECKING:
     from sifline.model import Verb
+    from sifline.pipeline import Pipeline
     from sifline.pipeline.done import Results
 
 Body = Callable[..., None]
@@ -50,21 +50,20 @@ def options(*names: str) -> Callable[[Body], Body]:
         @wraps(verb)
         def call(run: Run, images: Sequence[str], **flags: Any) -> None:
             chosen = {name: flags.pop(name, DEFAULTS[name]) for name in names}
-            verb(replace(run, options=chosen), images, **flags)
+            verb(run, run.pipeline(**chosen), images, **flags)
 
         own = inspect.signature(verb)
         kind = inspect.Parameter.KEYWORD_ONLY
         more = [inspect.Parameter(name, kind, default=DEFAULTS[name]) for name in names]
-        call.__signature__ = own.replace(  # type: ignore[attr-defined]
-            parameters=[*own.parameters.values(), *more]
-        )
+        seen = [item for item in own.parameters.values() if item.name != "pipeline"]
+        call.__signature__ = own.replace(parameters=[*seen, *more])  # type: ignore[attr-defined]
         return call
 
     return decorate
 
 
 @options(*DOING, *SEEING)
-def build(run: Run, images: Sequence[str]) -> None:
+def build(run: Run, pipeline: Pipeline, images: Sequence[str]) -> None:
     """Build the Docker image and its parents, where they changed.
 
     Which changes count is what `explain` says: the Dockerfile, files that it copies, arguments,
@@ -73,11 +72,11 @@ def build(run: Run, images: Sequence[str]) -> None:
         invoke build.<image>
         invoke --dry build --all
     """
-    _carry_out(run, images, "BUILD", "BUILD")
+    _carry_out(run, pipeline, images, "BUILD", "BUILD")
 
 
 @options("jobs", "keep_going", *SEEING)
-def test(run: Run, images: Sequence[str], *, runtime: str = "docker") -> None:
+def test(run: Run, pipeline: Pipeline, images: Sequence[str], *, runtime: str = "docker") -> None:
     """Run its tests and its parents', in Docker or in the SIF.
 
     Builds what the tests need where it is not up to date: the image, and with --runtime
@@ -88,11 +87,13 @@ def test(run: Run, images: Sequence[str], *, runtime: str = "docker") -> None:
     """
     one_of("runtime", runtime, RUNTIMES)
     verb = "TEST" if runtime == "docker" else "TEST_SIF"
-    _carry_out(run, images, verb, verb, only_new=False)
+    _carry_out(run, pipeline, images, verb, verb, only_new=False)
 
 
 @options(*DOING, *CONVERTING, *SEEING)
-def convert(run: Run, images: Sequence[str], *, source: str = "", sif_name: str = "") -> None:
+def convert(
+    run: Run, pipeline: Pipeline, images: Sequence[str], *, source: str = "", sif_name: str = ""
+) -> None:
     """Convert the image to a verified SIF, built where needed.
 
     The SIF goes to build/sif/ under its last name once it is whole and checked. --source converts
@@ -102,13 +103,13 @@ def convert(run: Run, images: Sequence[str], *, source: str = "", sif_name: str 
         invoke convert --source docker://docker.io/library/alpine:3.20
     """
     if source or sif_name:
-        _convert_source(run, source, sif_name)
+        _convert_source(run, pipeline, source, sif_name)
         return
-    _carry_out(run, images, "CONVERT", "CONVERT")
+    _carry_out(run, pipeline, images, "CONVERT", "CONVERT")
 
 
 @options(*DOING, *CONVERTING, *SEEING)
-def make(run: Run, images: Sequence[str]) -> None:
+def make(run: Run, pipeline: Pipeline, images: Sequence[str]) -> None:
     """Build, test, convert, test the SIF: what is not up to date.
 
     All that comes before a deployment. What stands on a step that failed is not tried; with --all
@@ -117,12 +118,13 @@ def make(run: Run, images: Sequence[str]) -> None:
         invoke make.<image>
         invoke --dry make --all
     """
-    _carry_out(run, images, "MAKE", "TEST", "CONVERT", "TEST_SIF")
+    _carry_out(run, pipeline, images, "MAKE", "TEST", "CONVERT", "TEST_SIF")
 
 
 @options(*SEEING)
 def deploy(
     run: Run,
+    pipeline: Pipeline,
     images: Sequence[str],
     *,
     cluster: str = "virtual",
@@ -141,8 +143,8 @@ def deploy(
     from sifline.report import tables
 
     password = run.become_password() if ask_become_pass else ""
-    names, broken = run.sound(images)
-    clusters = run.pipeline.clusters
+    names, broken = run.sound(pipeline, images)
+    clusters = pipeline.clusters
     found = clusters.find(cluster, become_password=password)
     done = clusters.deploy(names, found, untested=untested)
     run.print("\n".join([tables.deployed(done), *tables.broken(broken)]))
@@ -150,7 +152,9 @@ def deploy(
 
 
 @options(*SEEING)
-def info(run: Run, images: Sequence[str | Path], *, json: bool = False) -> None:
+def info(
+    run: Run, pipeline: Pipeline, images: Sequence[str | Path], *, json: bool = False
+) -> None:
     """Print what is known of an image, its SIF, or a SIF file.
 
     Looks, and builds nothing.
@@ -161,8 +165,8 @@ def info(run: Run, images: Sequence[str | Path], *, json: bool = False) -> None:
     from sifline.report import tables
 
     files = [item for item in images if isinstance(item, Path)]
-    names, broken = run.sound([item for item in images if isinstance(item, str)])
-    facts = run.pipeline.sifs.info_of(files) if files else run.pipeline.sifs.info(names)
+    names, broken = run.sound(pipeline, [item for item in images if isinstance(item, str)])
+    facts = pipeline.sifs.info_of(files) if files else pipeline.sifs.info(names)
     facts += tables.broken_values(broken)
     run.print(tables.dump(facts) if json else tables.facts(facts))
     refuse_broken(broken)
@@ -171,6 +175,7 @@ def info(run: Run, images: Sequence[str | Path], *, json: bool = False) -> None:
 @options(*SEEING)
 def sign(
     run: Run,
+    pipeline: Pipeline,
     images: Sequence[str | Path],
     *,
     key: str = "",
@@ -202,8 +207,8 @@ def sign(
         variable=passphrase_env,
         ask=ask if sys.stdin.isatty() else None,
     )
-    subjects, broken = run.sound(images)
-    signed = signatures.signed(run.pipeline.sifs.sign(subjects, key=key, passphrase=passphrase))
+    subjects, broken = run.sound(pipeline, images)
+    signed = signatures.signed(pipeline.sifs.sign(subjects, key=key, passphrase=passphrase))
     run.print("\n".join([signed, *tables.broken(broken)]))
     refuse_broken(broken)
 
@@ -211,6 +216,7 @@ def sign(
 @options(*SEEING)
 def verify_signature(
     run: Run,
+    pipeline: Pipeline,
     images: Sequence[str | Path],
     *,
     key: str = "",
@@ -226,13 +232,14 @@ def verify_signature(
     """
     from sifline.report import signatures, tables
 
-    found = run.pipeline.sifs.verify_signature(images, signers=[key] if key else [], online=online)
+    found = pipeline.sifs.verify_signature(images, signers=[key] if key else [], online=online)
     run.print(tables.dump(signatures.document(found)) if json else signatures.verified(found))
 
 
 @options(*SEEING)
 def sbom(
     run: Run,
+    pipeline: Pipeline,
     images: Sequence[str | Path],
     *,
     sif: bool = False,
@@ -249,8 +256,8 @@ def sbom(
     from sifline.report import inventory, tables
 
     target = support.output(Path(output)) if output else None
-    subjects, broken = run.sound(images)
-    made = run.pipeline.sifs.sbom(subjects, sif=sif, target=target)
+    subjects, broken = run.sound(pipeline, images)
+    made = pipeline.sifs.sbom(subjects, sif=sif, target=target)
     values = [*inventory.bill_values(made), *tables.broken_values(broken)]
     lines = [inventory.bills(made), *tables.broken(broken)]
     run.print(tables.dump(values) if json else "\n".join(lines))
@@ -259,7 +266,12 @@ def sbom(
 
 @options(*SEEING)
 def compat(
-    run: Run, images: Sequence[str | Path], *, sif: bool = False, json: bool = False
+    run: Run,
+    pipeline: Pipeline,
+    images: Sequence[str | Path],
+    *,
+    sif: bool = False,
+    json: bool = False,
 ) -> None:
     """Tell what it needs of a host: driver, PMIx, architecture.
 
@@ -270,8 +282,8 @@ def compat(
     """
     from sifline.report import inventory, tables
 
-    subjects, broken = run.sound(images)
-    found = run.pipeline.sifs.compat(subjects, sif=sif)
+    subjects, broken = run.sound(pipeline, images)
+    found = pipeline.sifs.compat(subjects, sif=sif)
     values = [*inventory.compatibility_values(found), *tables.broken_values(broken)]
     lines = [inventory.compatibility(found), *tables.broken(broken)]
     run.print(tables.dump(values) if json else "\n\n".join(lines))
@@ -279,7 +291,14 @@ def compat(
 
 
 @options(*SEEING)
-def diff(run: Run, images: Sequence[str | Path], *, against: str = "", json: bool = False) -> None:
+def diff(
+    run: Run,
+    pipeline: Pipeline,
+    images: Sequence[str | Path],
+    *,
+    against: str = "",
+    json: bool = False,
+) -> None:
     """Compare an image with an earlier version, or two SIF files.
 
     Packages, files, labels and settings that differ. Builds nothing.
@@ -294,9 +313,7 @@ def diff(run: Run, images: Sequence[str | Path], *, against: str = "", json: boo
     if files and (len(files), against) != (2, ""):
         raise UsageError("diff compares two: say diff.<image> [--against X], or diff A.sif B.sif")
     found = (
-        run.pipeline.sifs.diff_of(files)
-        if files
-        else run.pipeline.sifs.diff(names[0], against=against)
+        pipeline.sifs.diff_of(files) if files else pipeline.sifs.diff(names[0], against=against)
     )
     run.print(
         tables.dump(inventory.difference_values(found)) if json else inventory.difference(found)
@@ -304,7 +321,9 @@ def diff(run: Run, images: Sequence[str | Path], *, against: str = "", json: boo
 
 
 @options(*SEEING)
-def sizes(run: Run, images: Sequence[str | Path], *, json: bool = False) -> None:
+def sizes(
+    run: Run, pipeline: Pipeline, images: Sequence[str | Path], *, json: bool = False
+) -> None:
     """Print what takes the space in an image or a SIF file.
 
     By layer, package and folder. Builds nothing.
@@ -316,8 +335,8 @@ def sizes(run: Run, images: Sequence[str | Path], *, json: bool = False) -> None
     from sifline.report import tables
 
     files = [item for item in images if isinstance(item, Path)]
-    names, broken = run.sound([item for item in images if isinstance(item, str)])
-    found = run.pipeline.sifs.sizes_of(files) if files else run.pipeline.sifs.sizes(names)
+    names, broken = run.sound(pipeline, [item for item in images if isinstance(item, str)])
+    found = pipeline.sifs.sizes_of(files) if files else pipeline.sifs.sizes(names)
     values = [*report.values(found), *tables.broken_values(broken)]
     lines = [report.sizes(found), *tables.broken(broken)]
     run.print(tables.dump(values) if json else "\n\n".join(lines))
@@ -327,6 +346,7 @@ def sizes(run: Run, images: Sequence[str | Path], *, json: bool = False) -> None
 @options(*SEEING)
 def shell(
     run: Run,
+    pipeline: Pipeline,
     images: Sequence[str],
     *,
     sif: bool = False,
@@ -343,7 +363,7 @@ def shell(
         invoke shell.<image>
         invoke shell.<image> --sif -- cat /etc/os-release
     """
-    code = run.pipeline.opener.shell(
+    code = pipeline.opener.shell(
         images[0],
         run.command,
         sif=sif,
@@ -359,6 +379,7 @@ def shell(
 @options(*SEEING)
 def clean(
     run: Run,
+    pipeline: Pipeline,
     images: Sequence[str],
     *,
     docker: bool = False,
@@ -380,8 +401,8 @@ def clean(
 
     chosen = {"docker": docker, "sifs": sifs, "state": state}
     # Which versions of a broken one are in use is not known.
-    names, broken = run.sound(images) if unused else (images, {})
-    cleaned = run.pipeline.cleaner.clean(
+    names, broken = run.sound(pipeline, images) if unused else (images, {})
+    cleaned = pipeline.cleaner.clean(
         names,
         parts=[part for part, named in chosen.items() if named or not any(chosen.values())],
         older_than=seconds("older-than", older_than),
@@ -395,7 +416,7 @@ def clean(
 
 
 @options(*SEEING)
-def status(run: Run, images: Sequence[str], *, json: bool = False) -> None:
+def status(run: Run, pipeline: Pipeline, images: Sequence[str], *, json: bool = False) -> None:
     """Print what is built and converted, up to date or why not.
 
     Looks, and builds nothing.
@@ -405,14 +426,14 @@ def status(run: Run, images: Sequence[str], *, json: bool = False) -> None:
     """
     from sifline.report import tables
 
-    names, broken = run.sound(images)
-    states = run.pipeline.queries.status(names, broken)
+    names, broken = run.sound(pipeline, images)
+    states = pipeline.queries.status(names, broken)
     run.print(tables.dump(states) if json else tables.states(states))
     refuse_broken(broken)
 
 
 @options("force", "pull", *SEEING)
-def explain(run: Run, images: Sequence[str], *, json: bool = False) -> None:
+def explain(run: Run, pipeline: Pipeline, images: Sequence[str], *, json: bool = False) -> None:
     """Say why an image would be built anew, down to the file.
 
     Looks, and builds nothing.
@@ -422,14 +443,16 @@ def explain(run: Run, images: Sequence[str], *, json: bool = False) -> None:
     """
     from sifline.report import tables
 
-    names, broken = run.sound(images)
-    found = run.pipeline.queries.explain(names, broken)
+    names, broken = run.sound(pipeline, images)
+    found = pipeline.queries.explain(names, broken)
     run.print(tables.dump(found) if json else tables.explanations(found))
     refuse_broken(broken)
 
 
 @options(*SEEING)
-def graph(run: Run, images: Sequence[str], *, format: str = "", output: str = "") -> None:
+def graph(
+    run: Run, pipeline: Pipeline, images: Sequence[str], *, format: str = "", output: str = ""
+) -> None:
     """Draw which image is built on which, and their states.
 
     As text, for Graphviz or Mermaid, or as an SVG. Builds nothing.
@@ -448,11 +471,8 @@ def graph(run: Run, images: Sequence[str], *, format: str = "", output: str = ""
         )
     chosen = format or ENDINGS.get(ending, "text")
     one_of("format", chosen, GRAPH_FORMATS)
-    names, broken = run.sound(images)
-    nodes = run.pipeline.queries.graph(names, broken)
-    drawn = graphs.render(nodes, "dot" if chosen == "svg" else chosen)
-    if chosen == "svg":
-        drawn = run.pipeline.queries.svg(drawn)
+    names, broken = run.sound(pipeline, images)
+    drawn = graphs.render(pipeline.queries.graph(names, broken), chosen)
     if output:
         run.write(Path(output), drawn)
     else:
@@ -461,7 +481,9 @@ def graph(run: Run, images: Sequence[str], *, format: str = "", output: str = ""
 
 
 @options(*SEEING)
-def config(run: Run, images: Sequence[str], *, show: bool = False, json: bool = False) -> None:
+def config(
+    run: Run, pipeline: Pipeline, images: Sequence[str], *, show: bool = False, json: bool = False
+) -> None:
     """Print each setting and where its value came from.
 
     Of image.toml, the site profile, flags and defaults. Builds nothing.
@@ -472,13 +494,13 @@ def config(run: Run, images: Sequence[str], *, show: bool = False, json: bool = 
     from sifline.report import tables
 
     del show  # the only thing it does: the flag is for those who expect it
-    names, broken = run.sound(images)
-    found = run.pipeline.queries.settings(names, broken)
+    names, broken = run.sound(pipeline, images)
+    found = pipeline.queries.settings(names, broken)
     run.print(tables.dump(found) if json else tables.settings(found))
     refuse_broken(broken)
 
 
-def _convert_source(run: Run, source: str, name: str) -> None:
+def _convert_source(run: Run, pipeline: Pipeline, source: str, name: str) -> None:
     """Convert what is no image of images/."""
     from sifline.report import tables
 
@@ -486,11 +508,16 @@ def _convert_source(run: Run, source: str, name: str) -> None:
         raise UsageError("--sif-name is for --source; the SIF of an image has the image's name")
     if run.dry:
         raise UsageError("--dry: convert --source cannot tell what it would do; leave --dry out")
-    run.print(tables.converted([run.pipeline.sifs.convert_source(source, name)]))
+    run.print(tables.converted([pipeline.sifs.convert_source(source, name)]))
 
 
 def _carry_out(
-    run: Run, images: Sequence[str], verbs: str, *shown: str, only_new: bool = True
+    run: Run,
+    pipeline: Pipeline,
+    images: Sequence[str],
+    verbs: str,
+    *shown: str,
+    only_new: bool = True,
 ) -> None:
     """Do what the plan of ``verbs`` says and print what came of some; or print the plan."""
     from sifline.model import Verb
@@ -499,11 +526,11 @@ def _carry_out(
 
     wanted = getattr(plans, verbs)
     if run.dry:
-        planned = run.pipeline.work.dry(wanted, images, only_new=only_new)
+        planned = pipeline.work.dry(wanted, images, only_new=only_new)
         run.print(tables.plan(planned.steps, planned.broken))
         planned.check()
         return
-    done = run.pipeline.work.run(wanted, images, only_new=only_new)
+    done = pipeline.work.run(wanted, images, only_new=only_new)
     texts = _texts(done.results)
     for text in filter(None, (texts[Verb[name]] for name in shown)):
         run.print(text)

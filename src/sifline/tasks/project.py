@@ -17,7 +17,7 @@ def doctor(run: Run, _: Sequence[str], *, json: bool = False) -> None:
     """
     from sifline.report import tables
 
-    results = run.pipeline.doctor()
+    results = run.pipeline().doctor()
     run.print(tables.dump(results) if json else tables.checks(results))
     tables.refuse_failures(results, "this machine", exit_missing=True)
 
@@ -33,7 +33,7 @@ def quickstart(run: Run, _: Sequence[str], *, name: str = "virtual") -> None:
     """
     from sifline.report import tables
 
-    done = run.pipeline.quickstart(name)
+    done = run.pipeline().quickstart(name)
     run.print(tables.quickstart(done))
     tables.refuse_failures([done.job], "quickstart")
 
@@ -46,7 +46,7 @@ def keys(run: Run, _: Sequence[str]) -> None:
         invoke keys -- list
         invoke keys -- newpair
     """
-    run.end(run.pipeline.sifs.keys(run.command))
+    run.end(run.pipeline().sifs.keys(run.command))
 
 
 def completion(run: Run, _: Sequence[str], *, shell: str = "") -> None:

@@ -6,9 +6,9 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
@@ -31,7 +31,7 @@ UNITS = {"m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """One call of a task: its workspace, what Invoke's own flags say, and the pipeline's options.
+    """One call of a task: its workspace, and what Invoke's own flags say.
 
     ``over_all`` says that it is about every image, so that a broken one stands for itself.
     """
@@ -39,7 +39,6 @@ class Run:
     workspace: Workspace
     dry: bool
     echo: bool
-    options: Mapping[str, Any] = field(default_factory=dict)
     over_all: bool = False
 
     @classmethod
@@ -66,9 +65,13 @@ class Run:
 
         return Terminal()
 
-    @cached_property
-    def pipeline(self) -> Pipeline:
-        """The pipeline of this checkout."""
+    def pipeline(
+        self, *, build_arg: Sequence[str] = (), jobs: int = 0, **options: Any
+    ) -> Pipeline:
+        """Return the pipeline of this checkout, which goes by these flags.
+
+        :raises UsageError: naming the flag that cannot be used.
+        """
         from sifline.config import docker_client
         from sifline.machine.context import Context
         from sifline.machine.process import ProcessRunner
@@ -82,11 +85,10 @@ class Run:
             hide=docker_client.hidden(os.environ),
         )
         context = Context(workspace=self.workspace, runner=runner, progress=show)
-        chosen = {**self.options, "build_args": tuple(self.options.get("build_arg", ()))}
-        chosen.pop("build_arg", None)
-        if chosen.get("jobs", 0) < 0:
+        if jobs < 0:
             raise UsageError("--jobs: takes a number from 1 on; 0 means one step per core")
-        return Pipeline(context, show, Options(**chosen))
+        chosen = Options(build_args=tuple(build_arg), jobs=jobs, **options)
+        return Pipeline(context, show, chosen)
 
     def become_password(self) -> str:
         """Ask for the password that sudo wants; without a terminal it is a line of the input.
@@ -106,11 +108,13 @@ class Run:
             raise UsageError("--ask-become-pass: no password was given")
         return password
 
-    def sound(self, images: Sequence[T]) -> tuple[list[T], dict[str, SiflineError]]:
+    def sound(
+        self, pipeline: Pipeline, images: Sequence[T]
+    ) -> tuple[list[T], dict[str, SiflineError]]:
         """Tell whole images from broken ones; the error of one that is named is raised later."""
         if not self.over_all:
             return list(images), {}
-        broken = self.pipeline.planner.sound([name for name in images if isinstance(name, str)])[1]
+        broken = pipeline.planner.sound([name for name in images if isinstance(name, str)])[1]
         return [item for item in images if item not in broken], broken
 
     def print(self, text: str) -> None:
