@@ -472,7 +472,10 @@ def graph(
     chosen = format or ENDINGS.get(ending, "text")
     one_of("format", chosen, GRAPH_FORMATS)
     names, broken = run.sound(pipeline, images)
-    drawn = graphs.render(pipeline.queries.graph(names, broken), chosen)
+    nodes = pipeline.queries.graph(names, broken)
+    drawn = graphs.render(nodes, "dot" if chosen == "svg" else chosen)
+    if chosen == "svg":
+        drawn = pipeline.queries.svg(drawn)
     if output:
         run.write(Path(output), drawn)
     else:
