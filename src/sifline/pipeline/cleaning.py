@@ -33,7 +33,7 @@ class Cleaner:
         """
         from sifline.stages import clean
 
-        steps = self._planner.plan(BUILD, names) if unused else ()
+        steps = self._planner.plan(BUILD, names).steps if unused else ()
         space, known = self._workspace, [*self._planner.known(names)]
         if unused and gone:
             known += clean.gone(self._planner.images, space)

@@ -86,6 +86,26 @@ class Options:
         )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Look:
+    """What a plan goes by: what the engine holds, and the foreign images that have moved.
+
+    ``asked`` are the images about whose bases the registries were asked.
+    """
+
+    listed: Sequence[EngineImage]
+    moved: frozenset[str] = frozenset()
+    asked: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """The steps in their order, and what the engine held when they were decided."""
+
+    steps: tuple[Step, ...]
+    listed: Sequence[EngineImage]
+
+
 class Planner:
     """Looks at images, engine and records of one checkout, and plans the steps that are needed."""
 
@@ -94,9 +114,8 @@ class Planner:
         self.show = show
         self.options = options or Options()
         self.workspace = context.workspace
+        # Read once, as the images are.
         self._digests: dict[str, str] = {}
-        self._asked: set[str] = set()
-        self._moved: set[str] = set()
 
     @cached_property
     def images(self) -> Mapping[str, Image]:
@@ -116,20 +135,36 @@ class Planner:
 
         return load_site(self.workspace, self.options.site)
 
-    def plan(
-        self, verbs: Sequence[Verb], names: Sequence[str], *, only_new: bool = True
-    ) -> tuple[Step, ...]:
+    def plan(self, verbs: Sequence[Verb], names: Sequence[str], *, only_new: bool = True) -> Plan:
         """Return what doing ``verbs`` with ``names`` takes, in order, and why.
 
         :param only_new: leave out tests that passed on the very same image.
         """
-        self.known(names)
-        listed = Docker(self.context.runner).all()
-        steps = self.plan_from(verbs, names, names, listed, only_new=only_new)
+        look = self.look(self.known(names))
+        steps = self.plan_from(verbs, names, names, look, only_new=only_new)
         needed = {item.verb for item in steps if item.needed}
         if needed.intersection(WITH_APPTAINER) and self.need_toolbox(needed):
-            steps = self.plan_from(verbs, names, [*names, TOOLBOX], listed, only_new=only_new)
-        return steps
+            more = [*names, TOOLBOX]
+            look = self.look(more, look)
+            steps = self.plan_from(verbs, names, more, look, only_new=only_new)
+        return Plan(steps=steps, listed=look.listed)
+
+    def look(self, names: Sequence[str], before: Look | None = None) -> Look:
+        """Ask the engine what it holds, and with ``--pull`` the registries what moved.
+
+        :param before: what was asked for already; only the rest is.
+        """
+        known = before or Look(listed=Docker(self.context.runner).all())
+        if before is None:
+            self._need_platform()
+        if not self.options.pull:
+            return known
+        if self.site.offline:
+            raise UsageError(f"--pull: {self.site.origin} says offline; leave one of them out")
+        new = [name for name in plan.order(self.images, names) if name not in known.asked]
+        images = [self.images[name] for name in new]
+        moved = build.moved(images, known.listed, self.context)
+        return replace(known, moved=known.moved | moved, asked=known.asked.union(new))
 
     def sound(self, names: Sequence[str]) -> tuple[list[str], dict[str, SiflineError]]:
         """Return the images that can be planned, and the error of each that cannot.
@@ -159,14 +194,14 @@ class Planner:
         verbs: Sequence[Verb],
         names: Sequence[str],
         built: Sequence[str],
-        listed: Sequence[EngineImage],
+        look: Look,
         *,
         only_new: bool,
     ) -> tuple[Step, ...]:
         """Return the steps; ``built`` are ``names``, and the toolbox where it is needed."""
         # Who says convert --force means the SIF.
         forced = names if self.options.force and tuple(verbs) in (BUILD, MAKE) else ()
-        held = self.held(built, listed)
+        held = self.held(built, look)
         steps = list(plan.builds(self.images, built, held, self._digest, forced=forced))
         builds = {step.image.name: step for step in steps}
         toolbox = (builds[TOOLBOX].key,) if TOOLBOX in builds else ()
@@ -188,22 +223,14 @@ class Planner:
                 steps.append(step)
         return tuple(steps)
 
-    def held(self, names: Sequence[str], listed: Sequence[EngineImage]) -> Held:
+    def held(self, names: Sequence[str], look: Look) -> Held:
         """What the engine holds of all that ``names`` are built on."""
-        self._need_platform()
         needed = [self.images[name] for name in plan.order(self.images, names)]
-        if self.options.pull and self.site.offline:
-            raise UsageError(f"--pull: {self.site.origin} says offline; leave one of them out")
-        if self.options.pull:
-            # A plan that takes the toolbox in asks for its bases alone.
-            new = [image for image in needed if image.name not in self._asked]
-            self._moved |= build.moved(new, listed, self.context)
-            self._asked |= {image.name for image in new}
         return Held(
-            images=versions(needed, listed),
-            bases=base_ids(needed, listed),
-            moved=frozenset(self._moved),
-            tags=frozenset(tag for entry in listed for tag in entry.tags),
+            images=versions(needed, look.listed),
+            bases=base_ids(needed, look.listed),
+            moved=look.moved,
+            tags=frozenset(tag for entry in look.listed for tag in entry.tags),
         )
 
     def _need_platform(self) -> None:

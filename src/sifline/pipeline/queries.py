@@ -49,9 +49,8 @@ class Queries:
 
         docker = Docker(self._context.runner)
         # Not what would be made beside it: nobody needs Apptainer to be told this.
-        steps = self._planner.plan_from(
-            MAKE, self._planner.known(names), names, docker.all(), only_new=True
-        )
+        look = self._planner.look(self._planner.known(names))
+        steps = self._planner.plan_from(MAKE, names, names, look, only_new=True)
         tools = docker.versions()
         builds = {step.image.name: step for step in steps if step.verb is Verb.BUILD}
         known = {name: self._record(step) for name, step in builds.items()}
@@ -125,7 +124,7 @@ class Queries:
     def _graph(self, names: Sequence[str]) -> tuple[GraphNode, ...]:
         """Return the nodes of sound images; without an engine nobody knows their states."""
         try:
-            steps = self._planner.plan(BUILD, names)
+            steps = self._planner.plan(BUILD, names).steps
         except MissingError as error:
             self._show.line(f"the states are not known: {error.message}")
             order = plan.order(self._planner.images, self._planner.known(names))
@@ -158,7 +157,7 @@ class Queries:
         """Return the state of each image, also of those that ``sound`` found ``broken``."""
         found = {
             step.image.name: self._state(step)
-            for step in self._planner.plan(BUILD, names)
+            for step in self._planner.plan(BUILD, names).steps
             if step.image.name in names
         }
         for name, error in broken.items():

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sifline.config import image_names
-from sifline.engines.docker.images import Docker
 from sifline.errors import MissingError, UsageError
 from sifline.model import BuiltImage, DefinitionFile, FetchedImage, Image, Sif, Verb
 from sifline.pipeline.plans import TOOLBOX, Planner
@@ -222,8 +221,8 @@ class Sifs:
 
     def _versions(self, names: Sequence[str]) -> Mapping[str, Sequence[BuiltImage]]:
         """What the engine holds of each image, the one at hand first."""
-        listed = Docker(self._context.runner).all()
-        return self._planner.held(self._planner.known(names), listed).images
+        look = self._planner.look(self._planner.known(names))
+        return self._planner.held(names, look).images
 
     def _subjects(
         self, subjects: Sequence[str | Path], *, sif: bool

@@ -24,7 +24,7 @@ from sifline.model import (
     Verb,
 )
 from sifline.pipeline.done import Done, Results
-from sifline.pipeline.plans import BUILD, CONVERT, MAKE, TOOLBOX, Planner
+from sifline.pipeline.plans import BUILD, CONVERT, MAKE, TOOLBOX, Plan, Planner
 from sifline.stages import build
 from sifline.stages.build import needs
 from sifline.stages.build.needs import Surroundings
@@ -66,8 +66,8 @@ class Work:
     def run(self, verbs: Sequence[Verb], names: Sequence[str], *, only_new: bool = True) -> Done:
         """Do what the plan says."""
         names, broken = self._apart(names)
-        steps = self._planner.plan(verbs, names, only_new=only_new)
-        lacking = self._lacking(steps)
+        planned = self._planner.plan(verbs, names, only_new=only_new)
+        steps, lacking = planned.steps, self._lacking(planned)
         if lacking and not self._options.keep_going:
             return Done(steps=steps, failure=_failure(lacking))
         for name, error in lacking.items():
@@ -78,18 +78,18 @@ class Work:
     def dry(self, verbs: Sequence[Verb], names: Sequence[str], *, only_new: bool = True) -> Done:
         """Return the plan that ``run`` would follow, and what would fail at once."""
         names, broken = self._apart(names)
-        steps = self._planner.plan(verbs, names, only_new=only_new)
-        failing = self._lacking(steps)
-        return Done(steps=steps, failure=_failure(failing), broken=broken)
+        planned = self._planner.plan(verbs, names, only_new=only_new)
+        failing = self._lacking(planned)
+        return Done(steps=planned.steps, failure=_failure(failing), broken=broken)
 
-    def _lacking(self, steps: Sequence[Step]) -> dict[str, SiflineError]:
+    def _lacking(self, planned: Plan) -> dict[str, SiflineError]:
         """Return by image what would fail at once, because what it needs is not there."""
-        images = [step.image for step in steps if step.verb is Verb.BUILD and step.changes]
-        listed = Docker(self._context.runner).all() if images else ()
+        steps = (step for step in planned.steps if step.verb is Verb.BUILD)
+        images = [step.image for step in steps if step.changes]
         found: dict[str, SiflineError] = {}
         for image in images:
             try:
-                needs.need(image, self._around(image), listed)
+                needs.need(image, self._around(image), planned.listed)
             except MissingError as error:
                 found[image.name] = error
         return found
