@@ -10,7 +10,8 @@ from sifline.model import CheckResult, Quickstart
 from sifline.pipeline.cleaning import Cleaner
 from sifline.pipeline.clusters import Clusters
 from sifline.pipeline.opening import Opener
-from sifline.pipeline.plans import TEST, TOOLBOX, Options, Planner
+from sifline.pipeline.options import Options
+from sifline.pipeline.plans import TEST, TOOLBOX, Planner
 from sifline.pipeline.queries import Queries
 from sifline.pipeline.sifs import Sifs
 from sifline.pipeline.work import Work

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from sifline.model import (
     CheckResult,
@@ -103,8 +102,8 @@ class Clusters:
         with self._show.step(f"deploy {sif.sif.name}"):
             return deploy.deploy(sif, cluster, self._context)
 
-    def checks(self) -> Any:
-        """Return the suites and their checks."""
+    def checks(self) -> Mapping[str, Sequence[tuple[str, str]]]:
+        """Return the name and the summary of each check, by suite."""
         from sifline.validation import run
 
         return run.listing()

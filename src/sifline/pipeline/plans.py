@@ -10,13 +10,13 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from sifline.config import docker_client, image_names
-from sifline.config.images import LEVELS
 from sifline.engines.docker import engine
 from sifline.engines.docker.images import Docker
 from sifline.engines.docker.versions import base_ids, versions
-from sifline.errors import MissingError, SiflineError, StepFailed, UsageError, did_you_mean
+from sifline.errors import MissingError, SiflineError, StepFailed, UsageError
 from sifline.machine.context import Context
-from sifline.model import Image, SifOptions, Step, Verb
+from sifline.model import Image, Step, Verb
+from sifline.pipeline.options import Options
 from sifline.pipeline.testing import Testing
 from sifline.stages import build, discover, plan
 from sifline.stages.build import contexts
@@ -35,55 +35,11 @@ TEST = (Verb.BUILD, Verb.TEST)
 CONVERT = (Verb.BUILD, Verb.CONVERT)
 TEST_SIF = (Verb.BUILD, Verb.CONVERT, Verb.TEST_SIF)
 WITH_APPTAINER = (Verb.CONVERT, Verb.TEST_SIF)
-METHODS = ("stream", "apptainer")
 MAKE = (Verb.BUILD, Verb.TEST, Verb.CONVERT, Verb.TEST_SIF)
 
 
 # What git says where there is no commit to name.
 _WITHOUT_COMMIT = ("not a git repository", "bad revision 'HEAD'", "Not a valid object name HEAD")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Options:
-    """What the flags say: ``build_args`` as ``NAME=value``, ``jobs`` 0 for one per core."""
-
-    site: str = ""
-    build_args: tuple[str, ...] = ()
-    jobs: int = 0
-    keep_going: bool = False
-    pull: bool = False
-    force: bool = False
-    method: str = ""
-    compression: str = ""
-    level: int = 0
-    processors: int = 0
-
-    def __post_init__(self) -> None:
-        """Refuse what no conversion takes.
-
-        :raises UsageError: naming the flag and what it takes.
-        """
-        for flag, value, allowed in (
-            ("method", self.method, METHODS),
-            ("compression", self.compression, tuple(LEVELS.most)),
-        ):
-            if value and value not in allowed:
-                raise UsageError(
-                    f"--{flag} {value!r}: takes {' or '.join(allowed)}."
-                    f"{did_you_mean(value, allowed)}"
-                )
-        if self.processors < 0:
-            raise UsageError("--processors: takes a number from 1 on; 0 means all of them")
-
-    @property
-    def conversion(self) -> SifOptions:
-        """What the flags say of how SIFs are made; what they do not say is as if not given."""
-        return SifOptions(
-            method=self.method or None,
-            compression=self.compression or None,
-            level=self.level or None,
-            processors=self.processors or None,
-        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,7 +99,7 @@ class Planner:
         look = self.look(self.known(names))
         steps = self.plan_from(verbs, names, names, look, only_new=only_new)
         needed = {item.verb for item in steps if item.needed}
-        if needed.intersection(WITH_APPTAINER) and self.need_toolbox(needed):
+        if needed.intersection(WITH_APPTAINER) and self.need_toolbox(needed, look.listed):
             more = [*names, TOOLBOX]
             look = self.look(more, look)
             steps = self.plan_from(verbs, names, more, look, only_new=only_new)
@@ -286,9 +242,12 @@ class Planner:
 
         return Apptainer(self.context.runner)
 
-    def need_toolbox(self, verbs: Iterable[Verb] = ()) -> bool:
+    def need_toolbox(
+        self, verbs: Iterable[Verb] = (), listed: Sequence[EngineImage] | None = None
+    ) -> bool:
         """Return whether images/toolbox has to be built: for Apptainer, or to stream into a SIF.
 
+        :param listed: what the engine holds, where it was asked already.
         :raises MissingError: where there is no Apptainer at all.
         """
         if self.apptainer.native:
@@ -296,7 +255,8 @@ class Planner:
             return fast and TOOLBOX in self.images
         if TOOLBOX in self.images:
             return True
-        if not Docker(self.context.runner).images([discover.tag_of(TOOLBOX)]):
+        held = Docker(self.context.runner).all() if listed is None else listed
+        if not any(discover.tag_of(TOOLBOX) in entry.tags for entry in held):
             raise MissingError(
                 "neither apptainer nor singularity is installed, and there is no images/toolbox;"
                 " install Apptainer, or add that image"

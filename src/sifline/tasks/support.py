@@ -76,7 +76,7 @@ class Run:
         from sifline.machine.context import Context
         from sifline.machine.process import ProcessRunner
         from sifline.pipeline import Pipeline
-        from sifline.pipeline.plans import Options
+        from sifline.pipeline.options import Options
 
         show = self.terminal
         runner = ProcessRunner(
