@@ -111,13 +111,19 @@ def test_a_sound_sif_passes_and_what_cannot_be_looked_at_is_counted(
     assert report.passed > 15
 
 
+def pipeline_of(root: Path) -> Pipeline:
+    """Return the pipeline of a checkout without images."""
+    (root / "images").mkdir()
+    return Pipeline(context_of(root), Terminal())
+
+
 def test_a_sif_that_was_only_found_is_tested_before_it_can_be_deployed(
     sif: Sif, tmp_path: Path
 ) -> None:
-    pipeline = Pipeline(context_of(tmp_path), Terminal())
+    pipeline = pipeline_of(tmp_path)
     tested = pipeline.work.tested_file(sif.path)
     assert (tested.sif.path, tested.sif.size) == (sif.path, sif.size)
-    told = re.fullmatch(r"(\d+) passed, 1 skipped, the tests of every SIF alone", tested.tests)
+    told = re.fullmatch(r"(\d+) passed, \d+ skipped, the tests of every SIF alone", tested.tests)
     assert told
     assert int(told[1]) > 10
 
@@ -125,7 +131,7 @@ def test_a_sif_that_was_only_found_is_tested_before_it_can_be_deployed(
 def test_a_sif_that_was_found_and_fails_is_not_deployed(sif: Sif, tmp_path: Path) -> None:
     change = (b"GREETING=hello you", b"GREETING=hello yox")
     other = changed(sif, tmp_path / sif.path.name, change)
-    pipeline = Pipeline(context_of(tmp_path), Terminal())
+    pipeline = pipeline_of(tmp_path)
     with pytest.raises(StepFailed, match="test_the_images_variables_are_set"):
         pipeline.work.tested_file(other)
 
