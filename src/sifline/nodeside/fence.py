@@ -1,4 +1,4 @@
-"""See whether a fence of PMIx holds its ranks: started by srun on several nodes, once on each.
+"""Test whether a fence (barrier) of PMIx holds its ranks; srun starts this once on each node.
 
 A fence is a barrier: nobody leaves it before all have come. In each round another rank is late,
 and every rank prints when it comes and when it leaves: "fence ROUND RANK HOST comes". The late
@@ -25,7 +25,7 @@ class Process(ctypes.Structure):
 
 
 def main() -> None:
-    """Go through the rounds; the status of the first call of PMIx that fails ends it."""
+    """Run a round for each rank; exit with a message if a call of PMIx fails."""
     try:
         pmix = ctypes.CDLL(LIBRARY)
     except OSError as error:
@@ -43,13 +43,13 @@ def main() -> None:
 
 
 def done(name: str, status: int) -> None:
-    """End with what PMIx returned, unless it is 0."""
+    """Exit with an error if PMIx returned another status than 0."""
     if status:
         raise SystemExit(f"fence: {name} returned {status}")
 
 
 def say(rank: int, late: int, what: str) -> None:
-    """Print a line of this rank in the round of ``late``."""
+    """Print that this rank comes or leaves, in the round in which ``late`` is late."""
     print("fence", late, rank, socket.gethostname(), what, flush=True)
 
 

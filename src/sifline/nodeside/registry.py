@@ -54,7 +54,7 @@ MODE = 0o644
 
 
 class RegistryError(Exception):
-    """What the caller is told; ``kind`` is one word for programs."""
+    """An error that is printed as JSON; ``kind`` is one word for programs."""
 
     def __init__(self, kind: str, message: str) -> None:
         super().__init__(message)
@@ -90,7 +90,7 @@ class Entry:
 
 
 def status(options: argparse.Namespace) -> dict[str, Any]:
-    """Say what is in place for one image, and make the way in ready for an upload.
+    """Return which version of an image is in place, and make the folder for uploads.
 
     A file whose size, inode, and times of modification and change are those in the catalog
     was not written to since it was verified; any other is read in full, and its digest
@@ -129,14 +129,14 @@ def status(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def ready(options: argparse.Namespace) -> dict[str, Any]:
-    """Say that there is a registry whose catalog can be read; no image is looked at."""
+    """Check that the registry exists and its catalog can be read; images are not checked."""
     root = registry(options.root)
     read_catalog(root)
     return {"free": free_bytes(root)}
 
 
 def note(options: argparse.Namespace) -> dict[str, Any]:
-    """Write anew how the tests of the image in place ended."""
+    """Update in the catalog how the tests of the image in place ended."""
     root = registry(options.root)
     entry = Entry(root, options.category, options.name)
     with locked(root):
@@ -150,7 +150,7 @@ def note(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def install(options: argparse.Namespace) -> dict[str, Any]:
-    """Put the uploaded file, or a version that is still held, in the visible place."""
+    """Verify an uploaded SIF, or a version kept from before, and make it the one that jobs use."""
     root = registry(options.root)
     entry = Entry(root, options.category, options.name)
     meta = json.loads(options.meta)
@@ -203,7 +203,7 @@ def registry(root: str) -> Path:
 
 
 def current_digest(entry: Entry, recorded: dict[str, Any] | None) -> tuple[str | None, bool]:
-    """Return the digest of the visible file, None where there is none; and if it was read."""
+    """Return the digest of the SIF in place, or None, and whether the file was read for it."""
     if not entry.visible.is_file():
         return None, False
     if recorded and same_file(entry.visible, recorded):
@@ -212,7 +212,7 @@ def current_digest(entry: Entry, recorded: dict[str, Any] | None) -> tuple[str |
 
 
 def holds(path: Path, sha256: str, recorded: dict[str, Any] | None) -> tuple[bool, bool]:
-    """Whether ``path`` has this digest, and whether it had to be read to know."""
+    """Return whether ``path`` has this digest, and whether the file was read for it."""
     if not path.is_file():
         return False, False
     for known in (recorded or {}).get("previous", ()):
@@ -231,7 +231,7 @@ def same_file(path: Path, recorded: dict[str, Any]) -> bool:
 
 
 def fingerprint(found: os.stat_result) -> list[int]:
-    """What changes when somebody writes to a file, whatever times they set afterwards."""
+    """Return what of stat(2) changes with each write to a file, even if its times are set back."""
     return [found.st_size, found.st_ino, found.st_mtime_ns, found.st_ctime_ns]
 
 
@@ -272,7 +272,7 @@ def settle(path: Path, options: argparse.Namespace) -> None:
 
 
 def switch(entry: Entry, version: Path) -> None:
-    """Let the visible name point to ``version``, in one step."""
+    """Point the link that jobs use to ``version``, atomically."""
     # A relative link survives a registry that is mounted elsewhere on another node.
     target = os.path.relpath(version, entry.visible.parent)
     new = entry.visible.with_name(f".{entry.visible.name}.new")
@@ -311,7 +311,7 @@ def record(entry: Entry, sha256: str, meta: dict[str, Any], options: argparse.Na
 
 
 def without_previous(known: dict[str, Any]) -> dict[str, Any]:
-    """Return the entry as it is kept among the previous ones of its successor."""
+    """Return a catalog entry without its own list of previous versions."""
     return {key: value for key, value in known.items() if key != "previous"}
 
 
@@ -332,7 +332,7 @@ def read_catalog(root: Path) -> dict[str, Any]:
 
 
 def write_catalog(root: Path, catalog: dict[str, Any], options: argparse.Namespace) -> None:
-    """Replace the catalog in one step."""
+    """Replace the catalog atomically."""
     path = root / ".registry" / "catalog.json"
     new = path.with_name("catalog.json.new")
     with new.open("w", encoding="utf-8") as file:
@@ -378,7 +378,7 @@ def make_folder(path: Path, mode: int, options: argparse.Namespace) -> None:
 
 
 def sync_folder(path: Path) -> None:
-    """Make a rename inside the folder durable."""
+    """Write a rename in the folder through to the disk (fsync)."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
@@ -387,12 +387,12 @@ def sync_folder(path: Path) -> None:
 
 
 def free_bytes(root: Path) -> int:
-    """Return the space that is left for uploads."""
+    """Return the free bytes of the disk for uploads."""
     return shutil.disk_usage(root).free
 
 
 def owner(options: argparse.Namespace) -> tuple[int, int]:
-    """Return the numbers of the owner and the group."""
+    """Return the user id and the group id of the registry's files."""
     try:
         return pwd.getpwnam(options.owner).pw_uid, grp.getgrnam(options.group).gr_gid
     except KeyError as error:
@@ -432,7 +432,7 @@ def matching(pattern: re.Pattern[str], what: str) -> Any:
 
 
 def parser() -> argparse.ArgumentParser:
-    """Return the command line."""
+    """Return the parser of the command line."""
     top = argparse.ArgumentParser(prog="registry", description=__doc__.splitlines()[0])
     verbs = top.add_subparsers(dest="verb", required=True)
     works = (ready, status, note, install)

@@ -43,7 +43,7 @@ def first_host(nodes: str) -> str:
 
 
 def find_others() -> None:
-    """Set the variables of torchrun where srun started this process."""
+    """Set the variables that torchrun would set (RANK and others) from those of srun."""
     env = os.environ
     if "RANK" in env:
         return
@@ -99,7 +99,7 @@ def train(rank: int) -> tuple[torch.nn.Module, float, float]:
 
 
 def spread(model: torch.nn.Module) -> float:
-    """Return how far the parameters of the processes are apart at most."""
+    """Return the largest difference between this process's parameters and another's."""
     own = torch.cat([item.detach().flatten() for item in model.parameters()])
     all_of_them = [torch.empty_like(own) for _ in range(dist.get_world_size())]
     dist.all_gather(all_of_them, own)
@@ -107,7 +107,7 @@ def spread(model: torch.nn.Module) -> float:
 
 
 def main() -> None:
-    """Train, and say what came out."""
+    """Train and print the result as a line of JSON."""
     find_others()
     torch.set_num_threads(1)
     dist.init_process_group("gloo", timeout=timedelta(seconds=PATIENCE))
