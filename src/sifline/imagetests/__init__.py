@@ -1,4 +1,4 @@
-"""Tests of images: what they are handed, for Docker images and for SIFs alike."""
+"""What tests of images import: containers of Docker images and of SIFs behind one interface."""
 
 from sifline.imagetests.plugin import (
     Container,

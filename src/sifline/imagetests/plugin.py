@@ -58,7 +58,7 @@ class Ran:
 
 
 class Container(Protocol):
-    """What image tests get: the image, ready to run commands in."""
+    """The image under test, in which tests run commands: in Docker or as a SIF."""
 
     name: str
     runtime: str
@@ -94,23 +94,23 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 class _Whole:
-    """Sees to it that a run which ends before its last test is none that passed."""
+    """Hooks of pytest that fail a run which ends before its last test."""
 
     def __init__(self) -> None:
         self._cut = False
 
     def pytest_keyboard_interrupt(self) -> None:
-        """Take note: of an interruption, and of pytest.exit with whatever status."""
+        """Note that the run was interrupted, or ended by pytest.exit."""
         self._cut = True
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        """Give such a run a status of its own."""
+        """Set the exit status of such a run."""
         if self._cut:
             session.exitstatus = pytest.ExitCode.INTERRUPTED
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Watch the run, if it is one of image tests."""
+    """Set up the handling of signals and early ends, if these are tests of images."""
     if config.getoption("--sifline-runtime"):
         config.pluginmanager.register(_Whole())
         # By itself it would end the process at once, and leave the container.
@@ -124,7 +124,7 @@ def _interrupt(*_: object) -> NoReturn:
 
 
 def _end_with(parent: int) -> None:
-    """Be interrupted when the process ``parent``, which started this one, is killed.
+    """Interrupt this run when the process ``parent``, which started it, is killed.
 
     Where Python is a wrapper that forks, that one's end counts: it tells of no other.
     """
@@ -136,7 +136,7 @@ def _end_with(parent: int) -> None:
 
 
 def _ancestors() -> Iterator[int]:
-    """Yield the number of the process that started this one, of who started that, and so on."""
+    """Yield the process ids of the parent, its parent and so on."""
     pid = os.getppid()
     with suppress(OSError):  # gone, or hidden: those of other users may be
         while pid:
@@ -152,7 +152,7 @@ def run_file(
     name: str,
     env: Mapping[str, str] | None = None,
 ) -> Ran:
-    """Write ``source`` to the file ``name`` and run ``argv`` with that name behind it.
+    """Write ``source`` to the file ``name`` in the container and run ``argv name`` there.
 
     In a folder of its own, which is gone afterwards: all tests of a run share Docker's container.
     """
@@ -164,13 +164,13 @@ def run_file(
 
 
 def run_as_root(container: Container, argv: Sequence[str]) -> Ran:
-    """Run ``argv`` as one who sees every file of the image; in a SIF that is only root himself."""
+    """Run ``argv`` as root in a Docker image; in a SIF as the caller, root or not."""
     return container.run(argv, user="0" if container.runtime == "docker" else None)
 
 
 @pytest.fixture(scope="session")
 def gpus(container: Container) -> int:
-    """How many NVIDIA GPUs the container has; a test that asks is skipped where there is none."""
+    """The number of NVIDIA GPUs in the container; a test that asks is skipped where it is 0."""
     if not container.gpus:
         pytest.skip(container.no_gpus)
     return container.gpus
@@ -185,9 +185,9 @@ def host_gpus() -> tuple[int, str]:
 
 
 def engine_gpus(image: str, labels: Mapping[str, str] | None = None) -> tuple[int, str]:
-    """Return how many GPUs the engine hands in, all of the host's or none, and why where none.
+    """Return how many GPUs the Docker engine gives a container, all or none, and why if none.
 
-    Whether it can, a container of ``image`` shows; how it does so is its own affair.
+    A container of ``image`` is started to find out.
 
     :param labels: of that container.
     """
@@ -216,7 +216,7 @@ def engine_gpus(image: str, labels: Mapping[str, str] | None = None) -> tuple[in
 
 
 def by_each_user(metafunc: pytest.Metafunc) -> None:
-    """Have tests of a SIF run once more as an ordinary user, where the caller is root."""
+    """Run tests of a SIF once more as an ordinary user, if the caller is root."""
     sif = metafunc.config.getoption("--sifline-runtime") == "apptainer"
     if sif and os.getuid() == 0 and "container" in metafunc.fixturenames:
         users = {"root": None, "user": ORDINARY_USER}

@@ -1,4 +1,4 @@
-"""What tests of images with Python in them share: running programs, and what is installed."""
+"""Helpers for tests of images with Python: run programs, list the installed packages."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Tests that sifline runs of its own on images and SIFs, beside those of the images."""
+"""Tests that sifline itself runs on images and SIFs, in addition to the image's own."""

@@ -51,7 +51,7 @@ def config(file: siffile.SifFile) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def shell(container: Container) -> Container:
-    """The SIF, where it has a shell to ask with."""
+    """The SIF; tests that need a shell in it are skipped where it has none."""
     ran = container.run(["/bin/sh", "-c", "exit 0"])
     if re.search(r"/bin/sh\b.*no such file", ran.stderr):
         pytest.skip("the image has no /bin/sh")

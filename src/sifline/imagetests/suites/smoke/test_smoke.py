@@ -1,4 +1,4 @@
-"""The commands under ``smoke`` of image.toml: each has to end well."""
+"""The commands under ``smoke`` of image.toml: each has to exit with status 0."""
 
 from __future__ import annotations
 
