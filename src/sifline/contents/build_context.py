@@ -1,9 +1,9 @@
-"""The files of a folder that the engine gets to see, their digest, and a memory of both.
+"""The build context of an image: its files, their digest, and a cache of both.
 
-Reading 20,000 files takes a second, asking for their state a twentieth of that. What was read
-is remembered together with the state it was read in, and believed while that state is the same
-and too old to hide a change. In doubt a file is read again: the memory costs time when it is
-wrong, never a stale answer.
+Reading 20,000 files takes a second, asking for their state (size, times, inode) a twentieth of
+that. So the digest of a file is cached with its state, and used while the state is the same and
+old enough to hide no change. In doubt a file is read again: a wrong cache costs time, and never
+gives a stale answer.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ Known = Mapping[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Memory:
-    """What one look found: the state of all files together, their digest, and each of them."""
+    """The cache of a build context: a hash of the state of all files, the digest, each file."""
 
     listing: str
     looked: int
@@ -49,7 +49,7 @@ class Memory:
 
     @property
     def sound(self) -> bool:
-        """Whether it has the shape that was written; a file may hold anything."""
+        """Whether the types are right; a file may hold anything."""
         numbers = isinstance(self.looked, int) and isinstance(self.newest, int)
         texts = isinstance(self.listing, str) and isinstance(self.digest, str)
         return numbers and texts and isinstance(self.files, (dict, type(None)))
@@ -92,7 +92,7 @@ def entries(
     cache: Path | None = None,
     rules: Rules = FILES,
 ) -> dict[str, str]:
-    """Return each entry of the build context in ``folder`` and what counts of it, by name."""
+    """Return kind, permission bits and digest or link target of each entry, by its name."""
     with _readable(folder):
         found = _look(folder, without, cache, rules).files
     return {name: entry for name, (_, entry) in (found or {}).items()}
@@ -119,7 +119,7 @@ def _readable(folder: Path) -> Iterator[None]:
 
 
 def _look(folder: Path, without: frozenset[str], cache: Path | None, rules: Rules) -> Memory:
-    """Look at every file, read those that are not known for certain, and remember."""
+    """Read the files of which the cache is not certain, and write the cache."""
     before = _recall(cache, whole=True) if cache else None
     looked = time.time_ns()
     # First the listing: what changes while files are read makes it another one.
@@ -147,7 +147,7 @@ def _look(folder: Path, without: frozenset[str], cache: Path | None, rules: Rule
 def _context(
     folder: Path, found: Mapping[str, os.stat_result], without: frozenset[str], rules: Rules
 ) -> set[str]:
-    """Return the names of what the engine gets: also the folders of what comes back below them."""
+    """Return the names that .dockerignore leaves in, and the folders above them."""
     ignored = IgnoreRules.read(folder, rules)
     kept = {
         name for name in found if name not in without and (name == DOCKERFILE or not ignored(name))
@@ -188,7 +188,7 @@ def _listing(folder: Path, without: frozenset[str], rules: Rules) -> Any:
 
 
 def _walk(folder: Path, rules: Rules) -> Iterator[tuple[str, os.stat_result]]:
-    """Yield the relative name and the state of everything that may be in the context."""
+    """Yield the relative name and the stat of everything that may be in the context."""
     ignored, left = IgnoreRules.read(folder, rules), [("", str(folder))]
     while left:
         prefix, path = left.pop()
@@ -213,7 +213,7 @@ def _state(status: os.stat_result) -> State:
 
 
 def _remembered(before: Memory | None, name: str, state: State) -> str:
-    """What was read of this file before, "" where that is not certain to hold."""
+    """Return the cached entry of a file; "" where the file may have changed since."""
     known = before.files.get(name) if before and before.files else None
     if before is None or not isinstance(known, list) or known[:1] != [state]:
         return ""
@@ -223,7 +223,7 @@ def _remembered(before: Memory | None, name: str, state: State) -> str:
 
 
 def _entry(folder: Path, name: str, status: os.stat_result) -> str:
-    """All that counts of one file, as a line."""
+    """Return the entry of a file: kind, permission bits and digest, or the target of a link."""
     path, mode = folder / name, status.st_mode
     permissions = f"{stat.S_IMODE(mode):04o}"
     if stat.S_ISLNK(mode) and name == DOCKERFILE:
@@ -240,7 +240,7 @@ def _entry(folder: Path, name: str, status: os.stat_result) -> str:
 
 
 def _recall(cache: Path, *, whole: bool = False) -> Memory | None:
-    """Read what was remembered: the first line alone, or the files as well."""
+    """Read the cache: the first line alone, or the files as well."""
     try:
         with cache.open(encoding="utf-8", errors="surrogateescape") as file:
             head = json.loads(file.readline())

@@ -23,7 +23,7 @@ _EXPORT = re.compile(r"^[ \t]*export[ \t]+([A-Za-z_]\w*)=(.*)$", re.MULTILINE)
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """How a container is started. ``script`` stands for the rest in a SIF made of no image."""
+    """How a container is started. A SIF that was made of no image has ``script`` instead."""
 
     environment: Mapping[str, str] = field(default_factory=dict)
     labels: Mapping[str, str] = field(default_factory=dict)
@@ -58,7 +58,7 @@ class Contents:
 
 @dataclass(frozen=True, kw_only=True)
 class Upgrade:
-    """A package of which other versions are there; several of one in several places."""
+    """A package whose versions differ; several where it is installed in several places."""
 
     kind: str
     name: str
@@ -78,7 +78,7 @@ class Change:
 
 @dataclass(frozen=True, kw_only=True)
 class Side:
-    """What is compared."""
+    """One of the two images or SIFs that are compared."""
 
     name: str
     kind: str

@@ -1,4 +1,4 @@
-"""What an image needs of the hosts and the cluster it runs on, told from its own files.
+"""What an image needs of the hosts and the cluster it runs on, read from its own files.
 
 Sources: the C library, Open MPI and OpenPMIx carry their releases as texts; CUDA's libraries have
 theirs in file names and packages. Least drivers: "CUDA Toolkit and Corresponding Driver Versions"
@@ -67,12 +67,12 @@ _FIELDS = {item.name for item in fields(Compatibility)}
 
 
 def kept(found: Compatibility) -> dict[str, Any]:
-    """Return a record as JSON can hold it, for ``restored``."""
+    """Return values that JSON can hold, for ``restored``."""
     return {"format": _FORMAT, **asdict(found)}
 
 
 def restored(values: Mapping[str, Any]) -> Compatibility | None:
-    """Return what was ``kept``; None where it was by another release of this module."""
+    """Return what was ``kept``; None where another release of this module wrote it."""
     if values.get("format") != _FORMAT or not values.keys() >= _FIELDS:
         return None
     own: dict[str, Any] = {
@@ -93,7 +93,7 @@ def wanted(path: str) -> bool:
 def read(
     files: Mapping[str, bytes], names: Iterable[str], found: Found, *, architecture: str
 ) -> Compatibility:
-    """Return what the files of an image tell.
+    """Return what the files of an image show of its libraries, Python and CUDA.
 
     :param files: contents by path; where one is too large to be read its name is enough.
     :param names: paths that are there as well.
@@ -152,7 +152,7 @@ def _mpi(files: Mapping[str, bytes]) -> Iterator[str]:
 
 
 def _texts(pattern: re.Pattern[bytes], files: Mapping[str, bytes], start: str) -> Iterator[str]:
-    """Yield what ``pattern`` finds in libraries whose names begin so."""
+    """Yield the matches of ``pattern`` in the libraries whose names begin with ``start``."""
     for path, content in files.items():
         if _base(path).startswith(start) and (match := pattern.search(content)):
             yield match[1].decode()

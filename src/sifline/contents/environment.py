@@ -1,4 +1,4 @@
-"""ENV of an image as the script that sets it in a SIF, and whether it arrives there.
+"""The script that sets an image's ENV in a SIF, and a comparison of what arrives there.
 
 Apptainer 1.4 writes this script with Go's quotes, which a shell reads otherwise: see ``insertEnv``
 in ``internal/pkg/build/sources/conveyorPacker_oci.go`` of its source. What Apptainer then does to
@@ -31,7 +31,7 @@ def variables(env: Sequence[str]) -> dict[str, str]:
 
 
 def impossible(env: Sequence[str]) -> tuple[str, ...]:
-    """Return the names of variables that no shell can set, and so no SIF."""
+    """Return the names of variables that no shell can set, and so no SIF can have."""
     return tuple(name for name in variables(env) if not _NAME.fullmatch(name))
 
 
@@ -67,7 +67,7 @@ def printed(text: str) -> Mapping[str, str] | None:
 
 
 def differing(env: Sequence[str], found: Mapping[str, str]) -> tuple[str, ...]:
-    """Return the names of an image's variables that are others in a SIF, but for Apptainer's own.
+    """Return the names of an image's variables that differ in a SIF, except Apptainer's own.
 
     :param found: what ``printed`` returned; a line's end may be any of the usual ones.
     """

@@ -1,4 +1,4 @@
-"""The few wanted files of an image's file system: out of a tar, or of an unpacked squashfs.
+"""Pick a few files of an image: from a tar stream, or from an unpacked squashfs.
 
 Nothing is run and no link is followed on the disk: what a link points to is looked up among the
 files that were picked themselves.
@@ -33,7 +33,7 @@ _SIGN = re.compile(rb"[^\w/.-]")
 
 @dataclass(frozen=True, kw_only=True)
 class Excerpt:
-    """Contents by path, without a leading slash; ``unread`` was wanted, and could not be had."""
+    """Contents by path, without a leading slash; ``unread`` are wanted files without contents."""
 
     files: Mapping[str, bytes]
     unread: tuple[str, ...] = ()
@@ -41,7 +41,7 @@ class Excerpt:
 
 @dataclass(frozen=True, kw_only=True)
 class Listing:
-    """What is to be unpacked of a squashfs, its links by path, and what is too large."""
+    """The wanted files of a squashfs, its links by path, and wanted files that are too large."""
 
     files: tuple[str, ...]
     links: Mapping[str, str]
@@ -104,7 +104,7 @@ def entries(
 
 
 def listed(text: bytes, wanted: Wanted) -> Listing:
-    """Return what is wanted of a listing by ``unsquashfs -lln``."""
+    """Return the wanted files and links in a listing by ``unsquashfs -lln``."""
     files, unread = list[str](), list[str]()
     links: dict[str, str] = {}
     for line in text.split(b"\n"):

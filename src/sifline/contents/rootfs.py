@@ -1,4 +1,4 @@
-"""The file system of an image as Apptainer lays it out, told as changes to the engine's stream.
+"""How to change the tar of an image into the file system that Apptainer would build of it.
 
 The stream comes from a container, and the engine hides some files of the image behind empty ones
 of its own there; it also leaves out all extended attributes but capabilities. What is true is
@@ -50,7 +50,7 @@ _OCTAL = re.compile(rb"\\([0-7]{3})")
 
 
 class Complicated(SiflineError):
-    """An image that only Apptainer itself lays out as Apptainer does; the message says why."""
+    """An image that has to be built by Apptainer itself; the message says why."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +65,7 @@ class Root:
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """What is to be done to the stream: ``first`` goes before it, ``without`` is left out of it.
+    """Changes to the tar stream: ``first`` goes before it, ``without`` is left out of it.
 
     ``xattrs`` go to the entries of that name; ``tally`` counts ``first``. ``created`` is the time
     of what is made here, in seconds since 1970, and the latest of any folder: what is newer was
@@ -84,7 +84,7 @@ class Layout:
 
 
 def layout(look: Path, skeleton: Path, *, created: int, declared: Tree | None) -> Layout:
-    """Return how the stream becomes what Apptainer would have made.
+    """Return the changes that make the stream what Apptainer would have built.
 
     :param look: the folder that ``look.sh`` wrote, of ``PATHS``.
     :param declared: what the layers say; None where the engine does not tell.
@@ -236,7 +236,7 @@ def _text(value: bytes) -> str:
 
 
 def options(layout: Layout) -> Sequence[str]:
-    """Return the options of sqfstar that stand for the top folder."""
+    """Return the options of sqfstar for mode, owner, time and attributes of the top folder."""
     root = layout.root
     words = [
         *("-root-mode", f"{root.mode:o}"),

@@ -48,7 +48,7 @@ def document(contents: Contents) -> bytes:
 
 
 def check(text: str) -> None:
-    """Let the format's own library judge a bill, by its strict schema.
+    """Check a bill of materials against the strict schema of CycloneDX.
 
     :raises StepFailed: where ``text`` is no CycloneDX 1.6.
     """
@@ -70,7 +70,7 @@ def check(text: str) -> None:
 
 
 def is_iri_reference(value: object) -> bool:
-    """Tell whether a text is one, by the URI that it stands for: RFC 3987, section 3.1.
+    """Tell whether ``value`` is an IRI reference, by the URI that it maps to (RFC 3987, 3.1).
 
     What is no text has no such format to violate.
     """
@@ -83,7 +83,7 @@ def is_iri_reference(value: object) -> bool:
 
 
 def purl(package: Package, system: Distribution) -> PackageURL:
-    """Return the name that the whole world has for a package."""
+    """Return the package URL (purl) of a package, by which vulnerability scanners know it."""
     from packageurl import PackageURL
 
     if package.kind != DEB:

@@ -1,4 +1,4 @@
-"""What is remembered of a converted SIF: whether the file is still the one of its record."""
+"""Records of conversions, and whether a SIF is still the file that its record describes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NEXT = "next"
 
 @dataclass(frozen=True, kw_only=True)
 class Stamp:
-    """What tells an untouched file without reading it; the change time cannot be set back."""
+    """What of stat(2) shows that a file was not changed; its change time cannot be set back."""
 
     size: int
     inode: int
@@ -30,7 +30,7 @@ class Stamp:
 
     @classmethod
     def of(cls, path: Path) -> Stamp:
-        """Take the stamp of ``path``."""
+        """Return the stamp of the file ``path`` as it is now."""
         found = path.stat()
         return cls(
             size=found.st_size,
@@ -72,7 +72,7 @@ def write(name: str, workspace: Workspace, record: Mapping[str, Any]) -> None:
 
 
 def lock(path: Path, workspace: Workspace) -> Path:
-    """Return the lock of whoever writes the SIF at ``path``.
+    """Return the path of the lock file for writing the SIF at ``path``.
 
     One in this checkout has that of its conversion; another has one for all checkouts of this
     user, and its folder is left alone.
@@ -91,7 +91,7 @@ def lock(path: Path, workspace: Workspace) -> Path:
 
 
 def image_of(path: Path, workspace: Workspace) -> str:
-    """Return the image of images/ whose SIF that is, links followed; "" where it is of none.
+    """Return the name of the image that the SIF at ``path`` is of; "" where it is of none here.
 
     The SIF of another source is ours as well, and no image has its name.
     """

@@ -1,4 +1,4 @@
-"""What takes the space in an image: folders, files that lie there twice, and what layers hide."""
+"""What takes the space in an image: folders, duplicate files, and files that layers hide."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Entry:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class File:
-    """One name of a regular file. ``path`` has no leading slash; layers count from the top."""
+    """One name of a regular file. ``path`` has no leading slash; layer 0 is the top one."""
 
     path: str
     size: int
@@ -79,7 +79,7 @@ class Copies:
 
     @property
     def waste(self) -> int:
-        """How many bytes one of them alone would save."""
+        """The bytes saved if there were only one of them."""
         return self.size * (len(self.paths) - 1)
 
 
@@ -102,7 +102,7 @@ class Tree:
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """What is told of an image or of a SIF file.
+    """The report on the sizes in an image or a SIF file.
 
     ``image``, ``sif`` and ``budget`` in bytes, None where there is none; ``total`` is what all
     ``files`` hold. ``copies`` and ``hidden`` are all there are, the largest first; None where that
@@ -124,12 +124,12 @@ class Report:
 
     @property
     def wasted(self) -> int:
-        """How many bytes copies waste."""
+        """The bytes that duplicate files waste."""
         return sum(item.waste for item in self.copies or ())
 
     @property
     def buried(self) -> int:
-        """How many bytes layers hide."""
+        """The bytes of files that later layers delete or replace."""
         return sum(item.size for item in self.hidden or ())
 
 
@@ -196,7 +196,7 @@ def _below(path: str, layer: int, entry: Entry, listing: Listing) -> Iterator[Fi
 def _hidden(
     lost: Iterable[tuple[str, bool, File]], kept: Iterable[Hashable]
 ) -> tuple[Hidden, ...]:
-    """Add up what is lost by the path that went; a file with another name is not lost."""
+    """Add up the hidden bytes by path; a file that has another name left is not hidden."""
     counted, sizes = set(kept), Counter[tuple[str, bool]]()
     for path, replaced, file in sorted(lost, key=lambda item: item[2].path):
         if file.inode not in counted:
@@ -219,7 +219,7 @@ def _join(folder: str, name: str) -> str:
 
 
 def report(name: str, tree: Tree) -> Report:
-    """Return what a file system alone tells."""
+    """Return the report of a file system, without what needs layers or digests."""
     files = once(tree.files)
     return Report(
         name=name,
@@ -282,13 +282,13 @@ def copies(files: Iterable[File], digests: Mapping[Hashable, str]) -> tuple[Copi
 
 
 def layers(history: Iterable[tuple[str, int]]) -> tuple[Layer, ...]:
-    """Return what added files to an image, or may have deleted some, of the engine's history."""
+    """Return the instructions of an image's history that add files, or may delete some."""
     found = (Layer(instruction=instruction(text), size=size) for text, size in history)
     return tuple(item for item in found if item.size or _MAKES_LAYER.match(item.instruction))
 
 
 def instruction(created_by: str) -> str:
-    """Return an instruction as a Dockerfile has it, on one line: the engine adds to it."""
+    """Return an instruction as in a Dockerfile, on one line, without the engine's additions."""
     text = " ".join(created_by.removesuffix(_BUILDKIT).split())
     if match := _NO_COMMAND.match(text):
         return text[match.end() :]
