@@ -13,7 +13,7 @@ from typing import Any, cast
 
 
 class Answer(HTTPResponse):
-    """An answer whose body is read from ``connection``: none of it is in a buffer."""
+    """An HTTP response without a buffer, so that its body can also be read from ``connection``."""
 
     def __init__(self, sock: socket.socket, *args: Any, **options: Any) -> None:
         super().__init__(sock, *args, **options)
@@ -22,7 +22,7 @@ class Answer(HTTPResponse):
         self.connection = sock
 
     def _safe_read(self, amt: int) -> bytes:
-        """Read a body of known length: without a buffer it may come in pieces."""
+        """Read ``amt`` bytes of the body, which without a buffer may come in pieces."""
         found = b""
         while len(found) < amt and (more := self.fp.read(amt - len(found))):
             found += more
@@ -37,7 +37,7 @@ class Answer(HTTPResponse):
 
 
 class _Connection(HTTPConnection):
-    """HTTP 1.0: the answer ends the connection, and comes in one piece instead of chunks."""
+    """HTTP 1.0 on a Unix socket: no chunks, and the engine closes the connection at the end."""
 
     _http_vsn, _http_vsn_str = 10, "HTTP/1.0"
     response_class = Answer
@@ -53,7 +53,7 @@ class _Connection(HTTPConnection):
 
 
 def get(local: Path, path: str, timeout: float) -> Answer:
-    """Ask the engine at the socket ``local`` for ``path``; close the answer.
+    """Return the engine's response to GET ``path``; the caller closes it.
 
     :param timeout: how long the engine may say nothing, in seconds.
     :raises OSError: where no engine answers.
@@ -74,7 +74,7 @@ def get(local: Path, path: str, timeout: float) -> Answer:
 
 
 def ask(local: Path, path: str, timeout: float) -> Any:
-    """Return the JSON that the engine has at ``path``; errors as of ``get``."""
+    """Return the JSON of the engine's response to GET ``path``; raises what ``get`` raises."""
     with closing(get(local, path, timeout)) as answer, _broken_off():
         return json.loads(answer.read())
 

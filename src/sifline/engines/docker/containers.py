@@ -22,7 +22,7 @@ _BUSY = re.compile("already in use by container|already in progress|has active e
 
 
 class Busy(StepFailed):
-    """The engine refused for what else it does or holds; a moment later it may not."""
+    """The engine refused because a name or a network is still in use; a retry may succeed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,13 +36,13 @@ class Container:
 
     @property
     def running(self) -> bool:
-        """Whether its first process lives."""
+        """Whether the container runs."""
         return self.state == "running"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
-    """What the engine's machine has; memory in MiB."""
+    """The CPUs and the memory (MiB) of the machine on which the engine runs."""
 
     cpus: int
     memory_mb: int
@@ -60,7 +60,7 @@ class Containers:
         return result.stdout.strip() if result.ok else ""
 
     def machine(self) -> Machine:
-        """Return how large the engine's machine is."""
+        """Return the CPUs and the memory of the engine's machine."""
         result = self._docker("info", "--format", "{{.NCPU}} {{.MemTotal}}")
         cpus, memory = result.stdout.split()
         return Machine(cpus=int(cpus), memory_mb=int(memory) // 2**20)
@@ -167,15 +167,15 @@ def _container(entry: Mapping[str, Any]) -> Container:
 
 
 def _refused(what: str, result: Result, otherwise: str = "", *, more: str = "") -> StepFailed:
-    """Return the error of a failed command: ``Busy``, where that may pass."""
+    """Return the error for a failed command; ``Busy`` where a retry may succeed."""
     kind = Busy if _BUSY.search(result.stderr) else StepFailed
     return kind(f"{what}: {reason(result, otherwise)}{more}", details=result.tail())
 
 
 def despite_a_killed_run(work: Callable[[], None]) -> None:
-    """Do ``work``, again where the engine still does what a run that was killed had asked for.
+    """Do ``work``, and retry while the engine still carries out requests of a killed run.
 
-    Then a name is taken, or a network in use, of which nothing was seen a moment before.
+    Then a name or a network is in use that nobody listed a moment before.
     """
     last = time.monotonic() + BUSY_SECONDS
     while True:

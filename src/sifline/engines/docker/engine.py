@@ -1,4 +1,4 @@
-"""The ``docker`` command, and what it says where no engine answers."""
+"""Run the ``docker`` command and ask a local engine's API; errors if no engine answers."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ _REASON = re.compile(r"(?:docker: |(?=Error))(.+)")
 _SILENT = re.compile("Cannot connect to the Docker daemon|error during connect")
 
 SOCKET = Path("/var/run/docker.sock")
-# On what a run starts in the engine: for what work, so that the next one finds what was left.
+# The label of containers that a run starts: its purpose, by which the next run finds leftovers.
 LABEL_PURPOSE = "sifline.apptainer"
 ANSWER_SECONDS = 60
-# How long a container may take to end that is ending already.
+# Seconds that a container may take to go which is being removed already.
 REMOVE_SECONDS = 60
 # An image of tens of gigabytes takes the engine some minutes to unpack.
 LOAD_SECONDS = 3600
@@ -69,7 +69,7 @@ def docker(
 
 
 def mount(bind: Bind) -> str:
-    """Return a bind as ``--mount`` takes it, of docker and of Apptainer.
+    """Return a bind mount as ``--mount`` of docker and of Apptainer takes it.
 
     The format is CSV: quotes are doubled.
     """
@@ -99,7 +99,7 @@ def reason(result: Result, otherwise: str = "") -> str:
 
 
 def all_images(runner: Runner) -> list[dict[str, Any]]:
-    """Return what the engine's list of images says: Id, RepoTags, Labels, Size and more.
+    """Return all images of the engine as its API lists them: Id, RepoTags, Labels, Size and more.
 
     A local engine is asked through its socket: the command takes two calls and ten times as
     long. Through ssh, TLS or another of docker's contexts the command has to do.
@@ -122,7 +122,7 @@ def all_images(runner: Runner) -> list[dict[str, Any]]:
 
 
 def layers_size() -> int | None:
-    """Return how many bytes the layers of all images of a local engine take; else None."""
+    """Return the bytes that all layers of a local engine take; None where they are not known."""
     local = _socket()
     try:
         return int(_ask(local, "/system/df")["LayersSize"]) if local else None
@@ -145,13 +145,13 @@ def attach(
 
 
 def remove(runner: Runner, name: str) -> None:
-    """End the container of that name, if there is one."""
+    """Remove the container ``name`` with its volumes, running or not, if there is one."""
     with suppress(SiflineError):
         runner.run(["docker", "rm", "--force", "--volumes", name], check=False, timeout=30)
 
 
 def remove_left_over(runner: Runner, purpose: str) -> None:
-    """Remove the containers that a run which was killed had started for ``purpose``.
+    """Remove the containers that a killed run started for ``purpose``.
 
     :raises MissingError: where no engine answers, or it may not be used.
     :raises StepFailed: where one is still there after ``REMOVE_SECONDS``.
@@ -173,7 +173,7 @@ def remove_left_over(runner: Runner, purpose: str) -> None:
 
 
 def labelled(runner: Runner, label: str) -> dict[str, str]:
-    """Return the value of ``label`` of each container that has it, running or not, by id.
+    """Return the containers with ``label``, running or not: the label's value by container id.
 
     :raises MissingError: where no engine answers, or it may not be used.
     """
@@ -197,7 +197,7 @@ def is_local() -> bool:
 
 @contextmanager
 def exported(container: str) -> Iterator[socket.socket]:
-    """Yield a connection on which the file system of ``container`` comes as a tar.
+    """Yield a connection from which the file system of ``container`` is read as a tar.
 
     The engine's own command copies each byte once more. The connection ends with the stream,
     whole or not: only the end of the tar itself tells that it is whole.
@@ -224,7 +224,7 @@ def exported(container: str) -> Iterator[socket.socket]:
 
 
 def load(archive: Iterable[bytes]) -> None:
-    """Hand the engine a docker-archive, which comes in pieces and may be read but once.
+    """Load a docker-archive, given in pieces, into the engine (``docker load``).
 
     :raises MissingError: where the engine is not on this machine, or does not answer.
     :raises StepFailed: with what the engine says of the archive.
@@ -252,20 +252,20 @@ def load(archive: Iterable[bytes]) -> None:
 
 
 def builder() -> str:
-    """Return the name of the builder that is the engine itself: that of docker's context."""
+    """Return the name of the buildx builder that is the engine itself: docker's context."""
     if os.environ.get("DOCKER_HOST"):
         return DEFAULT_CONTEXT
     return os.environ.get("DOCKER_CONTEXT") or _context_of_settings() or DEFAULT_CONTEXT
 
 
 def _as_listed(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """What ``image inspect`` says, as the list of images says it."""
+    """Convert an answer of ``docker image inspect`` to an entry of the API's list of images."""
     labels = entry["Config"].get("Labels")
     return {**entry, "Labels": labels, "Created": seconds_of(entry["Created"])}
 
 
 def _socket() -> Path | None:
-    """The socket of a local engine; None where docker's own settings may name another."""
+    """Return the socket of the local engine; None where docker uses an engine elsewhere."""
     host = os.environ.get("DOCKER_HOST", "")
     if host:
         return Path(host.removeprefix("unix://")) if host.startswith("unix://") else None
@@ -274,12 +274,12 @@ def _socket() -> Path | None:
 
 
 def _context_of_settings() -> str:
-    """The context that docker's settings name; "" where they name none, or cannot be read."""
+    """Return the current context of docker's config.json; "" where it names none."""
     return str(docker_client.settings().get("currentContext") or "")
 
 
 def _ask(local: Path, path: str) -> Any:
-    """Return the JSON that the engine has at ``path``; errors as of ``api.get``."""
+    """Return the JSON of the engine's response to GET ``path``; raises what ``api.get`` raises."""
     from sifline.engines.docker import api  # takes a while to import
 
     return api.ask(local, path, ANSWER_SECONDS)

@@ -27,7 +27,7 @@ _HELD = re.compile(r"(?P<name>[0-9a-f]+):(?P<kernel>[^:]+:\d+):(?P<pid>\d+):(?P<
 
 @contextmanager
 def holding(context: Context) -> Iterator[str]:
-    """Yield a label, ``key=value``, for containers; those that have it are gone afterwards."""
+    """Yield a label, ``key=value``; containers that have it are removed after the block."""
     folder = _folder(context.workspace)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / token_hex(8)
@@ -44,7 +44,7 @@ def holding(context: Context) -> Iterator[str]:
 
 
 def sweep(context: Context) -> None:
-    """Remove the containers that ended runs of this checkout left."""
+    """Remove containers that earlier runs of this checkout left behind."""
     folder = _folder(context.workspace)
     with suppress(SiflineError):
         for purpose in {*labelled(context.runner, LABEL_PURPOSE).values()}:
@@ -60,7 +60,7 @@ def _folder(workspace: Workspace) -> Path:
 
 
 def _is_left_over(purpose: str, folder: Path) -> bool:
-    """Tell whether ``purpose`` is that of a run which held a file of ``folder`` and has ended.
+    """Tell whether ``purpose`` names a run of this checkout that has ended.
 
     In doubt, it has not: another machine with the same engine may have a checkout of this path.
     """
@@ -79,12 +79,12 @@ def _is_left_over(purpose: str, folder: Path) -> bool:
 
 
 def _process() -> str:
-    """Return what tells this process from any other, on any machine, at any time."""
+    """Return an identity of this process: kernel, process id and start time."""
     return f"{_kernel()}:{os.getpid()}:{process_table.begin(os.getpid())}"
 
 
 def _has_ended(kernel: str, pid: int, begin: str) -> bool:
-    """Tell whether that process, see ``_process``, was one of this machine and is no more."""
+    """Tell whether the process with this identity ran on this machine and has ended."""
     if kernel != _kernel():
         return False
     try:
@@ -98,6 +98,6 @@ def _has_ended(kernel: str, pid: int, begin: str) -> bool:
 
 
 def _kernel() -> str:
-    """Return what tells the numbers of processes here from those of other machines."""
+    """Return an identity of the boot and the PID namespace in which process ids are valid."""
     boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     return f"{boot}:{Path('/proc/self/ns/pid').stat().st_ino}"
