@@ -49,7 +49,7 @@ class _Pattern:
 
 @dataclass(frozen=True, kw_only=True)
 class _Folder:
-    """What is known of a folder: which patterns match it, whether all below is left out."""
+    """Which patterns match a folder, and whether all below it is left out."""
 
     matched: tuple[bool, ...]
     pruned: bool

@@ -1,4 +1,4 @@
-"""Archives of one image, as engines and OCI tools write them, handed on for an engine to load.
+"""Read an archive of one image (docker or OCI), and stream it for an engine to load.
 
 The engine gets the image without its names: a name in an archive would take the one that an
 image of the engine has already. What an image of an OCI archive is called there is not asked.
@@ -139,7 +139,7 @@ def _packed(name: str, file: IO[bytes], *, plain: bool = False) -> Iterator[byte
 
 
 def _unpacked(file: IO[bytes]) -> Iterator[bytes]:
-    """Yield what a file holds that is compressed with zstd, which may be in several frames."""
+    """Yield the content of a file that is compressed with zstd, in one frame or several."""
     from zstandard import ZstdDecompressor, ZstdError
 
     file.seek(0)

@@ -43,7 +43,7 @@ _DAMAGE = (
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Declared:
-    """What a layer says of a name: ``kind`` as find(1) writes it, "h" for one more name of a file.
+    """An entry of a layer: ``kind`` as in find(1), or "h" for a hard link.
 
     ``mode`` is without the kind; ``target`` is the other name of a file.
     """
@@ -60,11 +60,11 @@ Tree = dict[bytes, Declared]
 
 
 class Unreadable(Exception):
-    """The headers of a layer that are missing or damaged."""
+    """Raised where the headers of a layer are missing or damaged."""
 
 
 def chain(diff_ids: Sequence[str]) -> tuple[str, ...]:
-    """Return under which digests an engine keeps the layers of an image, without ``sha256:``.
+    """Return the chain ids of layers, under which an engine keeps them, without ``sha256:``.
 
     See "Layer ChainID" in https://github.com/opencontainers/image-spec/blob/v1.1.0/config.md.
     """
@@ -77,7 +77,7 @@ def chain(diff_ids: Sequence[str]) -> tuple[str, ...]:
 
 
 def declared(headers: Sequence[Path]) -> Tree:
-    """Return what layers make together, by name; the top folder is ``b""``.
+    """Return the entries of all layers merged, by name; the top folder is ``b""``.
 
     :param headers: what Docker kept of each layer, the first layer first.
     :raises Unreadable: where that is missing or damaged.
@@ -93,7 +93,7 @@ def declared(headers: Sequence[Path]) -> Tree:
 
 
 class _Above:
-    """The layers above one: what they hold, what they hide, and below which folders all."""
+    """Merges layers from the top down: entries so far, hidden names, and opaque folders."""
 
     def __init__(self, found: Tree) -> None:
         self._found = found
@@ -122,7 +122,7 @@ class _Above:
         self._opaque |= opaque
 
     def _shows(self, folder: bytes, known: dict[bytes, bool]) -> bool:
-        """Tell whether what is in ``folder`` in this layer can be seen from above."""
+        """Tell whether the layers above leave what this layer has in ``folder`` visible."""
         shown = known.get(folder)
         if shown is None:
             entry = self._found.get(folder)
@@ -137,14 +137,14 @@ class _Above:
 
 
 def _with_attributes(entry: Declared, first: Declared | None) -> Declared:
-    """Return an entry with the attributes of the file that it is one more name of."""
+    """Return a hard link with the extended attributes of the file that it links to."""
     if first is None or not first.xattrs or entry.kind != "h":
         return entry
     return replace(entry, xattrs={**first.xattrs, **entry.xattrs})
 
 
 def _entries(path: Path) -> Iterator[tuple[bytes, Declared]]:
-    """Yield what a layer says, in its order."""
+    """Yield name and entry of all that a layer holds, in its order."""
     between, padding = b"", 0
     with gzip.open(path) as lines:
         for line in lines:
@@ -193,7 +193,7 @@ def _target(head: bytes, records: Mapping[bytes, bytes]) -> bytes:
 
 
 def seen(listing: bytes) -> Iterator[tuple[bytes, Declared]]:
-    """Yield what ``look.sh`` saw of files: ``KIND MODE UID GID NAME``, each with a NUL."""
+    """Parse the files that ``look.sh`` lists: ``KIND MODE UID GID NAME``, each with a NUL."""
     for line in listing.split(b"\0")[:-1]:
         kind, mode, uid, gid, name = line.split(b" ", 4)
         yield (
@@ -203,7 +203,7 @@ def seen(listing: bytes) -> Iterator[tuple[bytes, Declared]]:
 
 
 def difference(tree: Tree, listing: bytes) -> str:
-    """Return a name that the engine shows otherwise than the layers say; "" where none is.
+    """Return a name for which engine and layers differ in kind, mode or owner; "" for none.
 
     The top folder, of which engines forget what a layer says, is not compared. Nor are folders
     that no layer names, and sockets, which no archive can hold.
@@ -233,7 +233,7 @@ def _alike(said: Declared, entry: Declared) -> bool:
 
 
 def _implied(tree: Tree) -> set[bytes]:
-    """Return the folders above all names."""
+    """Return all folders above the names of ``tree``, named themselves or not."""
     found = set[bytes]()
     for name in tree:
         above = name

@@ -33,7 +33,7 @@ _SETTINGS = (
 
 
 def from_archive(archive: Path, layout: Path) -> None:
-    """Make the folder ``layout`` of ``archive``, which holds one image.
+    """Write the image of the docker-archive ``archive`` as an OCI layout, the folder ``layout``.
 
     :raises StepFailed: where the archive is damaged: each layer is compared with its digest.
     :raises OSError: where the disk is full.
@@ -51,7 +51,7 @@ def from_archive(archive: Path, layout: Path) -> None:
 
 
 def without_files(layout: Path, image: Mapping[str, Any]) -> None:
-    """Make the folder ``layout`` of an image that has the settings of ``image``, and no files.
+    """Write an OCI layout of an image with the settings of ``image`` and no files.
 
     :param image: what the engine says of the image: its ``Architecture``, ``Os`` and ``Config``.
     """

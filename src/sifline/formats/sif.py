@@ -122,7 +122,7 @@ def labels(sif: SifFile) -> dict[str, str]:
 
 
 def image_digest(found: Mapping[str, str]) -> str:
-    """Return what the labels of a SIF call its image; "" where they do not."""
+    """Return the digest of the image that a SIF was made of, by its labels; "" without one."""
     return next((found[name] for name in _IMAGE_LABELS if name in found), "")
 
 
@@ -159,7 +159,7 @@ class Part:
 
 
 def parts(sif: SifFile) -> tuple[Part, ...]:
-    """Return the objects of ``sif`` but its file systems, in their order."""
+    """Return the data objects of ``sif`` except its file systems, in their order."""
     with sif.path.open("rb") as file:
         found = []
         for item in sif.objects:
@@ -190,7 +190,7 @@ def file_system(sif: SifFile) -> str:
 
 
 def room(held: Sequence[Part]) -> int:
-    """Return where the squashfs begins in a SIF that holds these parts, in bytes."""
+    """Return the offset of the squashfs in a SIF that holds these parts, in bytes."""
     end = _DATA + sum(len(part.content) for part in held)
     return -(-end // _PAGE) * _PAGE
 

@@ -1,4 +1,4 @@
-"""The start of a squashfs: how much it says that it holds.
+"""The superblock of a squashfs: its magic and its number of inodes.
 
 Format: ``Documentation/filesystems/squashfs.rst`` of Linux and ``fs/squashfs/squashfs_fs.h``.
 """
@@ -19,7 +19,7 @@ _VERSION = re.compile(r"version (\d[\w.-]*)")
 
 
 def inodes(head: bytes) -> int:
-    """Return how many inodes a squashfs says that it has.
+    """Return the number of inodes in the superblock of a squashfs.
 
     :raises StepFailed: where it is none.
     """

@@ -89,7 +89,7 @@ class Entry:
 
 @dataclass
 class Tally:
-    """What went through: ``inodes`` of the tree that it makes, its root included."""
+    """Counts the inodes of the tree that passed entries make, its root included."""
 
     folders: set[bytes] = field(default_factory=lambda: {b""})
     others: int = 0
@@ -207,7 +207,7 @@ def plain(name: bytes) -> bytes:
 
 
 class _Reader:
-    """The stream; what was received and not yet used stands in a buffer."""
+    """Reads entries of a tar from the source, through a buffer."""
 
     def __init__(self, source: Source) -> None:
         self._source = source
@@ -261,7 +261,7 @@ class _Reader:
             on_bytes(self.taken)
 
     def skip(self, size: int) -> None:
-        """Leave out ``size`` bytes."""
+        """Read and drop ``size`` bytes."""
         while size:
             size -= len(self._take(min(size, _CHUNK)))
 
@@ -283,7 +283,7 @@ class _Reader:
 
 
 class _Writer:
-    """The other end; small pieces are gathered."""
+    """Writes to the target; small pieces are gathered."""
 
     def __init__(self, target: int) -> None:
         self.target = target

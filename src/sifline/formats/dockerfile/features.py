@@ -1,4 +1,4 @@
-"""What a Dockerfile may use that older BuildKits do not know, or pass over without a word.
+"""Features of Dockerfiles that older BuildKits refuse, or ignore without a message.
 
 The numbers are those of BuildKit's tags; BuildKit 0.N reads Dockerfiles as the frontend 1.(N-6)
 does. Docker 20.10 has BuildKit 0.8: there a ``--chmod`` that is no number and a variable in
@@ -40,7 +40,7 @@ _DOCKERS = {9: "23.0", 10: "23.0", 12: "25.0"}
 def of_flag(
     verb: str, name: str, value: str, fields: Mapping[str, str], line: int
 ) -> Iterator[Feature]:
-    """Yield what a flag of an instruction asks of BuildKit.
+    """Yield the features of BuildKit that a flag of an instruction needs.
 
     :param fields: those of ``value``, where it is a mount.
     """
@@ -57,18 +57,18 @@ def of_flag(
 
 
 def of_base(text: str, line: int) -> Iterator[Feature]:
-    """Yield what the name of an image in FROM asks of BuildKit."""
+    """Yield the features of BuildKit that the name of an image in FROM needs."""
     if re.search(rf"\$\{{?{TARGET_STAGE}\b", text):
         yield Feature(what=f"FROM {text}", line=line, buildkit=_TARGET_STAGE)
 
 
 def named_context(name: str, line: int) -> Feature:
-    """Return what a folder beside the build context asks of BuildKit."""
+    """Return the feature of BuildKit that a named context needs."""
     return Feature(what=f"the named context {name}", line=line, buildkit=_NAMED_CONTEXT)
 
 
 def here_document(line: int) -> Feature:
-    """Return what a here-document asks of BuildKit."""
+    """Return the feature of BuildKit that a here-document needs."""
     return Feature(what="a here-document", line=line, buildkit=HERE_DOCUMENT)
 
 

@@ -48,7 +48,7 @@ class Reference:
 
 @dataclass(frozen=True, kw_only=True)
 class _Edge:
-    """A use and what it comes to: the stage of that number, or else the image."""
+    """A place that names a stage or an image, and which: ``stage`` is its number, else None."""
 
     use: Use
     stage: int | None
@@ -57,7 +57,7 @@ class _Edge:
 
 @dataclass(frozen=True, kw_only=True)
 class Dockerfile:
-    """What is written in a Dockerfile; what it comes to depends on the build arguments.
+    """A Dockerfile that was read; which images it needs depends on the build arguments.
 
     ``text`` is the file's, its line ends kept, bytes that are no UTF-8 as ``surrogateescape``.
     ``arguments`` are the names that ARG declares anywhere, ``stages`` those of the named stages,
@@ -151,7 +151,7 @@ class Dockerfile:
         return "".join([*pieces, self.text[at:]])
 
     def _graph(self, arguments: Mapping[str, str], target: str) -> list[list[_Edge]]:
-        """For each stage what it takes files from, the base first."""
+        """Return for each stage the stages and images that it takes files from, the base first."""
         values = self._values(arguments, target)
         last = {stage.name: index for index, stage in enumerate(self._syntax.stages) if stage.name}
         before: dict[str, int] = {}
@@ -214,7 +214,7 @@ class Dockerfile:
         return _Edge(use=use, stage=stage, reference=reference)
 
     def _check(self, text: str, use: Use, stages: Mapping[str, int]) -> None:
-        """Refuse what the engine takes for no image name."""
+        """Raise UsageError where the engine would not take ``text`` as the name of an image."""
         if _IMAGE.fullmatch(text):
             return
         if "$" in use.text and use.kind != "FROM":
@@ -226,7 +226,7 @@ class Dockerfile:
         raise refusal(self.path, use.line, f"{text!r} is no image name; {hint}")
 
     def _needed(self, graph: list[list[_Edge]], target: str) -> set[int]:
-        """The numbers of the stages that ``target`` is made of."""
+        """Return the numbers of the stages that ``target`` needs, its own included."""
         left = [self._target(target)]
         found: set[int] = set()
         while left:
@@ -266,7 +266,7 @@ def _context_features(syntax: Syntax, names: frozenset[str]) -> Iterator[Feature
 
 @lru_cache(maxsize=1)
 def _platform_arguments() -> Mapping[str, str]:
-    """What BuildKit declares by itself, for a build on and for this machine."""
+    """Return BuildKit's predefined arguments (TARGETPLATFORM, …) for this machine."""
     machine = os.uname().machine
     architecture, _, variant = MACHINES.get(machine, machine).partition("/")
     platform = "/".join(part for part in ("linux", architecture, variant) if part)

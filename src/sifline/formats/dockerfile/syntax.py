@@ -50,7 +50,7 @@ class Use:
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """What follows one FROM; ``triggers`` are what ONBUILD leaves to those built on it."""
+    """A stage: FROM and what follows; ``triggers`` are of its ONBUILD, for stages built on it."""
 
     base: Use
     name: str
@@ -60,7 +60,7 @@ class Stage:
 
 @dataclass(frozen=True, kw_only=True)
 class Syntax:
-    """All that was found; ``defaults`` are the words of ARG before the first FROM.
+    """A Dockerfile taken apart; ``defaults`` are the words of ARG before the first FROM.
 
     ``frontend`` is the image of the ``syntax`` directive that is to read the file; "" for none.
     ``features`` are those that not every engine has.
@@ -77,7 +77,7 @@ class Syntax:
 
 
 def refusal(path: Path, line: int, message: str) -> UsageError:
-    """Return the error that says what is wrong in which line."""
+    """Return a UsageError with the file, the line and the message."""
     return UsageError(f"{path}: line {line}: {message}")
 
 
@@ -137,7 +137,7 @@ class Parser:
         self.triggers: list[list[Use]] = []
 
     def syntax(self) -> Syntax:
-        """Read it all.
+        """Read the whole file.
 
         :raises UsageError: naming the line that the engine would refuse.
         """
@@ -165,7 +165,7 @@ class Parser:
         )
 
     def _directives(self) -> None:
-        """Find what the directives say."""
+        """Read the parser directives ``escape`` and ``syntax``."""
         seen: set[str] = set()
         for number, name, value in self._leading(_DIRECTIVE):
             if name in seen:
