@@ -51,7 +51,7 @@ class Conversions:
         return Side(
             what="`invoke convert.x`",
             run=lambda: self._made.invoke(f"convert.{self._name}"),
-            prepare=lambda: self._made.invoke(f"clean.{self._name}", "--sifs"),
+            prepare=lambda: self._made.invoke(f"clean.{self._name}", "--yes", "--sifs"),
         )
 
     def apptainer(self, *words: str, what: str) -> Side:

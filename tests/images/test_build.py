@@ -145,7 +145,7 @@ def test_clean_leaves_what_sifline_did_not_make(project: Project) -> None:
     folder = str(project.root / "images" / foreign)
     docker("build", "--tag", f"sifline/{foreign}:latest", folder)
 
-    done = project.invoke("clean", "--all", "--docker")
+    done = project.invoke("clean", "--yes", "--all", "--docker")
 
     # How much that freed, the engine tells of all its images together: not of these alone.
     removed, freed = done.stdout.splitlines()

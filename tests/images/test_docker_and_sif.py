@@ -84,7 +84,7 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Both]:
         place = folder / "image.sif"
         shutil.copyfile(project.root / "build" / "sif" / f"{name}.sif", place)
         yield Both(project, name, place)
-    project.invoke(f"clean.{name}")
+    project.invoke(f"clean.{name}", "--yes")
 
 
 @pytest.fixture(scope="module")

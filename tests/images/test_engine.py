@@ -591,7 +591,7 @@ def test_an_image_that_cannot_be_read_holds_up_what_is_built_on_it_alone(
     assert f"2 images are broken, see the errors above: {bad}, {child}" in done.stderr
     assert re.search(rf"^{good} .* up to date", status, re.M)
     assert re.search(rf"^{bad} .* FROM takes an image", status, re.M)
-    assert project.invoke("clean", "--all").returncode == 0
+    assert project.invoke("clean", "--yes", "--all").returncode == 0
 
 
 def test_tests_that_fail_are_not_up_to_date_though_they_passed_before(project: Project) -> None:

@@ -95,7 +95,7 @@ def test_clean_leaves_a_name_that_somebody_gave_an_image_of_ours(project: Projec
 
     project.build(name, "--force")
     assert docker("image", "inspect", own, check=False).returncode == 0
-    project.invoke(f"clean.{name}")
+    project.invoke(f"clean.{name}", "--yes")
 
     assert docker("image", "inspect", own, check=False).returncode == 0
     assert project.inspect(name) is None
@@ -112,7 +112,7 @@ def test_clean_all_unused_takes_what_has_no_folder_now_and_was_built_here(
     other.build(elsewhere)
     shutil.rmtree(project.root / "images" / gone)
 
-    project.invoke("clean", "--all", "--unused")
+    project.invoke("clean", "--yes", "--all", "--unused")
 
     assert project.inspect(gone) is None
     assert project.inspect(kept) is not None
@@ -130,14 +130,14 @@ def test_clean_spares_versions_of_other_checkouts_unless_it_is_asked(
     other.build(name)
     theirs = str((other.inspect(name) or {})["Id"])
 
-    done = project.invoke(f"clean.{name}")
+    done = project.invoke(f"clean.{name}", "--yes")
 
     assert done.stdout.count("removed image") == 1
     assert "--foreign removes it as well" in done.stdout
     assert (other.inspect(name) or {})["Id"] == theirs
     assert other.build(name) == {name: "up to date"}
 
-    done = project.invoke(f"clean.{name}", "--foreign")
+    done = project.invoke(f"clean.{name}", "--yes", "--foreign")
 
     assert done.stdout.count("removed image") == 1
     assert docker("image", "inspect", theirs, check=False).returncode != 0
@@ -169,7 +169,7 @@ def test_of_unnamed_images_only_those_go_that_a_killed_run_of_ours_left(
     logs = project.root / "build" / "logs"
     (logs / f"{name}.build.0123abcd.id").write_text(ours[0])
 
-    done = project.invoke("clean", "--all", "--unused", "--docker")
+    done = project.invoke("clean", "--yes", "--all", "--unused", "--docker")
 
     assert done.stdout.count("removed image") == 1
     assert held(child, *ours) == [True, False, True]
@@ -192,10 +192,10 @@ def test_an_image_that_a_container_uses_can_be_cleaned_later(project: Project) -
     name = project.image("a", SMALL, file="x")
     project.build(name)
     container = docker("create", f"sifline/{name}", "none").stdout.strip()
-    assert "a container uses it" in project.invoke(f"clean.{name}").stdout
+    assert "a container uses it" in project.invoke(f"clean.{name}", "--yes").stdout
     docker("rm", container)
 
-    assert project.invoke(f"clean.{name}").stdout.count("removed image") == 1
+    assert project.invoke(f"clean.{name}", "--yes").stdout.count("removed image") == 1
     assert project.inspect(name) is None
 
 
@@ -204,7 +204,7 @@ def test_clean_unused_spares_a_stale_image_that_is_at_hand(project: Project) -> 
     project.build(name)
     (project.root / "images" / name / "file").write_text("y")
 
-    project.invoke(f"clean.{name}", "--unused")
+    project.invoke(f"clean.{name}", "--yes", "--unused")
 
     assert project.inspect(name) is not None
 
@@ -217,7 +217,7 @@ def test_clean_unused_spares_what_is_up_to_date(project: Project) -> None:
     project.build(name)
     new = (project.inspect(name) or {})["Id"]
 
-    done = project.invoke(f"clean.{name}", "--unused")
+    done = project.invoke(f"clean.{name}", "--yes", "--unused")
 
     assert done.stdout.count("removed image") == 1
     assert docker("image", "inspect", str(old), check=False).returncode != 0
@@ -233,10 +233,10 @@ def test_clean_takes_what_was_remembered_of_an_image(project: Project) -> None:
     kept = project.root / "build" / "cache" / "compatibility"
     (kept / "0000.json").write_text("{}")  # of an image that is gone
 
-    project.invoke("clean", "--all", "--unused")
+    project.invoke("clean", "--yes", "--all", "--unused")
     assert [path.stem for path in kept.iterdir()] == [ours]
 
-    project.invoke(f"clean.{name}")
+    project.invoke(f"clean.{name}", "--yes")
     assert [*kept.iterdir()] == []
 
 
@@ -244,7 +244,7 @@ def test_clean_older_than_spares_the_young(project: Project) -> None:
     name = project.image("a", SMALL, file="x")
     project.build(name)
 
-    done = project.invoke(f"clean.{name}", "--older-than", "1h")
+    done = project.invoke(f"clean.{name}", "--yes", "--older-than", "1h")
 
     assert done.stdout == "nothing to remove\n"
     assert project.inspect(name) is not None
@@ -255,7 +255,7 @@ def test_clean_keeps_an_image_that_a_container_uses(project: Project) -> None:
     project.build(name)
     container = docker("create", f"sifline/{name}", "none").stdout.strip()
 
-    done = project.invoke(f"clean.{name}", "--docker")
+    done = project.invoke(f"clean.{name}", "--yes", "--docker")
     docker("rm", container)
 
     assert "a container uses it" in done.stdout

@@ -140,7 +140,7 @@ def opened() -> Iterator[Opened]:
         done = project.invoke(f"convert.{name}")
         assert done.returncode == 0, done.stderr
         yield Opened(project=project, name=name, host=host)
-        project.invoke(f"clean.{name}")
+        project.invoke(f"clean.{name}", "--yes")
 
 
 @pytest.fixture(scope="module")

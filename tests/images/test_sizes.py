@@ -133,7 +133,7 @@ class Image:
 def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Image]:
     made = Image(Project(tmp_path_factory.mktemp("project")))
     yield made
-    made.project.invoke(f"clean.{made.name}")
+    made.project.invoke(f"clean.{made.name}", "--yes")
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ pytestmark = [shares_cluster("cluster of deploy, provision and quickstart"), pyt
 
 @pytest.fixture(scope="module")
 def second_run(cluster: Cluster) -> subprocess.CompletedProcess[str]:
-    return invoke("quickstart", "--name", cluster.name)
+    return invoke("quickstart", "--cluster", cluster.name)
 
 
 def test_it_ends_with_what_was_built_deployed_and_printed(

@@ -82,7 +82,7 @@ def copy() -> Iterator[Path]:
         if owners := others(context):
             pytest.skip(
                 f"the README uses the cluster {CLUSTER}, and one of that name stands; take it down"
-                f" in {', '.join(owners)}: invoke cluster.down --name {CLUSTER}"
+                f" in {', '.join(owners)}: invoke cluster.down --cluster {CLUSTER}"
             )
         virtual.down(CLUSTER, context)
         copy_files()

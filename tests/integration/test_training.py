@@ -38,7 +38,7 @@ def test_ranks_of_slurm_talk_through_the_images_mpi4py(cluster: Cluster, pytorch
     )
     sif = f"/opt/containers/ml-frameworks/{pytorch}.sif"
     words = ("srun", "--nodes=2", "--ntasks=4", "--mpi=pmix", "apptainer", "exec", sif)
-    shell = ("cluster.shell", "--name", cluster.name, "--user", "alice", "--")
+    shell = ("cluster.shell", "--cluster", cluster.name, "--user", "alice", "--")
     done = invoke(*shell, *words, "python3", "-c", program)
 
     assert done.returncode == 0, done.stderr

@@ -56,7 +56,7 @@ COMPLETED = [
     ("invoke completion --shell ", ["bash", "fish", "zsh"]),
     ("invoke completion --shell=z", ["--shell=zsh"]),
     ("invoke deploy --all --cluster ", ["lab", "up"]),
-    ("invoke cluster.down --name ", ["up"]),
+    ("invoke cluster.down --cluster ", ["up"]),
     ("invoke build --site m", ["machine-room"]),
     ("invoke validate --suite mpi-job,gpu", ["mpi-job,gpu-resources"]),
     ("invoke validate --check counts-", ["counts-match"]),

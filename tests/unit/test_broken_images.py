@@ -227,7 +227,7 @@ def test_what_is_broken_is_not_what_has_no_folder_now(project: Path) -> None:
         record.parent.mkdir(parents=True)
         record.write_text("{}")
 
-    told(project, "clean", "--all", "--unused", "--state")
+    told(project, "clean", "--all", "--unused", "--state", "--yes")
 
     left = sorted(path.parent.name for path in (project / "build" / "records").rglob("*.json"))
     assert left == ["bad"]

@@ -97,9 +97,9 @@ def test_all_is_offered_for_all_images_alone(project: Path) -> None:
 
 
 def test_flags_are_those_of_the_task_that_stands_before(project: Path) -> None:
-    typed = ("clean.hello-mpi", "--sifs", "cluster.up", "--name", "clean", "--")
+    typed = ("clean.hello-mpi", "--sifs", "cluster.up", "--cluster", "clean", "--")
 
-    assert words(project, *typed) == ["--name", "--file", "--dry", "--help"]
+    assert words(project, *typed) == ["--cluster", "--dry", "--help"]
 
 
 def test_the_clusters_that_are_offered_are_there(project: Path) -> None:
@@ -148,8 +148,8 @@ def test_where_a_value_can_be_anything_nothing_is_offered(project: Path) -> None
 @pytest.mark.parametrize(
     "typed",
     [
-        ("cluster.up", "--file", ""),
-        ("cluster.up", "--file="),
+        ("sbom.hello-mpi", "--output", ""),
+        ("sbom.hello-mpi", "--output="),
         ("graph", "--output", "x"),
         ("shell.hello-mpi", "--", "buil"),
     ],

@@ -88,20 +88,16 @@ def done(cluster: Cluster) -> Quickstart:
 def test_the_commands_after_a_quickstart_name_its_cluster() -> None:
     assert commands(tables.quickstart(done(replace(CLUSTER, name="green")))) == [
         ["validate", "--cluster", "green"],
-        ["cluster.shell", "--name", "green"],
+        ["cluster.shell", "--cluster", "green"],
         ["shell.hello-mpi"],
-        ["cluster.down", "--name", "green"],
+        ["cluster.down", "--cluster", "green"],
     ]
-
-
-def test_the_state_of_a_missing_cluster_names_it() -> None:
-    assert commands(tables.node_states("green", [])) == [["cluster.up", "--name", "green"]]
 
 
 def test_an_unknown_cluster_is_named_in_the_command_for_one(tmp_path: Path) -> None:
     with pytest.raises(UsageError) as caught:
         find_cluster("green", Workspace(root=tmp_path))
-    assert commands(caught.value.message) == [["cluster.up", "--name", "green"]]
+    assert commands(caught.value.message) == [["cluster.up", "--cluster", "green"]]
 
 
 @pytest.mark.parametrize("asked", ["", "clusters/other name.yaml"])

@@ -119,7 +119,7 @@ def test_a_name_with_dots_is_listed(project: Path, layout: str) -> None:
     assert DOTTED in done.stdout
 
 
-def on_a_terminal(project: Path, columns: int, *words: str) -> tuple[int, str]:
+def on_a_terminal(project: Path, columns: int, *words: str, typed: bytes = b"") -> tuple[int, str]:
     """Start invoke on a terminal of that width; return its status and what it showed."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
@@ -131,6 +131,7 @@ def on_a_terminal(project: Path, columns: int, *words: str) -> tuple[int, str]:
         stderr=subprocess.STDOUT,
     ) as process:
         os.close(theirs)
+        os.write(ours, typed)
         shown = b""
         # The end of a terminal is an error on Linux.
         with contextlib.suppress(OSError):
@@ -305,7 +306,9 @@ def test_every_task_of_one_call_runs(project: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("x")
 
-    done = invoke_here(project, f"clean.{DOTTED}", "--sifs", "clean.hello-mpi", "--sifs")
+    done = invoke_here(
+        project, f"clean.{DOTTED}", "--sifs", "--yes", "clean.hello-mpi", "--sifs", "--yes"
+    )
 
     assert [line.split()[:2] for line in done.stdout.splitlines() if ".sif" in line] == [
         ["removed", f"build/sif/{DOTTED}.sif"],
@@ -370,7 +373,7 @@ def test_tasks_of_other_makes_are_left_to_invoke(project: Path) -> None:
         (("build.hello-mpi", "--forse=yes"), "Did you mean --force?"),
         (("test.hello-mpi", "--runtime", "docker", "--runtme", "x"), "Did you mean --runtime?"),
         (("clean.hello-mpi", "--sifs", "build", "--sifs"), "build has no flag --sifs."),
-        (("cluster.up", "--nmae", "x"), "cluster.up has no flag --nmae. Did you mean --name"),
+        (("cluster.up", "--clutser", "x"), "has no flag --clutser. Did you mean --cluster"),
         (("doctor", "--jsn"), "See invoke --help doctor."),
         (("build.hello-mpi", "--build-arg"), "--build-arg: takes a value"),
         (("build.hello-mpi", "--jobs", "many"), "--jobs 'many': takes a whole number"),
@@ -385,9 +388,9 @@ def test_an_unknown_flag_gets_the_nearest_ones(
 @pytest.mark.parametrize(
     "words",
     [
-        ("cluster.up", "--file", "build.yaml"),
-        ("cluster.up", "--file", "--odd.yaml"),
-        ("cluster.up", "--file=build.yaml"),
+        ("cluster.up", "--cluster", "build.yaml"),
+        ("cluster.up", "--cluster", "--odd.yaml"),
+        ("cluster.up", "--cluster=build.yaml"),
     ],
 )
 def test_the_value_of_a_flag_is_neither_task_nor_flag(
@@ -552,8 +555,8 @@ def test_the_end_of_input_at_the_question_for_a_password_is_none(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--name", "a b;c"), "cluster name 'a b;c'"),
-        (("--file", "nope.yaml"), "nope.yaml: no such file"),
+        (("--cluster", "a b;c"), "cluster name 'a b;c'"),
+        (("--cluster", "nope.yaml"), "nope.yaml: no such file"),
     ],
 )
 def test_a_cluster_that_cannot_be_is_refused_before_anything_is_built(
@@ -647,3 +650,47 @@ def test_help_promises_all_images_where_that_works(project: Path, verb: str) -> 
 
     assert ("--all" in shown, "every image" in shown) == (False, False)
     assert "--all" in invoke_here(project, "--help", "build").stdout
+
+
+@pytest.fixture
+def with_sif(project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{project}/no.sock")
+    path = project / "build" / "sif" / "hello-mpi.sif"
+    path.parent.mkdir(parents=True)
+    path.write_text("x")
+    return path
+
+
+def test_nothing_is_removed_where_nobody_can_be_asked(project: Path, with_sif: Path) -> None:
+    done = invoke_here(project, "clean.hello-mpi", "--sifs")
+
+    assert done.returncode == 2
+    assert done.stdout == "would remove build/sif/hello-mpi.sif (0 MB)\n"
+    assert "say --yes" in done.stderr
+    assert with_sif.exists()
+
+
+@pytest.mark.parametrize(("typed", "left"), [(b"y\n", False), (b"n\n", True), (b"\n", True)])
+def test_on_a_terminal_it_asks(project: Path, with_sif: Path, typed: bytes, left: bool) -> None:
+    status, shown = on_a_terminal(project, 80, "clean.hello-mpi", "--sifs", typed=typed)
+
+    assert (status, with_sif.exists()) == (0, left), shown
+    assert "would remove build/sif/hello-mpi.sif" in shown
+    assert "remove all that? [y/N]" in shown
+
+
+@pytest.mark.usefixtures("with_sif")
+def test_there_is_no_question_where_nothing_would_go(project: Path) -> None:
+    done = invoke_here(project, f"clean.{DOTTED}", "--sifs")
+
+    assert (done.returncode, done.stdout) == (0, "nothing to remove\n")
+
+
+def test_a_cluster_that_nothing_names_is_that_of_the_environment(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SIFLINE_CLUSTER", "lab")
+    assert "no cluster 'lab'" in refused(project, "validate")
+    assert "no cluster 'mine'" in refused(project, "validate", "--cluster", "mine")
+    monkeypatch.delenv("SIFLINE_CLUSTER")
+    assert "no cluster 'virtual'" in refused(project, "validate")

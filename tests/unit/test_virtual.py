@@ -16,6 +16,7 @@ from sifline.errors import MissingError, StepFailed, UsageError
 from sifline.machine.process import Result
 from sifline.model import NodeState
 from sifline.pipeline import Pipeline
+from sifline.pipeline.clusters import Clusters
 from sifline.report import tables
 from sifline.report.terminal import Terminal
 from tests.support.contexts import context_of
@@ -33,7 +34,7 @@ def entry(
     address: str = "10.0.0.2",
     checkout: str | None = None,
 ) -> dict[str, object]:
-    labels = {"sifline.node": node, "sifline.role": role}
+    labels = {"sifline.node": node, "sifline.role": role, "sifline.cluster": "x"}
     if checkout is not None:
         labels["sifline.workspace"] = checkout
     return {
@@ -50,6 +51,8 @@ def holding(*entries: dict[str, object], network: str = "") -> RecordingRunner:
             ("docker", "container", "ls"): answer("id\n" if entries else ""),
             ("docker", "container", "inspect"): answer(json.dumps(entries)),
             ("docker", "network", "ls"): answer(network),
+            ("docker", "volume", "ls"): answer(),
+            ("docker", "rm"): answer(),
         }
     )
 
@@ -81,7 +84,7 @@ def test_states_come_with_the_controller_first(tmp_path: Path) -> None:
 def test_the_shell_of_a_cluster_that_does_not_stand_says_how_to_bring_it_up(
     tmp_path: Path,
 ) -> None:
-    with pytest.raises(UsageError, match=r"invoke cluster\.up --name x"):
+    with pytest.raises(UsageError, match=r"invoke cluster\.up --cluster "):
         virtual.shell_argv("x", "a", context_of(tmp_path, holding()), command=[])
 
 
@@ -120,7 +123,7 @@ def test_its_file_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(Path, "open", recording)
     runner = RecordingRunner({("docker", "image", "inspect"): answer(returncode=1)})
     with pytest.raises(MissingError, match="the engine has no image slurm-node"):
-        Pipeline(context_of(tmp_path, runner), Terminal()).clusters.up("x", described)
+        Pipeline(context_of(tmp_path, runner), Terminal()).clusters.up(str(described))
     assert opened.count(described) == 1
 
 
@@ -154,7 +157,7 @@ def test_a_container_that_vanishes_while_it_is_looked_at_is_none() -> None:
             name="sifline-x-a",
             state="running",
             address="10.0.0.2",
-            labels={"sifline.node": "a", "sifline.role": "compute"},
+            labels={"sifline.node": "a", "sifline.role": "compute", "sifline.cluster": "x"},
         ),
     )
 
@@ -215,7 +218,7 @@ def test_a_cluster_of_another_checkout_is_neither_opened_nor_taken_down(
         virtual.down("x", space)
     with pytest.raises(UsageError, match=f"^{ELSEWHERE}open it there, or bring up your own: (.*)"):
         virtual.shell_argv("x", "head", space, command=[])
-    with pytest.raises(UsageError, match=f"^{ELSEWHERE}choose another --name, or take it down"):
+    with pytest.raises(UsageError, match=f"^{ELSEWHERE}choose another name, or take it down"):
         Pipeline(space, Terminal()).quickstart("x")
     assert {argv[1:3] for argv in runner.argvs} <= {
         ("container", "ls"),
@@ -246,7 +249,7 @@ def test_the_state_of_a_cluster_says_who_brought_it_up(tmp_path: Path) -> None:
     runner = holding(entry("head", "controller", checkout="/elsewhere"))
     (state,) = virtual.status("x", context_of(tmp_path, runner))
     assert state.checkout == "/elsewhere"
-    assert "/elsewhere" in tables.node_states("x", [state])
+    assert "/elsewhere" in tables.node_states([state])
 
 
 @pytest.mark.parametrize("said", [BUSY, "Error: something else"])
@@ -259,3 +262,73 @@ def test_down_fails_with_what_stays_in_the_way(
         virtual.down("x", context_of(tmp_path, runner))
     tries = [argv for argv in runner.argvs if argv[1:3] == ("network", "rm")]
     assert (len(tries) > 1) == (said is BUSY)
+
+
+def clusters(tmp_path: Path, runner: RecordingRunner) -> Clusters:
+    (tmp_path / "images").mkdir(exist_ok=True)
+    (tmp_path / "clusters").mkdir(exist_ok=True)
+    return Pipeline(context_of(tmp_path, runner), Terminal()).clusters
+
+
+@pytest.mark.parametrize("verb", ["status", "down"])
+def test_a_cluster_that_does_not_stand_is_an_error_with_the_nearest(
+    tmp_path: Path, verb: str
+) -> None:
+    runner = holding()
+    ask = getattr(clusters(tmp_path, runner), verb)
+
+    with pytest.raises(UsageError, match="no virtual cluster green stands; for one: invoke"):
+        ask("green")
+
+
+def test_the_nearest_cluster_that_stands_is_named(tmp_path: Path) -> None:
+    space = context_of(tmp_path, holding(entry("head", "controller")))
+
+    assert str(virtual.unknown("xx", space)).endswith("--cluster xx. Did you mean x?")
+    assert str(virtual.unknown("green", space)).endswith(" Standing are x.")
+
+
+def test_clusters_that_are_described_and_that_stand_are_listed(tmp_path: Path) -> None:
+    runner = holding(
+        entry("head", "controller", checkout="/there"), entry("a", "compute", state="exited")
+    )
+    described = clusters(tmp_path, runner)
+    (tmp_path / "clusters" / "lab.yaml").touch()
+
+    found = described.listed()
+
+    assert tables.clusters(found).splitlines()[1:] == [
+        f"lab      {tmp_path}/clusters/lab.yaml  -              -",
+        f"x        {'-':<{len(str(tmp_path)) + 18}}  1 of 2 run     /there",
+    ]
+    assert tables.cluster_values(found) == [
+        {"name": "lab", "file": f"{tmp_path}/clusters/lab.yaml", "standing": None},
+        {
+            "name": "x",
+            "file": None,
+            "standing": {"name": "x", "nodes": 2, "running": 1, "checkout": "/there"},
+        },
+    ]
+
+
+def test_a_cluster_is_described_by_a_file_of_its_name_else_by_the_usual_one(
+    tmp_path: Path,
+) -> None:
+    runner = RecordingRunner({("docker", "image", "inspect"): answer(returncode=1)})
+    described = clusters(tmp_path, runner)
+    for name, image in (("virtual", "usual"), ("lab", "own")):
+        text = FILE.read_text().replace("image: slurm-node", f"image: {image}")
+        (tmp_path / "clusters" / f"{name}.yaml").write_text(text)
+
+    for asked, image in (("lab", "own"), ("other", "usual")):
+        with pytest.raises(MissingError, match=f"the engine has no image {image}"):
+            described.up(asked)
+
+
+def test_what_would_be_removed_is_what_is_removed(tmp_path: Path) -> None:
+    runner = holding(entry("head", "controller", checkout=str(tmp_path)))
+    described = clusters(tmp_path, runner)
+
+    told = described.down("x", dry=True)
+    assert not [argv for argv in runner.argvs if "rm" in argv or "remove" in argv]
+    assert described.down("x") == told == ("container sifline-x-head",)

@@ -55,13 +55,18 @@ def find_cluster(name_or_path: str, workspace: Workspace) -> Path:
     name = name_or_path if is_host_name(name_or_path) else "NAME"
     raise UsageError(
         f"no cluster {name_or_path!r}: it is neither a file clusters/NAME.yaml nor a virtual"
-        f" cluster of this checkout; for one: invoke cluster.up --name {name}.{hint}"
+        f" cluster of this checkout; for one: invoke cluster.up --cluster {name}.{hint}"
     )
 
 
-def _known(workspace: Workspace) -> dict[str, Path]:
+def described_clusters(workspace: Workspace) -> dict[str, Path]:
+    """Return the files of ``clusters/`` by the names that they are called by."""
     folder = workspace.root / "clusters"
-    files = {path.stem: path for suffix in SUFFIXES for path in folder.glob(f"*{suffix}")}
+    return {path.stem: path for suffix in SUFFIXES for path in sorted(folder.glob(f"*{suffix}"))}
+
+
+def _known(workspace: Workspace) -> dict[str, Path]:
+    files = described_clusters(workspace)
     standing = {path.parent.name: path for path in workspace.clusters.glob(f"*/{STATE_FILE}")}
     return {**files, **standing}
 
@@ -244,7 +249,7 @@ def _need_addresses(path: Path, cluster: Cluster) -> None:
         if not node.address:
             raise UsageError(
                 f"{path}: node {node.name} has no address, for this describes a virtual cluster;"
-                f" run: invoke cluster.up --name {cluster.name} --file {path}"
+                f" run: invoke cluster.up --cluster {path}"
             )
 
 

@@ -12,6 +12,7 @@ from sifline.model.check import (
 from sifline.model.cluster import (
     Cluster,
     Deployment,
+    ListedCluster,
     Node,
     NodeState,
     Partition,
@@ -19,6 +20,7 @@ from sifline.model.cluster import (
     ProvisionedCluster,
     Role,
     SshAccess,
+    StandingCluster,
 )
 from sifline.model.image import (
     DOCKER_CLEAN,
@@ -38,6 +40,7 @@ from sifline.model.overview import (
     GraphNode,
     ImageState,
     Quickstart,
+    WouldBringUp,
 )
 from sifline.model.plan import (
     BuiltImage,
@@ -82,6 +85,7 @@ __all__ = [
     "HeldImage",
     "Image",
     "ImageState",
+    "ListedCluster",
     "Node",
     "NodeState",
     "Opening",
@@ -98,6 +102,7 @@ __all__ = [
     "SifOptions",
     "Source",
     "SshAccess",
+    "StandingCluster",
     "Status",
     "Step",
     "TestReport",
@@ -105,4 +110,5 @@ __all__ = [
     "TestedSif",
     "Verb",
     "Workspace",
+    "WouldBringUp",
 ]

@@ -130,3 +130,22 @@ class NodeState:
     address: str
     state: str
     checkout: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StandingCluster:
+    """A virtual cluster of the engine: its nodes, how many run, and the checkout that made it."""
+
+    name: str
+    nodes: int
+    running: int
+    checkout: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ListedCluster:
+    """A cluster by its name: the file that describes it, and what stands of it, if any."""
+
+    name: str
+    file: Path | None
+    standing: StandingCluster | None

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from sifline.model.check import CheckResult
 from sifline.model.cluster import Cluster, Deployment
-from sifline.model.plan import BuiltImage
+from sifline.model.plan import BuiltImage, Step
 from sifline.model.sif import Sif
 
 
@@ -63,3 +63,12 @@ class Quickstart:
     deployment: Deployment
     job: CheckResult
     seconds: tuple[tuple[str, float], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class WouldBringUp:
+    """What bringing a virtual cluster up would do: builds, and the nodes that would be started."""
+
+    name: str
+    steps: tuple[Step, ...]
+    nodes: tuple[str, ...]

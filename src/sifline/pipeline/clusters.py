@@ -5,17 +5,24 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sifline.model import (
     CheckResult,
     Cluster,
     Deployment,
+    ListedCluster,
     NodeState,
     ProvisionedCluster,
+    Step,
     TestedSif,
+    WouldBringUp,
 )
-from sifline.pipeline.plans import Planner
+from sifline.pipeline.plans import BUILD, Planner
 from sifline.pipeline.work import Work
+
+if TYPE_CHECKING:
+    from sifline.virtual import Description
 
 
 class Clusters:
@@ -27,35 +34,96 @@ class Clusters:
         self._context, self._show = planner.context, planner.show
         self._workspace = planner.workspace
 
-    def up(self, name: str, file: Path | None = None) -> Cluster:
-        """Bring up the virtual cluster ``name`` from ``file``."""
+    def up(self, asked: str) -> Cluster:
+        """Bring up the virtual cluster of that name or file."""
         from sifline import virtual
 
-        described = virtual.describe(
-            file or self._workspace.root / "clusters" / "virtual.yaml", name
-        )
+        described = self._described(asked)
         if described.image in self._planner.images:
             self._work.build([described.image])
-        with self._show.step(f"cluster.up {name}"):
+        with self._show.step(f"cluster.up {described.name}"):
             return virtual.up(described, self._context)
 
-    def down(self, name: str, *, foreign: bool = False) -> tuple[str, ...]:
-        """Take the virtual cluster ``name`` down; another checkout's where it is ``foreign``."""
+    def would_up(self, asked: str) -> WouldBringUp:
+        """Tell what ``up`` would do; nothing is built or started."""
         from sifline import virtual
 
+        described = self._described(asked)
+        steps: tuple[Step, ...] = ()
+        if described.image in self._planner.images:
+            steps = self._work.dry(BUILD, [described.image], only_new=True).steps
+        stands = not any(step.changes for step in steps) and virtual.stands_so(
+            described, self._context
+        )
+        nodes = () if stands else tuple(node.name for node in described.cluster.nodes)
+        return WouldBringUp(name=described.name, steps=steps, nodes=nodes)
+
+    def _described(self, asked: str) -> Description:
+        """Return how the cluster of that name or file shall stand.
+
+        A name that no file of clusters/ has stands as clusters/virtual.yaml says.
+        """
+        from sifline import virtual
+        from sifline.config.clusters import SUFFIXES
+
+        if asked.endswith(SUFFIXES):
+            return virtual.describe(Path(asked))
+        folder = self._workspace.root / "clusters"
+        files = [folder / f"{asked}{suffix}" for suffix in SUFFIXES]
+        file = next((path for path in files if path.is_file()), folder / "virtual.yaml")
+        return virtual.describe(file, asked)
+
+    def _called(self, asked: str) -> str:
+        """Return the name of the virtual cluster of that name or file."""
+        from sifline.config.clusters import SUFFIXES
+
+        return self._described(asked).name if asked.endswith(SUFFIXES) else asked
+
+    def down(self, asked: str, *, foreign: bool = False, dry: bool = False) -> tuple[str, ...]:
+        """Take a virtual cluster down; another checkout's where it is ``foreign``.
+
+        :param dry: only tell what would be removed.
+        :raises UsageError: where there is nothing of it.
+        """
+        from sifline import virtual
+
+        name = self._called(asked)
         with self._show.step(f"cluster.down {name}"):
-            return tuple(virtual.down(name, self._context, foreign=foreign))
+            removed = virtual.down(name, self._context, foreign=foreign, dry=dry)
+            if not removed:
+                raise virtual.unknown(name, self._context)
+        return tuple(removed)
 
-    def status(self, name: str) -> tuple[NodeState, ...]:
-        """Return the nodes of the virtual cluster ``name``."""
+    def listed(self) -> tuple[ListedCluster, ...]:
+        """Return the clusters that are described here, and the virtual ones of the engine."""
+        from sifline import virtual
+        from sifline.config.clusters import described_clusters
+
+        standing = {item.name: item for item in virtual.standing(self._context)}
+        files = described_clusters(self._workspace)
+        return tuple(
+            ListedCluster(name=name, file=files.get(name), standing=standing.get(name))
+            for name in sorted({*files, *standing})
+        )
+
+    def status(self, asked: str) -> tuple[NodeState, ...]:
+        """Return the nodes of a virtual cluster.
+
+        :raises UsageError: where it does not stand.
+        """
         from sifline import virtual
 
-        return virtual.status(name, self._context)
+        name = self._called(asked)
+        found = virtual.status(name, self._context)
+        if not found:
+            raise virtual.unknown(name, self._context)
+        return found
 
-    def shell(self, name: str, node: str, command: Sequence[str], *, user: str = "") -> int:
+    def shell(self, asked: str, node: str, command: Sequence[str], *, user: str = "") -> int:
         """Open a node of a virtual cluster on the user's terminal."""
         from sifline import virtual
 
+        name = self._called(asked)
         return self._context.runner.attach(
             virtual.shell_argv(name, node, self._context, command=command, user=user)
         )

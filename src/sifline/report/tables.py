@@ -18,13 +18,16 @@ from sifline.model import (
     Deployment,
     Explanation,
     ImageState,
+    ListedCluster,
     NodeState,
     Quickstart,
     Sif,
+    StandingCluster,
     Status,
     Step,
     TestReport,
     Verb,
+    WouldBringUp,
 )
 from sifline.model.units import megabytes
 
@@ -152,13 +155,18 @@ def _setting(value: Any) -> str:
 def cleaned(item: Cleaned, *, dry: bool) -> str:
     """Return what was removed, and what that frees."""
     verb = "would remove" if dry else "removed"
-    lines = [f"{verb} {what} ({megabytes(size, 0)})" for what, size in item.removed]
+    lines = [f"{verb} {thing}" for thing in sized(item)]
     lines += [f"kept {what}" for what in item.kept]
     if not item.removed:
         return "\n".join([*lines, "nothing to remove"])
     if dry:
         return "\n".join(lines)
     return "\n".join([*lines, f"freed {megabytes(item.freed, 0)}; images share layers"])
+
+
+def sized(item: Cleaned) -> list[str]:
+    """Return each thing that was or would be removed, with its size."""
+    return [f"{what} ({megabytes(size, 0)})" for what, size in item.removed]
 
 
 def built(images: Sequence[BuiltImage]) -> str:
@@ -256,14 +264,49 @@ def nodes(cluster: Cluster) -> str:
     return table(("node", "role", "address", "gpus"), rows)
 
 
-def node_states(name: str, items: Sequence[NodeState]) -> str:
-    """Return the nodes of the virtual cluster ``name``."""
-    if not items:
-        return f"no cluster {name} stands; run invoke cluster.up --name {name}"
+def node_states(items: Sequence[NodeState]) -> str:
+    """Return the nodes of a virtual cluster."""
     rows = [
         (item.node, item.role, item.address or "-", item.state, item.checkout) for item in items
     ]
     return table(("node", "role", "address", "state", "brought up by"), rows)
+
+
+def clusters(items: Sequence[ListedCluster]) -> str:
+    """Return the clusters that are described or stand."""
+    rows = [
+        (item.name, str(item.file or "-"), _state(item.standing), _checkout(item.standing))
+        for item in items
+    ]
+    return table(("cluster", "described in", "virtual nodes", "brought up by"), rows)
+
+
+def _state(item: StandingCluster | None) -> str:
+    return f"{item.running} of {item.nodes} run" if item else "-"
+
+
+def _checkout(item: StandingCluster | None) -> str:
+    return item.checkout if item else "-"
+
+
+def cluster_values(items: Sequence[ListedCluster]) -> list[dict[str, object]]:
+    """Return the same for JSON."""
+    return [
+        {
+            "name": item.name,
+            "file": str(item.file) if item.file else None,
+            "standing": item.standing and asdict(item.standing),
+        }
+        for item in items
+    ]
+
+
+def would_bring_up(item: WouldBringUp) -> str:
+    """Return what bringing a cluster up would do."""
+    lines = [plan(item.steps, {})] if any(step.needed for step in item.steps) else []
+    if item.nodes:
+        lines.append(f"would start {', '.join(item.nodes)}")
+    return "\n".join(lines) or f"{item.name} stands as it is described: nothing to do"
 
 
 def listing(suites: Mapping[str, Sequence[tuple[str, str]]]) -> str:
@@ -320,9 +363,9 @@ def quickstart(done: Quickstart) -> str:
             "",
             *_next(
                 (f"invoke validate --cluster {name}", "run every health check"),
-                (f"invoke cluster.shell --name {name}", "open the controller"),
+                (f"invoke cluster.shell --cluster {name}", "open the controller"),
                 (f"invoke shell.{done.built.image.name}", "open the image"),
-                (f"invoke cluster.down --name {name}", "take the cluster down"),
+                (f"invoke cluster.down --cluster {name}", "take the cluster down"),
             ),
         ]
     )

@@ -307,7 +307,7 @@ def judge_memory(available: int | None) -> Verdict:
     if available < NEEDED_MEMORY:
         return _failed(
             f"{gigabytes(available)} memory available, {gigabytes(NEEDED_MEMORY)} are needed; "
-            "end other programs or clusters (invoke cluster.down --name NAME)"
+            "end other programs or clusters (invoke cluster.down --cluster NAME)"
         )
     return _passed(f"{gigabytes(available)} available")
 

@@ -39,7 +39,8 @@ DRY = frozenset(
             images.diff,
             images.sizes,
         ),
-        *(cluster.status, project.doctor, project.completion),
+        *(cluster.up, cluster.down, cluster.list_, cluster.status, cluster.provision),
+        *(project.doctor, project.completion),
     }
 )
 

@@ -3,53 +3,81 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
-from sifline.tasks.support import Run, one_of
+from sifline.tasks.support import Run, cluster_of, one_of
 
-VIRTUAL = "virtual"
 STAGES = ("registry",)
 
 
-def up(run: Run, _: Sequence[str], *, name: str = VIRTUAL, file: str = "") -> None:
+def up(run: Run, _: Sequence[str], *, cluster: str = "") -> None:
     """Bring up a virtual cluster: systemd, Slurm, OpenSSH.
 
-    Nodes are containers of this machine's Docker engine. Run again, it starts and mends what is
-    missing. Builds the image of the nodes first where it is not up to date.
+    Nodes are containers of this machine's Docker engine. A name that no file of clusters/ has
+    stands as clusters/virtual.yaml says. Run again, it starts and mends what is missing. Builds
+    the image of the nodes first where it is not up to date.
 
         invoke cluster.up
-        invoke cluster.up --name second
+        invoke cluster.up --cluster second
     """
     from sifline.report import tables
 
-    cluster = run.pipeline().clusters.up(name, Path(file) if file else None)
-    run.print(tables.nodes(cluster))
+    clusters = run.pipeline().clusters
+    if run.dry:
+        run.print(tables.would_bring_up(clusters.would_up(cluster_of(cluster))))
+        return
+    run.print(tables.nodes(clusters.up(cluster_of(cluster))))
 
 
-def down(run: Run, _: Sequence[str], *, name: str = VIRTUAL, foreign: bool = False) -> None:
+def down(
+    run: Run, _: Sequence[str], *, cluster: str = "", foreign: bool = False, yes: bool = False
+) -> None:
     """Remove a virtual cluster: containers, network and files.
 
-    One that another checkout made stays, unless --foreign is given.
+    Asks first; without a terminal it wants --yes. One that another checkout made stays, unless
+    --foreign is given.
 
         invoke cluster.down
-        invoke cluster.down --name second
+        invoke cluster.down --cluster second --yes
     """
-    removed = run.pipeline().clusters.down(name, foreign=foreign)
-    run.print("\n".join(f"removed {item}" for item in removed) or f"no cluster {name} stands")
+    clusters, asked = run.pipeline().clusters, cluster_of(cluster)
+    if run.dry or not yes:
+        things = clusters.down(asked, foreign=foreign, dry=True)
+        if run.dry:
+            run.print("\n".join(f"would remove {item}" for item in things))
+            return
+        if not run.agreed("cluster.down", things, yes=yes):
+            return
+    removed = clusters.down(asked, foreign=foreign)
+    run.print("\n".join(f"removed {item}" for item in removed))
 
 
-def status(run: Run, _: Sequence[str], *, name: str = VIRTUAL, json: bool = False) -> None:
+def list_(run: Run, _: Sequence[str], *, json: bool = False) -> None:
+    """Print the clusters that are described here or stand.
+
+    Those of clusters/, and the virtual ones of this machine's Docker engine, whoever brought
+    them up.
+
+        invoke cluster.list
+        invoke cluster.list --json
+    """
+    from sifline.report import tables
+
+    found = run.pipeline().clusters.listed()
+    run.print(tables.dump(tables.cluster_values(found)) if json else tables.clusters(found))
+
+
+def status(run: Run, _: Sequence[str], *, cluster: str = "", json: bool = False) -> None:
     """Print the nodes of a virtual cluster and their state.
 
     Looks, and starts nothing.
 
         invoke cluster.status
-        invoke cluster.status --name second --json
+        invoke cluster.status --cluster second --json
     """
     from sifline.report import tables
 
-    states = run.pipeline().clusters.status(name)
-    run.print(tables.dump(states) if json else tables.node_states(name, states))
+    states = run.pipeline().clusters.status(cluster_of(cluster))
+    run.print(tables.dump(states) if json else tables.node_states(states))
 
 
 def shell(
@@ -57,7 +85,7 @@ def shell(
     _: Sequence[str],
     *,
     node: str = "controller",
-    name: str = VIRTUAL,
+    cluster: str = "",
     user: str = "root",
 ) -> None:
     """Open a shell on a node of a virtual cluster.
@@ -67,15 +95,14 @@ def shell(
         invoke cluster.shell
         invoke cluster.shell --node compute-01 --user alice -- id
     """
-    run.end(run.pipeline().clusters.shell(name, node, run.command, user=user))
+    run.end(run.pipeline().clusters.shell(cluster_of(cluster), node, run.command, user=user))
 
 
 def provision(
     run: Run,
     _: Sequence[str],
     *,
-    cluster: str = VIRTUAL,
-    check: bool = False,
+    cluster: str = "",
     stage: str = "",
     adopt: bool = False,
     ask_become_pass: bool = False,
@@ -85,18 +112,18 @@ def provision(
     Files that sifline did not write or that were changed are left alone and named, unless --adopt
     is given. --stage registry makes the folders for images alone, where Slurm is somebody else's.
 
-        invoke provision
+        invoke provision --dry
         invoke provision --cluster clusters/mine.yaml --stage registry
     """
     if stage:
         one_of("stage", stage, STAGES)
     password = run.become_password() if ask_become_pass else ""
     clusters = run.pipeline().clusters
-    found = clusters.find(cluster, become_password=password)
-    done = clusters.provision(found, check=check, stage=stage, adopt=adopt)
+    found = clusters.find(cluster_of(cluster), become_password=password)
+    done = clusters.provision(found, check=run.dry, stage=stage, adopt=adopt)
     for place in done.kept:
         run.print(f"kept {place}")
-    verb = "would change" if check else "changed"
+    verb = "would change" if run.dry else "changed"
     run.print(f"{done.cluster.name}: {done.ok} tasks, {verb} {done.changed}, {done.seconds:.1f} s")
 
 
@@ -104,7 +131,7 @@ def validate(
     run: Run,
     _: Sequence[str],
     *,
-    cluster: str = VIRTUAL,
+    cluster: str = "",
     suite: str = "",
     check: str = "",
     list: bool = False,
@@ -126,15 +153,15 @@ def validate(
         return
     password = run.become_password() if ask_become_pass else ""
     clusters = run.pipeline().clusters
-    found = clusters.find(cluster, become_password=password)
+    found = clusters.find(cluster_of(cluster), become_password=password)
     results = clusters.validate(found, suites=_words(suite), checks=_words(check))
     run.print(tables.dump(results) if json else tables.checks(results))
-    tables.refuse_failures(results, f"validating {cluster}")
+    tables.refuse_failures(results, f"validating {cluster_of(cluster)}")
 
 
 def _words(text: str) -> tuple[str, ...]:
     return tuple(word for word in text.split(",") if word)
 
 
-GROUP = (up, down, status, shell)
+GROUP = (up, down, list_, status, shell)
 TOP = (provision, validate)

@@ -19,7 +19,9 @@ from sifline.tasks.shells import SHELLS
 DONE, FILES, ASK_INVOKE = 0, 10, 11
 
 # By flag: the value is the path of a file or folder; it is several words with commas.
-PATHS = frozenset({"file", "output", "source", "volume", "invoke config", "invoke search-root"})
+PATHS = frozenset({"output", "source", "volume", "invoke config", "invoke search-root"})
+# These are about virtual clusters that stand.
+ONLY_STANDING = frozenset({"cluster.down", "cluster.shell", "cluster.status"})
 LISTS = frozenset({"suite", "check"})
 
 # Invoke's flags that are offered behind a task, too.
@@ -133,7 +135,7 @@ def _flags(here: Place) -> list[Candidate]:
 def _tasks(half: str, root: Path) -> list[Candidate]:
     """The tasks; those of single images only once the verb is clear."""
     verbs = {flags.called(verb): _summary(verb) for verb in images.VERBS}
-    group = {f"cluster.{body.__name__}": _summary(body) for body in cluster.GROUP}
+    group = {f"cluster.{flags.called(body)}": _summary(body) for body in cluster.GROUP}
     single = {flags.called(body): _summary(body) for body in flags.SINGLE}
     plain = {**verbs, **group, **single}
     head, dot, _ = half.partition(".")
@@ -207,7 +209,9 @@ Find = Callable[[Path, Place, str], Iterable[Candidate]]
 VALUES: Mapping[str, Find] = {
     "against": lambda root, here, half: _words(_images(root)),
     "check": lambda root, here, half: _checks(here.given.get("suite", "")),
-    "cluster": lambda root, here, half: _clusters(root),
+    "cluster": lambda root, here, half: (
+        _standing(root) if here.task in ONLY_STANDING else _clusters(root)
+    ),
     "format": lambda root, here, half: _words(images.GRAPH_FORMATS),
     "env": lambda root, here, half: _words(sorted(os.environ)),
     "gpus": lambda root, here, half: _words(["all", "none"]),
@@ -216,7 +220,6 @@ VALUES: Mapping[str, Find] = {
         [*(flags.called(verb) for verb in images.VERBS), "cluster"]
     ),
     "invoke list-format": lambda root, here, half: _words(["flat", "nested", "json"]),
-    "name": lambda root, here, half: _standing(root),
     "runtime": lambda root, here, half: _words(images.RUNTIMES),
     "shell": lambda root, here, half: _words(SHELLS),
     "site": lambda root, here, half: _sites(root),

@@ -19,12 +19,11 @@ HELP = {
     "all": "every image in images/",
     "ask_become_pass": "ask for the password that sudo on the nodes wants",
     "build_arg": "a build argument, as NAME=VALUE; may be repeated",
-    "check": "ansible only says what it would change; or one check of a suite, by name",
-    "cluster": "a cluster of clusters/, a standing virtual one, or a path to its file",
+    "check": "one check of a suite, or several with commas",
+    "cluster": "a cluster by its name or its file; default: SIFLINE_CLUSTER, else virtual",
     "compression": "how the squashfs is compressed: zstd or gzip",
     "docker": "remove the Docker images",
     "env": "a variable, as NAME=value, or NAME for the value that you have; may be repeated",
-    "file": "the cluster file to bring up",
     "force": "redo it even where nothing changed: the build, the SIF; with make all four steps",
     "foreign": "take also what another checkout made: its cluster, its versions of an image",
     "format": "text, dot, mermaid or svg; default: by the ending of --output",
@@ -37,7 +36,6 @@ HELP = {
     "list": "print the suites and their checks, run none",
     "method": "stream (fast) or apptainer (its own build); default: the first that can be",
     "mount_home": "bind your home folder, and be who you are",
-    "name": "the name of the virtual cluster",
     "node": "the node to open, such as controller or compute-01",
     "older_than": "only what is older, such as 12h or 7d",
     "online": "ask a key server for keys that your keyring does not hold",
@@ -62,6 +60,7 @@ HELP = {
     "user": "who to be inside",
     "volume": "bind a folder, as SOURCE:TARGET or SOURCE:TARGET:ro; may be repeated",
     "workdir": "the folder in the container to start in",
+    "yes": "remove without asking",
 }
 # What a flag takes, as its help calls it; a name or a number where nothing is said.
 VALUES = {
@@ -71,7 +70,6 @@ VALUES = {
     "cluster": "NAME|FILE",
     "compression": "zstd|gzip",
     "env": "NAME[=VALUE]",
-    "file": "FILE",
     "format": "text|dot|mermaid|svg",
     "gpus": "all|NUMBER|device=0,2|none",
     "key": "FINGERPRINT",
@@ -130,7 +128,7 @@ class Flag:
 
 def called(body: Body) -> str:
     """Return the name of a task as it is written."""
-    return body.__name__.replace("_", "-")
+    return body.__name__.rstrip("_").replace("_", "-")
 
 
 def most_files(task: str) -> int:
@@ -259,7 +257,7 @@ def of_task(task: str) -> Mapping[str, Flag] | None:
             return of(parameters(verb, over_all=not dot or name == "all"))
     in_group = head == "cluster" and dot
     for body in cluster.GROUP if in_group else SINGLE:
-        if body.__name__ == (name if in_group else task):
+        if called(body) == (name if in_group else task):
             return of(parameters(body))
     return None
 

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 from sifline.config.image_names import refuse_broken
 from sifline.errors import UsageError
 from sifline.tasks import support
-from sifline.tasks.support import Run, one_of, seconds
+from sifline.tasks.support import Run, cluster_of, one_of, seconds
 
 if TYPE_CHECKING:
-    from sifline.model import Verb
+    from sifline.model import Cleaned, Verb
     from sifline.pipeline import Pipeline
     from sifline.pipeline.done import Results
 
@@ -127,7 +127,7 @@ def deploy(
     pipeline: Pipeline,
     images: Sequence[str],
     *,
-    cluster: str = "virtual",
+    cluster: str = "",
     ask_become_pass: bool = False,
     untested: bool = False,
 ) -> None:
@@ -145,7 +145,7 @@ def deploy(
     password = run.become_password() if ask_become_pass else ""
     names, broken = run.sound(pipeline, images)
     clusters = pipeline.clusters
-    found = clusters.find(cluster, become_password=password)
+    found = clusters.find(cluster_of(cluster), become_password=password)
     done = clusters.deploy(names, found, untested=untested)
     run.print("\n".join([tables.deployed(done), *tables.broken(broken)]))
     refuse_broken(broken)
@@ -388,30 +388,46 @@ def clean(
     older_than: str = "",
     unused: bool = False,
     foreign: bool = False,
+    yes: bool = False,
 ) -> None:
     """Remove what sifline made of an image, or parts of it.
 
     Its Docker images, SIFs, and records with logs; with --docker, --sifs or --state these alone.
-    What another checkout made stays, unless --foreign is given.
+    Asks first; without a terminal it wants --yes. What another checkout made stays, unless
+    --foreign is given.
 
         invoke --dry clean.<image>
-        invoke clean --all --unused --older-than 7d
+        invoke clean --all --unused --older-than 7d --yes
     """
     from sifline.report import tables
 
     chosen = {"docker": docker, "sifs": sifs, "state": state}
     # Which versions of a broken one are in use is not known.
     names, broken = run.sound(pipeline, images) if unused else (images, {})
-    cleaned = pipeline.cleaner.clean(
-        names,
-        parts=[part for part, named in chosen.items() if named or not any(chosen.values())],
-        older_than=seconds("older-than", older_than),
-        unused=unused,
-        foreign=foreign,
-        gone=run.over_all,
-        dry=run.dry,
-    )
-    run.print("\n".join([tables.cleaned(cleaned, dry=run.dry), *tables.broken(broken)]))
+    parts = [part for part, named in chosen.items() if named or not any(chosen.values())]
+    age = seconds("older-than", older_than)
+
+    def clean(*, dry: bool) -> Cleaned:
+        return pipeline.cleaner.clean(
+            names,
+            parts=parts,
+            older_than=age,
+            unused=unused,
+            foreign=foreign,
+            gone=run.over_all,
+            dry=dry,
+        )
+
+    if run.dry or not yes:
+        found = clean(dry=True)
+        things = tables.sized(found)
+        if run.dry or not things:
+            run.print("\n".join([tables.cleaned(found, dry=True), *tables.broken(broken)]))
+            refuse_broken(broken)
+            return
+        if not run.agreed("clean", things, yes=yes):
+            return
+    run.print("\n".join([tables.cleaned(clean(dry=False), dry=False), *tables.broken(broken)]))
     refuse_broken(broken)
 
 

@@ -248,5 +248,5 @@ def _no_task(word: str, before: str, names: Sequence[str], theirs: frozenset[str
     if word in names and verb in _names_of_verbs():
         return UsageError(f"an image belongs to the name of the task: say {verb}.{word}")
     tasks = [flags.called(body) for body in (*images.VERBS, *flags.SINGLE)]
-    tasks += [*(f"cluster.{body.__name__}" for body in cluster.GROUP), *sorted(theirs)]
+    tasks += [*(f"cluster.{flags.called(body)}" for body in cluster.GROUP), *sorted(theirs)]
     return UsageError(f"no task {word!r}.{did_you_mean(word, tasks)} See invoke --list.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sifline.tasks.support import Run
+from sifline.tasks.support import Run, cluster_of
 
 
 def doctor(run: Run, _: Sequence[str], *, json: bool = False) -> None:
@@ -22,18 +22,18 @@ def doctor(run: Run, _: Sequence[str], *, json: bool = False) -> None:
     tables.refuse_failures(results, "this machine", exit_missing=True)
 
 
-def quickstart(run: Run, _: Sequence[str], *, name: str = "virtual") -> None:
+def quickstart(run: Run, _: Sequence[str], *, cluster: str = "") -> None:
     """From Dockerfile to a 2-node MPI job, the whole way.
 
     Builds, tests and converts hello-mpi, brings up a virtual cluster, configures it, deploys the
     SIF and runs a job in it. Run again, it does what is not up to date.
 
         invoke quickstart
-        invoke quickstart --name second
+        invoke quickstart --cluster second
     """
     from sifline.report import tables
 
-    done = run.pipeline().quickstart(name)
+    done = run.pipeline().quickstart(cluster_of(cluster))
     run.print(tables.quickstart(done))
     tables.refuse_failures([done.job], "quickstart")
 

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 T = TypeVar("T", str, str | Path)
 
 INTERRUPTED = 130
+# The cluster that is meant where no flag names one, and where this does not either.
+CLUSTER_VARIABLE, VIRTUAL = "SIFLINE_CLUSTER", "virtual"
 MAX_DIGITS = 6
 # What moves the cursor, changes colours or turns the direction of what is read.
 _UNSEEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
@@ -107,6 +109,24 @@ class Run:
         if not password:
             raise UsageError("--ask-become-pass: no password was given")
         return password
+
+    def agreed(self, verb: str, things: Sequence[str], *, yes: bool) -> bool:
+        """Say what will go, and ask on a terminal whether it may.
+
+        :param yes: it may; nobody is asked.
+        :raises UsageError: where nobody can be asked.
+        """
+        if yes:
+            return True
+        self.print("\n".join(f"would remove {thing}" for thing in things))
+        if not sys.stdin.isatty():
+            raise UsageError(
+                f"{verb}: nothing was removed: without a terminal nobody can be asked; say --yes"
+            )
+        with self.terminal.asking():
+            sys.stderr.write("remove all that? [y/N] ")
+            sys.stderr.flush()
+            return sys.stdin.readline().strip().lower() in {"y", "yes"}
 
     def sound(
         self, pipeline: Pipeline, images: Sequence[T]
@@ -202,6 +222,11 @@ def visible(text: str) -> str:
 
 def _terminate(*_: object) -> NoReturn:
     raise KeyboardInterrupt
+
+
+def cluster_of(given: str) -> str:
+    """Return the cluster that a task is about: the flag's, the environment's, or the usual one."""
+    return given or os.environ.get(CLUSTER_VARIABLE) or VIRTUAL
 
 
 def output(path: Path) -> Path:

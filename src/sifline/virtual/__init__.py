@@ -4,9 +4,9 @@ What comes out is a cluster like any other: its file, its SSH key and its known 
 in ``build/clusters/NAME/``. The engine's labels are the truth of what stands.
 """
 
-from sifline.virtual.found import shell_argv, status
+from sifline.virtual.found import shell_argv, standing, status, unknown
 from sifline.virtual.removing import down
-from sifline.virtual.starting import refuse_foreign, up
+from sifline.virtual.starting import refuse_foreign, stands_so, up
 from sifline.virtual.wanted import DEFAULT_IMAGE, Description, describe
 
 __all__ = [
@@ -16,6 +16,9 @@ __all__ = [
     "down",
     "refuse_foreign",
     "shell_argv",
+    "standing",
+    "stands_so",
     "status",
+    "unknown",
     "up",
 ]

@@ -12,11 +12,12 @@ from sifline.engines.docker.containers import Container, Containers
 from sifline.errors import StepFailed, UsageError, did_you_mean
 from sifline.machine import records
 from sifline.machine.context import Context
-from sifline.model import NodeState, Role, Workspace
+from sifline.model import NodeState, Role, StandingCluster, Workspace
 
 NAME = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
 LONGEST_NAME = 40
 WORKSPACE = "sifline.workspace"
+CLUSTER = "sifline.cluster"
 
 
 def check_name(name: str) -> None:
@@ -30,7 +31,7 @@ def check_name(name: str) -> None:
 
 def cluster_label(name: str) -> str:
     """Return the label, ``key=value``, of all that is of the cluster ``name``."""
-    return f"sifline.cluster={name}"
+    return f"{CLUSTER}={name}"
 
 
 def checkout_name(workspace: Workspace) -> str:
@@ -90,6 +91,31 @@ def status(name: str, context: Context) -> tuple[NodeState, ...]:
     )
 
 
+def standing(context: Context) -> tuple[StandingCluster, ...]:
+    """Return all virtual clusters of the engine, whoever brought them up, sorted."""
+    by_name = dict[str, list[Container]]()
+    for item in Containers(context.runner).find(CLUSTER):
+        by_name.setdefault(item.labels[CLUSTER], []).append(item)
+    return tuple(
+        StandingCluster(
+            name=name,
+            nodes=len(items),
+            running=sum(item.running for item in items),
+            checkout=items[0].labels.get(WORKSPACE, ""),
+        )
+        for name, items in sorted(by_name.items())
+    )
+
+
+def unknown(name: str, context: Context) -> UsageError:
+    """Return the error for a virtual cluster that does not stand, with the nearest that do."""
+    names = [item.name for item in standing(context)]
+    hint = did_you_mean(name, names) or (f" Standing are {', '.join(names)}." if names else "")
+    return UsageError(
+        f"no virtual cluster {name} stands; for one: invoke cluster.up --cluster {name}.{hint}"
+    )
+
+
 def shell_argv(
     name: str, node: str, context: Context, *, command: Sequence[str], user: str = ""
 ) -> list[str]:
@@ -100,17 +126,21 @@ def shell_argv(
     """
     found = containers_of(name, context)
     refuse_other_checkout(
-        name, found, context, "open it there, or bring up your own: invoke cluster.up --name NAME"
+        name,
+        found,
+        context,
+        "open it there, or bring up your own: invoke cluster.up --cluster NAME",
     )
     nodes = {item.labels["sifline.node"]: item for item in found}
     if not nodes:
-        raise UsageError(f"no cluster {name} stands; run invoke cluster.up --name {name}")
+        raise unknown(name, context)
     if node not in nodes:
         hint = did_you_mean(node, nodes) or f" Its nodes are {', '.join(nodes)}."
         raise UsageError(f"cluster {name} has no node {node!r}.{hint}")
     if not nodes[node].running:
         raise StepFailed(
-            f"{node} of cluster {name} is {nodes[node].state}; run invoke cluster.up --name {name}"
+            f"{node} of cluster {name} is {nodes[node].state}; run"
+            f" invoke cluster.up --cluster {name}"
         )
     return Containers(context.runner).shell_argv(
         nodes[node].name,

@@ -19,10 +19,13 @@ from sifline.virtual.found import (
 )
 
 
-def down(name: str, context: Context, *, foreign: bool = False) -> Sequence[str]:
-    """Remove the cluster ``name`` and return what was removed.
+def down(
+    name: str, context: Context, *, foreign: bool = False, dry: bool = False
+) -> Sequence[str]:
+    """Remove the cluster ``name`` and return what was removed; nothing where none stands.
 
     :param foreign: even where another checkout brought it up.
+    :param dry: remove nothing, and return what would be removed.
     :raises UsageError: where another checkout brought it up.
     :raises StepFailed: where the engine cannot remove something.
     """
@@ -33,9 +36,22 @@ def down(name: str, context: Context, *, foreign: bool = False) -> Sequence[str]
                 name,
                 containers_of(name, context),
                 context,
-                f"take it down there, or here with: invoke cluster.down --name {name} --foreign",
+                f"take it down there, or here with: invoke cluster.down --cluster {name}"
+                " --foreign",
             )
-        return remove_all(name, context)
+        return parts(name, context) if dry else remove_all(name, context)
+
+
+def parts(name: str, context: Context) -> list[str]:
+    """Return what there is of the cluster ``name``, in the words of what was removed."""
+    engine, label = Containers(context.runner), cluster_label(name)
+    folder = state_folder(name, context.workspace)
+    return [
+        *(f"container {item.name}" for item in engine.find(label)),
+        *(f"network sifline-{name}" for _ in engine.networks(label)),
+        *(f"volume {volume}" for volume in engine.volumes(label)),
+        *([f"folder {folder}"] if folder.is_dir() else []),
+    ]
 
 
 def remove_all(name: str, context: Context, *, keep_folder: bool = False) -> list[str]:

@@ -34,6 +34,7 @@ from sifline.virtual.wanted import (
     Description,
     Wanted,
     fit,
+    has_key,
     image_in_engine,
     public_key,
     stands,
@@ -70,6 +71,23 @@ def up(description: Description, context: Context) -> Cluster:
             raise
 
 
+def stands_so(description: Description, context: Context) -> bool:
+    """Tell whether the cluster stands as it is described, so that ``up`` has nothing to start.
+
+    :raises UsageError: where it is another checkout's.
+    """
+    engine, name = Containers(context.runner), description.name
+    found = containers_of(name, context)
+    refuse_other_checkout(name, found, context, _another(name))
+    folder = state_folder(name, context.workspace)
+    # A key is made where there is none, and nodes are made for the key.
+    if not found or not has_key(folder):
+        return False
+    fitted = fit(description, folder, engine.machine(), context)
+    image_id = image_in_engine(description.image, engine)
+    return stands(want(fitted, image_id, public_key(folder, context), context.workspace), found)
+
+
 def refuse_foreign(name: str, context: Context) -> None:
     """Refuse a name that cannot be brought up, before minutes go into what comes first.
 
@@ -80,7 +98,7 @@ def refuse_foreign(name: str, context: Context) -> None:
 
 def _another(name: str) -> str:
     return (
-        f"choose another --name, or take it down, here with: invoke cluster.down --name {name}"
+        f"choose another name, or take it down, here with: invoke cluster.down --cluster {name}"
         " --foreign"
     )
 

@@ -58,13 +58,17 @@ class Wanted:
         return hashlib.sha256(json.dumps([self.image, self.options[node]]).encode()).hexdigest()
 
 
-def describe(cluster_file: Path, name: str) -> Description:
+def describe(cluster_file: Path, name: str | None = None) -> Description:
     """Read how the cluster ``name`` shall stand, before anything is built for it.
 
+    :param name: what it is called; without one, as its file says.
     :raises UsageError: for a name or a file that cannot be used.
     """
-    check_name(name)
+    if name is not None:
+        check_name(name)
     cluster, section = load_virtual(cluster_file)
+    name = cluster.name if name is None else name
+    check_name(name)
     section.only("image")
     image = section.text("image", DEFAULT_IMAGE)
     if not IMAGE_NAME.fullmatch(image):
@@ -155,10 +159,15 @@ def _options(cluster: Cluster, node: Node, key: str, workspace: Workspace) -> tu
     )
 
 
+def has_key(folder: Path) -> bool:
+    """Tell whether the cluster has its own SSH key."""
+    return (folder / KEY).is_file() and (folder / f"{KEY}.pub").is_file()
+
+
 def public_key(folder: Path, context: Context) -> str:
     """The cluster's own SSH key, made where there is none."""
     private, public = folder / KEY, folder / f"{KEY}.pub"
-    if not (private.is_file() and public.is_file()):
+    if not has_key(folder):
         folder.mkdir(parents=True, exist_ok=True)
         new, new_public = folder / f"{KEY}.new", folder / f"{KEY}.new.pub"
         for path in (new, new_public):
