@@ -249,7 +249,10 @@ def test_a_site_names_where_prepared_root_file_systems_come_from(repository: Rep
 
     prepare = repository.read(site=site).prepare
     assert prepare is not None
-    assert prepare.words[:2] == ["trixie", "deb http://m.example.org/debian trixie main"]
+    assert (prepare.suite, prepare.sources) == (
+        "trixie",
+        ("deb http://m.example.org/debian trixie main",),
+    )
 
 
 def test_a_proxy_that_would_stay_in_the_image_is_refused(
