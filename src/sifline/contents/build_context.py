@@ -114,7 +114,7 @@ def _readable(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise UsageError(
             f"the build context {folder} cannot be read: {error.filename}: {error.strerror};"
-            " mend that, or leave it out with .dockerignore"
+            " fix that, or leave it out with .dockerignore"
         ) from None
 
 

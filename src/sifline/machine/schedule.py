@@ -117,8 +117,8 @@ def failure(outcomes: Mapping[str, Outcome]) -> SiflineError | None:
     codes = {error.exit_code for error in failed.values()}
     kind = KINDS[codes.pop()] if len(codes) == 1 else StepFailed
     return kind(
-        f"{len(failed)} of {len(outcomes)} steps failed: {', '.join(failed)}; each is told above,"
-        " with its log; mend them and run the same again",
+        f"{len(failed)} of {len(outcomes)} steps failed: {', '.join(failed)}; see the errors"
+        " above, each with its log; fix them and run the same again",
         details="\n".join([*details, *undone]),
     )
 

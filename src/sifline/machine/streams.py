@@ -116,4 +116,4 @@ class Streams:
 
 def no_log(path: Path | None, error: OSError) -> StepFailed:
     """Return the error of a log that cannot be written."""
-    return StepFailed(f"the log {path} cannot be written: {error.strerror}; make room, or mend it")
+    return StepFailed(f"the log {path} cannot be written: {error.strerror}; make room, or fix it")
