@@ -41,7 +41,7 @@ _BEGIN = "-----BEGIN CERTIFICATE-----"
 # First which files hold one, on all cores and byte by byte: it is read of a SIF, too.
 _CERTIFICATES = """
 find "$@" \\( -path /proc -o -path /sys -o -path /dev \\) -prune -o -type f -print0 |
-    LC_ALL=C xargs -0 -r -n 500 -P "$(nproc)" grep -s -Z -F -l --line-buffered -e "$0" -- |
+    LC_ALL=C xargs -0 -r -n 500 -P "$(nproc)" grep -s -Z -F -l -a --line-buffered -e "$0" -- |
     xargs -0 -r grep -s -a -h -A 99 -e "$0" --
 """
 _PEM = re.compile(r"-----BEGIN CERTIFICATE-----\s+([A-Za-z0-9+/=\s]+?)-----END CERTIFICATE-----")
