@@ -13,11 +13,12 @@ import pytest
 import tomli
 
 from sifline.config.images import load_image_settings
-from sifline.config.keys import Keys, Kind, Named
 from sifline.config.schema import FILES, PAGES, page, schema, schema_text, write
 from sifline.config.sites import load_site
-from sifline.config.table import Table
 from sifline.errors import UsageError
+from sifline.fields.keys import Keys, Named
+from sifline.fields.kinds import Kind
+from sifline.fields.table import Table
 from sifline.model import Workspace
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -77,7 +78,7 @@ def put(value: Any, place: tuple[str, ...]) -> dict[str, Any]:
 
 def taken(file: str, values: dict[str, Any]) -> bool:
     try:
-        FILES[file][1].values(Table(Path("file"), values))
+        FILES[file][1].value(Table(Path("file"), values))
     except UsageError:
         return False
     return True

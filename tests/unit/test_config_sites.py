@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from sifline.config.sites import Facts, Secret, Site, load_site
+from sifline.config.sites import Facts, Proxies, Secret, Site, load_site
 from sifline.errors import MissingError, UsageError
-from sifline.model import SifOptions, Workspace
+from sifline.model import SifCompression, Workspace
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -125,17 +125,17 @@ def test_the_example_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
         ),
         build_args=(("PYTHON_VERSION", "3.11"),),
         images=(("hello-mpi", (("OPENMPI_VERSION", "4.1.4-*"),)),),
-        proxies=(
-            ("http", "http://proxy.example.org:3128"),
-            ("https", "http://proxy.example.org:3128"),
-            ("no", "localhost,127.0.0.1,.example.org"),
+        proxies=Proxies(
+            http="http://proxy.example.org:3128",
+            https="http://proxy.example.org:3128",
+            no="localhost,127.0.0.1,.example.org",
         ),
         certificates=ROOT / "sites" / "certificates" / "site.pem",
         secrets=(
             Secret(id="netrc", file=Path("/home/alice/.netrc")),
             Secret(id="token", env="SITE_TOKEN"),
         ),
-        apptainer=SifOptions(compression="gzip", level=6),
+        apptainer=SifCompression(compression="gzip", level=6),
         cluster=Facts(mpi="4.1.4", pmix="4.2.2", driver="535.161.08"),
     )
 

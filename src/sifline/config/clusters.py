@@ -10,8 +10,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from sifline.config import hpc
-from sifline.config.table import Table
 from sifline.errors import UsageError, did_you_mean
+from sifline.fields.table import Table
 from sifline.model import Cluster, Node, Partition, Role, SshAccess, Workspace
 
 SUFFIXES = (".yaml", ".yml")

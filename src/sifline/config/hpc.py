@@ -11,8 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from sifline.config.table import Table
 from sifline.errors import UsageError
+from sifline.fields.table import Table
 from sifline.model import Cluster, Node, Partition, Role, SshAccess
 
 KEY = "clusters"

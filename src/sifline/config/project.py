@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-from sifline.config.keys import Key, Keys, Several, Text
+from dataclasses import dataclass
+from typing import Annotated
+
 from sifline.config.sites import PART, REGISTRY
-from sifline.config.table import Table, read_toml
+from sifline.fields.keys import Key, Keys
+from sifline.fields.kinds import Several, Text
+from sifline.fields.table import Table, read_toml
 from sifline.model import Workspace
 
 FILE = "pyproject.toml"
 _OR_NAME = PART.replace("[a-z0-9]+", "(?:[a-z0-9]|[{]name[}])+")
 
-PROJECT = Keys(
-    keys=(
+
+@dataclass(frozen=True, kw_only=True)
+class _Project:
+    """What pyproject.toml may say."""
+
+    own_references: Annotated[
+        tuple[str, ...],
         Key(
             name="own-references",
             kind=Several(
@@ -19,15 +28,13 @@ PROJECT = Keys(
                     what='a reference with {name} once and without a tag, "ghcr.io/acme/{name}"',
                     pattern=rf"(?=[^{{}}]*[{{]name[}}][^{{}}]*$)(?:{REGISTRY}|{_OR_NAME})"
                     rf"(?:/{_OR_NAME})+",
-                ),
-                what="a list of strings",
+                )
             ),
             help="Under which references the images of this repository are published. Without a"
             " tag, or with `latest`, such a reference means the folder `images/{name}`.",
             example=["ghcr.io/acme/{name}"],
         ),
-    )
-)
+    ] = ()
 
 
 def own_references(workspace: Workspace) -> tuple[str, ...]:
@@ -37,4 +44,4 @@ def own_references(workspace: Workspace) -> tuple[str, ...]:
     """
     whole = read_toml(workspace.root / FILE)
     table = whole.sub("tool").sub("sifline") if whole else Table(workspace.root / FILE, {})
-    return tuple(PROJECT.values(table)["own-references"])
+    return Keys(of=_Project).value(table).own_references

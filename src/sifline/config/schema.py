@@ -11,13 +11,15 @@ import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from sifline.config.images import IMAGE
-from sifline.config.keys import Key, Keys, Named, Schema
 from sifline.config.sites import SITE
+from sifline.fields.keys import Key, Keys, Named
+from sifline.fields.kinds import Schema
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
-FILES = {
+FILES: dict[str, tuple[str, Keys[Any]]] = {
     "image": ("images/<name>/image.toml", IMAGE),
     "site": ("sites/<name>.toml", SITE),
 }
@@ -62,7 +64,7 @@ def write(folder: Path) -> None:
             found.write_text(page(found.read_text(encoding="utf-8"), file), encoding="utf-8")
 
 
-def _rows(keys: Keys, prefix: str) -> Iterator[str]:
+def _rows(keys: Keys[Any], prefix: str) -> Iterator[str]:
     for key in keys.keys:
         name, inner = f"{prefix}{key.name}", key.kind
         yield _row(key, name)

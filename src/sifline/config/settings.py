@@ -14,11 +14,11 @@ from sifline.config.images import (
     load_image_settings,
 )
 from sifline.config.images import origin as image_origin
-from sifline.config.keys import Keys, flat
 from sifline.config.sites import SITE, Site
-from sifline.config.table import read_toml
 from sifline.errors import UsageError, did_you_mean
-from sifline.model import SifOptions, Workspace
+from sifline.fields.keys import Keys, flat
+from sifline.fields.table import read_toml
+from sifline.model import SifCompression, SifOptions, Workspace
 from sifline.model.recipe import masked
 
 DEFAULT = "default"
@@ -89,13 +89,15 @@ def conversion(
 
     :raises UsageError: for a level that the compression does not have.
     """
-    given = flags or SifOptions()
-    said = (
+    given = flags or SifCompression()
+    said: tuple[tuple[SifCompression, str], ...] = (
         (given, "--compression"),
         (settings.convert, image_origin(name)),
         (site.apptainer, site.origin),
     )
-    chosen, origin = next((item for item in said if item[0].compression), (SifOptions(), DEFAULT))
+    chosen, origin = next(
+        (item for item in said if item[0].compression), (SifCompression(), DEFAULT)
+    )
     compression, usual = chosen.packing
     whose = DEFAULT if chosen.level is None else origin
     level = Setting(key="convert.level", value=usual, origin=whose)
@@ -156,7 +158,7 @@ def _of_image(
     return [*own, *arguments]
 
 
-def _of_file(kind: Keys, path: Path | None, origin: str) -> Iterator[Setting]:
+def _of_file(kind: Keys[Any], path: Path | None, origin: str) -> Iterator[Setting]:
     """Every key that the file can have: what it says, or what its silence means."""
     table = read_toml(path) if path else None
     for key, value, there in flat(kind, table.values if table else {}):

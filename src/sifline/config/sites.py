@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
 from sifline.config import docker_client
 from sifline.config.image_names import MAX_NAME, NAME
-from sifline.config.images import BUILD_ARGS, COMPRESSION, LEVELS, LINE
-from sifline.config.keys import Flag, Key, Keys, Named, Several, Text
-from sifline.config.table import Table, read_toml
+from sifline.config.images import BUILD_ARGS, LEVELS, LINE
 from sifline.errors import MissingError, UsageError, did_you_mean
+from sifline.fields.keys import Key, Keys, Named
+from sifline.fields.kinds import File, Flag, Several, Text
+from sifline.fields.table import Table, read_toml
 from sifline.formats.reference import normalise
-from sifline.model import SifOptions, Workspace
+from sifline.model import SifCompression, Workspace
 
 VARIABLE = "SIFLINE_SITE"
 DEFAULT = "default"
@@ -36,172 +37,9 @@ _PREFIX = Text(
     what='a beginning of references that ends in "/" such as "docker.io/"',
     pattern=rf"(?:{REGISTRY}|{PART})/(?:{PART}/)*",
 )
-_PATH = Text(what="the path of a file", pattern=r"[^\x00-\x1f]+", missing=None)
 _PROXY = Text(
     what='a URL such as "http://proxy.example.org:3128"',
     pattern=r"(?:https?|socks5h?)://[^\s/]+/?",
-)
-
-_IMAGE = Keys(
-    keys=(
-        Key(
-            name="build-args",
-            kind=BUILD_ARGS,
-            help="Build arguments for this image alone.",
-            example={"MAKE_JOBS": "16"},
-        ),
-    )
-)
-_PROXIES = Keys(
-    keys=(
-        Key(
-            name="http",
-            kind=_PROXY,
-            help="Proxy for http.",
-            example="http://proxy.example.org:3128",
-            hidden=True,
-        ),
-        Key(
-            name="https",
-            kind=_PROXY,
-            help="Proxy for https.",
-            example="http://proxy.example.org:3128",
-            hidden=True,
-        ),
-        Key(
-            name="no",
-            kind=Text(what="host names with commas between them", pattern=r"[^\s]+"),
-            help="Hosts that are reached without one.",
-            example="localhost,.example.org",
-        ),
-    )
-)
-_SECRET = Keys(
-    keys=(
-        Key(
-            name="file",
-            kind=_PATH,
-            help="File that holds it.",
-            example="~/.config/site/token",
-        ),
-        Key(
-            name="env",
-            kind=Text(
-                what="the name of an environment variable",
-                pattern="[A-Za-z_][A-Za-z0-9_]*",
-                missing=None,
-            ),
-            help="Environment variable that holds it.",
-            example="SITE_TOKEN",
-        ),
-    ),
-    one=True,
-)
-_CLUSTER = Keys(
-    keys=(
-        Key(name="mpi", kind=LINE, help="Open MPI of the cluster.", example="4.1.4"),
-        Key(name="pmix", kind=LINE, help="PMIx that its Slurm speaks.", example="4.2.2"),
-        Key(name="driver", kind=LINE, help="NVIDIA driver of its nodes.", example="535.161.08"),
-    )
-)
-
-SITE = Keys(
-    keys=(
-        Key(
-            name="description",
-            kind=LINE,
-            help="One line that says which site this is.",
-            example="Machine room without internet",
-        ),
-        Key(
-            name="offline",
-            kind=Flag(),
-            help="Pull nothing: an image that others stand on is in the engine already, or is"
-            " built here.",
-            example=True,
-        ),
-        Key(
-            name="bases",
-            kind=Named(
-                what="a table of references",
-                entries=((_PREFIX, _PREFIX), (_REFERENCE, _REFERENCE)),
-                placeholder="REFERENCE",
-            ),
-            help="Other images in place of those that Dockerfiles name: for one reference, or"
-            " for all that begin so, where both sides end in `/`. The longest match counts. One"
-            " that names an image of this repository (`sifline/<name>`) is for all images but that"
-            " one.",
-            example={
-                "docker.io/library/ubuntu:22.04": "registry.example.org/base/ubuntu:22.04",
-                "docker.io/": "registry.example.org/hub/",
-            },
-        ),
-        Key(
-            name="build-args",
-            kind=BUILD_ARGS,
-            help="Build arguments for all images that declare them.",
-            example={"PYTHON_VERSION": "3.11"},
-        ),
-        Key(
-            name="images",
-            kind=Named(
-                what="a table of images",
-                entries=((Text(what="the name of an image", pattern=NAME), _IMAGE),),
-                placeholder="IMAGE",
-            ),
-            help="What is for one image alone.",
-        ),
-        Key(
-            name="proxies",
-            kind=_PROXIES,
-            help="Proxies of build steps; they leave no trace in the image and in fingerprints.",
-            hidden=True,
-        ),
-        Key(
-            name="certificates",
-            kind=_PATH,
-            help=f"CA bundle that build steps get as the secret `{CERTIFICATES}`; without it the"
-            " host's own.",
-            example="certificates/site.pem",
-        ),
-        Key(
-            name="secrets",
-            kind=Named(
-                what='a table such as {token = {env = "SITE_TOKEN"}}',
-                entries=(
-                    (
-                        Text(
-                            what="letters, digits, dots, dashes and _",
-                            pattern="[A-Za-z0-9][A-Za-z0-9._-]*",
-                        ),
-                        _SECRET,
-                    ),
-                ),
-                placeholder="ID",
-            ),
-            help="Where the secrets come from that `RUN --mount=type=secret,id=…` asks for.",
-            hidden=True,
-        ),
-        Key(
-            name="apptainer",
-            kind=Keys(keys=COMPRESSION, most=LEVELS),
-            help="How SIFs are made, where an image.toml does not say it.",
-        ),
-        Key(
-            name="apt-sources",
-            kind=Several(
-                item=Text(
-                    what='a line such as "deb https://mirror.example.org/debian {suite} main"',
-                    pattern=r"deb (?:\[[^\]\r\n]*\] )?[^\s\[]\S*(?: \S+)+",
-                ),
-                what="a list of strings",
-            ),
-            help="Where mmdebstrap gets the root file systems of `[prepare]`; `{suite}` is theirs."
-            " The lines stay in the image as its sources.",
-            example=["deb https://mirror.example.org/debian {suite} main"],
-        ),
-        Key(name="cluster", kind=_CLUSTER, help="Facts of the cluster that images run on."),
-    )
 )
 
 
@@ -209,9 +47,21 @@ SITE = Keys(
 class Secret:
     """Where a secret comes from: a file or a variable of the environment, never its content."""
 
-    id: str
-    file: Path | None = None
-    env: str = ""
+    id: str = ""
+    file: Annotated[
+        Path | None,
+        Key(kind=File(), help="File that holds it.", example="~/.config/site/token"),
+    ] = None
+    env: Annotated[
+        str,
+        Key(
+            kind=Text(
+                what="the name of an environment variable", pattern="[A-Za-z_][A-Za-z0-9_]*"
+            ),
+            help="Environment variable that holds it.",
+            example="SITE_TOKEN",
+        ),
+    ] = ""
 
     def content(self) -> str:
         """Return what it holds; nothing where that is not there or no text."""
@@ -245,9 +95,77 @@ class Secret:
 class Facts:
     """What images meet on the nodes of a cluster: versions, "" where nobody said."""
 
-    mpi: str = ""
-    pmix: str = ""
-    driver: str = ""
+    mpi: Annotated[str, Key(kind=LINE, help="Open MPI of the cluster.", example="4.1.4")] = ""
+    pmix: Annotated[str, Key(kind=LINE, help="PMIx that its Slurm speaks.", example="4.2.2")] = ""
+    driver: Annotated[
+        str, Key(kind=LINE, help="NVIDIA driver of its nodes.", example="535.161.08")
+    ] = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Proxies:
+    """How build steps reach the network; "" where nobody said."""
+
+    http: Annotated[
+        str,
+        Key(
+            kind=_PROXY,
+            help="Proxy for http.",
+            example="http://proxy.example.org:3128",
+            hidden=True,
+        ),
+    ] = ""
+    https: Annotated[
+        str,
+        Key(
+            kind=_PROXY,
+            help="Proxy for https.",
+            example="http://proxy.example.org:3128",
+            hidden=True,
+        ),
+    ] = ""
+    no: Annotated[
+        str,
+        Key(
+            kind=Text(what="host names with commas between them", pattern=r"[^\s]+"),
+            help="Hosts that are reached without one.",
+            example="localhost,.example.org",
+        ),
+    ] = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Image:
+    """What is for one image alone."""
+
+    build_args: Annotated[
+        tuple[tuple[str, str], ...],
+        Key(
+            name="build-args",
+            kind=BUILD_ARGS,
+            help="Build arguments for this image alone.",
+            example={"MAKE_JOBS": "16"},
+        ),
+    ] = ()
+
+
+_IMAGES = Named(
+    what="a table of images",
+    entries=((Text(what="the name of an image", pattern=NAME), Keys(of=_Image)),),
+    placeholder="IMAGE",
+    to=lambda name, image: (name, image.build_args),
+)
+_SECRETS = Named(
+    what='a table such as {token = {env = "SITE_TOKEN"}}',
+    entries=(
+        (
+            Text(what="letters, digits, dots, dashes and _", pattern="[A-Za-z0-9][A-Za-z0-9._-]*"),
+            Keys(of=Secret, one=True),
+        ),
+    ),
+    placeholder="ID",
+    to=lambda name, secret: replace(secret, id=name),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -257,17 +175,104 @@ class Site:
     name: str = ""
     path: Path | None = None
     chosen: str = "default"
-    description: str = ""
-    offline: bool = False
-    bases: tuple[tuple[str, str], ...] = ()
-    build_args: tuple[tuple[str, str], ...] = ()
-    images: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = ()
-    proxies: tuple[tuple[str, str], ...] = ()
-    certificates: Path | None = None
-    secrets: tuple[Secret, ...] = ()
-    apptainer: SifOptions = field(default_factory=SifOptions)
-    apt_sources: tuple[str, ...] = ()
-    cluster: Facts = Facts()
+    description: Annotated[
+        str,
+        Key(
+            kind=LINE,
+            help="One line that says which site this is.",
+            example="Machine room without internet",
+        ),
+    ] = ""
+    offline: Annotated[
+        bool,
+        Key(
+            kind=Flag(),
+            help="Pull nothing: an image that others stand on is in the engine already, or is"
+            " built here.",
+            example=True,
+        ),
+    ] = False
+    bases: Annotated[
+        tuple[tuple[str, str], ...],
+        Key(
+            kind=Named(
+                what="a table of references",
+                entries=((_PREFIX, _PREFIX), (_REFERENCE, _REFERENCE)),
+                placeholder="REFERENCE",
+            ),
+            help="Other images in place of those that Dockerfiles name: for one reference, or"
+            " for all that begin so, where both sides end in `/`. The longest match counts. One"
+            " that names an image of this repository (`sifline/<name>`) is for all images but that"
+            " one.",
+            example={
+                "docker.io/library/ubuntu:22.04": "registry.example.org/base/ubuntu:22.04",
+                "docker.io/": "registry.example.org/hub/",
+            },
+        ),
+    ] = ()
+    build_args: Annotated[
+        tuple[tuple[str, str], ...],
+        Key(
+            name="build-args",
+            kind=BUILD_ARGS,
+            help="Build arguments for all images that declare them.",
+            example={"PYTHON_VERSION": "3.11"},
+        ),
+    ] = ()
+    images: Annotated[
+        tuple[tuple[str, tuple[tuple[str, str], ...]], ...],
+        Key(kind=_IMAGES, help="What is for one image alone."),
+    ] = ()
+    proxies: Annotated[
+        Proxies,
+        Key(
+            kind=Keys(of=Proxies),
+            help="Proxies of build steps; they leave no trace in the image and in fingerprints.",
+            hidden=True,
+        ),
+    ] = Proxies()
+    certificates: Annotated[
+        Path | None,
+        Key(
+            kind=File(),
+            help=f"CA bundle that build steps get as the secret `{CERTIFICATES}`; without it the"
+            " host's own.",
+            example="certificates/site.pem",
+        ),
+    ] = None
+    secrets: Annotated[
+        tuple[Secret, ...],
+        Key(
+            kind=_SECRETS,
+            help="Where the secrets come from that `RUN --mount=type=secret,id=…` asks for.",
+            hidden=True,
+        ),
+    ] = ()
+    apptainer: Annotated[
+        SifCompression,
+        Key(
+            kind=Keys(of=SifCompression, most=LEVELS),
+            help="How SIFs are made, where an image.toml does not say it.",
+        ),
+    ] = field(default_factory=SifCompression)
+    apt_sources: Annotated[
+        tuple[str, ...],
+        Key(
+            name="apt-sources",
+            kind=Several(
+                item=Text(
+                    what='a line such as "deb https://mirror.example.org/debian {suite} main"',
+                    pattern=r"deb (?:\[[^\]\r\n]*\] )?[^\s\[]\S*(?: \S+)+",
+                )
+            ),
+            help="Where mmdebstrap gets the root file systems of `[prepare]`; `{suite}` is theirs."
+            " The lines stay in the image as its sources.",
+            example=["deb https://mirror.example.org/debian {suite} main"],
+        ),
+    ] = ()
+    cluster: Annotated[
+        Facts, Key(kind=Keys(of=Facts), help="Facts of the cluster that images run on.")
+    ] = Facts()
 
     @property
     def origin(self) -> str:
@@ -300,7 +305,7 @@ class Site:
 
     def proxy_arguments(self) -> dict[str, str]:
         """Return the proxies as build arguments that the engine knows, in both spellings."""
-        named = {f"{name}_proxy": value for name, value in self.proxies}
+        named = {f"{name}_proxy": url for name, url in vars(self.proxies).items() if url}
         return {**{name.upper(): value for name, value in named.items()}, **named}
 
     def hidden(self, ids: Iterable[str]) -> tuple[str, ...]:
@@ -309,7 +314,7 @@ class Site:
         Very short ones would blot out half of what is printed.
         """
         held = [secret.content() for secret in self.secrets if secret.id in set(ids)]
-        held += docker_client.credentials(url for _, url in self.proxies)
+        held += docker_client.credentials(vars(self.proxies).values())
         lines = {line.strip() for text in held for line in text.splitlines()}
         return tuple(sorted(line for line in lines if len(line) >= LEAST_HIDDEN))
 
@@ -322,6 +327,9 @@ class Site:
         if self.certificates:
             known.setdefault(CERTIFICATES, Secret(id=CERTIFICATES, file=self.certificates))
         return {name: known[name].argument() for name in ids if name in known}
+
+
+SITE = Keys(of=Site)
 
 
 def load_site(workspace: Workspace, name: str = "") -> Site:
@@ -358,47 +366,9 @@ def _unknown(name: str, chosen: str, folder: Path) -> UsageError:
 
 
 def _site(table: Table, chosen: str) -> Site:
-    values = SITE.values(table)
-    _refuse_doubles(table, values["bases"])
-    images = values["images"].items()
-    proxies, apptainer, cluster = values["proxies"], values["apptainer"], values["cluster"]
-    return Site(
-        name=table.path.stem,
-        path=table.path,
-        chosen=chosen,
-        description=values["description"],
-        offline=values["offline"],
-        bases=tuple(values["bases"].items()),
-        build_args=tuple(values["build-args"].items()),
-        images=tuple((name, tuple(own["build-args"].items())) for name, own in images),
-        proxies=tuple((key, value) for key, value in (proxies or {}).items() if value),
-        certificates=_file(table, "certificates", values["certificates"]),
-        secrets=tuple(_secret(table, *item) for item in values["secrets"].items()),
-        apptainer=_apptainer(apptainer) if apptainer else SifOptions(),
-        apt_sources=tuple(values["apt-sources"]),
-        cluster=Facts(**cluster) if cluster else Facts(),
-    )
-
-
-def _apptainer(values: Mapping[str, Any]) -> SifOptions:
-    return SifOptions(compression=values["compression"] or None, level=values["level"])
-
-
-def _secret(table: Table, name: str, values: Mapping[str, Any]) -> Secret:
-    file = _file(table, f"secrets.{name}.file", values["file"])
-    return Secret(id=name, file=file, env=values["env"] or "")
-
-
-def _file(table: Table, key: str, value: str | None) -> Path | None:
-    """A file named relative to the profile's folder, so that both move together."""
-    if value is None:
-        return None
-    try:
-        return table.path.parent.absolute() / Path(value).expanduser()
-    except RuntimeError:
-        raise UsageError(
-            f"{table.path}: {key} must be a path of a user who has a home; write it in full"
-        ) from None
+    site = SITE.value(table, name=table.path.stem, path=table.path, chosen=chosen)
+    _refuse_doubles(table, (key for key, _ in site.bases))
+    return site
 
 
 def _refuse_doubles(table: Table, bases: Iterable[str]) -> None:

@@ -32,6 +32,7 @@ from sifline.model.image import (
     Opening,
     Prepare,
     Run,
+    SifCompression,
     SifOptions,
     Source,
 )
@@ -98,6 +99,7 @@ __all__ = [
     "Role",
     "Run",
     "Sif",
+    "SifCompression",
     "SifFile",
     "SifOptions",
     "Source",

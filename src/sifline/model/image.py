@@ -6,6 +6,11 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+if TYPE_CHECKING:
+    from sifline.fields.keys import Key
+    from sifline.fields.kinds import Choice, Several, Text, Whole
 
 # The name of a prepared root file system in the image's folder.
 PREPARED = "rootfs.tar"
@@ -31,8 +36,22 @@ class Prepare:
     ``sources`` are lines of sources.list; without them Debian's own archive.
     """
 
-    suite: str
-    packages: tuple[str, ...] = ()
+    suite: Annotated[
+        str,
+        Key(
+            kind=Text(what='a Debian suite such as "trixie"', pattern="[a-z][a-z0-9.-]*"),
+            help="Debian suite; mmdebstrap makes `rootfs.tar` of it before the build.",
+            example="trixie",
+        ),
+    ]
+    packages: Annotated[
+        tuple[str, ...],
+        Key(
+            kind=Several(item=Text(what="the name of a package", pattern=r"[^\s,-][^\s,]*")),
+            help="Packages in it beyond the essential ones.",
+            example=["ca-certificates"],
+        ),
+    ] = ()
     sources: tuple[str, ...] = ()
 
     @property
@@ -57,21 +76,25 @@ class Source:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SifOptions:
-    """How SIFs are made, as a file, the flags, or all of them together say it; None: not said.
+class SifCompression:
+    """How the squashfs of a SIF is compressed; None where nobody said it."""
 
-    Without ``processors`` all compress. ``budget`` is in bytes. ``method`` is ``stream`` or
-    ``apptainer``; without it the first that can be. ``definition`` is a definition file, or the
-    template of one, that Apptainer shall go by.
-    """
-
-    compression: str | None = None
-    level: int | None = None
-    processors: int | None = None
-    budget: int | None = None
-    over_budget: str = "error"
-    method: str | None = None
-    definition: Path | None = None
+    compression: Annotated[
+        str | None,
+        Key(
+            kind=Choice(words=("zstd", "gzip")),
+            help="How the squashfs of the SIF is compressed; very old hosts mount gzip alone.",
+            example="gzip",
+        ),
+    ] = None
+    level: Annotated[
+        int | None,
+        Key(
+            kind=Whole(least=1, most=22),
+            help="Level of that compression: 1 is quick, the highest (zstd 22, gzip 9) small.",
+            example=6,
+        ),
+    ] = None
 
     @property
     def packing(self) -> tuple[str, int | None]:
@@ -82,12 +105,84 @@ class SifOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SifOptions(SifCompression):
+    """How SIFs are made, as a file, the flags, or all of them together say it; None: not said.
+
+    Without ``processors`` all compress. ``definition`` is a definition file, or the template of
+    one, that Apptainer shall go by. ``budget`` is in bytes. ``method`` is ``stream`` or
+    ``apptainer``; without it the first that can be.
+    """
+
+    processors: Annotated[
+        int | None,
+        Key(
+            kind=Whole(least=1, most=1024),
+            help="Processors that compress; without it all of them.",
+            example=4,
+        ),
+    ] = None
+    definition: Annotated[
+        Path | None,
+        Key(
+            kind=Text(
+                what='the name of a file in the image\'s folder such as "site.def.j2"',
+                pattern=r"[A-Za-z0-9_-][A-Za-z0-9._-]*\.def(?:\.j2)?",
+                to=Path,
+            ),
+            help="Definition file, or its Jinja2 template, that Apptainer makes the SIF by.",
+            example="site.def.j2",
+        ),
+    ] = None
+    over_budget: Annotated[
+        str,
+        Key(
+            name="over-budget",
+            kind=Choice(words=("error", "warning")),
+            help="What it is where the SIF is larger than `size-budget`: no SIF, or a warning.",
+            example="warning",
+        ),
+    ] = "error"
+    budget: int | None = None
+    method: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Run:
     """What a container of an image is given by default, as image.toml writes it."""
 
-    gpus: str = ""
-    shared_memory: str = ""
-    binds: tuple[str, ...] = ()
+    gpus: Annotated[
+        str,
+        Key(
+            kind=Text(what='"all" or a number such as "2"', pattern="all|[1-9][0-9]*"),
+            help="GPUs that the container is given.",
+            example="all",
+        ),
+    ] = ""
+    shared_memory: Annotated[
+        str,
+        Key(
+            name="shared-memory",
+            kind=Text(
+                what='a size in bytes, or with b, k, m or g such as "8g"',
+                pattern="[1-9][0-9]*[bkmg]?",
+            ),
+            help="Size of `/dev/shm`, which PyTorch's data loaders share.",
+            example="8g",
+        ),
+    ] = ""
+    binds: Annotated[
+        tuple[str, ...],
+        Key(
+            kind=Several(
+                item=Text(
+                    what='"/HOST:/CONTAINER", or that with :ro at its end',
+                    pattern=r"(?:/|~/)[^:\r\n]*:/[^:\r\n]*(?::(?:ro|rw))?",
+                )
+            ),
+            help="Folders of the host that the container sees.",
+            example=["/scratch:/scratch", "~/data:/data:ro"],
+        ),
+    ] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -158,8 +158,9 @@ def _sif(folder: Path, site: Site, flags: SifOptions) -> SifOptions:
 def _refuse_proxies(dockerfile: Dockerfile, site: Site) -> None:
     """Refuse what would write proxies, passwords included, into an image's history."""
     declared = [name for name in dockerfile.arguments if name in PROXY_ARGUMENTS]
-    whose = "the site's proxy" if site.proxies else "the proxy of docker's config.json"
-    if declared and (site.proxies or docker_client.proxies()):
+    proxies = site.proxy_arguments()
+    whose = "the site's proxy" if proxies else "the proxy of docker's config.json"
+    if declared and (proxies or docker_client.proxies()):
         raise UsageError(
             f"{dockerfile.path}: declares ARG {declared[0]}, by which {whose} would stay in the"
             " image; remove that line: build steps have the proxy without it"

@@ -1,0 +1,298 @@
+"""Keys of a table and tables of keys, as the fields of dataclasses declare them."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import PurePath
+from typing import Any, Generic, TypeVar, get_type_hints
+
+from sifline.errors import UsageError
+from sifline.fields.kinds import (
+    Anything,
+    Choice,
+    File,
+    Flag,
+    Kind,
+    Schema,
+    Several,
+    Text,
+    Whole,
+    whole,
+)
+from sifline.fields.table import Table, quoted
+
+T = TypeVar("T")
+# The default of a key that has none: it has to be there.
+NEEDED: Any = object()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Key:
+    """A key of a table: what it takes, and what it means, in a sentence.
+
+    ``name`` is what the file calls it, where that is not the name of its ``field``. ``default``
+    is the field's; a key may have one where the field has none. What is written under a
+    ``hidden`` key is not repeated in errors: it may be a secret.
+    """
+
+    kind: Kind
+    help: str
+    example: Any = None
+    name: str = ""
+    hidden: bool = False
+    field: str = ""
+    default: Any = NEEDED
+
+    @property
+    def required(self) -> bool:
+        """Whether a file without it is refused."""
+        return self.default is NEEDED
+
+    @property
+    def plain(self) -> Any:
+        """The default as TOML, YAML and JSON have it; None where there is none to write."""
+        if self.required or isinstance(self.kind, Keys):
+            return None
+        if isinstance(self.kind, Named):
+            return {}
+        if isinstance(self.default, PurePath):
+            return str(self.default)
+        return list(self.default) if isinstance(self.default, tuple) else self.default
+
+    def read(self, table: Table) -> Any:
+        """Return its value in ``table``, or that of a missing one."""
+        if self.name not in table.values and not self.required:
+            return self.default
+        return self.kind.read(table.hiding() if self.hidden else table, self.name)
+
+    def schema(self) -> Schema:
+        """Return the same as JSON Schema."""
+        examples = {} if self.example is None else {"examples": [self.example]}
+        default = {} if self.plain in (None, "") else {"default": self.plain}
+        return {"description": self.help, **self.kind.schema(), **default, **examples}
+
+
+def keys_of(of: type) -> Mapping[str, Key]:
+    """Return the keys that the fields of the dataclass ``of`` declare, by the fields' names."""
+    kinds = (Anything, Choice, File, Flag, Key, Keys, Named, Rows, Several, Text, Whole)
+    names = {kind.__name__: kind for kind in kinds}
+    hints = get_type_hints(of, localns=names, include_extras=True)
+    found = (_declared(field, hints[field.name]) for field in dataclasses.fields(of))
+    return {key.field: key for key in found if key}
+
+
+def _declared(field: dataclasses.Field[Any], hint: Any) -> Key | None:
+    key = next((one for one in getattr(hint, "__metadata__", ()) if isinstance(one, Key)), None)
+    if key is None:
+        return None
+    default = _default(field) if key.required else key.default
+    return replace(key, field=field.name, name=key.name or field.name, default=default)
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    return NEEDED if field.default is dataclasses.MISSING else field.default
+
+
+@dataclass(frozen=True, kw_only=True)
+class Most:
+    """How high the number ``key`` may be: that depends on the word ``by`` beside it."""
+
+    key: str
+    by: str
+    most: Mapping[str, int]
+
+    def check(self, table: Table) -> None:
+        """Refuse the number without the word, and one that is too high for it."""
+        if self.key not in table.values:
+            return
+        if self.by not in table.values:
+            raise UsageError(
+                f"{table.path}: {table.full(self.key)} needs {table.full(self.by)} beside it:"
+                " what it means depends on that"
+            )
+        word, number = table.values[self.by], table.values[self.key]
+        if number > self.most[word]:
+            allowed = f"at most {self.most[word]} where {self.by} is {word}"
+            raise table.wrong(self.key, allowed, number)
+
+    def schema(self) -> Schema:
+        """Return the same as JSON Schema."""
+        return {
+            "dependentRequired": {self.key: [self.by]},
+            "allOf": [
+                {
+                    "if": {"properties": {self.by: {"const": word}}, "required": [self.by]},
+                    "then": {"properties": {self.key: {"maximum": most}}},
+                }
+                for word, most in self.most.items()
+            ],
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Keys(Generic[T]):
+    """A table of the keys that the dataclass ``of`` declares; no other is allowed.
+
+    ``one``: of all of them exactly one.
+    """
+
+    of: type[T]
+    one: bool = False
+    most: Most | None = None
+
+    @cached_property
+    def keys(self) -> tuple[Key, ...]:
+        """Return the keys in the order of the fields."""
+        of: type[Any] = self.of
+        return tuple(keys_of(of).values())
+
+    @property
+    def what(self) -> str:
+        """Return the names of its keys."""
+        names = " or ".join if self.one else ", ".join
+        return f"a table of {names(key.name for key in self.keys)}"
+
+    def read(self, table: Table, key: str) -> T:
+        """Return the table ``key`` as one of ``of``."""
+        if not isinstance(table.values.get(key), dict):
+            raise table.wrong(key, self.what, table.values.get(key))
+        return self.value(table.sub(key))
+
+    def value(self, table: Table, **given: Any) -> T:
+        """Return ``table`` as one of ``of``; ``given`` are fields that are no keys."""
+        table.only(*(key.name for key in self.keys))
+        if self.one and len(table.values) != 1:
+            raise UsageError(
+                f"{table.path}: {table.name} must have exactly one of"
+                f" {', '.join(key.name for key in self.keys)}, found {len(table.values)}"
+            )
+        found = {key.field: key.read(table) for key in self.keys}
+        if self.most:
+            self.most.check(table)
+        return self.of(**given, **found)
+
+    def schema(self) -> Schema:
+        """Return the same as JSON Schema."""
+        required = [key.name for key in self.keys if key.required]
+        return {
+            "type": "object",
+            "properties": {key.name: key.schema() for key in self.keys},
+            "additionalProperties": False,
+            **({"required": required} if required else {}),
+            **({"minProperties": 1, "maxProperties": 1} if self.one else {}),
+            **(self.most.schema() if self.most else {}),
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rows(Generic[T]):
+    """A list of tables, all with the keys of one dataclass."""
+
+    of: type[T]
+    what: str = "a list of tables"
+
+    @cached_property
+    def item(self) -> Keys[T]:
+        """Return what each of them is."""
+        return Keys(of=self.of)
+
+    def read(self, table: Table, key: str) -> tuple[T, ...]:
+        """Return each as one of ``of``."""
+        return tuple(self.item.value(row) for row in table.subs(key))
+
+    def schema(self) -> Schema:
+        """Return the same as JSON Schema."""
+        return {"type": "array", "items": self.item.schema()}
+
+
+def _pair(name: str, value: Any) -> Any:
+    return name, value
+
+
+@dataclass(frozen=True, kw_only=True)
+class Named:
+    """A table whose keys the user names; what a name looks like decides the kind of its value.
+
+    ``refused`` is a pattern of names that are not taken, ``because`` the reason. ``to`` makes
+    an item of name and value. Items are sorted unless they are ``variables`` of another program.
+    """
+
+    entries: tuple[tuple[Text, Kind], ...]
+    what: str = "a table of strings"
+    placeholder: str = "NAME"
+    refused: str = ""
+    because: str = ""
+    to: Callable[[str, Any], Any] = _pair
+    variables: str = ""
+
+    def read(self, table: Table, key: str) -> tuple[Any, ...]:
+        """Return the items."""
+        if not isinstance(table.values.get(key), dict):
+            raise table.wrong(key, self.what, table.values.get(key))
+        sub = table.sub(key)
+        names = sub.values if self.variables else sorted(sub.values)
+        return tuple(self.to(name, self._kind(sub, name).read(sub, name)) for name in names)
+
+    def kind_of(self, name: object) -> Kind | None:
+        """Return the kind of the value of ``name``; None where nothing is called so."""
+        return next((kind for names, kind in self.entries if names.takes(name)), None)
+
+    def _kind(self, table: Table, name: str) -> Kind:
+        if self.refused and re.fullmatch(self.refused, name):
+            raise UsageError(f"{table.path}: {table.full(name)} is not taken: {self.because}")
+        kind = self.kind_of(name)
+        if kind is None:
+            allowed = " or ".join(names.what for names, _ in self.entries)
+            no_name = f"{name!r} is no name that {self.variables} takes"
+            because = f"; {no_name}" if self.variables else ""
+            raise UsageError(
+                f"{table.path}: {table.full(name)}: the name must be {allowed}{because}"
+            )
+        return kind
+
+    def schema(self) -> Schema:
+        """Return the same as JSON Schema."""
+        refused = {"propertyNames": {"not": {"pattern": whole(self.refused)}}}
+        return {
+            "type": "object",
+            "patternProperties": {
+                whole(names.pattern): kind.schema() for names, kind in self.entries
+            },
+            "additionalProperties": False,
+            **(refused if self.refused else {}),
+        }
+
+
+def flat(
+    kind: Keys[Any], values: Mapping[str, Any], prefix: str = ""
+) -> Iterator[tuple[str, Any, bool]]:
+    """Yield each key of checked ``values`` in full, its value, and whether it is there.
+
+    Absent keys come with what their absence means; an absent table with a required key does
+    not come at all.
+    """
+    for key in kind.keys:
+        name, inner = f"{prefix}{key.name}", key.kind
+        if key.name in values:
+            yield from _there(inner, name, values[key.name])
+        elif isinstance(inner, Keys):
+            needed = any(item.required for item in inner.keys)
+            yield from () if needed else flat(inner, {}, f"{name}.")
+        elif not (kind.one or isinstance(inner, Named)):
+            yield name, key.plain, False
+
+
+def _there(kind: Kind | None, name: str, value: Any) -> Iterator[tuple[str, Any, bool]]:
+    if isinstance(kind, Keys):
+        yield from flat(kind, value, f"{name}.")
+    elif isinstance(kind, Named):
+        for entry, inner in sorted(value.items()):
+            yield from _there(kind.kind_of(entry), f"{name}.{quoted(entry)}", inner)
+    else:
+        yield name, value, True

@@ -1,0 +1,190 @@
+"""Kinds of single values: each reads a key of a table and describes itself as JSON Schema."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from sifline.errors import UsageError
+from sifline.fields.table import Table
+
+Schema = dict[str, Any]
+
+
+class Kind(Protocol):
+    """What a key takes; ``what`` says it in words."""
+
+    @property
+    def what(self) -> str:
+        """What the value must be: "a string"."""
+
+    def read(self, table: Table, key: str) -> Any:
+        """Return the value of a key that is there; UsageError where it must not be so."""
+
+    def schema(self) -> Schema:
+        """Return the same as JSON Schema."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Text:
+    """A string that matches ``pattern`` as a whole, in what JavaScript and Python both read.
+
+    ``to`` makes the value of it; its ValueError refuses what a pattern cannot. YAML makes
+    something else of 24:00:00 and yes: errors about a text that is ``called`` something first
+    say that it must be a string.
+    """
+
+    what: str = "a string"
+    pattern: str = ""
+    called: str = ""
+    to: Callable[[str], Any] = str
+
+    def read(self, table: Table, key: str) -> Any:
+        """Return the string, or what is made of it."""
+        value = table.values.get(key)
+        if self.takes(value):
+            with suppress(ValueError):
+                return self.to(str(value))
+        if not self.called:
+            raise table.wrong(key, self.what, value)
+        place = "" if table.full(key) == self.called else f"{table.full(key)}: "
+        named = f"{place}{self.called} {table.text(key)!r}"
+        raise UsageError(f"{table.path}: {named} must be {self.what}; mend it")
+
+    def takes(self, value: object) -> bool:
+        """Tell whether it may be ``value``, by the pattern."""
+        return isinstance(value, str) and (
+            not self.pattern or bool(re.fullmatch(self.pattern, value))
+        )
+
+    def schema(self) -> Schema:
+        """Return the same as JSON Schema."""
+        return {"type": "string", **({"pattern": whole(self.pattern)} if self.pattern else {})}
+
+
+@dataclass(frozen=True, kw_only=True)
+class File(Text):
+    """A file, named relative to the folder of the settings file, so that both move together."""
+
+    what: str = "the path of a file"
+    pattern: str = r"[^\x00-\x1f]+"
+
+    def read(self, table: Table, key: str) -> Path:
+        """Return its path in full."""
+        return table.path.parent.absolute() / self.expand(table, key)
+
+    def expand(self, table: Table, key: str) -> Path:
+        """Return its path as it is written, with ``~`` replaced."""
+        text = super().read(table, key)
+        try:
+            return Path(text).expanduser()
+        except RuntimeError:
+            allowed = "a path of a user who has a home, or one in full"
+            raise table.wrong(key, allowed, text) from None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """One of a few words; ``to`` makes the value of it."""
+
+    words: Sequence[str]
+    to: Callable[[str], Any] = str
+
+    @property
+    def what(self) -> str:
+        """Return them all."""
+        return f"one of {', '.join(self.words)}"
+
+    def read(self, table: Table, key: str) -> Any:
+        """Return the word, or what is made of it."""
+        value = table.values.get(key)
+        if value not in self.words:
+            # Where nothing is written the words would only hide that.
+            raise table.wrong(key, "a string" if value is None else self.what, value)
+        return self.to(str(value))
+
+    def schema(self) -> Schema:
+        """Return the same as JSON Schema."""
+        return {"enum": list(self.words)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Whole:
+    """A whole number."""
+
+    least: int
+    most: int
+
+    @property
+    def what(self) -> str:
+        """Return the range."""
+        return f"a whole number from {self.least} to {self.most}"
+
+    def read(self, table: Table, key: str) -> int:
+        """Return the number."""
+        return table.number(key, self.least, least=self.least, most=self.most)
+
+    def schema(self) -> Schema:
+        """Return the same as JSON Schema."""
+        return {"type": "integer", "minimum": self.least, "maximum": self.most}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flag:
+    """True or false."""
+
+    what: str = "true or false"
+
+    def read(self, table: Table, key: str) -> bool:
+        """Return which."""
+        return table.flag(key)
+
+    def schema(self) -> Schema:
+        """Return the same as JSON Schema."""
+        return {"type": "boolean"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Anything:
+    """A value of any type, that somebody else checks."""
+
+    what: str = "anything"
+
+    def read(self, table: Table, key: str) -> Any:
+        """Return it."""
+        return table.values[key]
+
+    def schema(self) -> Schema:
+        """Return the same as JSON Schema."""
+        return {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Several:
+    """A list; all its items are of one kind."""
+
+    item: Kind
+    what: str = "a list of strings"
+    least: int = 0
+
+    def read(self, table: Table, key: str) -> tuple[Any, ...]:
+        """Return the items."""
+        value = table.values.get(key)
+        if not isinstance(value, list) or len(value) < self.least:
+            raise table.wrong(key, self.what, value)
+        items = table.having({f"{key}[{number}]": item for number, item in enumerate(value)})
+        return tuple(self.item.read(items, name) for name in items.values)
+
+    def schema(self) -> Schema:
+        """Return the same as JSON Schema."""
+        least = {"minItems": self.least} if self.least else {}
+        return {"type": "array", "items": self.item.schema(), **least}
+
+
+def whole(pattern: str) -> str:
+    """Return ``pattern`` so that it has to match from the beginning to the end."""
+    return f"^(?:{pattern})$"
