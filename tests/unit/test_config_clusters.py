@@ -193,6 +193,27 @@ def test_the_long_format_tells_what_it_left_aside(tmp_path: Path) -> None:
         ("clusters: {hpc: {compute_nodes: [{ip: 10.0.0.1}]}}", "role controller, found none"),
         ("clusters: {hpc: {controller: {cpu_cores: 2}}}", "clusters.hpc.controller.ip must be"),
         (LONG.replace("default_partition: debug", "default_partition: x"), "one of gpu, debug"),
+        (
+            LONG.replace("[gpu, debug]", "['a b', debug]"),
+            "partitions[0]: partition name 'a b' must",
+        ),
+        (LONG.replace("[gpu, debug]", "gpu"), "slurm_config.partitions must be a list of strings"),
+        (
+            LONG.replace("ip: 10.0.0.2", "ip: a b"),
+            "clusters.hpc.compute_nodes[0].ip: address 'a b'",
+        ),
+        (
+            LONG.replace("cpu_cores: 8", "cpu_cores: 0"),
+            "compute_nodes[0].cpu_cores must be a whole",
+        ),
+        (SMALL.replace("n1,", "a b,"), "nodes[1].name: node name 'a b' must be a host name"),
+        (SMALL.replace("10.0.0.2", '"1::2::3"'), "nodes[1].address '1::2::3' must be a host name"),
+        (
+            SMALL + "ssh: {identity_file: 3}",
+            "ssh.identity_file must be the path of a file, found 3",
+        ),
+        (SMALL + "virtual: {image: X}", "virtual.image must be the name of an image, found 'X'"),
+        (SMALL + "virtual: {imag: x}", "unknown key virtual.imag; allowed are image."),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path: Path, text: str, message: str) -> None:
@@ -243,6 +264,13 @@ def test_a_virtual_cluster_that_does_not_stand_is_told_how_to(tmp_path: Path) ->
     text = (ROOT / "clusters" / "virtual.yaml").read_text(encoding="utf-8")
     with pytest.raises(UsageError, match=r"has no address, .* invoke cluster\.up"):
         load(tmp_path, text)
+
+
+def test_a_file_whose_name_is_no_cluster_name_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "my_cluster.yaml"
+    path.write_text(SMALL.replace("name: small", ""), encoding="utf-8")
+    with pytest.raises(UsageError, match="name: cluster name 'my_cluster' must be letters"):
+        load_cluster(path)
 
 
 def test_a_node_without_address_is_reached_by_its_name(tmp_path: Path) -> None:

@@ -11,12 +11,14 @@ from typing import Any
 
 import pytest
 import tomli
+import yaml
 
+from sifline.config.clusters import dump_cluster, load_cluster, load_virtual
 from sifline.config.images import load_image_settings
 from sifline.config.schema import FILES, PAGES, page, schema, schema_text, write
 from sifline.config.sites import load_site
 from sifline.errors import UsageError
-from sifline.fields.keys import Keys, Named
+from sifline.fields.keys import Keys, Named, Rows
 from sifline.fields.kinds import Kind
 from sifline.fields.table import Table
 from sifline.model import Workspace
@@ -46,6 +48,31 @@ ODD: tuple[Any, ...] = (
     *({"compression": "gzip"}, {"level": 3}, {"compression": "gzip", "level": 9}),
     *({"compression": "gzip", "level": 10}, {"compression": "zstd", "level": 10}),
     *({"compression": "xz", "level": 3}, {"mpi": "4"}, {"http": "http://p:1"}, {"no": "a b"}),
+    *(
+        "compute",
+        "head",
+        "::1",
+        "fe80::1%eth0",
+        "a.example.org",
+        "a..b",
+        "x" * 64,
+        "a." * 127 + "a",
+    ),
+    *(
+        "/srv/x",
+        "/srv/../x",
+        "/srv/..x",
+        "/",
+        "root",
+        "24:00:00",
+        "1-12",
+        "INFINITE",
+        65534,
+        2**40,
+    ),
+    *([{"name": "x"}], [{"name": "x", "role": "compute"}], [{"name": "a b", "role": "compute"}]),
+    *([{"name": "x", "role": "head"}], [{"name": "x", "default": "yes"}], {"image": "x"}),
+    *({"image": "X"}, {"user": "x", "port": 22}, {"user": "X"}, {"port": 0}),
 )
 
 
@@ -57,28 +84,39 @@ def draft() -> Any:
     return Draft202012Validator
 
 
-def places(kind: Kind, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+# A name of a table; of a list of tables the keys without which none is taken.
+Step = str | dict[str, Any]
+
+
+def needed(kind: Kind) -> dict[str, Any]:
+    return {key.name: key.example for key in getattr(kind, "keys", ()) if key.required}
+
+
+def places(kind: Kind, path: tuple[Step, ...] = ()) -> Iterator[tuple[Step, ...]]:
     """Yield where a value can be put: each key, also of tables within tables."""
     if isinstance(kind, Keys):
         for key in kind.keys:
             yield (*path, key.name)
             yield from places(key.kind, (*path, key.name))
         yield (*path, "unknown")
+    elif isinstance(kind, Rows):
+        yield from places(kind.item, (*path, needed(kind.item)))
     elif isinstance(kind, Named):
         for name in ("x", "docker.io/", "A"):
             for _, value in kind.entries:
                 yield from places(value, (*path, name))
 
 
-def put(value: Any, place: tuple[str, ...]) -> dict[str, Any]:
+def put(value: Any, place: tuple[Step, ...]) -> dict[str, Any]:
     for key in reversed(place):
-        value = {key: deepcopy(value)}
+        value = {key: deepcopy(value)} if isinstance(key, str) else [{**key, **value}]
     return dict(value)
 
 
 def taken(file: str, values: dict[str, Any]) -> bool:
+    given = {"source": Path("file")} if file == "cluster" else {}
     try:
-        FILES[file][1].value(Table(Path("file"), values))
+        FILES[file][1].value(Table(Path("file"), values), **given)
     except UsageError:
         return False
     return True
@@ -104,9 +142,12 @@ def test_reader_and_schema_agree_on_every_value_of_every_key(file: str, draft: A
 
 @pytest.mark.parametrize("file", FILES)
 def test_every_key_is_described_and_its_example_is_good(file: str) -> None:
-    def check(kind: Kind, path: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    def check(kind: Kind, path: tuple[Step, ...]) -> Iterator[tuple[Step, ...]]:
         if isinstance(kind, Named):
             kind, path = kind.entries[0][1], (*path, "x")
+        if isinstance(kind, Rows):
+            path = (*path, needed(kind.item))
+            kind = kind.item
         for key in kind.keys if isinstance(kind, Keys) else ():
             assert re.fullmatch(r"[A-Z].*\.", key.help), key.name
             if key.example is not None:
@@ -118,7 +159,7 @@ def test_every_key_is_described_and_its_example_is_good(file: str) -> None:
                     example = put({"suite": "trixie", "packages": key.example}, path)
                 assert taken(file, example), key.name
             else:
-                assert isinstance(key.kind, Keys | Named), key.name
+                assert isinstance(key.kind, Keys | Named | Rows), key.name
             yield from check(key.kind, (*path, key.name))
 
     assert len(list(check(FILES[file][1], ()))) > 10
@@ -136,7 +177,7 @@ def test_the_reference_has_the_table_of_the_keys(file: str) -> None:
     text = (REFERENCE / PAGES[file]).read_text(encoding="utf-8")
 
     assert text.count("<!-- keys -->") == 1
-    assert "| `description` |" in page(text, file)
+    assert f"| `{FILES[file][1].keys[0].name}` |" in page(text, file)
     assert text == page(text, file), f"make it anew: {AGAIN}"
 
 
@@ -144,14 +185,15 @@ def test_schemas_are_written_where_there_are_no_pages(tmp_path: Path) -> None:
     write(tmp_path)
 
     assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "cluster.schema.json",
         "image.schema.json",
         "site.schema.json",
     ]
 
 
-def blocks(page: str) -> list[str]:
+def blocks(page: str, language: str = "toml") -> list[str]:
     text = (ROOT / "docs" / page).read_text(encoding="utf-8")
-    return re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
 
 
 @pytest.mark.parametrize(
@@ -176,6 +218,25 @@ def test_examples_of_the_documentation_are_good(
             (tmp_path / "sites" / "x.toml").write_text(text)
             load_site(Workspace(root=tmp_path), "x")
     assert found
+
+
+def test_examples_of_cluster_files_are_good(tmp_path: Path, draft: Any) -> None:
+    found = blocks("reference/cluster-file.md", "yaml")
+    for text in found:
+        (tmp_path / "x.yaml").write_text(text)
+        load_cluster(tmp_path / "x.yaml")
+    virtual = (ROOT / "clusters" / "virtual.yaml").read_text(encoding="utf-8")
+    for text in (*found, virtual):
+        assert draft(schema("cluster")).is_valid(yaml.safe_load(text))
+    assert found
+
+
+def test_what_a_virtual_cluster_writes_is_good(tmp_path: Path, draft: Any) -> None:
+    cluster, _ = load_virtual(ROOT / "clusters" / "virtual.yaml")
+
+    written = yaml.safe_load(dump_cluster(cluster, tmp_path))
+
+    assert draft(schema("cluster")).is_valid(written)
 
 
 def test_the_example_profile_has_every_key(draft: Any) -> None:

@@ -2,41 +2,52 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable
-from pathlib import Path, PurePosixPath
-from typing import Any
+from collections.abc import Iterable
+from dataclasses import dataclass, fields, is_dataclass
+from enum import Enum
+from pathlib import Path, PurePath
+from typing import Annotated, Any
 
 from sifline.config import hpc
 from sifline.errors import UsageError, did_you_mean
+from sifline.fields.keys import Key, Keys, Named, keys_of
+from sifline.fields.kinds import Text
 from sifline.fields.table import Table
-from sifline.model import Cluster, Node, Partition, Role, SshAccess, Workspace
+from sifline.model import Cluster, Partition, Role, Workspace
+from sifline.model.cluster import HOST_NAME
 
 SUFFIXES = (".yaml", ".yml")
 STATE_FILE = "cluster.yaml"
 VIRTUAL = "virtual"
-KEYS = (
-    "name",
-    "nodes",
-    "ssh",
-    "partitions",
-    "job_user",
-    "registry_root",
-    "variables",
-    VIRTUAL,
-)
 
-LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
-HOST_NAME = re.compile(rf"{LABEL}(?:\.{LABEL})*")
-LONGEST_HOST_NAME = 253
-USER = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
-WORD = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,63}")
-FOLDER = re.compile(r"(?:/[A-Za-z0-9_.-]+)+")
-VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-# slurm.conf(5), MaxTime: minutes, minutes:seconds, hours:minutes:seconds, days-hours[:…].
-MAX_TIME = re.compile(r"(?:\d+|(?:\d+:){1,2}\d\d|\d+-\d+(?::\d\d){0,2}|INFINITE|UNLIMITED)")
+
+@dataclass(frozen=True, kw_only=True)
+class Virtual:
+    """How the nodes of a virtual cluster are made."""
+
+    image: Annotated[
+        str,
+        Key(
+            kind=Text(what="the name of an image", pattern="[a-z0-9][a-z0-9.-]{0,127}"),
+            help="Image that the containers are made of.",
+            example="slurm-node",
+        ),
+    ] = "slurm-node"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _File(Cluster):
+    """What a cluster file may say: of the cluster, and of a virtual one that is like it."""
+
+    virtual: Annotated[
+        Virtual | None,
+        Key(kind=Keys(of=Virtual), help="Read by `cluster.up` alone: how the nodes are made."),
+    ] = None
+
+
+CLUSTER = Keys(of=_File)
 
 
 def find_cluster(name_or_path: str, workspace: Workspace) -> Path:
@@ -79,14 +90,16 @@ def load_cluster(path: Path) -> Cluster:
     return _cluster(Table(path, _parse(path)), standing=True)
 
 
-def load_virtual(path: Path) -> tuple[Cluster, Table]:
+def load_virtual(path: Path) -> tuple[Cluster, Virtual]:
     """Read the description of a virtual cluster, whose nodes may have no addresses.
 
-    :returns: the cluster, and the section ``virtual``: how its stand-in is made.
+    :returns: the cluster, and the section ``virtual``, its defaults where there is none.
     :raises UsageError: as ``load_cluster`` does.
     """
     table = Table(path, _parse(path))
-    return _cluster(table, standing=False), table.sub(VIRTUAL)
+    section = keys_of(_File)[VIRTUAL].read(table)
+    cluster = _cluster(table, standing=False)
+    return cluster, section if isinstance(section, Virtual) else Virtual()
 
 
 def _cluster(table: Table, *, standing: bool) -> Cluster:
@@ -94,7 +107,6 @@ def _cluster(table: Table, *, standing: bool) -> Cluster:
     if hpc.KEY in table.values:
         cluster = hpc.read(table)
     else:
-        table.only(*KEYS)
         cluster = _native(table)
         if standing and VIRTUAL in table.values:
             _need_addresses(path, cluster)
@@ -106,40 +118,25 @@ def dump_cluster(cluster: Cluster, folder: Path) -> str:
     """Return ``cluster`` in the short format; its files are named relative to ``folder``."""
     import yaml
 
-    def relative(file: Path) -> str:
-        return str(file.relative_to(folder) if file.is_relative_to(folder) else file)
-
-    access = cluster.ssh
-    ssh: dict[str, Any] = {"user": access.user, "port": access.port}
-    if access.identity_file is not None:
-        ssh["identity_file"] = relative(access.identity_file)
-    if access.known_hosts is not None:
-        ssh["known_hosts"] = relative(access.known_hosts)
-    values = {
-        "name": cluster.name,
-        "nodes": [_dump_node(node) for node in cluster.nodes],
-        "ssh": ssh,
-        "partitions": [
-            {"name": part.name, "default": part.default, "max_time": part.max_time}
-            for part in cluster.partitions
-        ],
-        **({"job_user": cluster.job_user} if cluster.job_user else {}),
-        "registry_root": str(cluster.registry_root),
-        "variables": dict(cluster.variables),
-    }
-    return yaml.safe_dump(values, sort_keys=False)
+    return yaml.safe_dump(_written(cluster, folder), sort_keys=False)
 
 
-def _dump_node(node: Node) -> dict[str, Any]:
-    return {
-        "name": node.name,
-        "role": node.role.value,
-        **({"address": node.address} if node.address else {}),
-        "cpus": node.cpus,
-        "memory_mb": node.memory_mb,
-        "gpus": node.gpus,
-        **({"gpu_type": node.gpu_type} if node.gpu_type else {}),
-    }
+def _written(value: Any, folder: Path) -> Any:
+    """Return a value as the file has it; keys that say nothing are left out."""
+    if is_dataclass(value):
+        found = [(key, getattr(value, key.field)) for key in keys_of(type(value)).values()]
+        return {
+            key.name: dict(item) if isinstance(key.kind, Named) else _written(item, folder)
+            for key, item in found
+            if item not in ("", None)
+        }
+    if isinstance(value, tuple):
+        return [_written(item, folder) for item in value]
+    if isinstance(value, Path) and value.is_relative_to(folder):
+        return str(value.relative_to(folder))
+    if isinstance(value, PurePath):
+        return str(value)
+    return value.value if isinstance(value, Enum) else value
 
 
 def _parse(path: Path) -> dict[Any, Any]:
@@ -162,86 +159,18 @@ def _parse(path: Path) -> dict[Any, Any]:
         # A date that does not exist; lists nested too deep.
         raise UsageError(f"{path}: is not YAML: {error}") from None
     if not isinstance(values, dict):
-        raise UsageError(
-            f"{path}: must be a table of {', '.join(KEYS)}; see clusters/virtual.yaml"
-        )
+        raise UsageError(f"{path}: must be {CLUSTER.what}; see clusters/virtual.yaml")
     return values
 
 
 def _native(table: Table) -> Cluster:
-    folder = PurePosixPath(table.text("registry_root", "/opt/containers"))
-    return Cluster(
-        name=table.text("name", table.path.stem),
-        nodes=tuple(_node(item) for item in table.subs("nodes")),
-        ssh=_access(table.sub("ssh")),
-        partitions=_partitions(table),
-        source=table.path,
-        job_user=table.text("job_user", ""),
-        registry_root=folder,
-        variables=_variables(table.sub("variables")),
-    )
-
-
-def _node(table: Table) -> Node:
-    table.only("name", "role", "address", "cpus", "memory_mb", "gpus", "gpu_type")
-    role = table.text("role")
-    roles = [item.value for item in Role]
-    if role not in roles:
-        raise table.wrong("role", f"one of {', '.join(roles)}", role)
-    return Node(
-        name=table.text("name"),
-        role=Role(role),
-        address=table.text("address", ""),
-        cpus=table.number("cpus", 1, least=1, most=65533),
-        memory_mb=table.number("memory_mb", 1024, least=1, most=2**40),
-        gpus=table.number("gpus", 0, least=0, most=64),
-        gpu_type=table.text("gpu_type", ""),
-    )
-
-
-def _access(table: Table) -> SshAccess:
-    table.only("user", "port", "identity_file", "known_hosts")
-    return SshAccess(
-        user=table.text("user", "root"),
-        port=table.number("port", 22, least=1, most=65535),
-        identity_file=_file(table, "identity_file"),
-        known_hosts=_file(table, "known_hosts"),
-    )
-
-
-def _file(table: Table, key: str) -> Path | None:
-    """A file named relative to the cluster file's folder, so that both move together."""
-    if key not in table.values:
-        return None
-    return table.path.parent.absolute() / hpc.expand(table, key)
-
-
-def _partitions(table: Table) -> tuple[Partition, ...]:
-    items = table.subs("partitions")
-    for item in items:
-        item.only("name", "default", "max_time")
-    found = [
-        Partition(
-            name=item.text("name"),
-            default=item.flag("default"),
-            # Without quotes YAML makes 24:00:00 a number of seconds, and Slurm of that minutes.
-            max_time=item.text("max_time", "24:00:00"),
-        )
-        for item in items
-    ]
-    if sum(part.default for part in found) > 1:
+    table = table.having({"name": table.path.stem, **table.values})
+    found = CLUSTER.value(table, source=table.path)
+    if sum(part.default for part in found.partitions) > 1:
         raise UsageError(f"{table.path}: partitions: only one can be the default")
-    return hpc.with_default(found or [Partition(name="main")])
-
-
-def _variables(table: Table) -> tuple[tuple[str, Any], ...]:
-    for key in table.values:
-        if not isinstance(key, str) or not VARIABLE.fullmatch(key):
-            raise UsageError(
-                f"{table.path}: variables: {key!r} is no name that Ansible takes;"
-                " use letters, digits and _"
-            )
-    return tuple(table.values.items())
+    parts = hpc.with_default(found.partitions or (Partition(name="main"),))
+    own = {field.name: getattr(found, field.name) for field in fields(Cluster)}
+    return Cluster(**{**own, "partitions": parts})
 
 
 def _need_addresses(path: Path, cluster: Cluster) -> None:
@@ -255,7 +184,6 @@ def _need_addresses(path: Path, cluster: Cluster) -> None:
 
 def _check(path: Path, cluster: Cluster) -> None:
     """Refuse what no cluster can be; these names end up in command lines and slurm.conf."""
-    _check_names(path, cluster)
     roles = Counter(node.role for node in cluster.nodes)
     if roles[Role.CONTROLLER] != 1:
         found = ", ".join(node.name for node in cluster.nodes if node.role is Role.CONTROLLER)
@@ -274,48 +202,9 @@ def _check(path: Path, cluster: Cluster) -> None:
         raise UsageError(f"{path}: two partitions are named {twice}; name each once")
 
 
-def _check_names(path: Path, cluster: Cluster) -> None:
-    def each(what: str, test: Callable[[str], object], kind: str, *words: str) -> None:
-        for word in words:
-            if not test(word):
-                raise UsageError(f"{path}: {what} {word!r} must be {kind}; mend it")
-
-    nodes, parts = cluster.nodes, cluster.partitions
-    letters = "letters, digits, - and _"
-    each("cluster name", is_host_name, "letters, digits and inner -", cluster.name)
-    each("node name", is_host_name, "a host name", *(node.name for node in nodes))
-    each("address", _is_address, "a host name or IP address", *(node.address for node in nodes))
-    each("gpu_type", _is_word_or_none, letters, *(node.gpu_type for node in nodes))
-    each("partition name", WORD.fullmatch, letters, *(part.name for part in parts))
-    each("max_time", MAX_TIME.fullmatch, "a time such as '24:00:00'", *(p.max_time for p in parts))
-    each("ssh user", USER.fullmatch, "a user name", cluster.ssh.user)
-    each("job_user", _is_user_or_none, "a user name", cluster.job_user)
-    each("registry_root", is_folder, "an absolute folder, plain", str(cluster.registry_root))
-
-
 def is_host_name(word: str) -> bool:
     """Whether ``word`` can name a host (RFC 1123)."""
-    return len(word) <= LONGEST_HOST_NAME and bool(HOST_NAME.fullmatch(word))
-
-
-def is_folder(word: str) -> bool:
-    """Whether ``word`` is an absolute folder without ``..`` and without special characters."""
-    return bool(FOLDER.fullmatch(word)) and ".." not in PurePosixPath(word).parts
-
-
-def _is_address(word: str) -> bool:
-    try:
-        return not word or is_host_name(word) or bool(ipaddress.ip_address(word))
-    except ValueError:
-        return False
-
-
-def _is_word_or_none(word: str) -> bool:
-    return not word or bool(WORD.fullmatch(word))
-
-
-def _is_user_or_none(word: str) -> bool:
-    return not word or bool(USER.fullmatch(word))
+    return bool(re.fullmatch(HOST_NAME, word))
 
 
 def _twice(words: Iterable[str]) -> str:

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from sifline.errors import UsageError
+from sifline.fields.keys import NEEDED, keys_of
+from sifline.fields.kinds import File, Several
 from sifline.fields.table import Table
 from sifline.model import Cluster, Node, Partition, Role, SshAccess
 
@@ -41,9 +43,9 @@ NODE_KEYS = {
 
 
 def read(top: Table) -> Cluster:
-    """Return the cluster ``hpc`` of a file; the checks on names are the caller's.
+    """Return the cluster ``hpc`` of a file.
 
-    :raises UsageError: where a value has the wrong type.
+    :raises UsageError: naming file, key and what is allowed.
     """
     clusters = top.sub(KEY)
     if OURS not in clusters.values:
@@ -68,7 +70,7 @@ def read(top: Table) -> Cluster:
         f"memory_gb is the machine's: {USABLE_PERCENT} % of it are what Slurm may hand out"
     )
     return Cluster(
-        name=table.text("name", OURS),
+        name=_value(Cluster, "name", table, "name", OURS),
         nodes=(
             *(_node(node, Role.CONTROLLER, "controller") for node in controller),
             *(
@@ -81,18 +83,6 @@ def read(top: Table) -> Cluster:
         source=top.path,
         notes=tuple(notes),
     )
-
-
-def expand(table: Table, key: str) -> Path:
-    """Return the path ``key`` with ``~`` replaced.
-
-    :raises UsageError: where that user has no home.
-    """
-    text = table.text(key)
-    try:
-        return Path(text).expanduser()
-    except RuntimeError:
-        raise table.wrong(key, "a path of a user who has a home", text) from None
 
 
 def with_default(partitions: Sequence[Partition]) -> tuple[Partition, ...]:
@@ -108,10 +98,10 @@ def _node(table: Table, role: Role, default: str) -> Node:
     name = "hostname" if "hostname" in table.values else "name"
     memory_gb = table.number("memory_gb", 1, least=1, most=2**20)
     return Node(
-        name=table.text(name, default),
+        name=_value(Node, "name", table, name, default),
         role=role,
-        address=table.text(address),
-        cpus=table.number("cpu_cores", 1, least=1, most=65533),
+        address=_value(Node, "address", table, address, NEEDED),
+        cpus=_value(Node, "cpus", table, "cpu_cores", 1),
         memory_mb=memory_gb * 1024 * USABLE_PERCENT // 100,
         gpus=_gpus(table.sub("pcie_passthrough")),
     )
@@ -125,23 +115,29 @@ def _gpus(table: Table) -> int:
 
 def _access(table: Table) -> SshAccess:
     def file(key: str) -> Path | None:
-        return expand(table, key) if key in table.values else None
+        return File().expand(table, key) if key in table.values else None
 
     return SshAccess(
-        user=table.text("user", "root"),
-        port=table.number("port", 22, least=1, most=65535),
+        user=_value(SshAccess, "user", table, "user", "root"),
+        port=_value(SshAccess, "port", table, "port", 22),
         identity_file=file("private_key_path"),
         known_hosts=file("known_hosts"),
     )
 
 
 def _partitions(table: Table) -> tuple[Partition, ...]:
-    names = table.texts("partitions") or ("main",)
+    listed = Several(item=keys_of(Partition)["name"].kind)
+    names = (listed.read(table, "partitions") if "partitions" in table.values else ()) or ("main",)
     default = table.text("default_partition", names[0])
     if default not in names:
         raise table.wrong("default_partition", f"one of {', '.join(names)}", default)
-    time = table.text("max_job_time", "24:00:00")
+    time = _value(Partition, "max_time", table, "max_job_time", Partition.max_time)
     return tuple(Partition(name=name, default=name == default, max_time=time) for name in names)
+
+
+def _value(of: type, field: str, table: Table, key: str, default: Any) -> Any:
+    """Return ``key``, which has to be as the short format has that field."""
+    return replace(keys_of(of)[field], name=key, default=default).read(table)
 
 
 def _unknown(table: Table, known: set[str]) -> list[str]:

@@ -1,7 +1,7 @@
 """What editors and the reference know of the keys of settings files, written from the keys.
 
-``python -m sifline.config.schema FOLDER`` writes both JSON Schemas into ``FOLDER``, and the table
-of keys into the pages there that have a place for it.
+``python -m sifline.config.schema FOLDER`` writes the JSON Schemas into ``FOLDER``, and the tables
+of keys into the pages there that have a place for them.
 """
 
 from __future__ import annotations
@@ -13,24 +13,26 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from sifline.config.clusters import CLUSTER
 from sifline.config.images import IMAGE
 from sifline.config.sites import SITE
-from sifline.fields.keys import Key, Keys, Named
+from sifline.fields.keys import Key, Keys, Named, Rows
 from sifline.fields.kinds import Schema
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 FILES: dict[str, tuple[str, Keys[Any]]] = {
+    "cluster": ("clusters/<name>.yaml, short format", CLUSTER),
     "image": ("images/<name>/image.toml", IMAGE),
     "site": ("sites/<name>.toml", SITE),
 }
-PAGES = {"image": "image-toml.md", "site": "site-profile.md"}
+PAGES = {"cluster": "cluster-file.md", "image": "image-toml.md", "site": "site-profile.md"}
 
 _BEGIN, _END = "<!-- keys -->", "<!-- end of keys -->"
 _PLACE = re.compile(f"{_BEGIN}.*?{_END}", re.DOTALL)
 
 
 def schema(file: str) -> Schema:
-    """Return the JSON Schema (draft 2020-12) of a file: "image" or "site"."""
+    """Return the JSON Schema (draft 2020-12) of a file: "cluster", "image" or "site"."""
     title, keys = FILES[file]
     return {"$schema": DIALECT, "title": title, **keys.schema()}
 
@@ -70,6 +72,8 @@ def _rows(keys: Keys[Any], prefix: str) -> Iterator[str]:
         yield _row(key, name)
         if isinstance(inner, Named):
             name, inner = f"{name}.{inner.placeholder}", inner.entries[0][1]
+        elif isinstance(inner, Rows):
+            name, inner = f"{name}[]", inner.item
         if isinstance(inner, Keys):
             yield from _rows(inner, f"{name}.")
 

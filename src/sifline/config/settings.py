@@ -16,8 +16,9 @@ from sifline.config.images import (
 from sifline.config.images import origin as image_origin
 from sifline.config.sites import SITE, Site
 from sifline.errors import UsageError, did_you_mean
-from sifline.fields.keys import Keys, flat
-from sifline.fields.table import read_toml
+from sifline.fields.keys import Keys, Named
+from sifline.fields.kinds import Kind
+from sifline.fields.table import quoted, read_toml
 from sifline.model import SifCompression, SifOptions, Workspace
 from sifline.model.recipe import masked
 
@@ -161,8 +162,37 @@ def _of_image(
 def _of_file(kind: Keys[Any], path: Path | None, origin: str) -> Iterator[Setting]:
     """Every key that the file can have: what it says, or what its silence means."""
     table = read_toml(path) if path else None
-    for key, value, there in flat(kind, table.values if table else {}):
+    for key, value, there in _flat(kind, table.values if table else {}):
         yield Setting(key=key, value=value, origin=origin if there else DEFAULT)
+
+
+def _flat(
+    kind: Keys[Any], values: Mapping[str, Any], prefix: str = ""
+) -> Iterator[tuple[str, Any, bool]]:
+    """Yield each key of checked ``values`` in full, its value, and whether it is there.
+
+    Absent keys come with what their absence means; an absent table with a required key does
+    not come at all.
+    """
+    for key in kind.keys:
+        name, inner = f"{prefix}{key.name}", key.kind
+        if key.name in values:
+            yield from _there(inner, name, values[key.name])
+        elif isinstance(inner, Keys):
+            needed = any(item.required for item in inner.keys)
+            yield from () if needed else _flat(inner, {}, f"{name}.")
+        elif not (kind.one or isinstance(inner, Named)):
+            yield name, key.plain, False
+
+
+def _there(kind: Kind | None, name: str, value: Any) -> Iterator[tuple[str, Any, bool]]:
+    if isinstance(kind, Keys):
+        yield from _flat(kind, value, f"{name}.")
+    elif isinstance(kind, Named):
+        for entry, inner in sorted(value.items()):
+            yield from _there(kind.kind_of(entry), f"{name}.{quoted(entry)}", inner)
+    else:
+        yield name, value, True
 
 
 def _shown(value: Any) -> Any:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache
 from pathlib import PurePath
 from typing import Any, Generic, TypeVar, get_type_hints
 
@@ -23,7 +23,7 @@ from sifline.fields.kinds import (
     Whole,
     whole,
 )
-from sifline.fields.table import Table, quoted
+from sifline.fields.table import Table
 
 T = TypeVar("T")
 # The default of a key that has none: it has to be there.
@@ -78,6 +78,11 @@ class Key:
 
 def keys_of(of: type) -> Mapping[str, Key]:
     """Return the keys that the fields of the dataclass ``of`` declare, by the fields' names."""
+    return _keys_of(of)
+
+
+@cache
+def _keys_of(of: type) -> Mapping[str, Key]:
     kinds = (Anything, Choice, File, Flag, Key, Keys, Named, Rows, Several, Text, Whole)
     names = {kind.__name__: kind for kind in kinds}
     hints = get_type_hints(of, localns=names, include_extras=True)
@@ -146,11 +151,10 @@ class Keys(Generic[T]):
     one: bool = False
     most: Most | None = None
 
-    @cached_property
+    @property
     def keys(self) -> tuple[Key, ...]:
         """Return the keys in the order of the fields."""
-        of: type[Any] = self.of
-        return tuple(keys_of(of).values())
+        return tuple(keys_of(self.of).values())
 
     @property
     def what(self) -> str:
@@ -197,7 +201,7 @@ class Rows(Generic[T]):
     of: type[T]
     what: str = "a list of tables"
 
-    @cached_property
+    @property
     def item(self) -> Keys[T]:
         """Return what each of them is."""
         return Keys(of=self.of)
@@ -267,32 +271,3 @@ class Named:
             "additionalProperties": False,
             **(refused if self.refused else {}),
         }
-
-
-def flat(
-    kind: Keys[Any], values: Mapping[str, Any], prefix: str = ""
-) -> Iterator[tuple[str, Any, bool]]:
-    """Yield each key of checked ``values`` in full, its value, and whether it is there.
-
-    Absent keys come with what their absence means; an absent table with a required key does
-    not come at all.
-    """
-    for key in kind.keys:
-        name, inner = f"{prefix}{key.name}", key.kind
-        if key.name in values:
-            yield from _there(inner, name, values[key.name])
-        elif isinstance(inner, Keys):
-            needed = any(item.required for item in inner.keys)
-            yield from () if needed else flat(inner, {}, f"{name}.")
-        elif not (kind.one or isinstance(inner, Named)):
-            yield name, key.plain, False
-
-
-def _there(kind: Kind | None, name: str, value: Any) -> Iterator[tuple[str, Any, bool]]:
-    if isinstance(kind, Keys):
-        yield from flat(kind, value, f"{name}.")
-    elif isinstance(kind, Named):
-        for entry, inner in sorted(value.items()):
-            yield from _there(kind.kind_of(entry), f"{name}.{quoted(entry)}", inner)
-    else:
-        yield name, value, True

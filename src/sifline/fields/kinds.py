@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -33,9 +32,8 @@ class Kind(Protocol):
 class Text:
     """A string that matches ``pattern`` as a whole, in what JavaScript and Python both read.
 
-    ``to`` makes the value of it; its ValueError refuses what a pattern cannot. YAML makes
-    something else of 24:00:00 and yes: errors about a text that is ``called`` something first
-    say that it must be a string.
+    ``to`` makes the value of it. YAML makes something else of 24:00:00 and yes: errors about a
+    text that is ``called`` something first say that it must be a string.
     """
 
     what: str = "a string"
@@ -47,13 +45,12 @@ class Text:
         """Return the string, or what is made of it."""
         value = table.values.get(key)
         if self.takes(value):
-            with suppress(ValueError):
-                return self.to(str(value))
+            return self.to(str(value))
         if not self.called:
             raise table.wrong(key, self.what, value)
-        place = "" if table.full(key) == self.called else f"{table.full(key)}: "
-        named = f"{place}{self.called} {table.text(key)!r}"
-        raise UsageError(f"{table.path}: {named} must be {self.what}; mend it")
+        name, word = table.full(key), table.text(key)
+        named = name if name.endswith(self.called) else f"{name}: {self.called}"
+        raise UsageError(f"{table.path}: {named} {word!r} must be {self.what}; mend it")
 
     def takes(self, value: object) -> bool:
         """Tell whether it may be ``value``, by the pattern."""

@@ -77,13 +77,6 @@ class Table:
             raise self.wrong(key, "a string", value)
         return value
 
-    def texts(self, key: str) -> tuple[str, ...]:
-        """Return the list of strings ``key``; empty where it is missing."""
-        value = self.values.get(key, [])
-        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-            raise self.wrong(key, "a list of strings", value)
-        return tuple(value)
-
     def number(self, key: str, default: int, *, least: int, most: int) -> int:
         """Return the whole number ``key``, from ``least`` to ``most``."""
         value = self.values.get(key, default)

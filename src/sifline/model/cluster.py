@@ -6,9 +6,27 @@ import shlex
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from sifline.model.sif import SifFile
+
+if TYPE_CHECKING:
+    from sifline.fields.keys import Key, Keys, Named, Rows
+    from sifline.fields.kinds import Anything, Choice, File, Flag, Text, Whole
+
+# RFC 1123.
+_LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+HOST_NAME = rf"(?!.{{254}}){_LABEL}(?:\.{_LABEL})*"
+# RFC 4291: eight groups, or at most seven around one ::, and perhaps a zone (RFC 4007).
+_GROUP = "[0-9A-Fa-f]{1,4}"
+_GROUPS = f"{_GROUP}(?::{_GROUP})*"
+_SHORT = f"(?!:*(?:{_GROUP}:+){{7}}{_GROUP})(?:{_GROUPS})?::(?:{_GROUPS})?"
+_IPV6 = rf"(?:(?:{_GROUP}:){{7}}{_GROUP}|{_SHORT})(?:%[^\s%]+)?"
+_USER = "[a-z_][a-z0-9_-]{0,31}"
+_VARIABLE = "[A-Za-z_][A-Za-z0-9_]*"
+_WORD = "[A-Za-z0-9_][A-Za-z0-9_-]{0,63}"
+# slurm.conf(5), MaxTime: minutes, minutes:seconds, hours:minutes:seconds, days-hours[:…].
+_TIME = r"(?:[0-9]+|(?:[0-9]+:){1,2}[0-9]{2}|[0-9]+-[0-9]+(?::[0-9]{2}){0,2}|INFINITE|UNLIMITED)"
 
 
 class Role(str, Enum):
@@ -22,13 +40,57 @@ class Role(str, Enum):
 class Node:
     """One host of a cluster. ``memory_mb`` is what Slurm may hand out, in MiB."""
 
-    name: str
-    role: Role
-    address: str = ""
-    cpus: int = 1
-    memory_mb: int = 1024
-    gpus: int = 0
-    gpu_type: str = ""
+    name: Annotated[
+        str,
+        Key(
+            kind=Text(what="a host name", pattern=HOST_NAME, called="node name"),
+            help="What the host calls itself; Slurm knows it by that.",
+            example="compute-01",
+        ),
+    ]
+    role: Annotated[
+        Role,
+        Key(
+            kind=Choice(words=tuple(Role), to=Role),
+            help="What it does: slurmctld runs on the `controller`, jobs on `compute`.",
+            example="compute",
+        ),
+    ]
+    address: Annotated[
+        str,
+        Key(
+            kind=Text(
+                what="a host name or IP address",
+                pattern=rf"(?:{HOST_NAME}|{_IPV6})?",
+                called="address",
+            ),
+            help="Where it is reached; without it by its name.",
+            example="192.0.2.11",
+        ),
+    ] = ""
+    cpus: Annotated[
+        int,
+        Key(
+            kind=Whole(least=1, most=65533), help="Processors that Slurm may hand out.", example=8
+        ),
+    ] = 1
+    memory_mb: Annotated[
+        int,
+        Key(
+            kind=Whole(least=1, most=2**40),
+            help="Memory that Slurm may hand out, in MiB.",
+            example=15000,
+        ),
+    ] = 1024
+    gpus: Annotated[int, Key(kind=Whole(least=0, most=64), help="Its GPUs.", example=2)] = 0
+    gpu_type: Annotated[
+        str,
+        Key(
+            kind=Text(what="letters, digits, - and _", pattern=f"(?:{_WORD})?", called="gpu_type"),
+            help="Type of these GPUs, by which jobs can ask for them (GRES).",
+            example="a100",
+        ),
+    ] = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,10 +100,35 @@ class SshAccess:
     ``become_password`` is what sudo is told where it asks; "" where it must not ask.
     """
 
-    user: str = "root"
-    port: int = 22
-    identity_file: Path | None = None
-    known_hosts: Path | None = None
+    user: Annotated[
+        str,
+        Key(
+            kind=Text(what="a user name", pattern=_USER, called="ssh user"),
+            help="User who logs in.",
+            example="admin",
+        ),
+    ] = "root"
+    port: Annotated[
+        int, Key(kind=Whole(least=1, most=65535), help="Port of sshd.", example=2222)
+    ] = 22
+    identity_file: Annotated[
+        Path | None,
+        Key(
+            kind=File(),
+            help="Private key; without it those that ssh finds. Relative paths start at this"
+            " file's folder.",
+            example="~/.ssh/id_ed25519",
+        ),
+    ] = None
+    known_hosts: Annotated[
+        Path | None,
+        Key(
+            kind=File(),
+            help="Keys of the hosts; without it your own file decides. A host whose key is not"
+            " known is refused.",
+            example="known_hosts",
+        ),
+    ] = None
     become_password: str = field(default="", repr=False, compare=False)
 
 
@@ -49,23 +136,102 @@ class SshAccess:
 class Partition:
     """A Slurm partition; it spans all compute nodes."""
 
-    name: str
-    default: bool = False
-    max_time: str = "24:00:00"
+    name: Annotated[
+        str,
+        Key(
+            kind=Text(what="letters, digits, - and _", pattern=_WORD, called="partition name"),
+            help="Its name.",
+            example="gpu",
+        ),
+    ]
+    default: Annotated[
+        bool,
+        Key(
+            kind=Flag(),
+            help="Whether jobs that name no partition go there; without one the first is that.",
+            example=True,
+        ),
+    ] = False
+    # Without quotes YAML makes 24:00:00 a number of seconds, and Slurm of that minutes.
+    max_time: Annotated[
+        str,
+        Key(
+            kind=Text(what="a time such as '24:00:00'", pattern=_TIME, called="max_time"),
+            help="Longest time of a job, as MaxTime of slurm.conf; in quotes.",
+            example="1-12:00:00",
+        ),
+    ] = "24:00:00"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cluster:
     """A Slurm cluster: its hosts and how to reach them."""
 
-    name: str
-    nodes: tuple[Node, ...]
-    ssh: SshAccess
-    partitions: tuple[Partition, ...]
+    name: Annotated[
+        str,
+        Key(
+            kind=Text(
+                what="letters, digits and inner -", pattern=HOST_NAME, called="cluster name"
+            ),
+            help="Name of the cluster; without it that of the file.",
+            example="hpc",
+            default="",
+        ),
+    ]
+    nodes: Annotated[
+        tuple[Node, ...],
+        Key(
+            kind=Rows(of=Node),
+            help="Its hosts: one `controller`, and at least one `compute`.",
+            default=(),
+        ),
+    ]
+    ssh: Annotated[
+        SshAccess,
+        Key(kind=Keys(of=SshAccess), help="How every node is reached.", default=SshAccess()),
+    ]
+    partitions: Annotated[
+        tuple[Partition, ...],
+        Key(
+            kind=Rows(of=Partition),
+            help="Partitions of Slurm; each spans all compute nodes. Without any there is `main`.",
+            default=(),
+        ),
+    ]
     source: Path
-    job_user: str = ""
-    registry_root: PurePosixPath = PurePosixPath("/opt/containers")
-    variables: tuple[tuple[str, Any], ...] = ()
+    job_user: Annotated[
+        str,
+        Key(
+            kind=Text(what="a user name", pattern=f"(?:{_USER})?", called="job_user"),
+            help="Ordinary user that `validate` runs jobs as; without it the user of `ssh`.",
+            example="alice",
+        ),
+    ] = ""
+    registry_root: Annotated[
+        PurePosixPath,
+        Key(
+            kind=Text(
+                what="an absolute folder, plain",
+                pattern=r"(?:/(?!\.\.(?:/|$))[A-Za-z0-9_.-]+)+",
+                called="registry_root",
+                to=PurePosixPath,
+            ),
+            help="Where SIFs lie on every node.",
+            example="/srv/containers",
+        ),
+    ] = PurePosixPath("/opt/containers")
+    variables: Annotated[
+        tuple[tuple[str, Any], ...],
+        Key(
+            kind=Named(
+                entries=((Text(what="letters, digits and _", pattern=_VARIABLE), Anything()),),
+                what="a table of Ansible variables",
+                variables="Ansible",
+            ),
+            help="Ansible variables; they win over the defaults of the roles.",
+            example={"slurm_common_extra": ["DebugFlags=Gres"]},
+        ),
+    ] = ()
     notes: tuple[str, ...] = field(default=(), compare=False)
     asked: str = field(default="", compare=False)
 

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from sifline.config.clusters import STATE_FILE, load_virtual
+from sifline.config.clusters import STATE_FILE, Virtual, load_virtual
 from sifline.engines.docker.containers import Container, Containers, Machine
 from sifline.errors import MissingError, UsageError
 from sifline.machine.context import Context
 from sifline.model import Cluster, Node, SshAccess, Workspace
 from sifline.virtual.found import WORKSPACE, check_name, checkout_name, cluster_label
 
-DEFAULT_IMAGE = "slurm-node"
-IMAGE_NAME = re.compile(r"[a-z0-9][a-z0-9.-]{0,127}")
+DEFAULT_IMAGE = Virtual.image
 # What the image has: a user with sudo, and one without.
 ADMIN = "admin"
 JOB_USER = "alice"
@@ -69,16 +67,12 @@ def describe(cluster_file: Path, name: str | None = None) -> Description:
     cluster, section = load_virtual(cluster_file)
     name = cluster.name if name is None else name
     check_name(name)
-    section.only("image")
-    image = section.text("image", DEFAULT_IMAGE)
-    if not IMAGE_NAME.fullmatch(image):
-        raise section.wrong("image", "the name of an image", image)
     if len(cluster.nodes) > MOST_NODES:
         raise UsageError(
             f"{cluster_file}: {len(cluster.nodes)} nodes are too many for one machine;"
             f" at most {MOST_NODES}"
         )
-    return Description(name=name, cluster=cluster, image=image)
+    return Description(name=name, cluster=cluster, image=section.image)
 
 
 def image_in_engine(image: str, engine: Containers) -> str:
