@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from copy import deepcopy
 from pathlib import Path
@@ -237,6 +239,11 @@ def test_what_a_virtual_cluster_writes_is_good(tmp_path: Path, draft: Any) -> No
     written = yaml.safe_load(dump_cluster(cluster, tmp_path))
 
     assert draft(schema("cluster")).is_valid(written)
+
+
+def test_no_start_pays_for_the_keys_of_values_that_travel() -> None:
+    look = "import sys, sifline.model; sys.exit('sifline.fields' in sys.modules)"
+    subprocess.run([sys.executable, "-c", look], check=True)
 
 
 def test_the_example_profile_has_every_key(draft: Any) -> None:

@@ -102,6 +102,28 @@ def test_without_an_engine_bootstrap_is_named(tmp_path: Path) -> None:
         virtual.status("x", space)
 
 
+LONG = "clusters: {hpc: {controller: {ip: a}, compute_nodes: [{ip: b}]}}\n"
+SHORT = "nodes: [{name: a, role: controller}, {name: b, role: compute}]\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "image"),
+    [
+        (SHORT, "slurm-node"),
+        (SHORT + "virtual: {}", "slurm-node"),
+        (SHORT + "virtual: {image: other}", "other"),
+        (LONG, "slurm-node"),
+        (LONG + "virtual: {image: other}", "other"),
+    ],
+)
+def test_the_nodes_are_made_of_the_image_that_the_file_names(
+    tmp_path: Path, text: str, image: str
+) -> None:
+    path = tmp_path / "x.yaml"
+    path.write_text(text)
+    assert virtual.image_of(path, "x") == image
+
+
 def test_too_many_nodes_are_refused(tmp_path: Path) -> None:
     nodes = "".join(f"- {{name: n{number}, role: compute}}\n" for number in range(64))
     path = tmp_path / "large.yaml"
