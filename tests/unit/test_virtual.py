@@ -121,7 +121,7 @@ def test_the_nodes_are_made_of_the_image_that_the_file_names(
 ) -> None:
     path = tmp_path / "x.yaml"
     path.write_text(text)
-    assert virtual.image_of(path, "x") == image
+    assert virtual.describe(path, "x").image == image
 
 
 def test_too_many_nodes_are_refused(tmp_path: Path) -> None:
