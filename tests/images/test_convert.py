@@ -238,7 +238,7 @@ def test_the_sif_says_where_it_came_from(
     found = convert.info(done.path, context_of(tmp_path))
 
     digest = oci_layout.identity(Docker(ProcessRunner()).inspect(image.image_id))
-    assert found["image digest"] == digest
+    assert found["image_digest"] == digest
     assert image.image_id.partition(":")[2] not in json.dumps(found)
     assert (found["fingerprint"], found["commit"]) == ("f" * 64, "c0ffee")
     assert found["labels"]["org.example.note"] == "two words"

@@ -147,7 +147,7 @@ def test_an_image_of_a_registry(project: Project, base: Base) -> None:
     base.push(f"second {base.name}")
     later = converted(project, "--source", f"docker://{base.name}", "--sif-name", name)
     assert "up to date" not in later
-    assert info(project, name)["image digest"] != found["image digest"]
+    assert info(project, name)["image_digest"] != found["image_digest"]
 
 
 def test_what_a_conversion_could_leave_is_seen(project: Project, base: Base) -> None:
@@ -386,7 +386,7 @@ def test_an_archive_gives_the_bytes_that_the_image_gives(
         words = ("--source", f"oci-archive:{source}" if number else str(source))
         converted(project, *words, "--sif-name", sif_name)
         assert file_of(project, sif_name, "x").startswith("x ")
-        bytes_.add(info(project, sif_name)["image digest"])
+        bytes_.add(info(project, sif_name)["image_digest"])
     assert len(bytes_) == 1
 
 

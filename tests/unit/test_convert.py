@@ -250,7 +250,7 @@ def test_labels_say_which_image_a_sif_is_of(
     objects = [sif_files.labels_object(labels), sif_files.SQUASHFS]
     path = sif_files.write(tmp_path / "x.sif", objects)
     told = convert.info(path, context_of(tmp_path, RecordingRunner()))
-    assert convert.read_sif(path).image_digest == told["image digest"] == digest
+    assert convert.read_sif(path).image_digest == told["image_digest"] == digest
 
 
 @pytest.mark.parametrize("content", [b"", b"[1]", b"{"])

@@ -161,4 +161,4 @@ def test_info_names_the_file_system_beside_the_labels(
 
     found = info(path, context_of(tmp_path, RecordingRunner()))
 
-    assert (found["file system"], found["labels"]) == (name, {"a": "b"})
+    assert (found["file_system"], found["labels"]) == (name, {"a": "b"})

@@ -122,3 +122,26 @@ def test_a_check_that_needs_an_image_names_the_cluster_to_deploy_it_to() -> None
     with pytest.raises(CheckSkipped) as caught:
         deployed(Empty(), "hello-mpi")
     assert commands(str(caught.value)) == [["deploy.hello-mpi", "--cluster", "blue"]]
+
+
+def test_facts_are_lines_that_people_read_and_keys_that_scripts_do() -> None:
+    item = {
+        "name": "hello",
+        "built_on": ["debian", "other"],
+        "image_id": "",
+        "size": 247291925,
+        "sif_budget": None,
+        "sif": {"file_system": "squashfs", "labels": {"own_label": "a_b"}},
+    }
+
+    assert tables.facts([item]).splitlines() == [
+        "name: hello",
+        "built on: debian, other",
+        "image id: -",
+        "size: 247 MB (247291925 bytes)",
+        "sif budget: -",
+        "sif:",
+        "  file system: squashfs",
+        "  labels:",
+        "    own_label: a_b",
+    ]

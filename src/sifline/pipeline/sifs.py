@@ -87,10 +87,12 @@ class Sifs:
             fact: dict[str, Any] = {
                 "name": name,
                 "description": image.description,
-                "built on": [*image.parents, *image.bases],
+                "category": image.category,
+                "built_on": [*image.parents, *image.bases],
                 "tag": image.tag,
-                "image id": held.image_id if held else "",
+                "image_id": held.image_id if held else "",
                 "size": held.size if held else 0,
+                "sif_budget": image.sif.budget,
                 "fingerprint": held.fingerprint if held else "",
             }
             path = self._workspace.sif(name)

@@ -35,6 +35,11 @@ if TYPE_CHECKING:
     from sifline.config.settings import Setting
 
 
+# Facts whose names in JSON are read by people as well, and those that count bytes.
+FACTS = frozenset({"built_on", "file_system", "image_digest", "image_id", "sif_budget"})
+SIZES = frozenset({"sif_budget", "size"})
+
+
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Return ``rows`` under ``head``, columns aligned, the last one left ragged."""
     lines = [list(head), *([_on_one_line(cell) for cell in row] for row in rows)]
@@ -243,19 +248,27 @@ def states(items: Sequence[ImageState]) -> str:
 
 
 def facts(items: Sequence[Mapping[str, Any]]) -> str:
-    """Return nested facts as indented lines."""
+    """Return nested facts as indented lines; sizes in the units that people read."""
     return "\n\n".join("\n".join(_lines(item)) for item in items)
 
 
 def _lines(values: Mapping[str, Any], indent: str = "") -> list[str]:
     lines = []
     for key, value in values.items():
+        name = key.replace("_", " ") if key in FACTS else key
         if isinstance(value, Mapping):
-            lines += [f"{indent}{key}:", *_lines(value, indent + "  ")]
+            lines += [f"{indent}{name}:", *_lines(value, indent + "  ")]
         else:
-            shown = ", ".join(map(str, value)) if isinstance(value, list) else value
-            lines.append(f"{indent}{key}: {shown}")
+            lines.append(f"{indent}{name}: {_fact(key, value)}")
     return lines
+
+
+def _fact(key: str, value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    if key in SIZES and isinstance(value, int):
+        return f"{megabytes(value, 0)} ({value} bytes)" if value else "-"
+    return "-" if value in (None, "") else str(value)
 
 
 def nodes(cluster: Cluster) -> str:
