@@ -24,7 +24,7 @@ from sifline.model import BuiltImage, Image, TestReport
 from sifline.stages import convert, imagetest
 from tests.support.contexts import context_of
 from tests.support.conversion import built
-from tests.support.engine import docker, make
+from tests.support.engine import Project, docker, make
 from tests.support.recipes import TINY
 from tests.support.waiting import until
 from tests.support.way import Way
@@ -124,6 +124,20 @@ def test_an_engine_that_cannot_hand_in_gpus_says_why(
     assert found == 0
     assert why.startswith("the engine cannot hand in GPUs: could not select device driver")
     assert containers(f"{LABEL_TEST}={name}") == []
+
+
+def test_a_gpu_that_is_demanded_and_not_there_fails(project: Project) -> None:
+    name = project.image("gpu", f"FROM docker.io/{TRIXIE}\n")
+
+    done = project.invoke(f"test.{name}", "--gpu")
+
+    if host_gpus()[0]:
+        assert done.returncode == 0, done.stderr
+    else:
+        assert done.returncode == 1
+        assert f"testing {name}: 1 failed: test_a_gpu_is_there" in done.stderr
+        assert "--gpu demands a GPU: this host has no NVIDIA GPU" in done.stderr
+    assert project.invoke(f"test.{name}").returncode == 0
 
 
 def test_a_step_that_uses_the_secret_keeps_the_promises(run: Run) -> None:

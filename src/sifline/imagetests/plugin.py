@@ -88,6 +88,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--sifline-sif", metavar="PATH", help="the SIF, for apptainer")
     group.addoption("--sifline-label", metavar="KEY=VALUE", help="of containers of this run")
     group.addoption("--sifline-parent", metavar="PID", type=int, help="whose end ends the run")
+    group.addoption("--sifline-gpu", action="store_true", help="without a GPU, fail")
     group.addoption("--sifline-smoke", metavar="JSON", default="[]", help="smoke commands")
     group.addoption("--sifline-budget", metavar="BYTES", type=int, default=0, help="of the SIF")
     group.addoption("--sifline-image-size", metavar="BYTES", type=int, default=0, help="in Docker")
@@ -169,8 +170,13 @@ def run_as_root(container: Container, argv: Sequence[str]) -> Ran:
 
 
 @pytest.fixture(scope="session")
-def gpus(container: Container) -> int:
-    """The number of NVIDIA GPUs in the container; a test that asks is skipped where it is 0."""
+def gpus(request: pytest.FixtureRequest, container: Container) -> int:
+    """The number of NVIDIA GPUs in the container; a test that asks is skipped where it is 0.
+
+    Where the run demands a GPU, the test fails instead.
+    """
+    if not container.gpus and request.config.getoption("--sifline-gpu"):
+        pytest.fail(f"--gpu demands a GPU: {container.no_gpus}", pytrace=False)
     if not container.gpus:
         pytest.skip(container.no_gpus)
     return container.gpus

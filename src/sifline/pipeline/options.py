@@ -25,6 +25,7 @@ class Options:
     compression: str = ""
     level: int = 0
     processors: int = 0
+    gpu: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what no conversion takes.

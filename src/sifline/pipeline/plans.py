@@ -82,7 +82,7 @@ class Planner:
     @cached_property
     def testing(self) -> Testing:
         """The tests of images and SIFs."""
-        return Testing(self.images, self.context)
+        return Testing(self.images, self.context, gpu=self.options.gpu)
 
     @cached_property
     def site(self) -> Site:

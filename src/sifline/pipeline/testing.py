@@ -38,8 +38,10 @@ REPORT = {field.name for field in fields(TestReport)}
 class Testing:
     """Decides which tests are needed, runs them, and remembers those that passed."""
 
-    def __init__(self, images: Mapping[str, Image], context: Context) -> None:
-        self._images = images
+    def __init__(
+        self, images: Mapping[str, Image], context: Context, *, gpu: bool = False
+    ) -> None:
+        self._images, self._gpu = images, gpu
         self._context, self._workspace = context, context.workspace
 
     def needed(self, verb: Verb, before: Step) -> str:
@@ -130,7 +132,8 @@ class Testing:
             place.unlink(missing_ok=True)
             report = imagetest.imagetest(
                 subject,
-                self.folders(subject),
+                # No part of the key: tests that passed with a GPU passed.
+                [*([imagetest.A_GPU] if self._gpu else []), *self.folders(subject)],
                 self._context,
                 runtime=RUNTIMES[_verb(subject)],
                 promises=self._promises(self._images[name], image_size),
@@ -140,8 +143,7 @@ class Testing:
                 records.write(place, {"key": key, "report": vars(report)})
         return report
 
-    @staticmethod
-    def _promises(image: Image, size: int) -> Promises:
+    def _promises(self, image: Image, size: int) -> Promises:
         """What the tests hold ``image`` to, which has that many bytes in the engine."""
         from sifline.stages import imagetest
 
@@ -151,6 +153,7 @@ class Testing:
             budget=(options.budget or 0) if options.over_budget == "error" else 0,
             # What a definition file installs is in no image.
             image_size=0 if options.definition else size,
+            gpu=self._gpu,
         )
 
 

@@ -34,6 +34,8 @@ APPTAINER = "apptainer"
 SUITES = Path(str(resources.files("sifline") / "imagetests" / "suites"))
 # What every SIF has to pass, whoever made it.
 EVERY_SIF = SUITES / "sif"
+# What is run where a GPU is demanded.
+A_GPU = SUITES / "gpu"
 # A parameter in a test's name may hold spaces.
 ENDED = re.compile(r"::(?P<name>.+) (?P<status>PASSED|FAILED|SKIPPED|ERROR|XFAIL|XPASS)\b")
 # What pytest takes for a file of tests.
@@ -52,11 +54,15 @@ class Outcome:
 
 @dataclass(frozen=True, kw_only=True)
 class Promises:
-    """What tests of sifline's own hold an image to; sizes in bytes, 0 where there is none."""
+    """What tests of sifline's own hold an image to; sizes in bytes, 0 where there is none.
+
+    ``gpu`` says that a GPU is demanded: without one, tests fail that would be skipped.
+    """
 
     smoke: tuple[tuple[str, ...], ...] = ()
     budget: int = 0
     image_size: int = 0
+    gpu: bool = False
 
     @property
     def words(self) -> list[str]:
@@ -65,6 +71,7 @@ class Promises:
             *("--sifline-smoke", json.dumps(self.smoke)),
             *("--sifline-budget", str(self.budget)),
             *("--sifline-image-size", str(self.image_size)),
+            *(["--sifline-gpu"] if self.gpu else []),
         ]
 
 

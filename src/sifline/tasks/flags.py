@@ -27,6 +27,7 @@ HELP = {
     "force": "redo it even where nothing changed: the build, the SIF; with make all four steps",
     "foreign": "take also what another checkout made: its cluster, its versions of an image",
     "format": "text, dot, mermaid or svg; default: by the ending of --output",
+    "gpu": "demand a GPU: without one, tests fail that would be skipped",
     "gpus": "GPUs to hand in: all, a number, device=0,2 or none; default: as image.toml says",
     "jobs": "how many steps run at once; default: one per core",
     "json": "print JSON",

@@ -40,6 +40,7 @@ DEFAULTS: dict[str, Any] = {
     "compression": "",
     "level": 0,
     "processors": 0,
+    "gpu": False,
 }
 
 
@@ -75,7 +76,7 @@ def build(run: Run, pipeline: Pipeline, images: Sequence[str]) -> None:
     _carry_out(run, pipeline, images, "BUILD", "BUILD")
 
 
-@options("jobs", "keep_going", *SEEING)
+@options("jobs", "keep_going", "gpu", *SEEING)
 def test(run: Run, pipeline: Pipeline, images: Sequence[str], *, runtime: str = "docker") -> None:
     """Run its tests and its parents', in Docker or in the SIF.
 
