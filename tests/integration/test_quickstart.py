@@ -62,3 +62,15 @@ def test_an_unknown_cluster_is_refused_with_the_nearest_name(cluster: Cluster) -
 
     assert done.returncode == 2
     assert cluster.name in done.stderr
+
+
+@pytest.mark.usefixtures("second_run")
+def test_what_is_up_to_date_would_not_be_done_again(cluster: Cluster) -> None:
+    deployed = invoke("--dry", "deploy.hello-mpi", "--cluster", cluster.name)
+    up = invoke("--dry", "cluster.up", "--cluster", cluster.name)
+    listed = invoke("cluster.list")
+
+    names = ", ".join(node.name for node in cluster.nodes)
+    assert deployed.stdout.splitlines()[-2:] == ["0 of 4 steps to do", f"hello-mpi is on {names}"]
+    assert up.stdout == f"{cluster.name} stands as it is described: nothing to do\n"
+    assert re.search(rf"(?m)^{cluster.name} .*3 of 3 run", listed.stdout)

@@ -27,7 +27,9 @@ from sifline.model import (
     TestedImage,
     TestedSif,
     TestReport,
+    WouldDeploy,
 )
+from sifline.report import tables
 from sifline.stages import deploy as stage
 from sifline.stages.deploy import (
     RESERVE,
@@ -376,3 +378,30 @@ def test_progress_is_told_by_tenths() -> None:
         read(f"  1,234  {percent}%  1.00MB/s  0:00:01")
 
     assert told == ["n: 10 % sent", "n: 25 % sent", "n: 99 % sent"]
+
+
+def test_what_a_deployment_would_do_is_told_by_node(tmp_path: Path, sif: Sif) -> None:
+    held = {**EMPTY, "held": True}
+    runner = Nodes(compute_01=in_place(sif), compute_02=held)
+    context, ready = context_of(tmp_path, runner), ProvisionedCluster(cluster=CLUSTER)
+
+    told = stage.survey(TestedSif.untested(sif), ready, context)
+
+    assert {node: action.value for node, action in told.items()} == {
+        "controller": "send",
+        "compute-01": "keep",
+        "compute-02": "switch",
+    }
+    assert (runner.sent, runner.installed, runner.noted) == ([], [], [])
+    done = WouldDeploy(steps=(), nodes={"hello": {key: told[key].value for key in told}})
+    assert tables.would_deploy(done).splitlines()[-1] == (
+        "hello would be sent to controller; would be switched to on compute-02; is on compute-01"
+    )
+
+
+def test_a_node_that_does_not_answer_cannot_be_told_of(tmp_path: Path, sif: Sif) -> None:
+    runner = Nodes(compute_02="ssh: connect to host: Connection refused")
+    ready = ProvisionedCluster(cluster=CLUSTER)
+
+    with pytest.raises(SshFailed, match="compute-02"):
+        stage.survey(TestedSif.untested(sif), ready, context_of(tmp_path, runner))

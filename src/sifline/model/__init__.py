@@ -42,6 +42,7 @@ from sifline.model.overview import (
     ImageState,
     Quickstart,
     WouldBringUp,
+    WouldDeploy,
 )
 from sifline.model.plan import (
     BuiltImage,
@@ -113,4 +114,5 @@ __all__ = [
     "Verb",
     "Workspace",
     "WouldBringUp",
+    "WouldDeploy",
 ]

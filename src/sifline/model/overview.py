@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sifline.model.check import CheckResult
@@ -72,3 +73,14 @@ class WouldBringUp:
     name: str
     steps: tuple[Step, ...]
     nodes: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class WouldDeploy:
+    """What a deployment would do: with images, and by image and node.
+
+    On a node that is "send", "switch" to a version that is there, or "keep".
+    """
+
+    steps: tuple[Step, ...]
+    nodes: Mapping[str, Mapping[str, str]]

@@ -16,9 +16,11 @@ from sifline.model import (
     ProvisionedCluster,
     Step,
     TestedSif,
+    Verb,
     WouldBringUp,
+    WouldDeploy,
 )
-from sifline.pipeline.plans import BUILD, Planner
+from sifline.pipeline.plans import BUILD, CONVERT, MAKE, Planner
 from sifline.pipeline.work import Work
 
 if TYPE_CHECKING:
@@ -162,6 +164,29 @@ class Clusters:
             target = inspect.inspect(cluster, self._context)
         sifs = self._work.untested_sifs(names) if untested else self._work.tested_sifs(names)
         return tuple(self.deployed(sif, target) for sif in sifs)
+
+    def would_deploy(
+        self, names: Sequence[str], cluster: Cluster, *, untested: bool = False
+    ) -> WouldDeploy:
+        """Tell what ``deploy`` would do: with images, and on nodes; nothing is made or sent."""
+        from sifline.stages import convert, deploy, inspect
+
+        done = self._work.dry(CONVERT if untested else MAKE, names)
+        done.check()
+        with self._show.step(f"inspect {_called(cluster)}"):
+            target = inspect.inspect(cluster, self._context)
+        # Of a SIF that is not made yet, no node can have the digest.
+        made = (Verb.BUILD, Verb.CONVERT)
+        pending = {step.image.name for step in done.steps if step.needed and step.verb in made}
+        nodes = dict[str, Mapping[str, str]]()
+        for name in names:
+            if name in pending:
+                nodes[name] = dict.fromkeys((node.name for node in cluster.nodes), "send")
+                continue
+            sif = convert.standing(self._planner.images[name], self._workspace)
+            found = deploy.survey(TestedSif.untested(sif), target, self._context)
+            nodes[name] = {node: action.value for node, action in found.items()}
+        return WouldDeploy(steps=done.steps, nodes=nodes)
 
     def deployed(self, sif: TestedSif, cluster: ProvisionedCluster) -> Deployment:
         """Deploy one SIF."""

@@ -28,6 +28,7 @@ from sifline.model import (
     TestReport,
     Verb,
     WouldBringUp,
+    WouldDeploy,
 )
 from sifline.model.units import megabytes
 
@@ -312,6 +313,22 @@ def cluster_values(items: Sequence[ListedCluster]) -> list[dict[str, object]]:
         }
         for item in items
     ]
+
+
+WOULD = {"send": "would be sent to", "switch": "would be switched to on", "keep": "is on"}
+
+
+def would_deploy(item: WouldDeploy) -> str:
+    """Return what a deployment would do, by image and node."""
+    lines = [plan(item.steps, {})]
+    for name, nodes in item.nodes.items():
+        parts = [
+            f"{said} {', '.join(places)}"
+            for action, said in WOULD.items()
+            if (places := [node for node, found in nodes.items() if found == action])
+        ]
+        lines.append(f"{name} {'; '.join(parts)}")
+    return "\n".join(lines)
 
 
 def would_bring_up(item: WouldBringUp) -> str:

@@ -121,6 +121,25 @@ def deploy(
     )
 
 
+def survey(
+    tested: TestedSif, provisioned: ProvisionedCluster, context: Context
+) -> Mapping[str, Action]:
+    """Tell by node what a deployment of the SIF would do there; nothing is sent.
+
+    :raises StepFailed: where a deployment would fail before it sends anything, and where a node
+        does not answer.
+    """
+    sif, cluster = tested.sif, provisioned.cluster
+    check(sif)
+    with Ssh(cluster, context.runner) as ssh:
+        work = _Work(tested, cluster, context, ssh, KEEP)
+        surveys, failed = ssh.each(cluster.nodes, work.survey)
+    refuse(sif, cluster, surveys, failed)
+    for error in failed.values():
+        raise error
+    return {node.name: decide(sif.sha256, surveys[node.name]) for node in cluster.nodes}
+
+
 def catalog(cluster: Cluster, context: Context) -> tuple[Holding, ...]:
     """Return what every node of ``cluster`` holds, in the order of its nodes.
 

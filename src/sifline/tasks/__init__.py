@@ -34,6 +34,7 @@ DRY = frozenset(
             images.test,
             images.convert,
             images.make,
+            images.deploy,
             images.clean,
             images.info,
             images.diff,

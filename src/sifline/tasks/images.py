@@ -147,6 +147,11 @@ def deploy(
     names, broken = run.sound(pipeline, images)
     clusters = pipeline.clusters
     found = clusters.find(cluster_of(cluster), become_password=password)
+    if run.dry:
+        would = clusters.would_deploy(names, found, untested=untested)
+        run.print("\n".join([tables.would_deploy(would), *tables.broken(broken)]))
+        refuse_broken(broken)
+        return
     done = clusters.deploy(names, found, untested=untested)
     run.print("\n".join([tables.deployed(done), *tables.broken(broken)]))
     refuse_broken(broken)
