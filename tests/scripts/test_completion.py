@@ -62,11 +62,11 @@ COMPLETED = [
     ("invoke validate --check counts-", ["counts-match"]),
     ("invoke --list clu", ["cluster"]),
     ("invoke --list-format n", ["nested"]),
-    ("invoke cluster.up --file clusters/l", ["clusters/lab.yaml"]),
-    ("invoke cluster.up --file=clusters/l", ["--file=clusters/lab.yaml"]),
+    ("invoke cluster.up --cluster clusters/l", ["clusters/lab.yaml"]),
+    ("invoke cluster.up --cluster=clusters/l", ["--cluster=clusters/lab.yaml"]),
     ("invoke shell.hello-mpi -- clusters/l", ["clusters/lab.yaml"]),
 ]
-FOLDER = "invoke cluster.up --file buil"
+FOLDER = "invoke sbom --output buil"
 BY_INVOKE = [("invoke mi", ["mine"]), ("inv mine --col", ["--colour"])]
 UNCHANGED = ["invoke tas", "invoke build --jobs tas", "invoke build --tas"]
 

@@ -148,6 +148,7 @@ def test_where_a_value_can_be_anything_nothing_is_offered(project: Path) -> None
 @pytest.mark.parametrize(
     "typed",
     [
+        ("cluster.up", "--cluster", "clusters/"),
         ("sbom.hello-mpi", "--output", ""),
         ("sbom.hello-mpi", "--output="),
         ("graph", "--output", "x"),

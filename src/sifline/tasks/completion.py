@@ -152,7 +152,8 @@ def _summary(body: Callable[..., None]) -> str:
 
 def _values(flag: Flag, half: str, here: Place, root: Path, *, before: str = "") -> Answer:
     """What a flag takes, as far as that is known; ``before`` is the flag, where it is glued."""
-    if flag.name in PATHS:
+    # A cluster is a name or a file.
+    if flag.name in PATHS or (flag.name == "cluster" and "/" in half):
         return Answer(code=FILES)
     known, comma, last = half.rpartition(",") if flag.name in LISTS else ("", "", half)
     find = VALUES.get(flag.name)
