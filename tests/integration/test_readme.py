@@ -26,7 +26,7 @@ pytestmark = pytest.mark.long
 CLUSTER = "virtual"
 # Outside of this checkout, whose git would ignore all of it.
 COPY = Path.home() / ".cache" / "sifline" / "readme-test"
-# A block that says so in its first line is for people alone: nox is what runs this test.
+# A block marked "console skip" is for people alone: nox runs this test, PyTorch takes long.
 BLOCK = re.compile(r"^```console\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
 
