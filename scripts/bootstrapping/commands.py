@@ -108,6 +108,11 @@ def as_root(argv: Sequence[str]) -> list[str]:
     return ["sudo", "DEBIAN_FRONTEND=noninteractive", *argv]
 
 
+def can_be_root() -> bool:
+    """Tell whether ``as_root`` has a way."""
+    return os.geteuid() == 0 or bool(which("sudo"))
+
+
 def ask_password() -> None:
     """Let sudo ask once, on the terminal, before output goes to log files."""
     if (

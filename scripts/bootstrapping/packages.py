@@ -8,11 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from bootstrapping.commands import Stop, as_root, ask_password, do, say, which
+from bootstrapping.commands import Stop, as_root, ask_password, can_be_root, do, say, which
 from bootstrapping.machine import Machine, look
 
 # This release has no package of buildx; the one of the next release runs on it unchanged.
 BORROWS_BUILDX = {"bookworm": "trixie"}
+# Only pictures need it: it is installed where that can be, and nothing stops without it.
+WITHOUT = frozenset({"graphviz"})
 
 
 class Need(NamedTuple):
@@ -59,6 +61,10 @@ def needs(machine: Machine) -> list[Need]:
 
 def obtain(missing: Sequence[Need], machine: Machine, may_install: bool) -> None:
     """Install what is missing, or say what that would take."""
+    if not any(need.package not in WITHOUT for need in missing) and not (
+        may_install and which("apt-get") and can_be_root()
+    ):
+        return
     names = [need.package for need in missing]
     if not may_install:
         raise Stop(f"missing: {', '.join(names)}; without --no-install they are installed", 3)
@@ -71,7 +77,7 @@ def obtain(missing: Sequence[Need], machine: Machine, may_install: bool) -> None
     for need in missing:
         say(f"  {need.package}: {need.why}")
     install(missing, machine.codename)
-    left = needs(look(machine.tests))
+    left = [need for need in needs(look(machine.tests)) if need.package not in WITHOUT]
     if left:
         raise Stop(f"still missing after installing: {', '.join(n.package for n in left)}", 3)
 

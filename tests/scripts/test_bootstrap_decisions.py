@@ -78,6 +78,26 @@ def test_an_empty_machine_needs_everything_once(
     assert sorted(found) == sorted(engine | common | {"ca-certificates"})
 
 
+DRAWS = packages.Need("graphviz", "draws")
+COPIES = packages.Need("rsync", "copies")
+
+
+def test_what_only_pictures_need_stops_nothing() -> None:
+    machine = Machine(
+        **{
+            **EMPTY,
+            "distribution": "debian",
+            "codename": "trixie",
+            "root": True,
+            "apparmor": False,
+        }
+    )
+
+    packages.obtain([DRAWS], machine, may_install=False)
+    with pytest.raises(Stop, match="missing: graphviz, rsync; without --no-install"):
+        packages.obtain([DRAWS, COPIES], machine, may_install=False)
+
+
 def test_a_client_alone_is_no_engine() -> None:
     assert "docker.io" in wanted(engine="silent", dockerd=False, docker=True)
 

@@ -327,3 +327,21 @@ def test_an_unknown_cluster_gets_the_nearest_names(
         find_cluster(name, workspace)
     assert f"no cluster '{name}'" in error.value.message
     assert hint in error.value.message
+
+
+@pytest.mark.parametrize("written", ["/opt/containers/", "/opt//containers", "//opt/containers//"])
+def test_slashes_of_a_folder_are_as_a_shell_reads_them(tmp_path: Path, written: str) -> None:
+    path = tmp_path / "x.yaml"
+    path.write_text(f"{SMALL}registry_root: {written}\n")
+
+    assert str(load_cluster(path).registry_root).lstrip("/") == "opt/containers"
+
+
+@pytest.mark.parametrize(
+    "address", ["::ffff:10.0.0.1", "64:ff9b::192.0.2.1", "1:2:3:4:5:6:1.2.3.4"]
+)
+def test_an_address_may_end_as_the_older_kind_does(tmp_path: Path, address: str) -> None:
+    path = tmp_path / "x.yaml"
+    path.write_text(SMALL.replace("10.0.0.2", f'"{address}"'))
+
+    assert address in [node.address for node in load_cluster(path).nodes]

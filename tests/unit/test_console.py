@@ -54,7 +54,10 @@ def call(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
         ("build a test b", "build.a test.b"),
         ("build test", "build.test"),
         ("build doctor", "build doctor"),
-        ("build nothing", "build.nothing"),
+        ("build nothing", "build nothing"),
+        ("graph --format dot lint", "graph --format dot lint"),
+        ("cluster a", "cluster a"),
+        ("cluster list", "cluster.list"),
         ("--dry build a", "--dry build.a"),
         ("info a.sif", "info a.sif"),
         ("cluster up --name x", "cluster.up --name x"),
@@ -86,7 +89,7 @@ def test_an_image_that_is_not_there_gets_the_nearest_name(project: Path) -> None
     done = call(project, "build", "helo-mpi")
 
     assert (done.returncode, done.stdout) == (2, "")
-    assert "no image 'helo-mpi' in images/. Did you mean hello-mpi?" in done.stderr
+    assert "no task 'helo-mpi'. Did you mean hello-mpi?" in done.stderr
 
 
 def test_it_says_its_release(tmp_path: Path) -> None:

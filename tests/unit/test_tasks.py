@@ -254,6 +254,30 @@ def test_a_flag_that_takes_a_value_shows_which(project: Path) -> None:
     assert "  --sif   " in shown
 
 
+@pytest.mark.parametrize("task", [*sorted(helps.tasks()), "build.hello-mpi", "shell.hello-mpi"])
+def test_a_help_shows_the_flags_that_the_task_takes(project: Path, task: str) -> None:
+    shown = invoke_here(project, "--help", task).stdout
+
+    written = {name.replace("[no-]", "") for name in re.findall(r"(?m)^  (--\S+)", shown)}
+    assert written == {flag for flag in flags.of_task(task) or () if not flag.startswith("--no-")}
+
+
+@pytest.mark.parametrize(
+    ("task", "usages"),
+    [
+        ("build", ["build.<image> [flags]", "build --all [flags]"]),
+        ("build.hello-mpi", ["build.hello-mpi [flags]"]),
+        ("shell", ["shell.<image> [flags] [-- COMMAND]"]),
+        ("diff", ["diff.<image> [flags]", "diff FILE.sif FILE.sif [flags]"]),
+        ("cluster.shell", ["cluster.shell [flags] [-- COMMAND]"]),
+    ],
+)
+def test_a_help_shows_how_a_task_is_called(project: Path, task: str, usages: list[str]) -> None:
+    shown = invoke_here(project, "--help", task).stdout
+
+    assert re.findall(r"(?m)^Usage: invoke (.*)$", shown) == usages
+
+
 @pytest.mark.parametrize("task", sorted(helps.tasks()))
 def test_no_flag_of_a_task_is_short_but_that_for_help(project: Path, task: str) -> None:
     done = invoke_here(project, task, "-h")
@@ -664,8 +688,8 @@ def with_sif(project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_nothing_is_removed_where_nobody_can_be_asked(project: Path, with_sif: Path) -> None:
     done = invoke_here(project, "clean.hello-mpi", "--sifs")
 
-    assert done.returncode == 2
-    assert done.stdout == "would remove build/sif/hello-mpi.sif (0 MB)\n"
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("would remove build/sif/hello-mpi.sif (0 MB)\nerror: clean:")
     assert "say --yes" in done.stderr
     assert with_sif.exists()
 
@@ -677,6 +701,7 @@ def test_on_a_terminal_it_asks(project: Path, with_sif: Path, typed: bytes, left
     assert (status, with_sif.exists()) == (0, left), shown
     assert "would remove build/sif/hello-mpi.sif" in shown
     assert "remove all that? [y/N]" in shown
+    assert ("nothing was removed" in shown) is left
 
 
 @pytest.mark.usefixtures("with_sif")

@@ -14,7 +14,7 @@ from sifline.engines.docker import containers
 from sifline.engines.docker.containers import Busy, Container, Containers
 from sifline.errors import MissingError, StepFailed, UsageError
 from sifline.machine.process import Result
-from sifline.model import NodeState
+from sifline.model import NodeState, WouldBringUp
 from sifline.pipeline import Pipeline
 from sifline.pipeline.clusters import Clusters
 from sifline.report import tables
@@ -45,14 +45,19 @@ def entry(
     }
 
 
-def holding(*entries: dict[str, object], network: str = "") -> RecordingRunner:
+def holding(
+    *entries: dict[str, object], network: str = "", volumes: str = "", image: Result | None = None
+) -> RecordingRunner:
     return RecordingRunner(
         {
             ("docker", "container", "ls"): answer("id\n" if entries else ""),
             ("docker", "container", "inspect"): answer(json.dumps(entries)),
             ("docker", "network", "ls"): answer(network),
-            ("docker", "volume", "ls"): answer(),
+            ("docker", "network", "rm"): answer(),
+            ("docker", "volume", "ls"): answer(volumes),
+            ("docker", "volume", "rm"): answer(),
             ("docker", "rm"): answer(),
+            ("docker", "image", "inspect"): image or answer(),
         }
     )
 
@@ -236,6 +241,8 @@ def test_a_cluster_of_another_checkout_is_neither_opened_nor_taken_down(
     tmp_path: Path, runner: RecordingRunner
 ) -> None:
     space = context_of(tmp_path, runner)
+    (tmp_path / "clusters").mkdir()
+    (tmp_path / "clusters" / "virtual.yaml").write_text(FILE.read_text())
     with pytest.raises(UsageError, match=f"^{ELSEWHERE}take it down there, or here with: (.*)$"):
         virtual.down("x", space)
     with pytest.raises(UsageError, match=f"^{ELSEWHERE}open it there, or bring up your own: (.*)"):
@@ -348,9 +355,55 @@ def test_a_cluster_is_described_by_a_file_of_its_name_else_by_the_usual_one(
 
 
 def test_what_would_be_removed_is_what_is_removed(tmp_path: Path) -> None:
-    runner = holding(entry("head", "controller", checkout=str(tmp_path)))
+    here = str(tmp_path)
+    runner = holding(entry("head", "controller", checkout=here), network=here, volumes="v\n")
     described = clusters(tmp_path, runner)
+    folder = tmp_path / "build" / "clusters" / "x"
+    folder.mkdir(parents=True)
 
-    told = described.down("x", dry=True)
-    assert not [argv for argv in runner.argvs if "rm" in argv or "remove" in argv]
-    assert described.down("x") == told == ("container sifline-x-head",)
+    told = described.would_down("x")
+
+    assert [argv for argv in runner.argvs if "rm" in argv] == []
+    assert folder.is_dir()
+    assert not (tmp_path / "build" / "locks").exists()
+    assert told == described.down("x")
+    assert told == (
+        "container sifline-x-head",
+        "network sifline-x",
+        "volume v",
+        f"folder {folder}",
+    )
+
+
+def test_a_file_that_describes_hosts_is_no_virtual_cluster(tmp_path: Path) -> None:
+    described = clusters(tmp_path, RecordingRunner())
+    (tmp_path / "clusters" / "lab.yaml").write_text(
+        "nodes: [{name: a, role: controller, address: 10.0.0.1}, {name: b, role: compute}]\n"
+    )
+
+    for asked in ("lab", f"{tmp_path}/clusters/lab.yaml"):
+        with pytest.raises(UsageError, match=r"lab\.yaml: describes hosts, for it has no section"):
+            described.up(asked)
+
+
+def test_what_up_would_do_names_nodes_that_it_removes_first() -> None:
+    told = WouldBringUp(name="x", removed=("a",), started=("a", "b"))
+
+    assert tables.would_bring_up(told) == "would remove a\nwould start a, b"
+    assert "nothing to do" in tables.would_bring_up(WouldBringUp(name="x"))
+
+
+def test_up_would_fail_where_the_engine_has_no_image(tmp_path: Path) -> None:
+    described = clusters(tmp_path, holding(image=answer(returncode=1)))
+    (tmp_path / "clusters" / "virtual.yaml").write_text(FILE.read_text())
+
+    with pytest.raises(MissingError, match="the engine has no image slurm-node"):
+        described.would_up("x")
+
+
+def test_up_would_refuse_the_cluster_of_another_checkout(tmp_path: Path) -> None:
+    described = clusters(tmp_path, holding(entry("head", "controller", checkout="/there")))
+    (tmp_path / "clusters" / "virtual.yaml").write_text(FILE.read_text())
+
+    with pytest.raises(UsageError, match="belongs to the checkout /there"):
+        described.would_up("x")

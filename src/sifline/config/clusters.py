@@ -90,16 +90,16 @@ def load_cluster(path: Path) -> Cluster:
     return _cluster(Table(path, _parse(path)), standing=True)
 
 
-def load_virtual(path: Path) -> tuple[Cluster, Virtual]:
+def load_virtual(path: Path) -> tuple[Cluster, Virtual | None]:
     """Read the description of a virtual cluster, whose nodes may have no addresses.
 
-    :returns: the cluster, and the section ``virtual``, its defaults where there is none.
+    :returns: the cluster, and the section ``virtual``; without one it describes hosts.
     :raises UsageError: as ``load_cluster`` does.
     """
     table = Table(path, _parse(path))
     section = keys_of(_File)[VIRTUAL].read(table)
     cluster = _cluster(table, standing=False)
-    return cluster, section if isinstance(section, Virtual) else Virtual()
+    return cluster, section if isinstance(section, Virtual) else None
 
 
 def _cluster(table: Table, *, standing: bool) -> Cluster:
@@ -178,7 +178,7 @@ def _need_addresses(path: Path, cluster: Cluster) -> None:
         if not node.address:
             raise UsageError(
                 f"{path}: node {node.name} has no address, for this describes a virtual cluster;"
-                f" run: invoke cluster.up --cluster {path}"
+                f" run: invoke cluster.up --cluster {path}, then say --cluster {cluster.name}"
             )
 
 

@@ -1,7 +1,7 @@
 """Delay Ctrl-C while a process, a container or a thread is being started.
 
-It exists before its starter knows of it: interrupted in between, the starter could neither end it
-nor wait for it.
+What is started exists before its starter knows of it: interrupted in between, the starter could
+neither end it nor wait for it.
 """
 
 from __future__ import annotations

@@ -21,7 +21,10 @@ HOST_NAME = rf"(?!.{{254}}){_LABEL}(?:\.{_LABEL})*"
 _GROUP = "[0-9A-Fa-f]{1,4}"
 _GROUPS = f"{_GROUP}(?::{_GROUP})*"
 _SHORT = f"(?!:*(?:{_GROUP}:+){{7}}{_GROUP})(?:{_GROUPS})?::(?:{_GROUPS})?"
-_IPV6 = rf"(?:(?:{_GROUP}:){{7}}{_GROUP}|{_SHORT})(?:%[^\s%]+)?"
+_IPV4 = r"(?:[0-9]{1,3}\.){3}[0-9]{1,3}"
+# An address of the older kind stands for the last two groups.
+_MIXED = f"(?:(?:{_GROUP}:){{6}}|(?:{_GROUPS})?::(?:{_GROUPS}:)?){_IPV4}"
+_IPV6 = rf"(?:(?:{_GROUP}:){{7}}{_GROUP}|{_SHORT}|{_MIXED})(?:%[^\s%]+)?"
 _USER = "[a-z_][a-z0-9_-]{0,31}"
 _VARIABLE = "[A-Za-z_][A-Za-z0-9_]*"
 _WORD = "[A-Za-z0-9_][A-Za-z0-9_-]{0,63}"
@@ -212,7 +215,7 @@ class Cluster:
         Key(
             kind=Text(
                 what="an absolute folder, plain",
-                pattern=r"(?:/(?!\.\.(?:/|$))[A-Za-z0-9_.-]+)+",
+                pattern=r"(?:/+(?!\.\.(?:/|$))[A-Za-z0-9_.-]+)+/*",
                 called="registry_root",
                 to=PurePosixPath,
             ),

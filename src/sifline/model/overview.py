@@ -68,11 +68,12 @@ class Quickstart:
 
 @dataclass(frozen=True, kw_only=True)
 class WouldBringUp:
-    """What bringing a virtual cluster up would do: builds, and the nodes that would be started."""
+    """What bringing a virtual cluster up would do: builds, and nodes removed and started."""
 
     name: str
-    steps: tuple[Step, ...]
-    nodes: tuple[str, ...]
+    steps: tuple[Step, ...] = ()
+    removed: tuple[str, ...] = ()
+    started: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

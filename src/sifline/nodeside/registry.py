@@ -90,7 +90,9 @@ class Entry:
 
 
 def status(options: argparse.Namespace) -> dict[str, Any]:
-    """Return which version of an image is in place, and make the folder for uploads.
+    """Return which version of an image is in place, and make room for an upload.
+
+    ``--look`` makes no folder and removes nothing.
 
     A file whose size, inode, and times of modification and change are those in the catalog
     was not written to since it was verified; any other is read in full, and its digest
@@ -98,9 +100,10 @@ def status(options: argparse.Namespace) -> dict[str, Any]:
     """
     root = registry(options.root)
     entry = Entry(root, options.category, options.name)
-    make_folder(entry.uploads, 0o700, options)
-    with locked(root):
-        remove_leftovers(entry, options)
+    if options.look == "no":
+        make_folder(entry.uploads, 0o700, options)
+        with locked(root):
+            remove_leftovers(entry, options)
     recorded = read_catalog(root)["images"].get(entry.key)
     current, read = current_digest(entry, recorded)
     version = entry.version(options.sha256)
@@ -450,6 +453,8 @@ def parser() -> argparse.ArgumentParser:
         verb.add_argument("--name", required=True)
         verb.add_argument("--sha256", required=True, type=matching(SHA256, "a SHA-256"))
         verb.add_argument("--token", default="0", type=matching(TOKEN, "hexadecimal"))
+        if name == "status":
+            verb.add_argument("--look", choices=("yes", "no"), default="no")
         if name in ("install", "note"):
             verb.add_argument("--meta", default="{}")
         if name == "install":

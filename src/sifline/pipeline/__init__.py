@@ -57,7 +57,8 @@ class Pipeline:
             seconds[stage] = time.monotonic() - started
             return result
 
-        virtual.refuse_foreign(cluster, self.planner.context)
+        described = self.clusters.described(cluster)
+        virtual.refuse_foreign(described.name, self.planner.context)
         tools = [NODE_IMAGE, *([TOOLBOX] if self.planner.need_toolbox() else [])]
         built = timed("build", lambda: self.work.build([image, *tools]))
         timed("test in Docker", lambda: self.work.run(TEST, [image]).check())

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sifline.errors import UsageError
 from sifline.model import (
     CheckResult,
     Cluster,
@@ -40,61 +41,91 @@ class Clusters:
         """Bring up the virtual cluster of that name or file."""
         from sifline import virtual
 
-        described = self._described(asked)
+        described = self.described(asked)
         if described.image in self._planner.images:
             self._work.build([described.image])
         with self._show.step(f"cluster.up {described.name}"):
             return virtual.up(described, self._context)
 
     def would_up(self, asked: str) -> WouldBringUp:
-        """Tell what ``up`` would do; nothing is built or started."""
-        from sifline import virtual
+        """Tell what ``up`` would do; nothing is built or started.
 
-        described = self._described(asked)
-        steps: tuple[Step, ...] = ()
-        if described.image in self._planner.images:
-            steps = self._work.dry(BUILD, [described.image], only_new=True).steps
-        stands = not any(step.changes for step in steps) and virtual.stands_so(
-            described, self._context
-        )
-        nodes = () if stands else tuple(node.name for node in described.cluster.nodes)
-        return WouldBringUp(name=described.name, steps=steps, nodes=nodes)
-
-    def _described(self, asked: str) -> Description:
-        """Return how the cluster of that name or file shall stand.
-
-        A name that no file of clusters/ has stands as clusters/virtual.yaml says.
+        :raises SiflineError: where ``up`` would fail before it starts anything.
         """
         from sifline import virtual
-        from sifline.config.clusters import SUFFIXES
+
+        described = self.described(asked)
+        virtual.refuse_foreign(described.name, self._context)
+        steps: tuple[Step, ...] = ()
+        if described.image in self._planner.images:
+            done = self._work.dry(BUILD, [described.image])
+            done.check()
+            steps, image_id = done.steps, _kept(done.steps, described.image)
+        else:
+            image_id = virtual.image_of_engine(described.image, self._context)
+        if image_id and virtual.stands_so(described, image_id, self._context):
+            return WouldBringUp(name=described.name, steps=steps)
+        there = virtual.status(described.name, self._context)
+        return WouldBringUp(
+            name=described.name,
+            steps=steps,
+            removed=tuple(item.node for item in there),
+            started=tuple(node.name for node in described.cluster.nodes),
+        )
+
+    def described(self, asked: str) -> Description:
+        """Return how the virtual cluster of that name or file shall stand.
+
+        A name that no file of clusters/ has stands as clusters/virtual.yaml says.
+
+        :raises UsageError: where a file describes hosts: a virtual cluster of its name would
+            take their place wherever the name is given.
+        """
+        from sifline import virtual
+        from sifline.config.clusters import SUFFIXES, described_clusters
 
         if asked.endswith(SUFFIXES):
-            return virtual.describe(Path(asked))
-        folder = self._workspace.root / "clusters"
-        files = [folder / f"{asked}{suffix}" for suffix in SUFFIXES]
-        file = next((path for path in files if path.is_file()), folder / "virtual.yaml")
-        return virtual.describe(file, asked)
+            found = virtual.describe(Path(asked))
+        else:
+            usual = self._workspace.root / "clusters" / "virtual.yaml"
+            file = described_clusters(self._workspace).get(asked, usual)
+            found = virtual.describe(file, asked)
+        if found.hosts:
+            raise UsageError(
+                f"{found.cluster.source}: describes hosts, for it has no section virtual; for a"
+                " virtual cluster choose a name that no file has: invoke cluster.up --cluster NAME"
+            )
+        return found
 
-    def _called(self, asked: str) -> str:
+    def _name_of(self, asked: str) -> str:
         """Return the name of the virtual cluster of that name or file."""
         from sifline.config.clusters import SUFFIXES
 
-        return self._described(asked).name if asked.endswith(SUFFIXES) else asked
+        return self.described(asked).name if asked.endswith(SUFFIXES) else asked
 
-    def down(self, asked: str, *, foreign: bool = False, dry: bool = False) -> tuple[str, ...]:
+    def down(self, asked: str, *, foreign: bool = False) -> tuple[str, ...]:
         """Take a virtual cluster down; another checkout's where it is ``foreign``.
 
-        :param dry: only tell what would be removed.
         :raises UsageError: where there is nothing of it.
         """
         from sifline import virtual
 
-        name = self._called(asked)
+        name = self._name_of(asked)
         with self._show.step(f"cluster.down {name}"):
-            removed = virtual.down(name, self._context, foreign=foreign, dry=dry)
+            removed = virtual.down(name, self._context, foreign=foreign)
             if not removed:
                 raise virtual.unknown(name, self._context)
         return tuple(removed)
+
+    def would_down(self, asked: str, *, foreign: bool = False) -> tuple[str, ...]:
+        """Tell what ``down`` would remove; it fails where ``down`` would."""
+        from sifline import virtual
+
+        name = self._name_of(asked)
+        found = virtual.down(name, self._context, foreign=foreign, dry=True)
+        if not found:
+            raise virtual.unknown(name, self._context)
+        return tuple(found)
 
     def listed(self) -> tuple[ListedCluster, ...]:
         """Return the clusters that are described here, and the virtual ones of the engine."""
@@ -115,7 +146,7 @@ class Clusters:
         """
         from sifline import virtual
 
-        name = self._called(asked)
+        name = self._name_of(asked)
         found = virtual.status(name, self._context)
         if not found:
             raise virtual.unknown(name, self._context)
@@ -125,7 +156,7 @@ class Clusters:
         """Open a node of a virtual cluster on the user's terminal."""
         from sifline import virtual
 
-        name = self._called(asked)
+        name = self._name_of(asked)
         return self._context.runner.attach(
             virtual.shell_argv(name, node, self._context, command=command, user=user)
         )
@@ -209,6 +240,12 @@ class Clusters:
 
         with self._show.step(f"validate {_called(cluster)}"):
             return run.validate(cluster, self._context, suites=suites, checks=checks)
+
+
+def _kept(steps: Sequence[Step], image: str) -> str | None:
+    """Return the id of the image as it is kept; None where it would be built."""
+    step = next(step for step in steps if step.image.name == image)
+    return None if step.changes or not step.held else step.held.image_id
 
 
 def _called(cluster: Cluster) -> str:

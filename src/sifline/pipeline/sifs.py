@@ -238,16 +238,17 @@ class Sifs:
             raise UsageError("--sif is for images: a SIF file is a SIF in any case")
         there: dict[str, BuiltImage | Path] = {}
         missing: dict[str, MissingError] = {}
-        held_images = {} if sif else self._versions(names)
+        held_images = {} if sif or not names else self._versions(names)
         for name in self._planner.known(names):
             path = self._workspace.sif(name)
             if sif and path.is_file():
                 there[name] = path
+                self._note_stale(name)
             elif not sif and held_images[name]:
                 there[name] = held_images[name][0]
             else:
                 missing[name] = _no_sif(name) if sif else _not_held(name)
-        if len(missing) == len(subjects):
+        if missing and len(missing) == len(subjects):
             raise next(iter(missing.values()))
         for name, why in missing.items():
             self._show.line(f"{name} is left out: {why.message}")
@@ -256,6 +257,15 @@ class Sifs:
             for item in subjects
             if item not in missing
         )
+
+    def _note_stale(self, name: str) -> None:
+        """Say where the SIF that is there is not that of the image that is there."""
+        from sifline.stages import convert
+
+        held = self._versions([name])[name]
+        why = convert.stale(name, held[0], self._workspace) if held else ""
+        if why:
+            self._show.line(f"{name}: {why}; run invoke convert.{name}")
 
     def diff(self, name: str, *, against: str) -> Difference:
         """Compare an image, as it is in the engine, with an older version, or with another.

@@ -72,7 +72,7 @@ class Testing:
         """
         return TestedImage(built=built, report=self._run(built, built.size, held))
 
-    def report(self, sif: Sif, image_size: int, held: AbstractContextManager[str]) -> TestReport:
+    def test_sif(self, sif: Sif, image_size: int, held: AbstractContextManager[str]) -> TestReport:
         """Run the tests of the SIF of an image of that many bytes; see ``test``."""
         return self._run(sif, image_size, held)
 

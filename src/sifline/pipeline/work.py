@@ -178,7 +178,7 @@ class Work:
                 results.tested[name] = testing.test(results.built[name], held)
             else:
                 held, size = self.labelled(sif=True), results.built[name].size
-                results.sif_reports[name] = testing.report(results.sifs[name], size, held)
+                results.sif_reports[name] = testing.test_sif(results.sifs[name], size, held)
 
     def _build(self, step: Step, built: Mapping[str, BuiltImage]) -> BuiltImage:
         parents = {name: built[name] for name in step.image.parents}
@@ -260,5 +260,10 @@ class Work:
         found = convert.read_sif(path)
         if self._planner.need_toolbox():
             self.build([TOOLBOX])
-        with self._show.step(f"test {path}"), self.labelled(sif=True) as label:
+        lock = self._workspace.build / "locks" / f"{found.name}.test-file.lock"
+        with (
+            self._show.step(f"test {path}"),
+            records.locked(lock, self._context),
+            self.labelled(sif=True) as label,
+        ):
             return imagetest.test_file(found, self._context, label=label)

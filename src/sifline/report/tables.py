@@ -334,8 +334,10 @@ def would_deploy(item: WouldDeploy) -> str:
 def would_bring_up(item: WouldBringUp) -> str:
     """Return what bringing a cluster up would do."""
     lines = [plan(item.steps, {})] if any(step.needed for step in item.steps) else []
-    if item.nodes:
-        lines.append(f"would start {', '.join(item.nodes)}")
+    if item.removed:
+        lines.append(f"would remove {', '.join(item.removed)}")
+    if item.started:
+        lines.append(f"would start {', '.join(item.started)}")
     return "\n".join(lines) or f"{item.name} stands as it is described: nothing to do"
 
 

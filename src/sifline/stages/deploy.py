@@ -133,7 +133,7 @@ def survey(
     check(sif)
     with Ssh(cluster, context.runner) as ssh:
         work = _Work(tested, cluster, context, ssh, KEEP)
-        surveys, failed = ssh.each(cluster.nodes, work.survey)
+        surveys, failed = ssh.each(cluster.nodes, work.look)
     refuse(sif, cluster, surveys, failed)
     for error in failed.values():
         raise error
@@ -256,8 +256,12 @@ class _Work:
             }
         )
 
-    def survey(self, node: Node) -> Survey:
-        answer = self._ask(node, "status")
+    def look(self, node: Node) -> Survey:
+        """The survey, without making room on the node for an upload."""
+        return self.survey(node, look="yes")
+
+    def survey(self, node: Node, *, look: str = "no") -> Survey:
+        answer = self._ask(node, "status", look=look)
         return Survey(
             node=node.name,
             current=answer["current"],

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from sifline.config import image_names
 from sifline.errors import SiflineError, UsageError
-from sifline.tasks import cluster, flags, images, program, project
+from sifline.tasks import cluster, flags, helps, images, program, project
 from sifline.tasks.support import Run, complain, guarded
 
 # Invoke and all it needs take ten times as long to load as the rest of this: shell
@@ -37,6 +37,7 @@ DRY = frozenset(
             images.deploy,
             images.clean,
             images.info,
+            images.compat,
             images.diff,
             images.sizes,
         ),
@@ -160,7 +161,7 @@ def _call(
             known = verb or body
             if run.dry and known not in DRY:
                 raise UsageError(
-                    f"--dry: {known.__name__} cannot tell what it would do; leave --dry out"
+                    f"--dry: {helps.name_of(known)} cannot tell what it would do; leave --dry out"
                 )
             body(run, names, **given)
 

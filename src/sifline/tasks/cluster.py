@@ -13,7 +13,7 @@ def up(run: Run, _: Sequence[str], *, cluster: str = "") -> None:
     """Bring up a virtual cluster: systemd, Slurm, OpenSSH.
 
     Nodes are containers of this machine's Docker engine. A name that no file of clusters/ has
-    stands as clusters/virtual.yaml says. Run again, it starts and mends what is missing. Builds
+    stands as clusters/virtual.yaml says. Run again, it starts what is missing. Builds
     the image of the nodes first where it is not up to date.
 
         invoke cluster.up
@@ -41,7 +41,7 @@ def down(
     """
     clusters, asked = run.pipeline().clusters, cluster_of(cluster)
     if run.dry or not yes:
-        things = clusters.down(asked, foreign=foreign, dry=True)
+        things = clusters.would_down(asked, foreign=foreign)
         if run.dry:
             run.print("\n".join(f"would remove {item}" for item in things))
             return

@@ -9,10 +9,10 @@ from pathlib import Path
 from sifline import __version__
 from sifline.config import image_names
 from sifline.errors import SiflineError
-from sifline.tasks import flags, images
+from sifline.tasks import cluster, flags, images
 
 VERBS = frozenset(map(flags.called, images.VERBS))
-GROUPS = frozenset({"cluster"})
+GROUPS = {"cluster": tuple(flags.called(body) for body in cluster.GROUP)}
 
 
 def main() -> None:
@@ -33,7 +33,8 @@ def main() -> None:
 
             from sifline.tasks.naming import theirs
 
-            if not _root(Path.cwd()) and not self.args["search-root"].value:
+            elsewhere = self.args["search-root"].value or self.args.collection.value
+            if not elsewhere and not _root(Path.cwd()):
                 raise Exit(
                     "error: no tasks.py in this folder or one above it; sifline works in a"
                     " checkout whose tasks.py has its tasks",
@@ -73,11 +74,11 @@ def dotted(words: Sequence[str], names: Sequence[str]) -> list[str]:
     for here, word in flags.walk(words):
         if here.ended or not here.names_task(word):
             made.append(word)
-        elif verb >= 0 and (word in names or flags.of_task(word) is None):
+        elif verb >= 0 and word in GROUPS.get(made[verb], names):
             made[verb] = f"{made[verb]}.{word}"
             verb = -1
         else:
-            verb = len(made) if word in VERBS | GROUPS else -1
+            verb = len(made) if word in VERBS or word in GROUPS else -1
             made.append(word)
     return made
 

@@ -14,6 +14,8 @@ Body = Callable[..., None]
 # What an example is about where the repository has no image yet.
 AN_IMAGE = "hello-mpi"
 _IMAGE = "<image>"
+# They pass on what stands after --.
+COMMANDED = (images.shell, cluster.shell, project.keys)
 _INDENT = "  "
 _GAP = "   "
 _WIDEST = 100
@@ -62,16 +64,17 @@ def _dedented(text: str) -> str:
 
 def tasks() -> dict[str, Body]:
     """Return the functions of all tasks by the names that are typed, verbs without an image."""
-    return {_name(body): body for _, bodies in _GROUPS for body in bodies}
+    return {name_of(body): body for _, bodies in _GROUPS for body in bodies}
 
 
-def _name(body: Body) -> str:
+def name_of(body: Body) -> str:
+    """Return the name of a task as it is typed, a verb's without an image."""
     return f"cluster.{called(body)}" if body in cluster.GROUP else called(body)
 
 
 def groups() -> tuple[tuple[str, dict[str, Body]], ...]:
     """Return all tasks as lists show them, by headings."""
-    return tuple((title, {_name(body): body for body in bodies}) for title, bodies in _GROUPS)
+    return tuple((title, {name_of(body): body for body in bodies}) for title, bodies in _GROUPS)
 
 
 def overview(count: int, others: Mapping[str, str], columns: int) -> str:
@@ -106,7 +109,7 @@ def of_images(verb: str, rows: Mapping[str, str], columns: int) -> str:
     return "\n".join([f"{verb}: {summary}", *_rows(named, width, columns)])
 
 
-def welcome(count: int, image: str) -> str:
+def welcome(count: int, image: str, columns: int) -> str:
     """Return what sifline is, and with which five commands to begin."""
     pieces = "image that is" if count == 1 else "images that are"
     rows = {
@@ -119,10 +122,13 @@ def welcome(count: int, image: str) -> str:
     width = max(map(len, rows))
     return "\n".join(
         [
-            "sifline makes containers that run on a Slurm cluster of a folder of Dockerfiles.",
+            *textwrap.wrap(
+                "sifline makes containers that run on a Slurm cluster of a folder of Dockerfiles.",
+                columns,
+            ),
             "",
             "Begin with",
-            *_rows(rows, width, _WIDEST),
+            *_rows(rows, width, columns),
             "",
             "All verbs: invoke --list",
         ]
@@ -141,14 +147,13 @@ def of_task(task: str, columns: int, *, image: str = AN_IMAGE) -> str:
     named = bool(name) and task not in known
     body = known[verb if named else task]
     told = doc(body)
-    taken = flags.parameters(body, over_all=not named)
+    taken = flags.parameters(body, over_all=body in images.VERBS and not named)
     image = name if named else image
-    usage = f"invoke {task} [flags]{'' if named else _subject(body)}"
     width = min(columns, _WIDEST)
     lines = [f"{task}: {told.summary}"]
     for text in told.paragraphs:
         lines += ["", *textwrap.wrap(text, width, break_long_words=False)]
-    lines += ["", f"Usage: {usage}"]
+    lines += ["", *(f"Usage: invoke {usage}" for usage in _usages(body, task, named=named))]
     if rows := {written(flag): flag.help for flag in listed(taken)}:
         lines += ["", "Flags:", *_rows(rows, max(map(len, rows)), width)]
     lines += ["", "Examples:"]
@@ -156,8 +161,17 @@ def of_task(task: str, columns: int, *, image: str = AN_IMAGE) -> str:
     return "\n".join(lines)
 
 
-def _subject(body: Body) -> str:
-    return " [FILE.sif]" * images.FILED.get(body, 0) if body in images.VERBS else ""
+def _usages(body: Body, task: str, *, named: bool) -> Iterator[str]:
+    """Yield how a task is called; a verb without an image is not about nothing."""
+    command = " [-- COMMAND]" if body in COMMANDED else ""
+    if named or body not in images.VERBS:
+        yield f"{task} [flags]{command}"
+        return
+    yield f"{task}.<image> [flags]{command}"
+    if body not in images.SINGLE:
+        yield f"{task} --all [flags]"
+    if files := images.FILED.get(body):
+        yield f"{task} {' '.join(['FILE.sif'] * files)} [flags]"
 
 
 def listed(taken: Sequence[object]) -> list[Flag]:

@@ -133,7 +133,7 @@ def _welcomed(before: Step, here: Here) -> Step:
     def welcomed(self: Program) -> None:
         if theirs(self.collection) is None:
             before(self)
-        sys.stdout.write(helps.welcome(len(here.found.names), here.example) + "\n")
+        sys.stdout.write(helps.welcome(len(here.found.names), here.example, _columns()) + "\n")
         raise Exit
 
     return welcomed
@@ -198,6 +198,12 @@ def _explained(before: Step, here: Here) -> Step:
         try:
             try:
                 before(self)
+            except Exit as end:
+                # Invoke's word for a verb in --list that is not there.
+                if known is not None and "Sub-collection" in str(end.message):
+                    verb = str(self.args.list.value)
+                    raise _no_task(verb, "", here.found.names, known) from None
+                raise
             except (ParseError, ValueError):  # a value that is no number is the latter
                 if known is not None:
                     _refuse_unknown(sys.argv, here, known)
@@ -249,4 +255,6 @@ def _no_task(word: str, before: str, names: Sequence[str], theirs: frozenset[str
         return UsageError(f"an image belongs to the name of the task: say {verb}.{word}")
     tasks = [flags.called(body) for body in (*images.VERBS, *flags.SINGLE)]
     tasks += [*(f"cluster.{flags.called(body)}" for body in cluster.GROUP), *sorted(theirs)]
-    return UsageError(f"no task {word!r}.{did_you_mean(word, tasks)} See invoke --list.")
+    # Behind a verb it may be an image.
+    known = [*tasks, *(names if verb in _names_of_verbs() else ())]
+    return UsageError(f"no task {word!r}.{did_you_mean(word, known)} See invoke --list.")

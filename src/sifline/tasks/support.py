@@ -118,7 +118,8 @@ class Run:
         """
         if yes:
             return True
-        self.print("\n".join(f"would remove {thing}" for thing in things))
+        # Where the question is: standard output may be a file.
+        sys.stderr.write(visible("".join(f"would remove {thing}\n" for thing in things)))
         if not sys.stdin.isatty():
             raise UsageError(
                 f"{verb}: nothing was removed: without a terminal nobody can be asked; say --yes"
@@ -126,7 +127,10 @@ class Run:
         with self.terminal.asking():
             sys.stderr.write("remove all that? [y/N] ")
             sys.stderr.flush()
-            return sys.stdin.readline().strip().lower() in {"y", "yes"}
+            agreed = sys.stdin.readline().strip().lower() in {"y", "yes"}
+        if not agreed:
+            self.print("nothing was removed")
+        return agreed
 
     def sound(
         self, pipeline: Pipeline, images: Sequence[T]
@@ -150,6 +154,9 @@ class Run:
 
         content = f"{text.rstrip()}\n".encode()
         output(path)
+        if self.dry:
+            self.print(f"would write {path}")
+            return
         try:
             if path.exists() and not path.is_file():
                 path.write_bytes(content)

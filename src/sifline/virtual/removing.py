@@ -30,16 +30,22 @@ def down(
     :raises StepFailed: where the engine cannot remove something.
     """
     check_name(name)
+    if dry:
+        _refuse_other(name, context, foreign=foreign)
+        return parts(name, context)
     with cluster_lock(name, context):
-        if not foreign:
-            refuse_other_checkout(
-                name,
-                containers_of(name, context),
-                context,
-                f"take it down there, or here with: invoke cluster.down --cluster {name}"
-                " --foreign",
-            )
-        return parts(name, context) if dry else remove_all(name, context)
+        _refuse_other(name, context, foreign=foreign)
+        return remove_all(name, context)
+
+
+def _refuse_other(name: str, context: Context, *, foreign: bool) -> None:
+    if not foreign:
+        refuse_other_checkout(
+            name,
+            containers_of(name, context),
+            context,
+            f"take it down there, or here with: invoke cluster.down --cluster {name} --foreign",
+        )
 
 
 def parts(name: str, context: Context) -> list[str]:

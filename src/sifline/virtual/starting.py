@@ -71,20 +71,17 @@ def up(description: Description, context: Context) -> Cluster:
             raise
 
 
-def stands_so(description: Description, context: Context) -> bool:
+def stands_so(description: Description, image_id: str, context: Context) -> bool:
     """Tell whether the cluster stands as it is described, so that ``up`` has nothing to start.
 
-    :raises UsageError: where it is another checkout's.
+    :param image_id: of the image that its nodes shall be made of.
     """
     engine, name = Containers(context.runner), description.name
-    found = containers_of(name, context)
-    refuse_other_checkout(name, found, context, _another(name))
-    folder = state_folder(name, context.workspace)
+    found, folder = containers_of(name, context), state_folder(name, context.workspace)
     # A key is made where there is none, and nodes are made for the key.
     if not found or not has_key(folder):
         return False
     fitted = fit(description, folder, engine.machine(), context)
-    image_id = image_in_engine(description.image, engine)
     return stands(want(fitted, image_id, public_key(folder, context), context.workspace), found)
 
 

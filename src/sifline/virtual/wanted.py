@@ -36,11 +36,15 @@ NVIDIA_MAJOR = 195
 
 @dataclass(frozen=True, kw_only=True)
 class Description:
-    """What a cluster file says of a virtual cluster, and the image that its nodes are made of."""
+    """What a cluster file says of a virtual cluster, and the image that its nodes are made of.
+
+    ``hosts`` says that the file has no section ``virtual``: it describes hosts.
+    """
 
     name: str
     cluster: Cluster
     image: str
+    hosts: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +76,8 @@ def describe(cluster_file: Path, name: str | None = None) -> Description:
             f"{cluster_file}: {len(cluster.nodes)} nodes are too many for one machine;"
             f" at most {MOST_NODES}"
         )
-    return Description(name=name, cluster=cluster, image=section.image)
+    image = (section or Virtual()).image
+    return Description(name=name, cluster=cluster, image=image, hosts=section is None)
 
 
 def image_in_engine(image: str, engine: Containers) -> str:
@@ -81,6 +86,14 @@ def image_in_engine(image: str, engine: Containers) -> str:
     if not image_id:
         raise MissingError(f"the engine has no image {image}; run invoke build.{image}")
     return image_id
+
+
+def image_of_engine(image: str, context: Context) -> str:
+    """Return the id of an image of nodes that the engine has.
+
+    :raises MissingError: where it has none.
+    """
+    return image_in_engine(image, Containers(context.runner))
 
 
 def fit(description: Description, folder: Path, machine: Machine, context: Context) -> Cluster:
