@@ -50,6 +50,8 @@ COMPLETED = [
     ("invoke buil", ["build", "build.hello-mpi", f"build.{DOTTED}"]),
     ("invoke cluster.s", ["cluster.shell", "cluster.status"]),
     ("invoke build.hello-mpi --for", ["--force"]),
+    ("sifline build h", ["hello-mpi"]),
+    ("sifline test hello-mpi --run", ["--runtime"]),
     ("invoke build --all test.hello-mpi --run", ["--runtime"]),
     (f"invoke test.{DOTTED} --runtime ", ["apptainer", "docker"]),
     ("invoke test.hello-mpi --runtime=do", ["--runtime=docker"]),

@@ -251,3 +251,22 @@ def test_without_a_name_it_is_the_shell_in_use(monkeypatch: pytest.MonkeyPatch) 
 
     assert script("") == script("zsh")
     assert "compdef" in script("")
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        (("build", "h"), ["hello-mpi"]),
+        (("build", "--force", "h"), ["hello-mpi"]),
+        (("cluster", "st"), ["status"]),
+        (("build", "hello-mpi", "--forc"), ["--force"]),
+        (("cluster.st",), ["cluster.status"]),
+        (("test", "hello-mpi", "--runtime", "d"), ["docker"]),
+    ],
+)
+def test_behind_a_verb_of_the_program_sifline_stands_an_image(
+    project: Path, typed: tuple[str, ...], offered: list[str]
+) -> None:
+    found = answer(typed, project, spaced=True).found
+
+    assert sorted(candidate.word for candidate in found) == sorted(offered)

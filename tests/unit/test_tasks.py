@@ -152,6 +152,8 @@ def test_lists_and_helps_are_whole_on_a_narrow_terminal(
 
     assert (status, "Traceback" in shown) == (0, False), shown
     assert ("x" * 60 in shown) is ("build" in words)
+    if words == ("--list",):
+        assert max(map(len, shown.splitlines())) <= max(columns, 2 + 16 + 3 + 20)
 
 
 @pytest.mark.parametrize(

@@ -20,4 +20,4 @@ from sifline.tasks import completion; completion.main()'
     fi
 }
 
-complete -F _sifline_complete -o default invoke inv
+complete -F _sifline_complete -o default invoke inv sifline

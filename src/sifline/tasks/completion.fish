@@ -19,4 +19,4 @@ from sifline.tasks import completion; completion.main()'
     end
 end
 
-complete --command invoke --command inv --no-files --arguments '(__sifline_complete)'
+complete --command invoke --command inv --command sifline --no-files --arguments '(__sifline_complete)'

@@ -11,7 +11,7 @@ from pathlib import Path
 from sifline.config import image_names
 from sifline.errors import UsageError
 from sifline.model import Workspace
-from sifline.tasks import cluster, flags, images
+from sifline.tasks import cluster, console, flags, images
 from sifline.tasks.flags import Flag, Place, Takes
 from sifline.tasks.shells import SHELLS
 
@@ -23,6 +23,9 @@ PATHS = frozenset({"output", "source", "volume", "invoke config", "invoke search
 # These are about virtual clusters that stand.
 ONLY_STANDING = frozenset({"cluster.down", "cluster.shell", "cluster.status"})
 LISTS = frozenset({"suite", "check"})
+
+# What a further word of the program sifline belongs to.
+SPACED = frozenset({*console.VERBS, *console.GROUPS})
 
 # Invoke's flags that are offered behind a task, too.
 EVERYWHERE = ("--dry", "--help")
@@ -55,7 +58,7 @@ def main() -> None:
         half, line = words
         words = _split(line)
         known = max(0, len(words[-1]) - len(half))
-    said = answer(words[1:], Path.cwd())
+    said = answer(words[1:], Path.cwd(), spaced=Path(words[0]).name == "sifline")
     for candidate in said.found:
         sys.stdout.write(f"{_written(candidate, shell)[known:]}\n")
     sys.exit(said.code)
@@ -81,13 +84,21 @@ def _written(candidate: Candidate, shell: str) -> str:
     return f"{candidate.word}\t{candidate.help}" if shell == "fish" else candidate.word
 
 
-def answer(words: Sequence[str], folder: Path) -> Answer:
-    """Return what the last of ``words`` may become, typed in ``folder``."""
+def answer(words: Sequence[str], folder: Path, *, spaced: bool = False) -> Answer:
+    """Return what the last of ``words`` may become, typed in ``folder``.
+
+    :param spaced: whether an image is a word behind its verb, as the program sifline takes it.
+    """
     *before, half = words
     here = flags.place(before)
     root = _root(here, folder)
     if not root:
         return Answer(code=ASK_INVOKE)
+    if spaced:
+        here = flags.place(console.dotted(before, _images(root)))
+        if not (here.waiting or here.ended or half.startswith("-")) and here.task in SPACED:
+            names = console.GROUPS.get(here.task) or _images(root)
+            return _beginning(half, _words(sorted(names)))
     if here.ended:
         return Answer(code=FILES)
     written, equals, value = half.partition("=")

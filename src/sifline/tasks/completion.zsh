@@ -27,4 +27,4 @@ if (( ! $+functions[compdef] )); then
     autoload -Uz compinit
     compinit -i
 fi
-compdef _sifline_complete invoke inv
+compdef _sifline_complete invoke inv sifline

@@ -19,6 +19,8 @@ COMMANDED = (images.shell, cluster.shell, project.keys)
 _INDENT = "  "
 _GAP = "   "
 _WIDEST = 100
+# Columns for a text, however narrow the terminal is.
+_LEAST = 20
 
 _GROUPS: tuple[tuple[str, tuple[Body, ...]], ...] = (
     (
@@ -93,8 +95,12 @@ def overview(count: int, others: Mapping[str, str], columns: int) -> str:
     width = max(len(name) for _, rows in parts for name in rows)
     lines = [line for title, rows in parts for line in (f"{title}:", *_rows(rows, width, columns))]
     pieces = "image" if count == 1 else "images"
-    lines += ["", f"Verbs take one of {count} {pieces}, as in build.<image>, or --all."]
-    lines += ["The images: invoke --list build. More of a verb: invoke --help build."]
+    lines.append("")
+    for text in (
+        f"Verbs take one of {count} {pieces}, as in build.<image>, or --all.",
+        "The images: invoke --list build. More of a verb: invoke --help build.",
+    ):
+        lines += textwrap.wrap(text, max(columns, _LEAST))
     return "\n".join(lines)
 
 
@@ -191,6 +197,7 @@ def _rows(rows: Mapping[str, str], width: int, columns: int) -> Iterator[str]:
     """Names and texts side by side; a text that is too long goes on below itself."""
     before = len(_INDENT) + width + len(_GAP)
     for name, text in rows.items():
-        wrapped = textwrap.wrap(text, max(columns - before, 1), break_long_words=False) or [""]
+        width_left = max(columns - before, _LEAST)
+        wrapped = textwrap.wrap(text, width_left, break_long_words=False) or [""]
         yield f"{_INDENT}{name:<{width}}{_GAP}{wrapped[0]}".rstrip()
         yield from (" " * before + line for line in wrapped[1:])

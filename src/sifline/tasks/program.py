@@ -83,10 +83,10 @@ def _replace(program: type[Program], name: str, change: Callable[[Step], Step]) 
 
 
 def _columns() -> int:
-    from invoke import program
+    """How wide the terminal is; Invoke's own lists are told more where they need it."""
+    from invoke import terminals
 
-    # By its name there, which is replaced where there is no room.
-    return int(vars(program)["pty_size"]()[0])
+    return int(terminals.pty_size()[0])
 
 
 def _listed(before: Step, here: Here) -> Step:
