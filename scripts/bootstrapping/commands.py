@@ -88,7 +88,7 @@ def do(
             raise
     if process.returncode and not may_fail:
         raise Stop(
-            f"{' '.join(argv[:4])} … ended with status {process.returncode}; mend what it says "
+            f"{' '.join(argv[:4])} … ended with status {process.returncode}; fix what it says "
             f"below, then run scripts/bootstrap again (all of it: build/logs/{log})",
             details=tail(LOGS / log),
         )

@@ -87,7 +87,7 @@ def test_an_offline_site_has_no_foreign_reader_of_dockerfiles(project: Project) 
     for words in (("--dry", f"build.{name}"), (f"build.{name}",)):
         done = project.invoke(*words, "--site", "away")
         assert done.returncode == 3
-        assert "its line # syntax=docker/dockerfile:1 takes the network" in done.stderr
+        assert "its line # syntax=docker/dockerfile:1 needs network access" in done.stderr
 
 
 def test_a_site_replaces_a_base_without_touching_the_dockerfile(

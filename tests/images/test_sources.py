@@ -200,7 +200,7 @@ def test_a_name_is_made_of_the_reference(kept: Kept) -> None:
 def test_a_registry_that_knows_nothing_of_it(project: Project, registry: str) -> None:
     said = refused(project, "--source", f"docker://{registry}/acme/none:1", status=1)
 
-    assert f"no registry tells about {registry}/acme/none:1" in said
+    assert f"cannot resolve {registry}/acme/none:1" in said
 
 
 def test_an_offline_site_takes_only_what_the_engine_has(project: Project, base: Base) -> None:

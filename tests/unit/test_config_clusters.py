@@ -146,7 +146,7 @@ def test_the_long_format_tells_what_it_left_aside(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("nodes: [", "cluster.yaml:1: is not YAML"),
-        ("a: 1\nb: :\n  - c: [\n", "mend that line"),
+        ("a: 1\nb: :\n  - c: [\n", "fix that line"),
         ("", "must be a table of name, nodes,"),
         ("- a", "must be a table of name, nodes,"),
         ("2026-13-45", "is not YAML"),

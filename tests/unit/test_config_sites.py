@@ -172,7 +172,7 @@ def test_the_example_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
         ("[secrets.'a,b']\nenv = 'X'", 'secrets."a,b": the name must be letters, digits,'),
         ("[apptainer]\ncompression = 'gzip'\nlevel = 12", "apptainer.level must be at most 9"),
         ("[cluster]\ndriver = 535", "cluster.driver must be one line of text, found 535"),
-        ("a = = b", "is not TOML: Invalid value (at line 1, column 5); mend that line"),
+        ("a = = b", "is not TOML: Invalid value (at line 1, column 5); fix that line"),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path: Path, text: str, message: str) -> None:

@@ -154,7 +154,7 @@ def _parse(path: Path) -> dict[Any, Any]:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
         cause = getattr(error, "problem", None) or getattr(error, "reason", "")
-        raise UsageError(f"{path}{line}: is not YAML: {cause}; mend that line") from None
+        raise UsageError(f"{path}{line}: is not YAML: {cause}; fix that line") from None
     except (ValueError, RecursionError) as error:
         # A date that does not exist; lists nested too deep.
         raise UsageError(f"{path}: is not YAML: {error}") from None

@@ -50,7 +50,7 @@ class Text:
             raise table.wrong(key, self.what, value)
         name, word = table.full(key), table.text(key)
         named = name if name.endswith(self.called) else f"{name}: {self.called}"
-        raise UsageError(f"{table.path}: {named} {word!r} must be {self.what}; mend it")
+        raise UsageError(f"{table.path}: {named} {word!r} must be {self.what}; fix it")
 
     def takes(self, value: object) -> bool:
         """Tell whether it may be ``value``, by the pattern."""

@@ -31,7 +31,7 @@ def read_toml(path: Path) -> Table | None:
         raise UsageError(f"{path}: cannot be read: {cause}") from None
     except (ValueError, RecursionError) as error:
         # Beside its own errors: a number with too many digits, lists nested too deep.
-        raise UsageError(f"{path}: is not TOML: {error}; mend that line") from None
+        raise UsageError(f"{path}: is not TOML: {error}; fix that line") from None
 
 
 def quoted(key: str) -> str:

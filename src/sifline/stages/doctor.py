@@ -1,7 +1,7 @@
 """Whether this machine has what scripts/bootstrap promises and the verbs need.
 
 ``look`` and ``ask`` gather facts, from files and from programs; the functions below them
-only judge. A verdict says what was found, and where that will not do, how to mend it.
+only judge. A verdict says what was found, and where that will not do, how to fix it.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def _timed(name: str, check: Callable[[Runner], Verdict], context: Context) -> C
 def _checks(
     machine: Machine, workspace: Workspace
 ) -> Iterator[tuple[str, Callable[[Runner], Verdict]]]:
-    """Yield the checks in the order in which they would be mended."""
+    """Yield the checks in the order in which one would fix them."""
     yield "python", lambda _: judge_python(machine.python)
     yield "engine", lambda runner: judge_engine(_ask(runner, *ENGINE_VERSION))
     yield "buildkit", lambda runner: judge_buildx(_ask(runner, "docker", "buildx", "version"))

@@ -104,7 +104,7 @@ def find(source: str, context: Context, *, offline: bool) -> Wanted:
         )
     except CommandFailed as error:
         raise StepFailed(
-            f"no registry tells about {reference}; is it written right, and does the network reach"
+            f"cannot resolve {reference}; is it written right, and does the network reach"
             " its registry? docker login, where it asks for a name",
             details=error.details,
         ) from None

@@ -202,7 +202,7 @@ def _told(error: SiflineError | KeyboardInterrupt | OSError) -> tuple[str, int]:
         return "", 0
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
-        return f"error: {where}{error.strerror}; mend that and run it again", 1
+        return f"error: {where}{error.strerror}; fix that and run it again", 1
     # An interruption while another one was handled: the cleaning was cut short.
     if isinstance(error.__context__, KeyboardInterrupt):
         return (

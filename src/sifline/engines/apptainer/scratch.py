@@ -35,7 +35,7 @@ def scratch_folder(kind: str, subject: str, context: Context) -> Iterator[Path]:
         except OSError as error:
             raise StepFailed(
                 f"{error.filename or folder}: {error.strerror or error}; make room in"
-                f" {space.build}, or mend it"
+                f" {space.build}, or repair it"
             ) from None
         finally:
             remove(folder)

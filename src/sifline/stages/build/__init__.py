@@ -56,7 +56,7 @@ def moved(images: Iterable[Image], listed: Sequence[EngineImage], context: Conte
             now = Docker(context.runner).remote_digest(base)
         except CommandFailed as error:
             raise StepFailed(
-                f"--pull: no registry tells about {base}; leave --pull out, or mend the network",
+                f"--pull: cannot resolve {base}; leave --pull out, or check the network",
                 details=error.details,
             ) from None
         if now not in digests.get(normalise(base), set()):
@@ -224,7 +224,7 @@ class _Build:
             self._docker.pull(base, platform=platform, log=self._log)
         except CommandFailed as error:
             raise StepFailed(
-                f"building {self._image.name}: {base} cannot be pulled; mend its name or the"
+                f"building {self._image.name}: {base} cannot be pulled; check its name or the"
                 f" network, or name another under [bases] of a site; the whole log is {self._log}",
                 details=error.details,
             ) from None

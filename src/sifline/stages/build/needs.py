@@ -58,8 +58,8 @@ def need(image: Image, around: Surroundings, listed: Sequence[EngineImage]) -> N
     names = {normalise(name) for entry in listed for name in entry.tags + entry.digests}
     if around.offline and image.frontend and normalise(image.frontend) not in names:
         raise MissingError(
-            f"{image.name}: its line # syntax={image.frontend} takes the network at every build,"
-            " and the site is offline; load that image, or remove that line"
+            f"{image.name}: its line # syntax={image.frontend} needs network access"
+            " at every build, and the site is offline; load that image, or remove that line"
         )
     _need_features(image, around)
     held = base_ids([image], listed)
