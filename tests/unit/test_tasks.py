@@ -721,3 +721,28 @@ def test_a_cluster_that_nothing_names_is_that_of_the_environment(
     assert "no cluster 'mine'" in refused(project, "validate", "--cluster", "mine")
     monkeypatch.delenv("SIFLINE_CLUSTER")
     assert "no cluster 'virtual'" in refused(project, "validate")
+
+
+@pytest.mark.parametrize("verb", ["sbom", "compat", "sizes"])
+def test_a_report_on_a_file_needs_no_engine(
+    project: Path, verb: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{project}/no.sock")
+    (project / "x.sif").write_text("no SIF")
+
+    done = invoke_here(project, verb, "x.sif")
+
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("error: x.sif: is not a SIF;")
+
+
+@pytest.mark.parametrize("verb", ["sbom", "compat"])
+@pytest.mark.usefixtures("empty_engine")
+def test_a_report_over_broken_images_alone_tells_of_them(project: Path, verb: str) -> None:
+    for name in (DOTTED, "hello-mpi"):
+        (project / "images" / name / "Dockerfile").write_text("FRMO x\n")
+
+    done = invoke_here(project, verb, "--all")
+
+    assert done.returncode == 1
+    assert "2 images are broken" in done.stderr
