@@ -71,6 +71,8 @@ def test_what_is_up_to_date_would_not_be_done_again(cluster: Cluster) -> None:
     listed = invoke("cluster.list")
 
     names = ", ".join(node.name for node in cluster.nodes)
-    assert deployed.stdout.splitlines()[-2:] == ["0 of 4 steps to do", f"hello-mpi is on {names}"]
+    *_, steps, told = deployed.stdout.splitlines()
+    assert re.fullmatch(r"0 of [45] steps to do", steps)
+    assert told == f"hello-mpi is on {names}"
     assert up.stdout == f"{cluster.name} stands as it is described: nothing to do\n"
     assert re.search(rf"(?m)^{cluster.name} .*3 of 3 run", listed.stdout)
