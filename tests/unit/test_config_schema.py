@@ -242,7 +242,7 @@ def test_what_a_virtual_cluster_writes_is_good(tmp_path: Path, draft: Any) -> No
 
 
 def test_no_start_pays_for_the_keys_of_values_that_travel() -> None:
-    look = "import sys, sifline.model; sys.exit('sifline.fields' in sys.modules)"
+    look = "import sys, sifline.model, sifline.tasks; sys.exit('sifline.fields' in sys.modules)"
     subprocess.run([sys.executable, "-c", look], check=True)
 
 

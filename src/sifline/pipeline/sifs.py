@@ -238,12 +238,12 @@ class Sifs:
             raise UsageError("--sif is for images: a SIF file is a SIF in any case")
         there: dict[str, BuiltImage | Path] = {}
         missing: dict[str, MissingError] = {}
-        held_images = {} if sif or not names else self._versions(names)
+        held_images = self._versions(names) if names else {}
         for name in self._planner.known(names):
             path = self._workspace.sif(name)
             if sif and path.is_file():
                 there[name] = path
-                self._note_stale(name)
+                self._note_stale(name, held_images[name])
             elif not sif and held_images[name]:
                 there[name] = held_images[name][0]
             else:
@@ -258,11 +258,10 @@ class Sifs:
             if item not in missing
         )
 
-    def _note_stale(self, name: str) -> None:
+    def _note_stale(self, name: str, held: Sequence[BuiltImage]) -> None:
         """Say where the SIF that is there is not that of the image that is there."""
         from sifline.stages import convert
 
-        held = self._versions([name])[name]
         why = convert.stale(name, held[0], self._workspace) if held else ""
         if why:
             self._show.line(f"{name}: {why}; run invoke convert.{name}")

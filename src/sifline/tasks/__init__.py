@@ -97,7 +97,7 @@ def _verb(
     """
     from sifline.tasks.naming import OwnTask, VerbCollection
 
-    one, what = _task(verb, workspace), _first_line(verb)
+    one, what = _task(verb, workspace), helps.doc(verb).summary
     tasks = {
         name: one.twin(_call(verb, workspace, [name]), name=name, help=what)
         for name in found.names
@@ -168,7 +168,3 @@ def _call(
         guarded(checked, debug=run.debug)
 
     return call
-
-
-def _first_line(function: Body) -> str:
-    return (function.__doc__ or "").strip().split("\n", maxsplit=1)[0]

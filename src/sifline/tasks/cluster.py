@@ -45,7 +45,7 @@ def down(
         if run.dry:
             run.print("\n".join(f"would remove {item}" for item in things))
             return
-        if not run.agreed("cluster.down", things, yes=yes):
+        if not run.agreed("cluster.down", things):
             return
     removed = clusters.down(asked, foreign=foreign)
     run.print("\n".join(f"removed {item}" for item in removed))

@@ -11,7 +11,7 @@ from pathlib import Path
 from sifline.config import image_names
 from sifline.errors import UsageError
 from sifline.model import Workspace
-from sifline.tasks import cluster, console, flags, images
+from sifline.tasks import cluster, console, flags, helps, images
 from sifline.tasks.flags import Flag, Place, Takes
 from sifline.tasks.shells import SHELLS
 
@@ -124,12 +124,11 @@ def _root(here: Place, folder: Path) -> Path | None:
     """The folder of the task file that Invoke would load; None where it is not ours alone."""
     name = here.given.get("invoke collection", "tasks")
     start = (folder / here.given.get("invoke search-root", "")).resolve()
-    for parent in (start, *start.parents):
-        for path in (parent / f"{name}.py", parent / name / "__init__.py"):
-            if path.is_file():
-                text = path.read_text(encoding="utf-8", errors="replace")
-                return parent if flags.ours_alone(text) else None
-    return None
+    file = flags.task_file(start, name)
+    if not file:
+        return None
+    text = file.read_text(encoding="utf-8", errors="replace")
+    return flags.root_of(file) if flags.ours_alone(text) else None
 
 
 def _flags(here: Place) -> list[Candidate]:
@@ -145,20 +144,13 @@ def _flags(here: Place) -> list[Candidate]:
 
 def _tasks(half: str, root: Path) -> list[Candidate]:
     """The tasks; those of single images only once the verb is clear."""
-    verbs = {flags.called(verb): _summary(verb) for verb in images.VERBS}
-    group = {f"cluster.{flags.called(body)}": _summary(body) for body in cluster.GROUP}
-    single = {flags.called(body): _summary(body) for body in flags.SINGLE}
-    plain = {**verbs, **group, **single}
+    plain = {name: helps.doc(body).summary for name, body in helps.tasks().items()}
     head, dot, _ = half.partition(".")
     close = [head] if dot else [name for name in plain if name.startswith(half)]
     found = [Candidate(word=name, help=text) for name, text in plain.items()]
-    if len(close) == 1 and close[0] in verbs:
+    if len(close) == 1 and close[0] in console.VERBS:
         found += [Candidate(word=f"{close[0]}.{name}") for name in _images(root)]
     return found
-
-
-def _summary(body: Callable[..., None]) -> str:
-    return (body.__doc__ or "").partition("\n")[0]
 
 
 def _values(flag: Flag, half: str, here: Place, root: Path, *, before: str = "") -> Answer:

@@ -34,7 +34,7 @@ def main() -> None:
             from sifline.tasks.naming import theirs
 
             elsewhere = self.args["search-root"].value or self.args.collection.value
-            if not elsewhere and not _root(Path.cwd()):
+            if not elsewhere and not flags.task_file(Path.cwd()):
                 raise Exit(
                     "error: no tasks.py in this folder or one above it; sifline works in a"
                     " checkout whose tasks.py has its tasks",
@@ -83,21 +83,11 @@ def dotted(words: Sequence[str], names: Sequence[str]) -> list[str]:
     return made
 
 
-def _root(folder: Path) -> Path | None:
-    """The folder of the task file that Invoke finds."""
-    found = (
-        root
-        for root in (folder, *folder.parents)
-        if (root / "tasks.py").is_file() or (root / "tasks" / "__init__.py").is_file()
-    )
-    return next(found, None)
-
-
 def _names(folder: Path) -> Sequence[str]:
     from sifline.model import Workspace
 
-    root = _root(folder)
+    file = flags.task_file(folder)
     try:
-        return image_names.names(Workspace(root=root)) if root else ()
+        return image_names.names(Workspace(root=flags.root_of(file))) if file else ()
     except SiflineError:
         return ()  # told when the tasks are loaded

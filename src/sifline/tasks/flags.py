@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
+from pathlib import Path
 
 from sifline.errors import UsageError, did_you_mean
 from sifline.tasks import cluster, images, project
@@ -105,6 +106,22 @@ def ours_alone(text: str) -> bool:
     """Tell whether the task file of that content has no tasks but ours."""
     imported = set(_IMPORTS.findall(text)) - _NO_TASKS
     return imported == {"sifline.tasks"}
+
+
+def task_file(start: Path, name: str = "tasks") -> Path | None:
+    """Return the task file, or package, that Invoke finds in ``start`` or a folder above it."""
+    found = (
+        path
+        for folder in (start, *start.parents)
+        for path in (folder / f"{name}.py", folder / name / "__init__.py")
+        if path.is_file()
+    )
+    return next(found, None)
+
+
+def root_of(file: Path) -> Path:
+    """Return the folder that a task file is the task file of."""
+    return file.parent.parent if file.name == "__init__.py" else file.parent
 
 
 class Takes(Enum):

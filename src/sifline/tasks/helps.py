@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -49,19 +50,14 @@ class Doc:
     examples: tuple[str, ...]
 
 
-def doc(body: Body) -> Doc:
+def doc(body: object) -> Doc:
     """Take the docstring of a task apart; its examples are the lines that are indented."""
-    lines = textwrap.dedent(_dedented(body.__doc__ or "")).strip().split("\n")
+    lines = inspect.cleandoc(body.__doc__ or "").split("\n")
     summary, rest = lines[0], lines[1:]
     examples = tuple(line.strip() for line in rest if line.startswith("    "))
     text = "\n".join(line for line in rest if not line.startswith("    "))
     paragraphs = tuple(" ".join(part.split()) for part in text.split("\n\n") if part.strip())
     return Doc(summary=summary, paragraphs=paragraphs, examples=examples)
-
-
-def _dedented(text: str) -> str:
-    head, _, rest = text.partition("\n")
-    return f"{head.strip()}\n{textwrap.dedent(rest)}"
 
 
 def tasks() -> dict[str, Body]:

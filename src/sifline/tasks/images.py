@@ -431,7 +431,7 @@ def clean(
             run.print("\n".join([tables.cleaned(found, dry=True), *tables.broken(broken)]))
             refuse_broken(broken)
             return
-        if not run.agreed("clean", things, yes=yes):
+        if not run.agreed("clean", things):
             return
     run.print("\n".join([tables.cleaned(clean(dry=False), dry=False), *tables.broken(broken)]))
     refuse_broken(broken)

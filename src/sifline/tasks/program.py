@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from sifline.config import image_names
 from sifline.errors import SiflineError, StepFailed, UsageError, did_you_mean
-from sifline.tasks import cluster, flags, helps, images
+from sifline.tasks import flags, helps, images
 from sifline.tasks.support import complain
 
 if TYPE_CHECKING:
@@ -117,12 +117,8 @@ def _list(self: Program, here: Here) -> str | None:
         return helps.of_images(str(self.list_root), here.descriptions(), _columns())
     if self.list_root:
         return None
-    texts = {name: _summary(self.collection[name].__doc__) for name in sorted(others)}
+    texts = {name: helps.doc(self.collection[name]).summary for name in sorted(others)}
     return helps.overview(len(here.found.names), texts, _columns())
-
-
-def _summary(text: str | None) -> str:
-    return (text or "").strip().partition("\n")[0]
 
 
 def _welcomed(before: Step, here: Here) -> Step:
@@ -253,8 +249,6 @@ def _no_task(word: str, before: str, names: Sequence[str], theirs: frozenset[str
     verb = before.partition(".")[0]
     if word in names and verb in _names_of_verbs():
         return UsageError(f"an image belongs to the name of the task: say {verb}.{word}")
-    tasks = [flags.called(body) for body in (*images.VERBS, *flags.SINGLE)]
-    tasks += [*(f"cluster.{flags.called(body)}" for body in cluster.GROUP), *sorted(theirs)]
     # Behind a verb it may be an image.
-    known = [*tasks, *(names if verb in _names_of_verbs() else ())]
+    known = [*helps.tasks(), *sorted(theirs), *(names if verb in _names_of_verbs() else ())]
     return UsageError(f"no task {word!r}.{did_you_mean(word, known)} See invoke --list.")

@@ -110,14 +110,11 @@ class Run:
             raise UsageError("--ask-become-pass: no password was given")
         return password
 
-    def agreed(self, verb: str, things: Sequence[str], *, yes: bool) -> bool:
+    def agreed(self, verb: str, things: Sequence[str]) -> bool:
         """Say what will go, and ask on a terminal whether it may.
 
-        :param yes: it may; nobody is asked.
         :raises UsageError: where nobody can be asked.
         """
-        if yes:
-            return True
         # Where the question is: standard output may be a file.
         sys.stderr.write(visible("".join(f"would remove {thing}\n" for thing in things)))
         if not sys.stdin.isatty():
