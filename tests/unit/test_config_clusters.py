@@ -138,8 +138,8 @@ def test_the_long_format_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_the_long_format_tells_what_it_left_aside(tmp_path: Path) -> None:
     notes = load(tmp_path, LONG).notes
-    assert "clusters.cloud is left aside: not an HPC cluster" in notes
-    assert "clusters.hpc.colour is left aside: unknown" in notes
+    assert "clusters.cloud is ignored: not an HPC cluster" in notes
+    assert "clusters.hpc.colour is ignored: unknown" in notes
 
 
 @pytest.mark.parametrize(

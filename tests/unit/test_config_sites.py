@@ -159,7 +159,7 @@ def test_the_example_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
             "[bases]\n'docker.io/' = 'a/'\n'index.docker.io/' = 'b/'",
             "docker.io/ and index.docker.io/ are the same reference; keep one of them",
         ),
-        ("[build-args]\nHTTPS_PROXY = 'x'", "build-args.HTTPS_PROXY is not taken: the engine"),
+        ("[build-args]\nHTTPS_PROXY = 'x'", "build-args.HTTPS_PROXY is not allowed: BuildKit"),
         ("[images.X.build-args]", "images.X: the name must be the name of an image"),
         ("[images.x]\nbuild-arg = {}", "unknown key images.x.build-arg; allowed are build-args."),
         ("[images.x.build-args]\nA = 1", "images.x.build-args.A must be a string, found 1"),

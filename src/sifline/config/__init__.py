@@ -1,1 +1,1 @@
-"""Files and flags in, frozen settings out."""
+"""Reads settings files, cluster files and flags into frozen settings."""

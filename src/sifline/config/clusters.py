@@ -1,4 +1,4 @@
-"""Cluster files: YAML in a short format of our own, or in the long one of older files."""
+"""Cluster files: YAML, in the short format or in the long one of older files."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Virtual:
         str,
         Key(
             kind=Text(what="the name of an image", pattern="[a-z0-9][a-z0-9.-]{0,127}"),
-            help="Image that the containers are made of.",
+            help="Image of the containers.",
             example="slurm-node",
         ),
     ] = "slurm-node"
@@ -39,7 +39,7 @@ class Virtual:
 
 @dataclass(frozen=True, kw_only=True)
 class _File(Cluster):
-    """What a cluster file may say: of the cluster, and of a virtual one that is like it."""
+    """The keys of a cluster file: those of a cluster, and ``virtual``."""
 
     virtual: Annotated[
         Virtual | None,
@@ -51,9 +51,9 @@ CLUSTER = Keys(of=_File)
 
 
 def find_cluster(name_or_path: str, workspace: Workspace) -> Path:
-    """Return the file of a cluster: that path, else a virtual cluster's, else ``clusters/``'s.
+    """Return the file of a cluster: that path, a virtual cluster's, or one of ``clusters/``.
 
-    :raises UsageError: where there is none, with the nearest names.
+    :raises UsageError: if there is none, with the nearest names.
     """
     if name_or_path.endswith(SUFFIXES):
         return Path(name_or_path)
@@ -71,7 +71,7 @@ def find_cluster(name_or_path: str, workspace: Workspace) -> Path:
 
 
 def described_clusters(workspace: Workspace) -> dict[str, Path]:
-    """Return the files of ``clusters/`` by the names that they are called by."""
+    """Return the files of ``clusters/`` by the names that --cluster accepts."""
     folder = workspace.root / "clusters"
     return {path.stem: path for suffix in SUFFIXES for path in sorted(folder.glob(f"*{suffix}"))}
 
@@ -91,10 +91,10 @@ def load_cluster(path: Path) -> Cluster:
 
 
 def load_virtual(path: Path) -> tuple[Cluster, Virtual | None]:
-    """Read the description of a virtual cluster, whose nodes may have no addresses.
+    """Read a cluster file whose nodes may have no addresses, for a virtual cluster.
 
-    :returns: the cluster, and the section ``virtual``; without one it describes hosts.
-    :raises UsageError: as ``load_cluster`` does.
+    :returns: the cluster, and the section ``virtual``; None if the file describes hosts.
+    :raises UsageError: as ``load_cluster``.
     """
     table = Table(path, _parse(path))
     section = keys_of(_File)[VIRTUAL].read(table)
@@ -115,14 +115,14 @@ def _cluster(table: Table, *, standing: bool) -> Cluster:
 
 
 def dump_cluster(cluster: Cluster, folder: Path) -> str:
-    """Return ``cluster`` in the short format; its files are named relative to ``folder``."""
+    """Return ``cluster`` in the short format, with paths relative to ``folder``."""
     import yaml
 
     return yaml.safe_dump(_written(cluster, folder), sort_keys=False)
 
 
 def _written(value: Any, folder: Path) -> Any:
-    """Return a value as the file has it; keys that say nothing are left out."""
+    """Return a value in the form of the file, without empty keys."""
     if is_dataclass(value):
         found = [(key, getattr(value, key.field)) for key in keys_of(type(value)).values()]
         return {
@@ -156,7 +156,7 @@ def _parse(path: Path) -> dict[Any, Any]:
         cause = getattr(error, "problem", None) or getattr(error, "reason", "")
         raise UsageError(f"{path}{line}: is not YAML: {cause}; fix that line") from None
     except (ValueError, RecursionError) as error:
-        # A date that does not exist; lists nested too deep.
+        # A date that does not exist, or lists nested too deep.
         raise UsageError(f"{path}: is not YAML: {error}") from None
     if not isinstance(values, dict):
         raise UsageError(f"{path}: must be {CLUSTER.what}; see clusters/virtual.yaml")
@@ -183,7 +183,7 @@ def _need_addresses(path: Path, cluster: Cluster) -> None:
 
 
 def _check(path: Path, cluster: Cluster) -> None:
-    """Refuse what no cluster can be; these names end up in command lines and slurm.conf."""
+    """Check the rules over several keys; the names go into command lines and slurm.conf."""
     roles = Counter(node.role for node in cluster.nodes)
     if roles[Role.CONTROLLER] != 1:
         found = ", ".join(node.name for node in cluster.nodes if node.role is Role.CONTROLLER)
@@ -203,7 +203,7 @@ def _check(path: Path, cluster: Cluster) -> None:
 
 
 def is_host_name(word: str) -> bool:
-    """Whether ``word`` can name a host (RFC 1123)."""
+    """Return whether ``word`` can name a host (RFC 1123)."""
     return bool(re.fullmatch(HOST_NAME, word))
 
 

@@ -1,7 +1,7 @@
-"""What the caller's environment and docker's own settings would decide of a build.
+"""Checks the caller's environment and docker's settings, which could change a build.
 
 Each variable that docker and buildx read is in the table of docs/reference/environment.md: it is
-taken away, refused, or left because it decides nothing of what is built.
+removed, refused, or kept because it does not affect the result.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from urllib.parse import unquote
 from sifline.errors import UsageError
 from sifline.formats.platforms import MACHINES
 
-# No process of ours gets these: what they say is said by flags, or would change what is built
-# without a trace in the fingerprint.
+# Removed from the environment of all processes: flags replace them, or they would change what is
+# built without changing the fingerprint.
 WITHOUT = frozenset(
     {
         "BUILDKIT_COLORS",
@@ -52,17 +52,17 @@ _LEAST_ALONE = 8
 
 
 def settings() -> dict[str, Any]:
-    """Return docker's settings (config.json); empty where there are none, or nobody can tell."""
+    """Return docker's settings (config.json); {} if there are none, or they cannot be read."""
     try:
         folder = Path(os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker")
         found = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         return found if isinstance(found, dict) else {}
     except (OSError, RuntimeError, ValueError):
-        return {}  # no file, no home; docker itself warns of what it cannot read, and goes on
+        return {}  # no file or no home; docker itself warns about an unreadable file
 
 
 def proxies() -> tuple[str, ...]:
-    """Return the proxies of docker's settings, for whatever engine: it hands them to each step."""
+    """Return the proxies in docker's settings, of all engines: docker passes them to each step."""
     found = settings().get("proxies")
     engines = found.values() if isinstance(found, dict) else ()
     urls = (
@@ -75,13 +75,13 @@ def proxies() -> tuple[str, ...]:
 
 
 def credentials(urls: Iterable[str]) -> tuple[str, ...]:
-    """Return what no log shall show of proxies: their passwords, however they are written."""
+    """Return the passwords of proxies in all spellings, to mask them in logs."""
     found = set[str]()
     for url in urls:
         login = url.rpartition("@")[0].rpartition("//")[2]
         plain = unquote(login)
         _, colon, password = plain.partition(":")
-        # A short word alone would blot out half of what is printed.
+        # A short word would mask half of the output.
         alone = {password if colon else plain}
         found |= {login, plain, b64encode(plain.encode()).decode()} if colon else set()
         found |= {word for word in alone if len(word) >= _LEAST_ALONE}
@@ -89,7 +89,7 @@ def credentials(urls: Iterable[str]) -> tuple[str, ...]:
 
 
 def hidden(environment: Mapping[str, str]) -> tuple[str, ...]:
-    """Return what no log shall show of the proxies of docker and of the caller's environment."""
+    """Return what logs must mask: credentials of proxies in docker's settings or variables."""
     variables = [f"{kind}_proxy" for kind in PROXIES]
     named = [environment.get(name, "") for one in variables for name in (one, one.upper())]
     return credentials([*proxies(), *named])
@@ -98,17 +98,17 @@ def hidden(environment: Mapping[str, str]) -> tuple[str, ...]:
 def need_no_other(
     environment: Mapping[str, str], *, local: bool, engine: Callable[[], str], machine: str
 ) -> None:
-    """Refuse what would have other images built than the same Dockerfiles give elsewhere.
+    """Raise an error for settings that would build other images from the same Dockerfiles.
 
     :param local: whether the engine is on this machine.
-    :param engine: asks the engine for its platform: ``linux/amd64``.
-    :param machine: what this machine is, as uname calls it.
+    :param engine: returns the engine's platform: ``linux/amd64``.
+    :param machine: this machine's name in uname.
     :raises UsageError: naming the variable and what to do.
     """
     if environment.get(POLICY):
         raise UsageError(
-            f"{POLICY} is set: it has other sources taken than Dockerfiles name, which no"
-            " fingerprint would show; unset it, and name other images under [bases] of a site"
+            f"{POLICY} is set: it replaces sources that Dockerfiles name, which the fingerprint"
+            " does not show; unset it, and name other images under [bases] of a site"
         )
     wanted = environment.get(PLATFORM, "")
     if local and not wanted:
@@ -127,12 +127,12 @@ def need_no_other(
 
 
 def _platform(text: str) -> str:
-    """A platform in the words of docker: other names of a machine are the same."""
+    """Return a platform in docker's notation, with other names of a machine replaced."""
     system, _, machine = text.strip().lower().partition("/")
     machine = machine.removesuffix("/v1") if machine == "amd64/v1" else machine.removesuffix("/v8")
     return f"{system}/{MACHINES.get(machine, machine)}"
 
 
 def _without_variant(platform: str) -> str:
-    """A platform as the engine tells its own: ``linux/arm``, where uname knows which arm."""
+    """Return a platform without its variant: ``linux/arm``, as the engine reports its own."""
     return "/".join(platform.split("/")[:2])

@@ -1,7 +1,6 @@
 """Cluster files in the long format: ``clusters.hpc`` with controller and compute nodes.
 
-Unknown keys are kept out of the way, not refused: what was left aside is told in
-``Cluster.notes``.
+Unknown keys are not errors: they are listed in ``Cluster.notes``.
 """
 
 from __future__ import annotations
@@ -20,8 +19,8 @@ from sifline.model import Cluster, Node, Partition, Role, SshAccess
 KEY = "clusters"
 OURS = "hpc"
 
-# These files give the memory of the machine; firmware and kernel keep some of it back, and
-# Slurm drains a node that has less than it was told.
+# These files give the machine's memory; firmware and kernel reserve some of it, and Slurm drains a
+# node that has less than configured.
 USABLE_PERCENT = 90
 
 TOP_KEYS = {"version", "metadata", KEY}
@@ -45,7 +44,7 @@ NODE_KEYS = {
 def read(top: Table) -> Cluster:
     """Return the cluster ``hpc`` of a file.
 
-    :raises UsageError: naming file, key and what is allowed.
+    :raises UsageError: naming file, key and the allowed values.
     """
     clusters = top.sub(KEY)
     if OURS not in clusters.values:
@@ -58,17 +57,15 @@ def read(top: Table) -> Cluster:
     compute = table.subs("compute_nodes")
     slurm, ssh, storage = table.sub("slurm_config"), table.sub("ssh"), table.sub("storage")
     notes = [
-        f"clusters.{name} is left aside: not an HPC cluster"
+        f"clusters.{name} is ignored: not an HPC cluster"
         for name in clusters.values
         if name != OURS
     ]
     notes += _unknown(top, TOP_KEYS) + _unknown(table, CLUSTER_KEYS)
     notes += _unknown(slurm, SLURM_KEYS) + _unknown(ssh, SSH_KEYS)
     notes += [note for node in (*controller, *compute) for note in _unknown(node, NODE_KEYS)]
-    notes += [f"{storage.full(key)} is left aside" for key in storage.values]
-    notes.append(
-        f"memory_gb is the machine's: {USABLE_PERCENT} % of it are what Slurm may hand out"
-    )
+    notes += [f"{storage.full(key)} is ignored" for key in storage.values]
+    notes.append(f"memory_gb is the machine's: Slurm may use {USABLE_PERCENT} % of it")
     return Cluster(
         name=_value(Cluster, "name", table, "name", OURS),
         nodes=(
@@ -86,7 +83,7 @@ def read(top: Table) -> Cluster:
 
 
 def with_default(partitions: Sequence[Partition]) -> tuple[Partition, ...]:
-    """Return ``partitions`` with the first as default where none is: srun needs one."""
+    """Return ``partitions`` with the first as default if none is: srun needs one."""
     if any(part.default for part in partitions):
         return tuple(partitions)
     return (replace(partitions[0], default=True), *partitions[1:])
@@ -94,7 +91,7 @@ def with_default(partitions: Sequence[Partition]) -> tuple[Partition, ...]:
 
 def _node(table: Table, role: Role, default: str) -> Node:
     address = "ip_address" if "ip_address" in table.values else "ip"
-    # Slurm knows a node by what its host calls itself.
+    # slurmd registers under the host name of its machine.
     name = "hostname" if "hostname" in table.values else "name"
     memory_gb = table.number("memory_gb", 1, least=1, most=2**20)
     return Node(
@@ -136,10 +133,10 @@ def _partitions(table: Table) -> tuple[Partition, ...]:
 
 
 def _value(of: type, field: str, table: Table, key: str, default: Any) -> Any:
-    """Return ``key``, which has to be as the short format has that field."""
+    """Return ``key``, checked like the short format's ``field``."""
     return replace(keys_of(of)[field], name=key, default=default).read(table)
 
 
 def _unknown(table: Table, known: set[str]) -> list[str]:
     values: Mapping[Any, Any] = table.values
-    return [f"{table.full(key)} is left aside: unknown" for key in values if key not in known]
+    return [f"{table.full(key)} is ignored: unknown" for key in values if key not in known]

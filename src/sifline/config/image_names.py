@@ -1,4 +1,4 @@
-"""The names of the images: the folders of ``images/`` that hold a Dockerfile."""
+"""The names of the images: the folders of ``images/`` that contain a Dockerfile."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from sifline.model import Workspace
 
 MAX_NAME = 100
-# Of images and of site profiles: a task, a tag and a file at once.
+# A name of images and site profiles is part of task, tag and file names.
 NAME = r"[a-z0-9]+(?:(?:\.|-+)[a-z0-9]+)*"
-# Taken by Invoke: `build.all` is the default task behind `build --all`.
+# Used by Invoke: `build.all` is the default task of `build --all`.
 RESERVED = frozenset({"all"})
 _NAME = re.compile(NAME)
 RULE = (
@@ -27,16 +27,16 @@ RULE = (
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
-    """The folders with a Dockerfile: names of images, and what is wrong with other names."""
+    """The folders with a Dockerfile: valid names, and the errors of invalid ones."""
 
     names: tuple[str, ...]
     refused: Mapping[str, UsageError]
 
 
 def found(workspace: Workspace) -> Found:
-    """Return the names of all images and those that are refused; looks at folder entries alone.
+    """Return the names of all images, valid and invalid; reads only folder entries.
 
-    :raises UsageError: where there is no ``images/`` folder, or none that can be read.
+    :raises UsageError: if there is no ``images/`` folder, or it cannot be read.
     """
     if not workspace.images.is_dir():
         raise UsageError(
@@ -59,7 +59,7 @@ def names(workspace: Workspace) -> tuple[str, ...]:
 
 
 def _is_image(folder: os.DirEntry[str]) -> bool:
-    """Tell whether a Dockerfile is there, even one that cannot be read: reading it says why."""
+    """Return whether there is a Dockerfile, even an unreadable one: reading it gives the error."""
     try:
         os.lstat(f"{folder.path}/Dockerfile")
     except PermissionError:
@@ -76,12 +76,12 @@ def _refusal(name: str) -> UsageError:
 
 
 def is_name(name: str) -> bool:
-    """Tell whether ``name`` works as task, tag and file name alike."""
+    """Return whether ``name`` is valid as a task, tag and file name."""
     return bool(_NAME.fullmatch(name)) and len(name) <= MAX_NAME and name not in RESERVED
 
 
 def unknown(name: str, workspace: Workspace) -> UsageError:
-    """Return the error for an image that is not there, or has a name that is refused."""
+    """Return the error for an image that does not exist, or has an invalid name."""
     here = found(workspace)
     if name in here.refused:
         return here.refused[name]
@@ -93,9 +93,9 @@ def unknown(name: str, workspace: Workspace) -> UsageError:
 
 
 def refuse_broken(broken: Mapping[str, SiflineError]) -> None:
-    """Raise where images are broken, after all has been said of the others.
+    """Raise the errors of broken images, after the others were handled.
 
-    :raises SiflineError: the error of the one, or the names of several.
+    :raises SiflineError: the error of a single image, or the names of several.
     """
     if len(broken) == 1:
         raise next(iter(broken.values()))
@@ -105,7 +105,7 @@ def refuse_broken(broken: Mapping[str, SiflineError]) -> None:
 
 
 def printable(name: str) -> str:
-    """Return a name from outside, fit for one line of a terminal."""
+    """Return a name from outside in a form that fits on one line of a terminal."""
     shown = "".join(char if char.isprintable() else "?" for char in name)
     return shown if len(shown) <= MAX_NAME else shown[:60] + "…"
 

@@ -1,4 +1,4 @@
-"""``images/<name>/image.toml``: what a Dockerfile cannot say about its image."""
+"""``images/<name>/image.toml``: settings of an image that a Dockerfile cannot express."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ UNITS = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12} | {
     "GiB": 2**30,
     "TiB": 2**40,
 }
-# https://docs.docker.com/reference/dockerfile/#predefined-args: set them as proxies, for the
-# engine keeps those out of its history and of the cache's keys.
+# https://docs.docker.com/reference/dockerfile/#predefined-args: they belong under [proxies], since
+# the engine then keeps them out of its history and of the cache's keys.
 PROXY_ARGUMENTS = tuple(
     spelling
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY")
@@ -33,7 +33,7 @@ LINE = Text(what="one line of text", pattern=r"[^\r\n]*")
 BUILD_ARGS = Named(
     entries=((Text(what="letters, digits and _", pattern="[A-Za-z_][A-Za-z0-9_]*"), Text()),),
     refused="|".join(PROXY_ARGUMENTS),
-    because="the engine knows it by itself; write it under [proxies] of a site profile",
+    because="BuildKit predefines it; write it under [proxies] of a site profile",
 )
 LEVELS = Most(key="level", by="compression", most={"zstd": 22, "gzip": 9})
 
@@ -48,7 +48,7 @@ _LABELS = Named(
         ),
     ),
     refused=r"sifline\..*",
-    because="sifline writes the labels that begin so itself",
+    because="sifline itself writes labels with this prefix",
 )
 _CONTEXTS = Named(
     entries=(
@@ -83,24 +83,23 @@ _COMMAND = Several(
 
 
 def size_in_bytes(size: str) -> int:
-    """Return how many bytes ``size`` ("4.5 GiB", as the key size-budget takes it) are."""
+    """Return the number of bytes of ``size`` ("4.5 GiB", as in the key size-budget)."""
     unit = size.lstrip("0123456789. ")
     return round(float(size.removesuffix(unit)) * UNITS[unit])
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageSettings:
-    """The content of one image.toml; the defaults are those of a folder without one.
+    """The content of one image.toml; the defaults are those of a missing file.
 
-    ``size_budget`` is in bytes. What ``convert`` names as its definition file is in the image's
-    folder.
+    ``size_budget`` is in bytes. The definition file of ``convert`` is in the image's folder.
     """
 
     description: Annotated[
         str,
         Key(
             kind=LINE,
-            help="One line, shown by `info.<name>`.",
+            help="One line, printed by `info.<name>`.",
             example="PyTorch 2.4.0 for CUDA 12.1",
         ),
     ] = ""
@@ -108,7 +107,7 @@ class ImageSettings:
         str,
         Key(
             kind=Choice(words=CATEGORIES),
-            help="Folder of the registry on the nodes.",
+            help="Folder in the registry of the nodes.",
             example="ml-frameworks",
         ),
     ] = CATEGORY
@@ -116,7 +115,7 @@ class ImageSettings:
         str,
         Key(
             kind=Text(what="the name of a stage", pattern="[A-Za-z0-9][A-Za-z0-9_.-]*"),
-            help="Stage of the Dockerfile that is built; without it the last.",
+            help="Stage of the Dockerfile to build; default: the last.",
             example="runtime",
         ),
     ] = ""
@@ -125,7 +124,7 @@ class ImageSettings:
         Key(
             name="build-args",
             kind=BUILD_ARGS,
-            help="Build arguments; they also decide which images `FROM` lines name.",
+            help="Build arguments; they can also change the images of `FROM` lines.",
             example={"PYTHON_VERSION": "3.11"},
         ),
     ] = ()
@@ -133,7 +132,7 @@ class ImageSettings:
         tuple[tuple[str, str], ...],
         Key(
             kind=_LABELS,
-            help="Labels of the image, and of the SIF made of it.",
+            help="Labels of the image and of its SIF.",
             example={"org.opencontainers.image.licenses": "BSD-3-Clause"},
         ),
     ] = ()
@@ -142,9 +141,9 @@ class ImageSettings:
         Key(
             name="foreign-bases",
             kind=Several(item=Text(what="a word without spaces", pattern=r"[^\s]+")),
-            help="Patterns (`*`, `?`) of references, as the Dockerfile has them, that mean no"
-            " image of this repository although they have the plain name of one, or a reference"
-            " that the repository declares as its own.",
+            help="Patterns (`*`, `?`) of references in the Dockerfile that name foreign images"
+            " although they match an image of this repository, or a reference that the"
+            " repository declares as its own.",
             example=["ghcr.io/acme/*"],
         ),
     ] = ()
@@ -152,10 +151,10 @@ class ImageSettings:
         tuple[tuple[str, str], ...],
         Key(
             kind=_CONTEXTS,
-            help="Folders, relative to the image's own, that `FROM`, `COPY --from=` and"
-            " `RUN --mount=…,from=` take files from by these names (docker's `--build-context`)."
-            " What they hold counts in the fingerprint, but for what their `.dockerignore` leaves"
-            " out.",
+            help="Named build contexts (docker's `--build-context`): folders, relative to the"
+            " image's own, by the names that `FROM`, `COPY --from=` and `RUN --mount=…,from=`"
+            " use. Their files count in the fingerprint, except those that their"
+            " `.dockerignore` excludes.",
             example={"src": "../../src"},
         ),
     ] = ()
@@ -163,9 +162,9 @@ class ImageSettings:
         tuple[tuple[str, str], ...],
         Key(
             kind=_SSH,
-            help="Where the keys of `RUN --mount=type=ssh,id=…` come from: `agent`, the default,"
-            " is yours (SSH_AUTH_SOCK); else the path of a private key, or of an agent's socket."
-            " They do not count in the fingerprint.",
+            help="Source of the keys for `RUN --mount=type=ssh,id=…`: `agent` (the default) is"
+            " your own agent (SSH_AUTH_SOCK); otherwise the path of a private key, or of an"
+            " agent's socket. They do not count in the fingerprint.",
             example={"default": "agent", "deploy": "~/.ssh/deploy"},
         ),
     ] = ()
@@ -173,12 +172,12 @@ class ImageSettings:
         Prepare | None,
         Key(
             kind=Keys(of=Prepare),
-            help="A root file system that is made before the build, for the Dockerfile to add.",
+            help="Root file system to make before the build, for the Dockerfile to add.",
         ),
     ] = None
     run: Annotated[
         Run,
-        Key(kind=Keys(of=Run), help="What a container of the image is given by default."),
+        Key(kind=Keys(of=Run), help="Default options of a container of the image."),
     ] = field(default_factory=Run)
     size_budget: Annotated[
         int | None,
@@ -189,7 +188,7 @@ class ImageSettings:
                 pattern=rf"[0-9]+(?:\.[0-9]+)? ?(?:{'|'.join(UNITS)})",
                 to=size_in_bytes,
             ),
-            help="Size that the SIF must not exceed.",
+            help="Largest allowed size of the SIF.",
             example="5GB",
         ),
     ] = None
@@ -197,7 +196,7 @@ class ImageSettings:
         tuple[tuple[str, ...], ...],
         Key(
             kind=Several(item=_COMMAND, what="a list of commands, each a list of words"),
-            help="Commands that must work in the container.",
+            help="Commands that must succeed in the container.",
             example=[["python3", "-c", "import torch"]],
         ),
     ] = ()
@@ -211,14 +210,14 @@ IMAGE = Keys(of=ImageSettings)
 
 
 def load_image_settings(path: Path) -> ImageSettings:
-    """Read ``path``; a missing file means defaults.
+    """Read ``path``; a missing file gives the defaults.
 
-    :raises UsageError: naming file, key and what is allowed.
+    :raises UsageError: naming file, key and the allowed values.
     """
     table = read_toml(path)
     return ImageSettings() if table is None else IMAGE.value(table)
 
 
 def origin(name: str) -> str:
-    """Return what the settings file of the image ``name`` is called."""
+    """Return the path of the settings file of the image ``name``, for messages."""
     return f"images/{name}/image.toml"

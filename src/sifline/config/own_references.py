@@ -1,4 +1,4 @@
-"""Which references mean an image of this repository, and which of its folders they mean."""
+"""Decides whether a reference names an image of this repository, and which one."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from sifline.errors import UsageError, did_you_mean
 from sifline.formats.reference import normalise
 
 PREFIX = "sifline"
-# In a declared pattern, where the name of the image stands.
+# Placeholder of the image's name in a declared pattern.
 NAME = "{name}"
 _TAG = ":latest"
 
 
 class OwnReferences:
-    """The references that mean one of ``names``.
+    """The references that name one of the images ``names``.
 
-    :param patterns: what the repository declares as its own, ``ghcr.io/acme/{name}``.
-    :raises UsageError: where two images would have one reference.
+    :param patterns: references that the repository declares as its own, ``ghcr.io/acme/{name}``.
+    :raises UsageError: if two images would have the same reference.
     """
 
     def __init__(self, names: Iterable[str], patterns: Iterable[str] = ()) -> None:
@@ -26,15 +26,15 @@ class OwnReferences:
         self._declared = _declared(self._names, patterns)
 
     def image(self, reference: str, *, beside: str = "", foreign: Sequence[str] = ()) -> str:
-        """Return the name of the image that ``reference`` means; "" for a foreign image.
+        """Return the name of the image that ``reference`` names; "" for a foreign image.
 
-        Declared references count as the engine reads them: ``acme/x`` is ``docker.io/acme/x``.
-        ``docker.io/sifline/x`` is foreign, like everything that names a registry.
+        Declared references are compared in full: ``acme/x`` is ``docker.io/acme/x``. So
+        ``docker.io/sifline/x`` is foreign, like all references with a registry.
 
-        :param beside: the image whose Dockerfile has it, which a plain name never means:
+        :param beside: the image whose Dockerfile contains it, which a plain name never means:
             ``images/python`` may be built on ``python``.
-        :param foreign: patterns of references that mean none in spite of their name.
-        :raises UsageError: where it is under ``sifline/`` and means no image.
+        :param foreign: patterns of references that are foreign in spite of their name.
+        :raises UsageError: if it begins with ``sifline/`` and names no image.
         """
         if reference.startswith(f"{PREFIX}/"):
             return self._under_prefix(reference)
@@ -60,7 +60,7 @@ class OwnReferences:
 
 
 def _declared(names: tuple[str, ...], patterns: Iterable[str]) -> Mapping[str, str]:
-    """The images by their declared references, in full."""
+    """Return the images by their declared references, in full."""
     found: dict[str, str] = {}
     for reference, name in _pairs(names, patterns):
         other = found.setdefault(normalise(reference), name)

@@ -1,4 +1,4 @@
-"""``[tool.sifline]`` of the repository's pyproject.toml: what is for all of its images."""
+"""``[tool.sifline]`` of the repository's pyproject.toml: settings for all of its images."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _OR_NAME = PART.replace("[a-z0-9]+", "(?:[a-z0-9]|[{]name[}])+")
 
 @dataclass(frozen=True, kw_only=True)
 class _Project:
-    """What pyproject.toml may say."""
+    """The keys of ``[tool.sifline]``."""
 
     own_references: Annotated[
         tuple[str, ...],
@@ -30,7 +30,7 @@ class _Project:
                     rf"(?:/{_OR_NAME})+",
                 )
             ),
-            help="Under which references the images of this repository are published. Without a"
+            help="References under which the images of this repository are published. Without a"
             " tag, or with `latest`, such a reference means the folder `images/{name}`.",
             example=["ghcr.io/acme/{name}"],
         ),
@@ -40,7 +40,7 @@ class _Project:
 def own_references(workspace: Workspace) -> tuple[str, ...]:
     """Return the patterns of references that the repository declares as its own.
 
-    :raises UsageError: naming file, key and what is allowed.
+    :raises UsageError: naming file, key and the allowed values.
     """
     whole = read_toml(workspace.root / FILE)
     table = whole.sub("tool").sub("sifline") if whole else Table(workspace.root / FILE, {})

@@ -1,7 +1,7 @@
-"""What editors and the reference know of the keys of settings files, written from the keys.
+"""Writes the JSON Schemas of settings files, and the tables of keys in the reference.
 
 ``python -m sifline.config.schema FOLDER`` writes the JSON Schemas into ``FOLDER``, and the tables
-of keys into the pages there that have a place for them.
+into the pages there that have a place for them.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ def schema(file: str) -> Schema:
 
 
 def schema_text(file: str) -> str:
-    """Return the schema as the file has it."""
+    """Return the schema as the text of its file."""
     return json.dumps(schema(file), indent=2, ensure_ascii=False) + "\n"
 
 
 def table(file: str) -> str:
-    """Return the keys of a file as a table in Markdown."""
+    """Return the keys of a file as a Markdown table."""
     rows = [
         "| key | takes | default | meaning |",
         "|---|---|---|---|",
@@ -53,12 +53,12 @@ def table(file: str) -> str:
 
 
 def page(text: str, file: str) -> str:
-    """Return the page ``text`` with the table of keys in its place, where it has one."""
+    """Return the page ``text`` with the table of keys inserted, if it has a place for it."""
     return _PLACE.sub(lambda _: f"{_BEGIN}\n\n{table(file)}\n{_END}", text)
 
 
 def write(folder: Path) -> None:
-    """Write the schemas, and the tables into the pages that are there."""
+    """Write the schemas, and the tables into the existing pages."""
     for file, name in PAGES.items():
         (folder / f"{file}.schema.json").write_text(schema_text(file), encoding="utf-8")
         found = folder / name

@@ -1,4 +1,4 @@
-"""What counts where several files and flags say something, and which of them said it."""
+"""The settings that apply if several files and flags set a value, and the origin of each."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ def resolve(
     declared: Sequence[str],
     name: str,
 ) -> tuple[Setting, ...]:
-    """Return the build arguments of the image ``name``; what nobody sets is not among them.
+    """Return the build arguments of the image ``name``; unset arguments are left out.
 
-    A flag wins over the site's value for this image, that over the site's for all images, and
-    that over image.toml. What is for this image alone its Dockerfile has to declare; what is
-    for all is taken where it does.
+    A flag overrides the site's value for this image, that overrides the site's value for all
+    images, and that overrides image.toml. An argument for this image alone must be declared in its
+    Dockerfile; one for all images is used where it is declared.
 
     :param declared: the arguments that the Dockerfile declares.
-    :raises UsageError: naming file and argument, with the nearest that is declared.
+    :raises UsageError: naming file and argument, with the nearest declared one.
     """
     own, mine = dict(settings.build_args), site.image_args(name)
     _need_declared(own, "build-args", image_origin(name), declared, name)
@@ -83,10 +83,10 @@ def _need_declared(
 def conversion(
     settings: ImageSettings, site: Site, name: str, flags: SifOptions | None = None
 ) -> tuple[Setting, Setting]:
-    """Return compression and level of a SIF: the flags', image.toml's, the site's, the default.
+    """Return compression and level of a SIF, from flags, image.toml, the site or the default.
 
-    Whoever names the compression decides on its level as well; None is the tool's own. A flag
-    may name the level alone.
+    The level belongs to the compression of the same origin; None is the tool's own default. A flag
+    may set the level alone.
 
     :raises UsageError: for a level that the compression does not have.
     """
@@ -120,7 +120,7 @@ def everything(
 ) -> tuple[Setting, ...]:
     """Return each setting of the image ``name``, or without a name those of the site.
 
-    Credentials in URLs are left out, wherever they stand; secrets come with their place alone.
+    Credentials in URLs are left out; secrets are listed with their location only.
 
     :param flags: build arguments of the command line.
     :param declared: the arguments that the image's Dockerfile declares.
@@ -143,7 +143,7 @@ def _of_image(
     flags: Mapping[str, str],
     declared: Sequence[str],
 ) -> list[Setting]:
-    """The file's own settings, but for those that the site and flags have a say in."""
+    """Yield image.toml's own settings, except those that the site and flags can override."""
     path = workspace.images / name / "image.toml"
     settings = load_image_settings(path)
     arguments = [
@@ -160,7 +160,7 @@ def _of_image(
 
 
 def _of_file(kind: Keys[Any], path: Path | None, origin: str) -> Iterator[Setting]:
-    """Every key that the file can have: what it says, or what its silence means."""
+    """Yield every key that the file can have, with its value or its default."""
     table = read_toml(path) if path else None
     for key, value, there in _flat(kind, table.values if table else {}):
         yield Setting(key=key, value=value, origin=origin if there else DEFAULT)
@@ -169,10 +169,9 @@ def _of_file(kind: Keys[Any], path: Path | None, origin: str) -> Iterator[Settin
 def _flat(
     kind: Keys[Any], values: Mapping[str, Any], prefix: str = ""
 ) -> Iterator[tuple[str, Any, bool]]:
-    """Yield each key of checked ``values`` in full, its value, and whether it is there.
+    """Yield the full name of each key of checked ``values``, its value, and whether it is set.
 
-    Absent keys come with what their absence means; an absent table with a required key does
-    not come at all.
+    Unset keys have their default; an unset table with a required key is left out.
     """
     for key in kind.keys:
         name, inner = f"{prefix}{key.name}", key.kind

@@ -1,4 +1,7 @@
-"""``sites/<name>.toml``: what differs from site to site, so that no Dockerfile has to."""
+"""``sites/<name>.toml``: settings that differ between sites.
+
+One module, because all of it is the declaration of one file's keys and their rules.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ from sifline.model import SifCompression, Workspace
 
 VARIABLE = "SIFLINE_SITE"
 DEFAULT = "default"
-# The secret by which build steps get the certificates they need behind a mirror or a proxy.
+# The secret with the CA bundle that build steps need behind some mirrors and proxies.
 CERTIFICATES = "ca-certificates"
 LEAST_HIDDEN = 4
 
@@ -45,7 +48,7 @@ _PROXY = Text(
 
 @dataclass(frozen=True, kw_only=True)
 class Secret:
-    """Where a secret comes from: a file or a variable of the environment, never its content."""
+    """The source of a secret, a file or an environment variable; never its content."""
 
     id: str = ""
     file: Annotated[
@@ -64,7 +67,7 @@ class Secret:
     ] = ""
 
     def content(self) -> str:
-        """Return what it holds; nothing where that is not there or no text."""
+        """Return the secret's content; empty if it is missing or not text."""
         try:
             path = self.file
             return path.read_text(encoding="utf-8") if path else os.environ.get(self.env, "")
@@ -72,9 +75,9 @@ class Secret:
             return ""
 
     def argument(self) -> str:
-        """Return it as docker's ``--secret`` takes it.
+        """Return it in the format of docker's ``--secret``.
 
-        :raises MissingError: where there is no such file or variable.
+        :raises MissingError: if there is no such file or variable.
         """
         if self.file is None:
             if self.env not in os.environ:
@@ -93,10 +96,10 @@ class Secret:
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """What images meet on the nodes of a cluster: versions, "" where nobody said."""
+    """Versions on the cluster's nodes; "" for unset ones."""
 
     mpi: Annotated[str, Key(kind=LINE, help="Open MPI of the cluster.", example="4.1.4")] = ""
-    pmix: Annotated[str, Key(kind=LINE, help="PMIx that its Slurm speaks.", example="4.2.2")] = ""
+    pmix: Annotated[str, Key(kind=LINE, help="PMIx of its Slurm.", example="4.2.2")] = ""
     driver: Annotated[
         str, Key(kind=LINE, help="NVIDIA driver of its nodes.", example="535.161.08")
     ] = ""
@@ -104,7 +107,7 @@ class Facts:
 
 @dataclass(frozen=True, kw_only=True)
 class Proxies:
-    """How build steps reach the network; "" where nobody said."""
+    """The proxies of build steps; "" for unset ones."""
 
     http: Annotated[
         str,
@@ -128,7 +131,7 @@ class Proxies:
         str,
         Key(
             kind=Text(what="host names with commas between them", pattern=r"[^\s]+"),
-            help="Hosts that are reached without one.",
+            help="Hosts that are reached without a proxy.",
             example="localhost,.example.org",
         ),
     ] = ""
@@ -136,14 +139,14 @@ class Proxies:
 
 @dataclass(frozen=True, kw_only=True)
 class _Image:
-    """What is for one image alone."""
+    """Settings for one image."""
 
     build_args: Annotated[
         tuple[tuple[str, str], ...],
         Key(
             name="build-args",
             kind=BUILD_ARGS,
-            help="Build arguments for this image alone.",
+            help="Build arguments for this image only.",
             example={"MAKE_JOBS": "16"},
         ),
     ] = ()
@@ -170,7 +173,7 @@ _SECRETS = Named(
 
 @dataclass(frozen=True, kw_only=True)
 class Site:
-    """A site profile; the defaults are those of no profile. ``chosen`` is who named it."""
+    """A site profile; the defaults are those without one. ``chosen`` says who selected it."""
 
     name: str = ""
     path: Path | None = None
@@ -187,8 +190,7 @@ class Site:
         bool,
         Key(
             kind=Flag(),
-            help="Pull nothing: an image that others stand on is in the engine already, or is"
-            " built here.",
+            help="Pull nothing: base images must be in the engine already, or be built here.",
             example=True,
         ),
     ] = False
@@ -200,10 +202,10 @@ class Site:
                 entries=((_PREFIX, _PREFIX), (_REFERENCE, _REFERENCE)),
                 placeholder="REFERENCE",
             ),
-            help="Other images in place of those that Dockerfiles name: for one reference, or"
-            " for all that begin so, where both sides end in `/`. The longest match counts. One"
-            " that names an image of this repository (`sifline/<name>`) is for all images but that"
-            " one.",
+            help="Replacements for images that Dockerfiles name: for one reference, or for all"
+            " with a prefix, where both sides end in `/`. The longest match is used. A"
+            " replacement that is an image of this repository (`sifline/<name>`) applies to all"
+            " images except that one.",
             example={
                 "docker.io/library/ubuntu:22.04": "registry.example.org/base/ubuntu:22.04",
                 "docker.io/": "registry.example.org/hub/",
@@ -221,13 +223,13 @@ class Site:
     ] = ()
     images: Annotated[
         tuple[tuple[str, tuple[tuple[str, str], ...]], ...],
-        Key(kind=_IMAGES, help="What is for one image alone."),
+        Key(kind=_IMAGES, help="Settings for single images."),
     ] = ()
     proxies: Annotated[
         Proxies,
         Key(
             kind=Keys(of=Proxies),
-            help="Proxies of build steps; they leave no trace in the image and in fingerprints.",
+            help="Proxies of build steps; they are not in the image or its fingerprint.",
             hidden=True,
         ),
     ] = Proxies()
@@ -235,8 +237,8 @@ class Site:
         Path | None,
         Key(
             kind=File(),
-            help=f"CA bundle that build steps get as the secret `{CERTIFICATES}`; without it the"
-            " host's own.",
+            help=f"CA bundle for build steps, as the secret `{CERTIFICATES}`; default: the host's"
+            " own.",
             example="certificates/site.pem",
         ),
     ] = None
@@ -244,7 +246,7 @@ class Site:
         tuple[Secret, ...],
         Key(
             kind=_SECRETS,
-            help="Where the secrets come from that `RUN --mount=type=secret,id=…` asks for.",
+            help="Sources of the secrets for `RUN --mount=type=secret,id=…`.",
             hidden=True,
         ),
     ] = ()
@@ -252,7 +254,7 @@ class Site:
         SifCompression,
         Key(
             kind=Keys(of=SifCompression, most=LEVELS),
-            help="How SIFs are made, where an image.toml does not say it.",
+            help="Compression of SIFs, unless image.toml sets it.",
         ),
     ] = field(default_factory=SifCompression)
     apt_sources: Annotated[
@@ -265,26 +267,26 @@ class Site:
                     pattern=r"deb (?:\[[^\]\r\n]*\] )?[^\s\[]\S*(?: \S+)+",
                 )
             ),
-            help="Where mmdebstrap gets the root file systems of `[prepare]`; `{suite}` is theirs."
-            " The lines stay in the image as its sources.",
+            help="Package sources of the root file systems of `[prepare]`; `{suite}` is replaced."
+            " The lines remain in the image as its sources.",
             example=["deb https://mirror.example.org/debian {suite} main"],
         ),
     ] = ()
     cluster: Annotated[
-        Facts, Key(kind=Keys(of=Facts), help="Facts of the cluster that images run on.")
+        Facts, Key(kind=Keys(of=Facts), help="Versions on the cluster that runs the images.")
     ] = Facts()
 
     @property
     def origin(self) -> str:
-        """What its file is called in messages and tables."""
+        """Return the name of its file for messages and tables."""
         return f"sites/{self.name}.toml" if self.name else "default"
 
     def image_args(self, name: str) -> dict[str, str]:
-        """Return the build arguments that are for the image ``name`` alone."""
+        """Return the build arguments for the image ``name`` only."""
         return dict(dict(self.images).get(name, ()))
 
     def replacement(self, reference: str) -> str:
-        """Return the reference to use in place of a foreign one, itself where none is named."""
+        """Return the replacement for a foreign reference, or the reference itself."""
         full = normalise(reference)
         for key, value in self._replacements:
             if full == key:
@@ -295,23 +297,23 @@ class Site:
 
     @cached_property
     def _replacements(self) -> tuple[tuple[str, str], ...]:
-        """The keys of ``bases`` in full, the longest first."""
+        """Return the keys of ``bases`` in full, the longest first."""
         full = ((_in_full(key), value) for key, value in self.bases)
         return tuple(sorted(full, key=lambda item: len(item[0]), reverse=True))
 
     def sources(self, suite: str) -> tuple[str, ...]:
-        """Return the lines of sources.list that a root file system of ``suite`` comes from."""
+        """Return the sources.list lines of a root file system of ``suite``."""
         return tuple(line.replace("{suite}", suite) for line in self.apt_sources)
 
     def proxy_arguments(self) -> dict[str, str]:
-        """Return the proxies as build arguments that the engine knows, in both spellings."""
+        """Return the proxies as build arguments that BuildKit predefines, in both spellings."""
         named = {f"{name}_proxy": url for name, url in vars(self.proxies).items() if url}
         return {**{name.upper(): value for name, value in named.items()}, **named}
 
     def hidden(self, ids: Iterable[str]) -> tuple[str, ...]:
-        """Return what no log shall show: the lines of these secrets, the credentials of proxies.
+        """Return what logs must mask: lines of these secrets, and credentials of proxies.
 
-        Very short ones would blot out half of what is printed.
+        Very short ones would mask half of the output.
         """
         held = [secret.content() for secret in self.secrets if secret.id in set(ids)]
         held += docker_client.credentials(vars(self.proxies).values())
@@ -319,9 +321,9 @@ class Site:
         return tuple(sorted(line for line in lines if len(line) >= LEAST_HIDDEN))
 
     def secret_arguments(self, ids: Iterable[str]) -> dict[str, str]:
-        """Return those of the secrets ``ids`` that are known, as docker's ``--secret`` takes them.
+        """Return those of the secrets ``ids`` that the site has, in the format of ``--secret``.
 
-        :raises MissingError: where one of them is not where the profile says.
+        :raises MissingError: if one of them does not exist at its source.
         """
         known = {secret.id: secret for secret in self.secrets}
         if self.certificates:
@@ -333,10 +335,10 @@ SITE = Keys(of=Site)
 
 
 def load_site(workspace: Workspace, name: str = "") -> Site:
-    """Return the site profile ``name``, else the one of SIFLINE_SITE, else ``default``, else none.
+    """Return the site profile ``name``, or that of SIFLINE_SITE, or ``default``, or none.
 
-    :raises UsageError: for a name without a profile, with the nearest ones; for a profile that
-        cannot be used, naming file, key and what is allowed.
+    :raises UsageError: for an unknown name, with the nearest ones; for an invalid profile, naming
+        file, key and the allowed values.
     """
     named = os.environ.get(VARIABLE, "")
     wanted, chosen = (name, "--site") if name else (named, VARIABLE)
@@ -352,7 +354,7 @@ def load_site(workspace: Workspace, name: str = "") -> Site:
 
 
 def is_name(name: str) -> bool:
-    """Tell whether a site profile can be called ``name``: by the rule for images."""
+    """Return whether ``name`` is valid for a site profile, by the rule for images."""
     return len(name) <= MAX_NAME and bool(re.fullmatch(NAME, name))
 
 
@@ -372,7 +374,7 @@ def _site(table: Table, chosen: str) -> Site:
 
 
 def _refuse_doubles(table: Table, bases: Iterable[str]) -> None:
-    """Refuse two spellings of one reference: which of them counts, nobody could tell."""
+    """Raise an error for two spellings of one reference."""
     seen: dict[str, str] = {}
     for key in bases:
         other = seen.setdefault(_in_full(key), key)
@@ -383,13 +385,13 @@ def _refuse_doubles(table: Table, bases: Iterable[str]) -> None:
 
 
 def _in_full(key: str) -> str:
-    """A key of ``bases`` as references in full have it."""
+    """Return a key of ``bases`` in the form of full references."""
     if key.endswith("/"):
-        # Docker's rules for what stands in front hang on something standing behind.
+        # Docker's rules for a registry's name need something after it.
         return normalise(f"{key}x/x").removesuffix("x/x:latest")
     return normalise(key)
 
 
 def _field(text: str) -> str:
-    """A field of the list that docker takes, in quotes where it holds a comma (RFC 4180)."""
+    """Return a field for docker's CSV, quoted if it contains a comma (RFC 4180)."""
     return '"{}"'.format(text.replace('"', '""')) if set(text) & set(',"') else text

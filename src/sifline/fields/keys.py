@@ -1,4 +1,4 @@
-"""Keys of a table and tables of keys, as the fields of dataclasses declare them."""
+"""The keys of a table, and tables of keys, declared by the fields of dataclasses."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ from sifline.fields.kinds import (
 from sifline.fields.table import Table
 
 T = TypeVar("T")
-# The default of a key that has none: it has to be there.
+# Default of a required key.
 NEEDED: Any = object()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Key:
-    """A key of a table: what it takes, and what it means, in a sentence.
+    """A key of a table: the kind of its value, and its meaning in a sentence.
 
-    ``name`` is what the file calls it, where that is not the name of its ``field``. ``default``
-    is the field's; a key may have one where the field has none. What is written under a
-    ``hidden`` key is not repeated in errors: it may be a secret.
+    ``name`` is the key's name in the file, if it differs from its ``field``. ``default`` is the
+    field's; a key may have one if the field has none. The value of a ``hidden`` key is not
+    repeated in errors: it may be a secret.
     """
 
     kind: Kind
@@ -49,12 +49,12 @@ class Key:
 
     @property
     def required(self) -> bool:
-        """Whether a file without it is refused."""
+        """Return whether a file without it is an error."""
         return self.default is NEEDED
 
     @property
     def plain(self) -> Any:
-        """The default as TOML, YAML and JSON have it; None where there is none to write."""
+        """Return the default as TOML, YAML and JSON have it; None if there is none to write."""
         if self.required or isinstance(self.kind, Keys):
             return None
         if isinstance(self.kind, Named):
@@ -64,20 +64,20 @@ class Key:
         return list(self.default) if isinstance(self.default, tuple) else self.default
 
     def read(self, table: Table) -> Any:
-        """Return its value in ``table``, or that of a missing one."""
+        """Return its value in ``table``, or the default."""
         if self.name not in table.values and not self.required:
             return self.default
         return self.kind.read(table.hiding() if self.hidden else table, self.name)
 
     def schema(self) -> Schema:
-        """Return the same as JSON Schema."""
+        """Return the key's JSON Schema."""
         examples = {} if self.example is None else {"examples": [self.example]}
         default = {} if self.plain in (None, "") else {"default": self.plain}
         return {"description": self.help, **self.kind.schema(), **default, **examples}
 
 
 def keys_of(of: type) -> Mapping[str, Key]:
-    """Return the keys that the fields of the dataclass ``of`` declare, by the fields' names."""
+    """Return the keys of the dataclass ``of``, by field name."""
     return _keys_of(of)
 
 
@@ -106,20 +106,20 @@ def _default(field: dataclasses.Field[Any]) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class Most:
-    """How high the number ``key`` may be: that depends on the word ``by`` beside it."""
+    """A limit of the number ``key`` that depends on the word ``by`` beside it."""
 
     key: str
     by: str
     most: Mapping[str, int]
 
     def check(self, table: Table) -> None:
-        """Refuse the number without the word, and one that is too high for it."""
+        """Raise an error if the word is missing, or the number is too high for it."""
         if self.key not in table.values:
             return
         if self.by not in table.values:
             raise UsageError(
                 f"{table.path}: {table.full(self.key)} needs {table.full(self.by)} beside it:"
-                " what it means depends on that"
+                " its meaning depends on that"
             )
         word, number = table.values[self.by], table.values[self.key]
         if number > self.most[word]:
@@ -127,7 +127,7 @@ class Most:
             raise table.wrong(self.key, allowed, number)
 
     def schema(self) -> Schema:
-        """Return the same as JSON Schema."""
+        """Return the rule as JSON Schema."""
         return {
             "dependentRequired": {self.key: [self.by]},
             "allOf": [
@@ -142,9 +142,9 @@ class Most:
 
 @dataclass(frozen=True, kw_only=True)
 class Keys(Generic[T]):
-    """A table of the keys that the dataclass ``of`` declares; no other is allowed.
+    """A table with the keys that the dataclass ``of`` declares, and no others.
 
-    ``one``: of all of them exactly one.
+    ``one``: exactly one of the keys must be given.
     """
 
     of: type[T]
@@ -163,13 +163,13 @@ class Keys(Generic[T]):
         return f"a table of {names(key.name for key in self.keys)}"
 
     def read(self, table: Table, key: str) -> T:
-        """Return the table ``key`` as one of ``of``."""
+        """Return the table ``key`` as an instance of ``of``."""
         if not isinstance(table.values.get(key), dict):
             raise table.wrong(key, self.what, table.values.get(key))
         return self.value(table.sub(key))
 
     def value(self, table: Table, **given: Any) -> T:
-        """Return ``table`` as one of ``of``; ``given`` are fields that are no keys."""
+        """Return ``table`` as an instance of ``of``; ``given`` are fields that are not keys."""
         table.only(*(key.name for key in self.keys))
         if self.one and len(table.values) != 1:
             raise UsageError(
@@ -182,7 +182,7 @@ class Keys(Generic[T]):
         return self.of(**given, **found)
 
     def schema(self) -> Schema:
-        """Return the same as JSON Schema."""
+        """Return the table's JSON Schema."""
         required = [key.name for key in self.keys if key.required]
         return {
             "type": "object",
@@ -203,15 +203,15 @@ class Rows(Generic[T]):
 
     @property
     def item(self) -> Keys[T]:
-        """Return what each of them is."""
+        """Return the kind of each item."""
         return Keys(of=self.of)
 
     def read(self, table: Table, key: str) -> tuple[T, ...]:
-        """Return each as one of ``of``."""
+        """Return each item as an instance of ``of``."""
         return tuple(self.item.value(row) for row in table.subs(key))
 
     def schema(self) -> Schema:
-        """Return the same as JSON Schema."""
+        """Return the list's JSON Schema."""
         return {"type": "array", "items": self.item.schema()}
 
 
@@ -221,10 +221,10 @@ def _pair(name: str, value: Any) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class Named:
-    """A table whose keys the user names; what a name looks like decides the kind of its value.
+    """A table with names that the user chooses; the name decides the kind of its value.
 
-    ``refused`` is a pattern of names that are not taken, ``because`` the reason. ``to`` makes
-    an item of name and value. Items are sorted unless they are ``variables`` of another program.
+    ``refused`` is a pattern of forbidden names, ``because`` the reason. ``to`` makes an item of
+    name and value. Items are sorted unless they are ``variables`` of another program.
     """
 
     entries: tuple[tuple[Text, Kind], ...]
@@ -244,12 +244,12 @@ class Named:
         return tuple(self.to(name, self._kind(sub, name).read(sub, name)) for name in names)
 
     def kind_of(self, name: object) -> Kind | None:
-        """Return the kind of the value of ``name``; None where nothing is called so."""
+        """Return the kind of the value of ``name``; None if the name is not allowed."""
         return next((kind for names, kind in self.entries if names.takes(name)), None)
 
     def _kind(self, table: Table, name: str) -> Kind:
         if self.refused and re.fullmatch(self.refused, name):
-            raise UsageError(f"{table.path}: {table.full(name)} is not taken: {self.because}")
+            raise UsageError(f"{table.path}: {table.full(name)} is not allowed: {self.because}")
         kind = self.kind_of(name)
         if kind is None:
             allowed = " or ".join(names.what for names, _ in self.entries)
@@ -261,7 +261,7 @@ class Named:
         return kind
 
     def schema(self) -> Schema:
-        """Return the same as JSON Schema."""
+        """Return the table's JSON Schema."""
         refused = {"propertyNames": {"not": {"pattern": whole(self.refused)}}}
         return {
             "type": "object",

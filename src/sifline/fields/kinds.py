@@ -1,4 +1,4 @@
-"""Kinds of single values: each reads a key of a table and describes itself as JSON Schema."""
+"""Kinds of single values: each reads a key of a table and gives its JSON Schema."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ Schema = dict[str, Any]
 
 
 class Kind(Protocol):
-    """What a key takes; ``what`` says it in words."""
+    """The kind of a key's value; ``what`` describes it in words."""
 
     @property
     def what(self) -> str:
-        """What the value must be: "a string"."""
+        """Return the allowed values in words: "a string"."""
 
     def read(self, table: Table, key: str) -> Any:
-        """Return the value of a key that is there; UsageError where it must not be so."""
+        """Return the value of an existing key; raises UsageError if it is not allowed."""
 
     def schema(self) -> Schema:
-        """Return the same as JSON Schema."""
+        """Return the kind as JSON Schema."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Text:
-    """A string that matches ``pattern`` as a whole, in what JavaScript and Python both read.
+    """A string that matches ``pattern`` entirely, a pattern that JavaScript and Python both read.
 
-    ``to`` makes the value of it. YAML makes something else of 24:00:00 and yes: errors about a
-    text that is ``called`` something first say that it must be a string.
+    ``to`` converts the string. YAML reads 24:00:00 and yes as other types, so errors about a text
+    with a ``called`` name first say that it must be a string.
     """
 
     what: str = "a string"
@@ -42,7 +42,7 @@ class Text:
     to: Callable[[str], Any] = str
 
     def read(self, table: Table, key: str) -> Any:
-        """Return the string, or what is made of it."""
+        """Return the string, or its converted value."""
         value = table.values.get(key)
         if self.takes(value):
             return self.to(str(value))
@@ -53,29 +53,29 @@ class Text:
         raise UsageError(f"{table.path}: {named} {word!r} must be {self.what}; fix it")
 
     def takes(self, value: object) -> bool:
-        """Tell whether it may be ``value``, by the pattern."""
+        """Return whether ``value`` is allowed by the pattern."""
         return isinstance(value, str) and (
             not self.pattern or bool(re.fullmatch(self.pattern, value))
         )
 
     def schema(self) -> Schema:
-        """Return the same as JSON Schema."""
+        """Return the kind as JSON Schema."""
         return {"type": "string", **({"pattern": whole(self.pattern)} if self.pattern else {})}
 
 
 @dataclass(frozen=True, kw_only=True)
 class File(Text):
-    """A file, named relative to the folder of the settings file, so that both move together."""
+    """A file, relative to the folder of the settings file, so that both can move together."""
 
     what: str = "the path of a file"
     pattern: str = r"[^\x00-\x1f]+"
 
     def read(self, table: Table, key: str) -> Path:
-        """Return its path in full."""
+        """Return its absolute path."""
         return table.path.parent.absolute() / self.expand(table, key)
 
     def expand(self, table: Table, key: str) -> Path:
-        """Return its path as it is written, with ``~`` replaced."""
+        """Return its path as written, with ``~`` replaced."""
         text = super().read(table, key)
         try:
             return Path(text).expanduser()
@@ -86,26 +86,26 @@ class File(Text):
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """One of a few words; ``to`` makes the value of it."""
+    """One of a few words; ``to`` converts it."""
 
     words: Sequence[str]
     to: Callable[[str], Any] = str
 
     @property
     def what(self) -> str:
-        """Return them all."""
+        """Return all the words."""
         return f"one of {', '.join(self.words)}"
 
     def read(self, table: Table, key: str) -> Any:
-        """Return the word, or what is made of it."""
+        """Return the word, or its converted value."""
         value = table.values.get(key)
         if value not in self.words:
-            # Where nothing is written the words would only hide that.
+            # An empty value is a missing one; the list of words would hide that.
             raise table.wrong(key, "a string" if value is None else self.what, value)
         return self.to(str(value))
 
     def schema(self) -> Schema:
-        """Return the same as JSON Schema."""
+        """Return the kind as JSON Schema."""
         return {"enum": list(self.words)}
 
 
@@ -126,7 +126,7 @@ class Whole:
         return table.number(key, self.least, least=self.least, most=self.most)
 
     def schema(self) -> Schema:
-        """Return the same as JSON Schema."""
+        """Return the kind as JSON Schema."""
         return {"type": "integer", "minimum": self.least, "maximum": self.most}
 
 
@@ -137,32 +137,32 @@ class Flag:
     what: str = "true or false"
 
     def read(self, table: Table, key: str) -> bool:
-        """Return which."""
+        """Return the value."""
         return table.flag(key)
 
     def schema(self) -> Schema:
-        """Return the same as JSON Schema."""
+        """Return the kind as JSON Schema."""
         return {"type": "boolean"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Anything:
-    """A value of any type, that somebody else checks."""
+    """A value of any type, checked by its user."""
 
     what: str = "anything"
 
     def read(self, table: Table, key: str) -> Any:
-        """Return it."""
+        """Return the value."""
         return table.values[key]
 
     def schema(self) -> Schema:
-        """Return the same as JSON Schema."""
+        """Return the kind as JSON Schema."""
         return {}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Several:
-    """A list; all its items are of one kind."""
+    """A list whose items are all of one kind."""
 
     item: Kind
     what: str = "a list of strings"
@@ -177,11 +177,11 @@ class Several:
         return tuple(self.item.read(items, name) for name in items.values)
 
     def schema(self) -> Schema:
-        """Return the same as JSON Schema."""
+        """Return the kind as JSON Schema."""
         least = {"minItems": self.least} if self.least else {}
         return {"type": "array", "items": self.item.schema(), **least}
 
 
 def whole(pattern: str) -> str:
-    """Return ``pattern`` so that it has to match from the beginning to the end."""
+    """Return ``pattern`` anchored at both ends."""
     return f"^(?:{pattern})$"

@@ -1,4 +1,4 @@
-"""A table of a settings file that knows its file and its own name, so that errors say both."""
+"""A table of a settings file; its errors name the file and the key."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from typing import Any
 
 from sifline.errors import UsageError, did_you_mean
 
-# What TOML takes without quotes; the number of an item is ours.
+# TOML's keys without quotes; the item number is our own notation.
 _BARE = re.compile(r"[A-Za-z0-9_-]+(?:\[[0-9]+\])*")
 LONGEST_FOUND = 80
 
 
 def read_toml(path: Path) -> Table | None:
-    """Return the content of the TOML file ``path``; None where there is no such file.
+    """Return the content of the TOML file ``path``; None if it does not exist.
 
-    :raises UsageError: naming the line that is not TOML.
+    :raises UsageError: with the line that is not TOML.
     """
     import tomli
 
@@ -30,19 +30,19 @@ def read_toml(path: Path) -> Table | None:
         cause = error.strerror if isinstance(error, OSError) else error
         raise UsageError(f"{path}: cannot be read: {cause}") from None
     except (ValueError, RecursionError) as error:
-        # Beside its own errors: a number with too many digits, lists nested too deep.
+        # Besides TOML's own errors: a number with too many digits, lists nested too deep.
         raise UsageError(f"{path}: is not TOML: {error}; fix that line") from None
 
 
 def quoted(key: str) -> str:
-    """Return ``key`` as TOML wants it: in quotes, unless it is plain."""
+    """Return ``key`` as TOML needs it: in quotes, unless it is plain."""
     return key if _BARE.fullmatch(key) else json.dumps(key, ensure_ascii=not key.isprintable())
 
 
 class Table:
     """The keys and values of one table of ``path``; every reader raises UsageError.
 
-    What is found in a ``hidden`` one does not show in errors.
+    Values of a ``hidden`` table are not repeated in errors.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class Table:
         self.hidden = hidden
 
     def having(self, values: Mapping[Any, Any]) -> Table:
-        """Return the table of the same name with other values."""
+        """Return a table of the same name with other values."""
         return Table(self.path, values, self.name, hidden=self.hidden)
 
     def hiding(self) -> Table:
@@ -62,7 +62,7 @@ class Table:
         return Table(self.path, self.values, self.name, hidden=True)
 
     def only(self, *known: str) -> None:
-        """Refuse keys that are not ``known``."""
+        """Raise an error for keys other than ``known``."""
         for key in self.values:
             if key not in known:
                 raise UsageError(
@@ -71,36 +71,36 @@ class Table:
                 )
 
     def text(self, key: str, default: str | None = None) -> str:
-        """Return the string ``key``; without a default it has to be there."""
+        """Return the string ``key``; without a default it is required."""
         value = self.values.get(key, default)
         if not isinstance(value, str):
             raise self.wrong(key, "a string", value)
         return value
 
     def number(self, key: str, default: int, *, least: int, most: int) -> int:
-        """Return the whole number ``key``, from ``least`` to ``most``."""
+        """Return the whole number ``key``, between ``least`` and ``most``."""
         value = self.values.get(key, default)
-        # bool is an int to Python, and "yes" is a bool to YAML.
+        # bool is an int in Python, and "yes" is a bool in YAML.
         if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
             raise self.wrong(key, f"a whole number from {least} to {most}", value)
         return value
 
     def flag(self, key: str) -> bool:
-        """Return the true or false of ``key``; false where it is missing."""
+        """Return the boolean ``key``; False if it is missing."""
         value = self.values.get(key, False)
         if not isinstance(value, bool):
             raise self.wrong(key, "true or false", value)
         return value
 
     def sub(self, key: str) -> Table:
-        """Return the table ``key``; empty where it is missing."""
+        """Return the table ``key``; empty if it is missing."""
         value = self.values.get(key, {})
         if not isinstance(value, dict):
             raise self.wrong(key, "a table", value)
         return Table(self.path, value, self.full(key), hidden=self.hidden)
 
     def subs(self, key: str) -> tuple[Table, ...]:
-        """Return the list of tables ``key``; empty where it is missing."""
+        """Return the list of tables ``key``; empty if it is missing."""
         value = self.values.get(key, [])
         if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
             raise self.wrong(key, "a list of tables", value)

@@ -1,4 +1,4 @@
-"""The frozen values that travel from stage to stage.
+"""The frozen values that stages take and return.
 
 Sizes are in bytes, memory of nodes in MiB, durations in seconds. Digests are lower-case
 hexadecimal SHA-256 without a prefix, except an engine's image id, which keeps its

@@ -1,4 +1,4 @@
-"""Health checks: how one ended."""
+"""Health checks: their results."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Status(str, Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class CheckResult:
-    """One check on a cluster: what was found, or why it could not be looked at."""
+    """The result of one check on a cluster: its evidence, or why it was skipped."""
 
     suite: str
     name: str

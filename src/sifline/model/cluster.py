@@ -14,15 +14,15 @@ if TYPE_CHECKING:
     from sifline.fields.keys import Key, Keys, Named, Rows
     from sifline.fields.kinds import Anything, Choice, File, Flag, Text, Whole
 
-# RFC 1123.
+# Host names: RFC 1123.
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 HOST_NAME = rf"(?!.{{254}}){_LABEL}(?:\.{_LABEL})*"
-# RFC 4291: eight groups, or at most seven around one ::, and perhaps a zone (RFC 4007).
+# IPv6: RFC 4291: eight groups, or at most seven around one ::, and perhaps a zone (RFC 4007).
 _GROUP = "[0-9A-Fa-f]{1,4}"
 _GROUPS = f"{_GROUP}(?::{_GROUP})*"
 _SHORT = f"(?!:*(?:{_GROUP}:+){{7}}{_GROUP})(?:{_GROUPS})?::(?:{_GROUPS})?"
 _IPV4 = r"(?:[0-9]{1,3}\.){3}[0-9]{1,3}"
-# An address of the older kind stands for the last two groups.
+# An IPv4 address in the place of the last two groups.
 _MIXED = f"(?:(?:{_GROUP}:){{6}}|(?:{_GROUPS})?::(?:{_GROUPS}:)?){_IPV4}"
 _IPV6 = rf"(?:(?:{_GROUP}:){{7}}{_GROUP}|{_SHORT}|{_MIXED})(?:%[^\s%]+)?"
 _USER = "[a-z_][a-z0-9_-]{0,31}"
@@ -41,13 +41,13 @@ class Role(str, Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class Node:
-    """One host of a cluster. ``memory_mb`` is what Slurm may hand out, in MiB."""
+    """One host of a cluster. ``memory_mb`` is the memory that Slurm may use, in MiB."""
 
     name: Annotated[
         str,
         Key(
             kind=Text(what="a host name", pattern=HOST_NAME, called="node name"),
-            help="What the host calls itself; Slurm knows it by that.",
+            help="The host name that the host itself reports; also its NodeName in Slurm.",
             example="compute-01",
         ),
     ]
@@ -55,7 +55,7 @@ class Node:
         Role,
         Key(
             kind=Choice(words=tuple(Role), to=Role),
-            help="What it does: slurmctld runs on the `controller`, jobs on `compute`.",
+            help="What it runs: slurmctld on the `controller`, jobs on `compute`.",
             example="compute",
         ),
     ]
@@ -67,21 +67,19 @@ class Node:
                 pattern=rf"(?:{HOST_NAME}|{_IPV6})?",
                 called="address",
             ),
-            help="Where it is reached; without it by its name.",
+            help="Address to connect to; default: its name.",
             example="192.0.2.11",
         ),
     ] = ""
     cpus: Annotated[
         int,
-        Key(
-            kind=Whole(least=1, most=65533), help="Processors that Slurm may hand out.", example=8
-        ),
+        Key(kind=Whole(least=1, most=65533), help="Number of CPUs for Slurm.", example=8),
     ] = 1
     memory_mb: Annotated[
         int,
         Key(
             kind=Whole(least=1, most=2**40),
-            help="Memory that Slurm may hand out, in MiB.",
+            help="Memory for Slurm, in MiB.",
             example=15000,
         ),
     ] = 1024
@@ -90,7 +88,7 @@ class Node:
         str,
         Key(
             kind=Text(what="letters, digits, - and _", pattern=f"(?:{_WORD})?", called="gpu_type"),
-            help="Type of these GPUs, by which jobs can ask for them (GRES).",
+            help="GRES type of these GPUs, by which jobs can ask for them.",
             example="a100",
         ),
     ] = ""
@@ -98,9 +96,9 @@ class Node:
 
 @dataclass(frozen=True, kw_only=True)
 class SshAccess:
-    """How the nodes of a cluster are reached. ``known_hosts`` None: the user's own file.
+    """How to log in to the nodes of a cluster. ``known_hosts`` None: the user's own file.
 
-    ``become_password`` is what sudo is told where it asks; "" where it must not ask.
+    ``become_password`` is the password for sudo; "" if sudo must not ask for one.
     """
 
     user: Annotated[
@@ -118,7 +116,7 @@ class SshAccess:
         Path | None,
         Key(
             kind=File(),
-            help="Private key; without it those that ssh finds. Relative paths start at this"
+            help="Private key; default: the keys that ssh finds. Relative paths start at this"
             " file's folder.",
             example="~/.ssh/id_ed25519",
         ),
@@ -127,8 +125,8 @@ class SshAccess:
         Path | None,
         Key(
             kind=File(),
-            help="Keys of the hosts; without it your own file decides. A host whose key is not"
-            " known is refused.",
+            help="Known host keys; default: your own known_hosts file. A host with an unknown"
+            " key is refused.",
             example="known_hosts",
         ),
     ] = None
@@ -151,16 +149,16 @@ class Partition:
         bool,
         Key(
             kind=Flag(),
-            help="Whether jobs that name no partition go there; without one the first is that.",
+            help="Whether it is the default partition; if none is, the first one is.",
             example=True,
         ),
     ] = False
-    # Without quotes YAML makes 24:00:00 a number of seconds, and Slurm of that minutes.
+    # Without quotes, YAML reads 24:00:00 as a number of seconds, which Slurm takes for minutes.
     max_time: Annotated[
         str,
         Key(
             kind=Text(what="a time such as '24:00:00'", pattern=_TIME, called="max_time"),
-            help="Longest time of a job, as MaxTime of slurm.conf; in quotes.",
+            help="Time limit of jobs (MaxTime of slurm.conf); in quotes.",
             example="1-12:00:00",
         ),
     ] = "24:00:00"
@@ -176,7 +174,7 @@ class Cluster:
             kind=Text(
                 what="letters, digits and inner -", pattern=HOST_NAME, called="cluster name"
             ),
-            help="Name of the cluster; without it that of the file.",
+            help="Name of the cluster; default: the name of the file.",
             example="hpc",
             default="",
         ),
@@ -191,13 +189,13 @@ class Cluster:
     ]
     ssh: Annotated[
         SshAccess,
-        Key(kind=Keys(of=SshAccess), help="How every node is reached.", default=SshAccess()),
+        Key(kind=Keys(of=SshAccess), help="How to log in to the nodes.", default=SshAccess()),
     ]
     partitions: Annotated[
         tuple[Partition, ...],
         Key(
             kind=Rows(of=Partition),
-            help="Partitions of Slurm; each spans all compute nodes. Without any there is `main`.",
+            help="Slurm partitions; each spans all compute nodes. Default: one named `main`.",
             default=(),
         ),
     ]
@@ -206,7 +204,7 @@ class Cluster:
         str,
         Key(
             kind=Text(what="a user name", pattern=f"(?:{_USER})?", called="job_user"),
-            help="Ordinary user that `validate` runs jobs as; without it the user of `ssh`.",
+            help="Ordinary user that `validate` submits jobs as; default: the user of `ssh`.",
             example="alice",
         ),
     ] = ""
@@ -219,7 +217,7 @@ class Cluster:
                 called="registry_root",
                 to=PurePosixPath,
             ),
-            help="Where SIFs lie on every node.",
+            help="Folder of the SIFs on every node.",
             example="/srv/containers",
         ),
     ] = PurePosixPath("/opt/containers")
@@ -231,7 +229,7 @@ class Cluster:
                 what="a table of Ansible variables",
                 variables="Ansible",
             ),
-            help="Ansible variables; they win over the defaults of the roles.",
+            help="Ansible variables; they override the defaults of the roles.",
             example={"slurm_common_extra": ["DebugFlags=Gres"]},
         ),
     ] = ()
@@ -240,26 +238,26 @@ class Cluster:
 
     @property
     def flag(self) -> str:
-        """How the user names this cluster on a command line: the next command does the same."""
+        """Return the cluster as the user named it, for --cluster in suggested commands."""
         return f"--cluster {shlex.quote(self.asked or self.name)}"
 
     @property
     def controller(self) -> Node:
-        """The one node that runs slurmctld."""
+        """Return the one node that runs slurmctld."""
         return next(node for node in self.nodes if node.role is Role.CONTROLLER)
 
     @property
     def compute(self) -> tuple[Node, ...]:
-        """The nodes that run slurmd, in the order of the file."""
+        """Return the nodes that run slurmd, in the order of the file."""
         return tuple(node for node in self.nodes if node.role is Role.COMPUTE)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ProvisionedCluster:
-    """A cluster whose nodes can take SIFs in: it was provisioned, or looked at by ``inspect``.
+    """A cluster whose nodes have registries: it was provisioned, or checked by ``inspect``.
 
-    ``changed`` counts the tasks of Ansible that changed something. ``kept`` is where files of
-    others are that were replaced, as ``host:path``.
+    ``changed`` counts the Ansible tasks that changed something. ``kept`` names the backups of
+    files that were replaced, as ``host:path``.
     """
 
     cluster: Cluster
@@ -271,7 +269,7 @@ class ProvisionedCluster:
 
 @dataclass(frozen=True, kw_only=True)
 class Placement:
-    """A SIF on one node, verified there. ``sent`` is False where the node held it already."""
+    """A verified SIF on one node. ``sent`` is False if the node had it already."""
 
     node: str
     path: PurePosixPath
@@ -292,7 +290,7 @@ class Deployment:
 
 @dataclass(frozen=True, kw_only=True)
 class NodeState:
-    """One node of a virtual cluster, as the engine sees it; which checkout brought it up."""
+    """One container of a virtual cluster, and the checkout that created it."""
 
     node: str
     role: str
@@ -303,7 +301,7 @@ class NodeState:
 
 @dataclass(frozen=True, kw_only=True)
 class StandingCluster:
-    """A virtual cluster of the engine: its nodes, how many run, and the checkout that made it."""
+    """A virtual cluster of the engine: its nodes, how many run, and its checkout."""
 
     name: str
     nodes: int
@@ -313,7 +311,7 @@ class StandingCluster:
 
 @dataclass(frozen=True, kw_only=True)
 class ListedCluster:
-    """A cluster by its name: the file that describes it, and what stands of it, if any."""
+    """A cluster by name: the file that describes it, and its running containers, if any."""
 
     name: str
     file: Path | None

@@ -1,4 +1,4 @@
-"""Images: folders with a Dockerfile, what they are built on, and how their containers open."""
+"""Images: folders with a Dockerfile, their parents and bases, and their containers' options."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ if TYPE_CHECKING:
     from sifline.fields.keys import Key
     from sifline.fields.kinds import Choice, Several, Text, Whole
 
-# The name of a prepared root file system in the image's folder.
+# File name of a prepared root file system in the image's folder.
 PREPARED = "rootfs.tar"
-# Settings of apt in every prepared root file system: packages and caches stay in no image that is
-# built on it. The file has the name that it has in the distributions' own images, so that recipes
-# for cache mounts find it.
+# apt settings in every prepared root file system: images built on it keep no packages and
+# caches. The file has the name that the distributions' own images use, so that recipes for
+# cache mounts find it.
 DOCKER_CLEAN = """\
 APT::Keep-Downloaded-Packages "false";
 Dir::Cache::pkgcache "";
 Dir::Cache::srcpkgcache "";
 DPkg::Post-Invoke { "rm -f /var/cache/ldconfig/aux-cache"; };
 """
-# What a SIF is made with where nobody says anything: quick, and small enough.
+# Default compression of a SIF: fast, and small enough.
 COMPRESSION, LEVEL = "zstd", 3
-# The settings in the image's folder; the engine does not get to see them.
+# Settings file in the image's folder; it is not part of the build context.
 SETTINGS = "image.toml"
 
 
@@ -33,14 +33,14 @@ SETTINGS = "image.toml"
 class Prepare:
     """A root file system made before the build, as ``PREPARED`` in the image's folder.
 
-    ``sources`` are lines of sources.list; without them Debian's own archive.
+    ``sources`` are lines of sources.list; default: Debian's own archive.
     """
 
     suite: Annotated[
         str,
         Key(
             kind=Text(what='a Debian suite such as "trixie"', pattern="[a-z][a-z0-9.-]*"),
-            help="Debian suite; mmdebstrap makes `rootfs.tar` of it before the build.",
+            help="Debian suite from which mmdebstrap makes `rootfs.tar` before the build.",
             example="trixie",
         ),
     ]
@@ -48,7 +48,7 @@ class Prepare:
         tuple[str, ...],
         Key(
             kind=Several(item=Text(what="the name of a package", pattern=r"[^\s,-][^\s,]*")),
-            help="Packages in it beyond the essential ones.",
+            help="Packages to install in addition to the essential ones.",
             example=["ca-certificates"],
         ),
     ] = ()
@@ -56,17 +56,17 @@ class Prepare:
 
     @property
     def words(self) -> list[str]:
-        """All that decides what is in it; the settings of apt by their digest."""
+        """Return everything that decides its content; the apt settings as a digest."""
         settings = hashlib.sha256(DOCKER_CLEAN.encode()).hexdigest()[:8]
         return [self.suite, *self.packages, *self.sources, f"docker-clean={settings}"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """An image that a build takes files from: another of ours, or a foreign one.
+    """An image that a build takes files from: one of ours, or a foreign one.
 
-    ``written`` is what the Dockerfile says, arguments expanded. ``image`` names one of ours;
-    ``reference`` is the foreign image that is used, ``written`` or what the site has for it.
+    ``written`` is the reference in the Dockerfile, with arguments expanded. ``image`` names one
+    of ours; ``reference`` is the foreign image that is used: ``written``, or the site's entry.
     """
 
     written: str
@@ -77,7 +77,7 @@ class Source:
 
 @dataclass(frozen=True, kw_only=True)
 class SifCompression:
-    """How the squashfs of a SIF is compressed; None where nobody said it."""
+    """Compression of a SIF's squashfs; None for unset values."""
 
     compression: Annotated[
         str | None,
@@ -91,14 +91,14 @@ class SifCompression:
         int | None,
         Key(
             kind=Whole(least=1, most=22),
-            help="Level of that compression: 1 is quick, the highest (zstd 22, gzip 9) small.",
+            help="Compression level: 1 is fast, the highest (zstd 22, gzip 9) small.",
             example=6,
         ),
     ] = None
 
     @property
     def packing(self) -> tuple[str, int | None]:
-        """Compression and level of the squashfs; None for the level that the tool has itself."""
+        """Return compression and level of the squashfs; level None is the tool's own default."""
         compression = self.compression or COMPRESSION
         usual = LEVEL if compression == COMPRESSION else None
         return compression, usual if self.level is None else self.level
@@ -106,18 +106,18 @@ class SifCompression:
 
 @dataclass(frozen=True, kw_only=True)
 class SifOptions(SifCompression):
-    """How SIFs are made, as a file, the flags, or all of them together say it; None: not said.
+    """How SIFs are made, as set by a file, by flags, or both; None for unset values.
 
-    Without ``processors`` all compress. ``definition`` is a definition file, or the template of
-    one, that Apptainer shall go by. ``budget`` is in bytes. ``method`` is ``stream`` or
-    ``apptainer``; without it the first that can be.
+    Without ``processors`` all of them compress. ``definition`` is a definition file, or its
+    template, that Apptainer builds from. ``budget`` is in bytes. ``method`` is ``stream`` or
+    ``apptainer``; default: the first one that works.
     """
 
     processors: Annotated[
         int | None,
         Key(
             kind=Whole(least=1, most=1024),
-            help="Processors that compress; without it all of them.",
+            help="Processors that compress; default: all of them.",
             example=4,
         ),
     ] = None
@@ -129,7 +129,7 @@ class SifOptions(SifCompression):
                 pattern=r"[A-Za-z0-9_-][A-Za-z0-9._-]*\.def(?:\.j2)?",
                 to=Path,
             ),
-            help="Definition file, or its Jinja2 template, that Apptainer makes the SIF by.",
+            help="Definition file, or its Jinja2 template, from which Apptainer builds the SIF.",
             example="site.def.j2",
         ),
     ] = None
@@ -138,7 +138,7 @@ class SifOptions(SifCompression):
         Key(
             name="over-budget",
             kind=Choice(words=("error", "warning")),
-            help="What it is where the SIF is larger than `size-budget`: no SIF, or a warning.",
+            help="What happens if the SIF is larger than `size-budget`: an error, or a warning.",
             example="warning",
         ),
     ] = "error"
@@ -148,13 +148,13 @@ class SifOptions(SifCompression):
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """What a container of an image is given by default, as image.toml writes it."""
+    """Default options of a container of an image, as image.toml has them."""
 
     gpus: Annotated[
         str,
         Key(
             kind=Text(what='"all" or a number such as "2"', pattern="all|[1-9][0-9]*"),
-            help="GPUs that the container is given.",
+            help="GPUs of the container.",
             example="all",
         ),
     ] = ""
@@ -179,7 +179,7 @@ class Run:
                     pattern=r"(?:/|~/)[^:\r\n]*:/[^:\r\n]*(?::(?:ro|rw))?",
                 )
             ),
-            help="Folders of the host that the container sees.",
+            help="Folders of the host to bind into the container.",
             example=["/scratch:/scratch", "~/data:/data:ro"],
         ),
     ] = ()
@@ -187,7 +187,7 @@ class Run:
 
 @dataclass(frozen=True, kw_only=True)
 class Bind:
-    """A path of this machine that is seen at ``target`` in a container; read-only unless said."""
+    """A path of this machine that appears at ``target`` in a container; read-only by default."""
 
     source: Path
     target: str
@@ -196,12 +196,12 @@ class Bind:
 
 @dataclass(frozen=True, kw_only=True)
 class Opening:
-    """What a container that a person opens is given, the same in either runtime.
+    """Options of a container that a user opens, the same in Docker and Apptainer.
 
-    ``home`` is the caller's home folder, where it is one of ``binds``: HOME inside, and what is
-    done there is done as ``user`` (uid and gid). A variable of ``env`` without a value has the
-    caller's own. ``gpus`` is ``all``, how many, or ``device=…``; "" none. ``notes`` is what
-    people should know of it.
+    ``home`` is the caller's home folder if it is one of ``binds``: it is HOME inside, and the
+    container runs as ``user`` (uid and gid). A variable of ``env`` without a value gets the
+    caller's value. ``gpus`` is ``all``, a number, or ``device=…``; "" none. ``notes`` are
+    messages for the user.
     """
 
     binds: tuple[Bind, ...] = ()
@@ -216,7 +216,7 @@ class Opening:
 
 @dataclass(frozen=True, kw_only=True)
 class Feature:
-    """What a line of a Dockerfile uses that BuildKit has since its version 0.``buildkit``."""
+    """A feature that a line of a Dockerfile uses, and its first BuildKit, 0.``buildkit``."""
 
     what: str
     line: int
@@ -225,12 +225,12 @@ class Feature:
 
 @dataclass(frozen=True, kw_only=True)
 class Image:
-    """A folder with a Dockerfile, and what is known of it without building it.
+    """A folder with a Dockerfile, and what is known of it without a build.
 
-    ``base`` is the image of ours that it begins with: the others of its ``parents`` only give
-    files to it, or to a stage that does. ``ssh`` are the ids of agents that RUN mounts and
-    whether it fails without, ``agents`` where image.toml says that they come from; ``contexts``
-    are folders beside its own, by the names that its Dockerfile has for them.
+    ``base`` is the image of ours in its final ``FROM``; only files are copied from its other
+    ``parents``. ``ssh`` are the ids of SSH agents that RUN mounts, and whether each is required;
+    ``agents`` says where they come from (image.toml). ``contexts`` are its named build contexts:
+    folders by the names that its Dockerfile uses.
     """
 
     name: str
@@ -256,16 +256,16 @@ class Image:
 
     @property
     def parents(self) -> tuple[str, ...]:
-        """The images of ours that it is built on, each once."""
+        """Return the images of ours that it is built on, each once."""
         return tuple(dict.fromkeys(source.image for source in self.sources if source.image))
 
     @property
     def words(self) -> tuple[tuple[str, str], ...]:
-        """The images of ours that it is built on, each with the words of the Dockerfile for it."""
+        """Return the images of ours that it is built on, with the references in the Dockerfile."""
         pairs = ((source.image, source.written) for source in self.sources if source.image)
         return tuple(dict.fromkeys(pairs))
 
     @property
     def bases(self) -> tuple[str, ...]:
-        """The foreign images that it is built on, each once."""
+        """Return the foreign images that it is built on, each once."""
         return tuple(dict.fromkeys(item.reference for item in self.sources if item.reference))

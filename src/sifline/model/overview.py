@@ -1,4 +1,4 @@
-"""What status, graph, clean and quickstart return: facts about several things at once."""
+"""The results of status, graph, clean, quickstart, cluster.up --dry and deploy --dry."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sifline.model.sif import Sif
 
 @dataclass(frozen=True, kw_only=True)
 class ImageState:
-    """What ``status`` says of one image. ``stale`` is why it would be built; "" if not.
+    """The state of one image. ``stale`` is why it would be built; "" if it is up to date.
 
     ``error`` is as in ``Explanation``.
     """
@@ -29,9 +29,9 @@ class ImageState:
 
 @dataclass(frozen=True, kw_only=True)
 class GraphNode:
-    """One image of the graph, what it is built on, and its state.
+    """One image of the graph, its parents, and its state.
 
-    ``words`` is what its Dockerfile calls each of its parents.
+    ``words`` are the references to its parents in its Dockerfile.
     """
 
     name: str
@@ -44,9 +44,9 @@ class GraphNode:
 
 @dataclass(frozen=True, kw_only=True)
 class Cleaned:
-    """What was removed, each with its size, what was kept and why, and the bytes that it freed.
+    """What was removed, with sizes; what was kept and why; and the bytes that were freed.
 
-    Images share layers: what is freed may be less than the sum of their sizes.
+    Images share layers, so the freed bytes may be less than the sum of their sizes.
     """
 
     removed: tuple[tuple[str, int], ...]
@@ -56,7 +56,7 @@ class Cleaned:
 
 @dataclass(frozen=True, kw_only=True)
 class Quickstart:
-    """What the main job came to: each link's result, and how long each stage took."""
+    """The results of the quickstart's stages, and how long each took."""
 
     built: BuiltImage
     sif: Sif
@@ -78,9 +78,9 @@ class WouldBringUp:
 
 @dataclass(frozen=True, kw_only=True)
 class WouldDeploy:
-    """What a deployment would do: with images, and by image and node.
+    """What a deployment would do: the steps of images, and the action by image and node.
 
-    On a node that is "send", "switch" to a version that is there, or "keep".
+    The actions are "send", "switch" (to a version that is there) and "keep".
     """
 
     steps: tuple[Step, ...]

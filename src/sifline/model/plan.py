@@ -1,4 +1,4 @@
-"""Steps of a plan, what a build returns, and why an image would be built."""
+"""The steps of a plan, the result of a build, and why an image would be built."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sifline.model.image import Image
 
 
 class Verb(str, Enum):
-    """What a step of a plan does with an image, in the order of the way."""
+    """What a step of a plan does with an image, in the order of the pipeline."""
 
     BUILD = "build"
     TEST = "test"
@@ -24,11 +24,10 @@ class Verb(str, Enum):
 class Step:
     """One entry of a plan: what would be done with an image, and why.
 
-    ``pull`` names the foreign images that have moved in their registry. ``retag`` means that the
-    image is there and has only lost its common tag. ``anew`` means without the builder's cache.
-    ``recipe`` is what a build would be made of, as far as is known before its parents are
-    built; without a ``fingerprint`` that is not all. ``held`` is the image that is kept, or that
-    would be replaced.
+    ``pull`` names foreign images that have moved in their registry. ``retag``: the image exists
+    and has only lost its common tag. ``anew``: build without the builder's cache. ``recipe`` is
+    the recipe as far as it is known before the parents are built; without a ``fingerprint`` it
+    is incomplete. ``held`` is the existing image, which is kept or replaced.
     """
 
     verb: Verb = Verb.BUILD
@@ -45,12 +44,12 @@ class Step:
 
     @property
     def changes(self) -> bool:
-        """Whether what depends on it has to be done as well."""
+        """Return whether steps that depend on it must be carried out as well."""
         return self.needed and not self.retag
 
     @property
     def key(self) -> str:
-        """What other steps call it, and people."""
+        """Return its name for other steps and in messages."""
         return f"{self.verb.value} {self.image.name}"
 
 
@@ -65,7 +64,7 @@ class HeldImage:
 
 @dataclass(frozen=True, kw_only=True)
 class BuiltImage(HeldImage):
-    """An image of ours in the engine; ``recipe`` is what it was made of."""
+    """An image of ours in the engine, with its ``recipe``."""
 
     fingerprint: str
     reused: bool
@@ -77,9 +76,9 @@ class BuiltImage(HeldImage):
 
 @dataclass(frozen=True, kw_only=True)
 class FetchedImage(HeldImage):
-    """An image of others in the engine; ``source`` is the registry or archive it came from.
+    """A foreign image in the engine; ``source`` is the registry or archive it came from.
 
-    Its ``image`` has no folder: it says what the SIF is called, and how it is made.
+    Its ``image`` has no folder: it holds the name of the SIF and the conversion options.
     """
 
     source: str
@@ -87,7 +86,7 @@ class FetchedImage(HeldImage):
 
 @dataclass(frozen=True, kw_only=True)
 class DefinitionFile:
-    """A definition file that is no image's: it says itself where the files of its SIF come from.
+    """A definition file without an image: it says itself where the files of its SIF come from.
 
     ``image`` is as in ``FetchedImage``; ``commit`` is that of the checkout.
     """
@@ -99,11 +98,11 @@ class DefinitionFile:
 
 @dataclass(frozen=True, kw_only=True)
 class Explanation:
-    """Why an image would be built or not, against the build at hand (``built`` in seconds).
+    """Why an image would be built or not, compared with the current build (``built`` in seconds).
 
-    ``notes`` tell what differs and is no reason by itself. ``words`` is what the Dockerfile calls
-    each image of ours that it is built on. ``error`` is why its files, or those of an image that
-    it is built on, cannot be used; nothing else is known then.
+    ``notes`` are differences that alone are no reason to build. ``words`` are the references to
+    images of ours in the Dockerfile. ``error`` is why its files, or those of a parent, cannot
+    be used; the other fields are empty then.
     """
 
     name: str

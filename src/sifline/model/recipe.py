@@ -1,4 +1,4 @@
-"""What an image is made of, the fingerprint of that, and in words how two recipes differ."""
+"""The recipe of an image, its fingerprint, and the differences of two recipes in words."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Recipe = Mapping[str, Any]
 
 _CREDENTIALS = re.compile(r"(?<=://)[^/\s]*@")
 
-# Changing what goes into a recipe makes every image new: raise this then.
+# Raise this when the recipe's format changes: all images are built again then.
 FORMAT = 2
 CONTEXT_CHANGED = "its Dockerfile or context changed"
 SHAPE = {
@@ -34,7 +34,7 @@ SHORT = 12
 def recipe(
     image: Image, *, context: str, parents: Mapping[str, str], bases: Mapping[str, str]
 ) -> dict[str, Any]:
-    """Return all that decides the content of ``image``; secrets and proxies do not.
+    """Return everything that decides the content of ``image``; secrets and proxies do not.
 
     :param context: the digest of its build context.
     :param parents: the image ids of the images it is built on, by name.
@@ -54,17 +54,17 @@ def recipe(
 
 
 def fingerprint(made_of: Recipe) -> str:
-    """Return the SHA-256 of a recipe; the order of its entries does not count."""
+    """Return the SHA-256 of a recipe; the order of its entries does not matter."""
     return hashlib.sha256(text(made_of).encode()).hexdigest()
 
 
 def text(made_of: Recipe) -> str:
-    """Return a recipe as one line of JSON, the same for equal recipes."""
+    """Return a recipe as one line of JSON; equal recipes give equal lines."""
     return json.dumps(made_of, sort_keys=True, separators=(",", ":"))
 
 
 def parse(line: str) -> dict[str, Any]:
-    """Read what ``text`` wrote; empty where it is something else: anybody may write labels."""
+    """Read what ``text`` wrote; {} for anything else, since anybody may write labels."""
     try:
         found = json.loads(line)
     except ValueError:
@@ -78,7 +78,7 @@ def parse(line: str) -> dict[str, Any]:
 
 
 def differences(before: Recipe, now: Recipe) -> list[str]:
-    """Say what changed from one recipe to the other, a phrase each."""
+    """Return what changed from one recipe to the other, one phrase per change."""
     if before.get("format") != now.get("format"):
         return ["it was built by another version of sifline"]
     return [
@@ -93,7 +93,7 @@ def differences(before: Recipe, now: Recipe) -> list[str]:
 
 
 def file_differences(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
-    """Say which entries of a build context changed, and what of them."""
+    """Return which entries of a build context changed, and how."""
     return [
         f"{name} {_file_change(before.get(name), now.get(name))}"
         for name in sorted({*before, *now})
@@ -107,7 +107,7 @@ def masked(text: str) -> str:
 
 
 def _covered(text: str) -> str:
-    """The same, and a digest where there were any, so that a change of them still counts."""
+    """Return ``text`` masked, with a digest of its credentials, whose change still counts."""
     shown = masked(text)
     mark = hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:SHORT]
     return shown if shown == text else f"{shown} (with credentials {mark})"

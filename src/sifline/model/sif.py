@@ -1,4 +1,4 @@
-"""SIF files: those that sifline makes, and those that it finds."""
+"""SIF files: those that sifline made, and others."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from pathlib import Path
 
 @dataclass(frozen=True, kw_only=True)
 class SifFile:
-    """A whole SIF file, and what it says of the image that it was made of.
+    """A complete SIF file, and what its labels say of its image.
 
-    ``image_digest`` is that of its image's layers and configuration, which no engine calls it by.
+    ``image_digest`` is the digest of the image's layers and configuration, not the engine's id.
     """
 
     name: str
@@ -25,7 +25,7 @@ class SifFile:
 
 @dataclass(frozen=True, kw_only=True)
 class Sif(SifFile):
-    """A SIF that sifline made and verified; ``notes`` is what people should know of its making."""
+    """A SIF that sifline made and verified; ``notes`` are messages about its conversion."""
 
     reused: bool = False
     notes: tuple[str, ...] = ()
@@ -33,4 +33,4 @@ class Sif(SifFile):
 
 @dataclass(frozen=True, kw_only=True)
 class FoundSif(SifFile):
-    """A SIF that was there: nobody knows which tests the image it was made of passed."""
+    """A SIF file that sifline did not make: the tests of its image are unknown."""

@@ -1,4 +1,4 @@
-"""How tests ended, and the images and SIFs that passed theirs: only those are deployed."""
+"""Test results, and the images and SIFs that passed: only those are deployed."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ UNTESTED = "untested"
 
 @dataclass(frozen=True, kw_only=True)
 class TestReport:
-    """What the tests of one image, or of one SIF, said."""
+    """The results of the tests of one image or one SIF."""
 
-    __test__ = False  # not a test class, whatever pytest thinks of the name
+    __test__ = False  # pytest would take the name for a test class
 
     name: str
     runtime: str
@@ -26,13 +26,13 @@ class TestReport:
 
     @property
     def summary(self) -> str:
-        """The counts, for people and for the records of nodes."""
+        """Return the counts, for people and for the records on nodes."""
         return f"{self.passed} passed, {self.skipped} skipped"
 
 
 @dataclass(frozen=True, kw_only=True)
 class TestedImage:
-    """An image of the engine whose tests passed there."""
+    """An image of the engine that passed its tests."""
 
     __test__ = False
 
@@ -42,7 +42,7 @@ class TestedImage:
 
 @dataclass(frozen=True, kw_only=True)
 class PassedAsImage:
-    """A SIF of ours that passed its tests, and so did the image that it was made of."""
+    """A SIF of ours that passed its tests, as did its image."""
 
     sif: Sif
     image: TestedImage
@@ -50,26 +50,26 @@ class PassedAsImage:
 
     @property
     def tests(self) -> str:
-        """How the tests of the SIF ended."""
+        """Return the test result of the SIF."""
         return self.report.summary
 
 
 @dataclass(frozen=True, kw_only=True)
 class PassedAsFile:
-    """A SIF of others that passed the tests of every SIF; it has no others."""
+    """A SIF that sifline did not make, and that passed the tests of every SIF."""
 
     sif: FoundSif
     report: TestReport
 
     @property
     def tests(self) -> str:
-        """How these tests ended, and that there were no others."""
+        """Return the test result, and that only the tests of every SIF were run."""
         return f"{self.report.summary}, the tests of every SIF alone"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Untested:
-    """A SIF of which somebody said that its tests do not count."""
+    """A SIF that is deployed without passing tests (``--untested``)."""
 
     sif: Sif
     tests: str = field(default=UNTESTED, init=False)
@@ -77,9 +77,9 @@ class Untested:
 
 @dataclass(frozen=True, kw_only=True)
 class TestedSif:
-    """A SIF that may be deployed: its tests passed, or somebody said that they do not count.
+    """A SIF that may be deployed: it passed its tests, or ``--untested`` was given.
 
-    A SIF of ours gets here with the ``TestedImage`` that it was made of, or as ``untested``.
+    A SIF of ours is made by ``of``, with its ``TestedImage``, or by ``untested``.
     """
 
     __test__ = False
@@ -98,15 +98,15 @@ class TestedSif:
 
     @classmethod
     def untested(cls, sif: Sif) -> TestedSif:
-        """Take ``sif`` as it is: the record of its deployment says so."""
+        """Return ``sif`` without tests; the record of its deployment says so."""
         return cls(proof=Untested(sif=sif))
 
     @property
     def sif(self) -> SifFile:
-        """The file that is deployed."""
+        """Return the file to deploy."""
         return self.proof.sif
 
     @property
     def tests(self) -> str:
-        """How its tests ended, for the record of a deployment."""
+        """Return the test result, for the record of a deployment."""
         return self.proof.tests

@@ -16,5 +16,5 @@ def gigabytes(size: int, places: int = 1) -> str:
 
 
 def size_text(size: int) -> str:
-    """Return ``size`` bytes as gigabytes, or as megabytes where it is less than one of them."""
+    """Return ``size`` bytes as text in GB, or in MB below one GB."""
     return gigabytes(size) if size >= _GIGABYTE else megabytes(size)
