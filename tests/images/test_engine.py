@@ -400,7 +400,7 @@ def test_a_checkout_that_git_refuses_is_said_with_what_to_do(
     assert done.returncode == 0, done.stderr
     assert label(project, image) == ""
     advice = f"run git config --global --add safe.directory {project.root}"
-    told = "images get no commit as a label: git says fatal: detected dubious ownership in"
+    told = "images get no commit label: git says fatal: detected dubious ownership in"
     assert sum(told in line and advice in line for line in done.stderr.splitlines()) == 1
 
 
@@ -674,7 +674,7 @@ def test_a_label_of_another_shape_is_no_recipe(project: Project) -> None:
         (("--site", "nowhere"), "no site profile 'nowhere'"),
         (("--jobs", "-1"), "--jobs"),
         (("--jobs", "many"), "--jobs 'many': takes a whole number"),
-        (("--build-arg",), "--build-arg: takes a value"),
+        (("--build-arg",), "--build-arg: needs a value"),
         (("--build-arg", "HTTP_PROXY=http://p"), "name it under [proxies] of a site"),
         (("--nosuch",), "has no flag --nosuch"),
     ],

@@ -617,7 +617,7 @@ def sizes(root: Path, name: str) -> list[int]:
         (("--source", "none.def"), "there is no such file"),
         (("--source", "Some File.tar"), "--sif-name"),
         (("--sif-name", "x"), "--sif-name is for --source"),
-        (("--source", "a.def", "--sif-name", "../x"), "'../x' is no name for a SIF"),
+        (("--source", "a.def", "--sif-name", "../x"), "'../x' is not a SIF name"),
     ],
 )
 def test_what_is_no_source(project: Project, words: tuple[str, ...], said: str) -> None:

@@ -401,7 +401,7 @@ def test_tasks_of_other_makes_are_left_to_invoke(project: Path) -> None:
         (("clean.hello-mpi", "--sifs", "build", "--sifs"), "build has no flag --sifs."),
         (("cluster.up", "--clutser", "x"), "has no flag --clutser. Did you mean --cluster"),
         (("doctor", "--jsn"), "See invoke --help doctor."),
-        (("build.hello-mpi", "--build-arg"), "--build-arg: takes a value"),
+        (("build.hello-mpi", "--build-arg"), "--build-arg: needs a value"),
         (("build.hello-mpi", "--jobs", "many"), "--jobs 'many': takes a whole number"),
     ],
 )

@@ -1,4 +1,4 @@
-"""The only place that knows the order: from Dockerfile to a job on the cluster."""
+"""The stages in their order, from a Dockerfile to a job on the cluster; no other room knows it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ QUICKSTART_SUITE = "mpi-job"
 
 
 class Pipeline:
-    """The stages of one checkout, in order; a later one calls for what it needs of an earlier."""
+    """The stages of one checkout, in order; each first runs the earlier stages that it needs."""
 
     def __init__(self, context: Context, show: Terminal, options: Options | None = None) -> None:
         self.planner = Planner(context, show, options)
@@ -40,7 +40,7 @@ class Pipeline:
         self.clusters = Clusters(self.planner, self.work)
 
     def doctor(self) -> tuple[CheckResult, ...]:
-        """Check this machine."""
+        """Check that this machine has what the verbs need."""
         from sifline.stages import doctor
 
         return doctor.doctor(self.planner.context)

@@ -1,4 +1,4 @@
-"""Remove what was made of images."""
+"""Remove Docker images, SIFs, records and logs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sifline.stages.discover import tag_of
 
 
 class Cleaner:
-    """Removes what sifline made of the images of one checkout."""
+    """Removes what sifline made from the images of one checkout."""
 
     def __init__(self, planner: Planner) -> None:
         self._planner = planner
@@ -27,9 +27,9 @@ class Cleaner:
         gone: bool,
         dry: bool,
     ) -> Cleaned:
-        """Remove ``parts`` (docker, sifs, state) of what sifline made of ``names``.
+        """Remove ``parts`` (docker, sifs, state) of the images ``names``.
 
-        :param gone: where ``unused`` is, also of what has no folder now.
+        :param gone: with ``unused``, also clean images whose folder no longer exists.
         """
         from sifline.stages import clean
 
@@ -38,7 +38,7 @@ class Cleaner:
         if unused and gone:
             known += clean.gone(self._planner.images, space)
         return clean.clean(
-            # Their Dockerfiles are not asked: they may be broken, or gone.
+            # Their Dockerfiles are not read: they may be broken or deleted.
             [Image(name=name, folder=space.images / name, tag=tag_of(name)) for name in known],
             clean.Parts(
                 **{part: part in parts for part in ("docker", "sifs", "state")},

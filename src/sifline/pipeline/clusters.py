@@ -1,4 +1,4 @@
-"""Clusters: virtual ones up and down, any one provisioned, deployed to and validated."""
+"""Virtual clusters up and down; provision, deploy to and validate any cluster."""
 
 from __future__ import annotations
 
@@ -48,9 +48,9 @@ class Clusters:
             return virtual.up(described, self._context)
 
     def would_up(self, asked: str) -> WouldBringUp:
-        """Tell what ``up`` would do; nothing is built or started.
+        """Return what ``up`` would do; nothing is built or started.
 
-        :raises SiflineError: where ``up`` would fail before it starts anything.
+        :raises SiflineError: if ``up`` would fail before it starts anything.
         """
         from sifline import virtual
 
@@ -74,12 +74,12 @@ class Clusters:
         )
 
     def described(self, asked: str) -> Description:
-        """Return how the virtual cluster of that name or file shall stand.
+        """Return the description of the virtual cluster of that name or file.
 
-        A name that no file of clusters/ has stands as clusters/virtual.yaml says.
+        A name without a file in clusters/ gets the description of clusters/virtual.yaml.
 
-        :raises UsageError: where a file describes hosts: a virtual cluster of its name would
-            take their place wherever the name is given.
+        :raises UsageError: if the file describes hosts: a virtual cluster of that name would
+            replace them wherever the name is given.
         """
         from sifline import virtual
         from sifline.config.clusters import SUFFIXES, described_clusters
@@ -92,8 +92,8 @@ class Clusters:
             found = virtual.describe(file, asked)
         if found.hosts:
             raise UsageError(
-                f"{found.cluster.source}: describes hosts, for it has no section virtual; for a"
-                " virtual cluster choose a name that no file has: invoke cluster.up --cluster NAME"
+                f"{found.cluster.source}: describes hosts, since it has no section virtual; for a"
+                " virtual cluster choose another name: invoke cluster.up --cluster NAME"
             )
         return found
 
@@ -104,9 +104,9 @@ class Clusters:
         return self.described(asked).name if asked.endswith(SUFFIXES) else asked
 
     def down(self, asked: str, *, foreign: bool = False) -> tuple[str, ...]:
-        """Take a virtual cluster down; another checkout's where it is ``foreign``.
+        """Remove a virtual cluster; with ``foreign`` also one of another checkout.
 
-        :raises UsageError: where there is nothing of it.
+        :raises UsageError: if there is nothing to remove.
         """
         from sifline import virtual
 
@@ -118,7 +118,7 @@ class Clusters:
         return tuple(removed)
 
     def would_down(self, asked: str, *, foreign: bool = False) -> tuple[str, ...]:
-        """Tell what ``down`` would remove; it fails where ``down`` would."""
+        """Return what ``down`` would remove; fails if ``down`` would."""
         from sifline import virtual
 
         name = self._name_of(asked)
@@ -128,7 +128,7 @@ class Clusters:
         return tuple(found)
 
     def listed(self) -> tuple[ListedCluster, ...]:
-        """Return the clusters that are described here, and the virtual ones of the engine."""
+        """Return the clusters that files describe, and the virtual clusters of the engine."""
         from sifline import virtual
         from sifline.config.clusters import described_clusters
 
@@ -142,7 +142,7 @@ class Clusters:
     def status(self, asked: str) -> tuple[NodeState, ...]:
         """Return the nodes of a virtual cluster.
 
-        :raises UsageError: where it does not stand.
+        :raises UsageError: if it is not running.
         """
         from sifline import virtual
 
@@ -153,7 +153,7 @@ class Clusters:
         return found
 
     def shell(self, asked: str, node: str, command: Sequence[str], *, user: str = "") -> int:
-        """Open a node of a virtual cluster on the user's terminal."""
+        """Open a shell or run a command on a node of a virtual cluster, on the user's terminal."""
         from sifline import virtual
 
         name = self._name_of(asked)
@@ -164,7 +164,7 @@ class Clusters:
     def find(self, name: str, *, become_password: str = "") -> Cluster:
         """Return the cluster of that name or file.
 
-        :param become_password: what sudo on the nodes is told; "" where it must not ask.
+        :param become_password: for sudo on the nodes; "" if sudo must not ask for one.
         """
         from sifline.config.clusters import find_cluster, load_cluster
 
@@ -174,7 +174,7 @@ class Clusters:
     def provision(
         self, cluster: Cluster, *, check: bool = False, stage: str = "", adopt: bool = False
     ) -> ProvisionedCluster:
-        """Configure a cluster with Ansible: all of it, or one ``stage``."""
+        """Configure a cluster with Ansible: all stages, or only ``stage``."""
         from sifline.stages import provision
 
         with self._show.step(f"provision {_called(cluster)}"):
@@ -185,9 +185,9 @@ class Clusters:
     def deploy(
         self, names: Sequence[str], cluster: Cluster, *, untested: bool = False
     ) -> tuple[Deployment, ...]:
-        """Deploy the SIFs of ``names``; first they are made and tested where needed.
+        """Deploy the SIFs of ``names``; build, convert and test them first if out of date.
 
-        :param untested: even where their tests fail or were not run.
+        :param untested: deploy even if tests failed or were not run.
         """
         from sifline.stages import inspect
 
@@ -199,14 +199,14 @@ class Clusters:
     def would_deploy(
         self, names: Sequence[str], cluster: Cluster, *, untested: bool = False
     ) -> WouldDeploy:
-        """Tell what ``deploy`` would do: with images, and on nodes; nothing is made or sent."""
+        """Return what ``deploy`` would do with images and on nodes; nothing is built or sent."""
         from sifline.stages import convert, deploy, inspect
 
         done = self._work.dry(CONVERT if untested else MAKE, names)
         done.check()
         with self._show.step(f"inspect {_called(cluster)}"):
             target = inspect.inspect(cluster, self._context)
-        # Of a SIF that is not made yet, no node can have the digest.
+        # No node can have the digest of a SIF that is not converted yet.
         made = (Verb.BUILD, Verb.CONVERT)
         pending = {step.image.name for step in done.steps if step.needed and step.verb in made}
         nodes = dict[str, Mapping[str, str]]()
@@ -227,7 +227,7 @@ class Clusters:
             return deploy.deploy(sif, cluster, self._context)
 
     def checks(self) -> Mapping[str, Sequence[tuple[str, str]]]:
-        """Return the name and the summary of each check, by suite."""
+        """Return the names and summaries of the checks, by suite."""
         from sifline.validation import run
 
         return run.listing()
@@ -243,11 +243,11 @@ class Clusters:
 
 
 def _kept(steps: Sequence[Step], image: str) -> str | None:
-    """Return the id of the image as it is kept; None where it would be built."""
+    """Return the id of the image that is up to date; None if it would be built."""
     step = next(step for step in steps if step.image.name == image)
     return None if step.changes or not step.held else step.held.image_id
 
 
 def _called(cluster: Cluster) -> str:
-    """Return what the user calls a cluster: its name, or its file."""
+    """Return the name or file by which the user named a cluster."""
     return cluster.asked or cluster.name

@@ -1,4 +1,4 @@
-"""What came of a plan: what each stage returned, and what went wrong."""
+"""The results of a plan: what each stage returned, and the errors."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, kw_only=True)
 class Results:
-    """What the stages returned, by the names of images; each step of a plan adds its own.
+    """The results of the stages, by image name; each step of a plan adds its own.
 
-    A SIF may be tested without its image: of that comes a report, and no ``TestedSif``.
+    A SIF may be tested without its image: that gives a report, but no ``TestedSif``.
     """
 
     built: dict[str, BuiltImage] = field(default_factory=dict)
@@ -26,11 +26,11 @@ class Results:
     sif_reports: dict[str, TestReport] = field(default_factory=dict)
 
     def tested_sif(self, name: str) -> TestedSif:
-        """Return the SIF of an image, where both passed their tests."""
+        """Return the SIF of an image, if both passed their tests."""
         return TestedSif.of(self.sifs[name], self.tested[name], self.sif_reports[name])
 
     def ordered(self, steps: Sequence[Step]) -> Results:
-        """Return the same in the order of the plan: steps end in any order."""
+        """Return the same results in the order of the plan; steps end in any order."""
 
         def in_order(verb: Verb, found: Mapping[str, T]) -> dict[str, T]:
             names = (step.image.name for step in steps if step.verb is verb)
@@ -46,9 +46,9 @@ class Results:
 
 @dataclass(frozen=True, kw_only=True)
 class Done:
-    """What came of a plan.
+    """The results and errors of a plan.
 
-    ``broken`` are the images whose files cannot be used, which are in no step.
+    ``broken`` are the images whose files cannot be used, so that no step exists for them.
     """
 
     steps: tuple[Step, ...]
@@ -57,7 +57,7 @@ class Done:
     broken: Mapping[str, SiflineError] = field(default_factory=dict)
 
     def check(self) -> Results:
-        """Return the results of a plan with which all went well; raise what went wrong."""
+        """Return the results of the plan; raise its errors if there were any."""
         if self.failure:
             raise self.failure
         refuse_broken(self.broken)

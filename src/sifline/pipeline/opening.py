@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Opener:
-    """Opens images and SIFs, which are made where needed."""
+    """Opens images and SIFs, after building or converting them if they are out of date."""
 
     def __init__(self, planner: Planner, work: Work) -> None:
         self._planner = planner
@@ -43,7 +43,7 @@ class Opener:
         )
         opening = shell.opening(self._planner.images[name], asked, shell.Caller.here())
         wanted = shell.command(command)
-        # Where the output is no terminal's, a terminal would write other line ends into it.
+        # If the output is not a terminal, a pseudo-terminal would change its line ends.
         terminal = sys.stdin.isatty() and sys.stdout.isatty()
         opened = self._open_sif if sif else self._open_image
         return opened(name, wanted, opening, terminal=terminal)
@@ -73,7 +73,7 @@ class Opener:
             self._work.build([TOOLBOX])
         (made,) = self._work.convert([name])
         self._tell(opening)
-        # As Docker does; Apptainer by itself goes by where it was called.
+        # As Docker does; Apptainer by default starts in the caller's folder.
         workdir = siffile.workdir(siffile.read(made.path))
         with self._work.labelled(sif=True) as label:
             return Sifs(self._planner.apptainer).shell(

@@ -1,4 +1,4 @@
-"""What the flags of the image verbs say."""
+"""The values of the flags of the image verbs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ METHODS = ("stream", "apptainer")
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What the flags say: ``build_args`` as ``NAME=value``, ``jobs`` 0 for one per core."""
+    """The flags' values: ``build_args`` as ``NAME=value``, ``jobs`` 0 for one per core."""
 
     site: str = ""
     build_args: tuple[str, ...] = ()
@@ -28,7 +28,7 @@ class Options:
     gpu: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse what no conversion takes.
+        """Check the flags about conversion.
 
         :raises UsageError: naming the flag and what it takes.
         """
@@ -46,7 +46,7 @@ class Options:
 
     @property
     def conversion(self) -> SifOptions:
-        """What the flags say of how SIFs are made; what they do not say is as if not given."""
+        """Return how the flags want SIFs to be made; what they do not set stays unset."""
         return SifOptions(
             method=self.method or None,
             compression=self.compression or None,

@@ -38,15 +38,15 @@ WITH_APPTAINER = (Verb.CONVERT, Verb.TEST_SIF)
 MAKE = (Verb.BUILD, Verb.TEST, Verb.CONVERT, Verb.TEST_SIF)
 
 
-# What git says where there is no commit to name.
+# Git's messages if there is no commit to name.
 _WITHOUT_COMMIT = ("not a git repository", "bad revision 'HEAD'", "Not a valid object name HEAD")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Look:
-    """What a plan goes by: what the engine holds, and the foreign images that have moved.
+    """What a plan is based on: the images in the engine, and the base images that have moved.
 
-    ``asked`` are the images about whose bases the registries were asked.
+    ``asked`` are the images whose bases were looked up in the registries.
     """
 
     listed: Sequence[EngineImage]
@@ -56,45 +56,45 @@ class Look:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """The steps in their order, and what the engine held when they were decided."""
+    """The steps in their order, and what the engine held when they were planned."""
 
     steps: tuple[Step, ...]
     listed: Sequence[EngineImage]
 
 
 class Planner:
-    """Looks at images, engine and records of one checkout, and plans the steps that are needed."""
+    """Plans the steps that images need, from the images, the engine and the records."""
 
     def __init__(self, context: Context, show: Terminal, options: Options | None = None) -> None:
         self.context = context
         self.show = show
         self.options = options or Options()
         self.workspace = context.workspace
-        # Read once, as the images are.
+        # Read once, like the images.
         self._digests: dict[str, str] = {}
 
     @cached_property
     def images(self) -> Mapping[str, Image]:
-        """All images by name, each read when it is asked for."""
+        """Return all images by name; each is read on first use."""
         options = self.options
         return discover.Catalog(self.workspace, self.site, options.build_args, options.conversion)
 
     @cached_property
     def testing(self) -> Testing:
-        """The tests of images and SIFs."""
+        """Return the image tests of this checkout."""
         return Testing(self.images, self.context, gpu=self.options.gpu)
 
     @cached_property
     def site(self) -> Site:
-        """The site profile in use."""
+        """Return the site profile in use."""
         from sifline.config.sites import load_site
 
         return load_site(self.workspace, self.options.site)
 
     def plan(self, verbs: Sequence[Verb], names: Sequence[str], *, only_new: bool = True) -> Plan:
-        """Return what doing ``verbs`` with ``names`` takes, in order, and why.
+        """Return the steps that ``verbs`` need for ``names``, in order, each with its reason.
 
-        :param only_new: leave out tests that passed on the very same image.
+        :param only_new: leave out tests that passed on the same image or SIF.
         """
         look = self.look(self.known(names))
         steps = self.plan_from(verbs, names, names, look, only_new=only_new)
@@ -106,9 +106,9 @@ class Planner:
         return Plan(steps=steps, listed=look.listed)
 
     def look(self, names: Sequence[str], before: Look | None = None) -> Look:
-        """Ask the engine what it holds, and with ``--pull`` the registries what moved.
+        """Ask the engine for its images, and with ``--pull`` the registries which have moved.
 
-        :param before: what was asked for already; only the rest is.
+        :param before: earlier answers, which are not asked for again.
         """
         known = before or Look(listed=Docker(self.context.runner).all())
         if before is None:
@@ -125,8 +125,8 @@ class Planner:
     def sound(self, names: Sequence[str]) -> tuple[list[str], dict[str, SiflineError]]:
         """Return the images that can be planned, and the error of each that cannot.
 
-        Beside images with which all went well, a broken one is a failure in part, and no input
-        that could not be used.
+        Next to images that worked, a broken one is a failed step (status 1), not wrong input
+        (status 2).
         """
         try:
             self._look_at(self.known(names))
@@ -141,7 +141,7 @@ class Planner:
         return [name for name in names if name not in broken], broken
 
     def _look_at(self, names: Sequence[str]) -> None:
-        """Read all that a plan reads of the files of ``names`` and of what they are built on."""
+        """Read the files of ``names`` and of their parents that a plan needs."""
         for name in plan.order(self.images, names):
             self._digest(self.images[name])
 
@@ -154,8 +154,8 @@ class Planner:
         *,
         only_new: bool,
     ) -> tuple[Step, ...]:
-        """Return the steps; ``built`` are ``names``, and the toolbox where it is needed."""
-        # Who says convert --force means the SIF.
+        """Return the steps; ``built`` are ``names``, and the toolbox if it is needed."""
+        # convert --force means the SIF, not the image.
         forced = names if self.options.force and tuple(verbs) in (BUILD, MAKE) else ()
         held = self.held(built, look)
         steps = list(plan.builds(self.images, built, held, self._digest, forced=forced))
@@ -169,10 +169,10 @@ class Planner:
                 if verb in WITH_APPTAINER:
                     step = replace(step, needs=(*step.needs, *toolbox))
                 if verb is Verb.TEST_SIF:
-                    # It is compared with the image, whose size a step learns from what it needs.
+                    # The SIF's size is compared with the image's, which the build step returns.
                     step = replace(step, needs=(*step.needs, builds[name].key))
                 if verb is Verb.CONVERT and Verb.TEST in verbs:
-                    # What does not pass its tests is not converted.
+                    # Only what passes its tests is converted.
                     step = replace(step, needs=(*step.needs, f"{Verb.TEST.value} {name}"))
                 if verb is Verb.CONVERT:
                     sifs[name] = step
@@ -180,7 +180,7 @@ class Planner:
         return tuple(steps)
 
     def held(self, names: Sequence[str], look: Look) -> Held:
-        """What the engine holds of all that ``names`` are built on."""
+        """Return what the engine holds of ``names`` and of all their parents."""
         needed = [self.images[name] for name in plan.order(self.images, names)]
         return Held(
             images=versions(needed, look.listed),
@@ -190,7 +190,7 @@ class Planner:
         )
 
     def _need_platform(self) -> None:
-        """Refuse an environment that would have images of another platform built."""
+        """Raise an error if the environment asks for images of another platform."""
         docker_client.need_no_other(
             os.environ,
             local=engine.is_local(),
@@ -204,7 +204,7 @@ class Planner:
         return self._digests[image.name]
 
     def _later(self, verb: Verb, before: Step, *, only_new: bool) -> Step:
-        """The step that comes after ``before`` for the same image, and why it is needed."""
+        """Return the step that follows ``before`` for the same image, and why it is needed."""
         image = before.image
         if before.changes:
             reason = f"after {before.key}"
@@ -228,7 +228,7 @@ class Planner:
     def known(self, names: Iterable[str]) -> tuple[str, ...]:
         """Return ``names``.
 
-        :raises UsageError: with the nearest names, where one is no image.
+        :raises UsageError: with the nearest names, if one is not an image.
         """
         for name in names:
             if name not in self.images:
@@ -237,7 +237,7 @@ class Planner:
 
     @cached_property
     def apptainer(self) -> Apptainer:
-        """The Apptainer in use."""
+        """Return the Apptainer in use."""
         from sifline.engines.apptainer.program import Apptainer
 
         return Apptainer(self.context.runner)
@@ -245,10 +245,10 @@ class Planner:
     def need_toolbox(
         self, verbs: Iterable[Verb] = (), listed: Sequence[EngineImage] | None = None
     ) -> bool:
-        """Return whether images/toolbox has to be built: for Apptainer, or to stream into a SIF.
+        """Return whether images/toolbox must be built: for Apptainer, or to stream into a SIF.
 
-        :param listed: what the engine holds, where it was asked already.
-        :raises MissingError: where there is no Apptainer at all.
+        :param listed: the images of the engine, if they are known already.
+        :raises MissingError: if there is no Apptainer and no images/toolbox.
         """
         if self.apptainer.native:
             fast = Verb.CONVERT in verbs and self.options.method != "apptainer"
@@ -265,7 +265,7 @@ class Planner:
 
     @cached_property
     def commit(self) -> str:
-        """The commit of the checkout, ``-dirty`` behind it where files differ; "" outside git."""
+        """Return the commit of the checkout, with ``-dirty`` if files differ; "" outside git."""
         if not shutil.which("git"):
             return ""
         describe = ("describe", "--always", "--abbrev=40", "--dirty", "--exclude=*")
@@ -275,9 +275,9 @@ class Planner:
         if result.ok:
             return result.stdout.strip()
         said = result.stderr.strip().splitlines()
-        # A folder outside of git, and one without commits, have none.
+        # A folder outside git, or a repository without commits, has none.
         if said and not any(words in said[0] for words in _WITHOUT_COMMIT):
             hint = next((line.strip() for line in said if "safe.directory" in line), "")
             advice = f"; run {hint}" if hint.startswith("git ") else ""
-            self.show.line(f"images get no commit as a label: git says {said[0]}{advice}")
+            self.show.line(f"images get no commit label: git says {said[0]}{advice}")
         return ""

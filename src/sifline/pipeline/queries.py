@@ -1,4 +1,4 @@
-"""Questions about images: their state, what they are built on, why they would be built."""
+"""Questions about images: their state, their parents, and why they would be built."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ class Queries:
     def explain(
         self, names: Sequence[str], broken: Mapping[str, SiflineError]
     ) -> tuple[Explanation, ...]:
-        """Say why each of ``names`` would be built, converted or tested, or not.
+        """Return why each of ``names`` would be built, converted or tested, or why not.
 
-        Those that ``sound`` found ``broken`` only say what is wrong.
+        Images in ``broken`` (from ``sound``) only get their error.
         """
         from sifline.stages import explain
 
         docker = Docker(self._context.runner)
-        # Not what would be made beside it: nobody needs Apptainer to be told this.
+        # Without the steps of the toolbox, since explaining needs no Apptainer.
         look = self._planner.look(self._planner.known(names))
         steps = self._planner.plan_from(MAKE, names, names, look, only_new=True)
         tools = docker.versions()
@@ -78,16 +78,16 @@ class Queries:
         return tuple(sorted(told, key=lambda item: item.name))
 
     def _record(self, step: Step) -> Mapping[str, Any] | None:
-        """The record of the build of the image at hand; None where this checkout has none."""
+        """Return the build record of the current image; None if this checkout has none."""
         mark = step.held.fingerprint if step.held else ""
         return records.read(build.build_record(self._workspace, step.image.name, mark))
 
     def settings(
         self, names: Sequence[str], broken: Mapping[str, SiflineError]
     ) -> dict[str, tuple[Setting, ...]]:
-        """Return each setting with its origin: of each image, and under "" of the site.
+        """Return each setting with its origin, by image; under "" those of the site.
 
-        An image that ``sound`` found ``broken`` has the one setting ``error``.
+        An image in ``broken`` (from ``sound``) has the single setting ``error``.
         """
         from sifline.config.settings import Setting, everything
 
@@ -105,9 +105,9 @@ class Queries:
     def graph(
         self, names: Sequence[str], broken: Mapping[str, SiflineError]
     ) -> tuple[GraphNode, ...]:
-        """Return ``names`` and all that they are built on, with the state of each.
+        """Return ``names`` and all their parents, with the state of each.
 
-        Those that ``sound`` found ``broken`` stand alone: what they are built on may be a circle.
+        Images in ``broken`` (from ``sound``) have no edges: their parents may form a circle.
         """
         nodes = (
             GraphNode(name=name, parents=(), state="broken", reason=error.message)
@@ -116,13 +116,13 @@ class Queries:
         return (*self._graph(names), *nodes)
 
     def svg(self, graph: str) -> str:
-        """Return the picture of a graph that is written in DOT."""
+        """Return a graph written in DOT as an SVG."""
         from sifline.engines import graphviz
 
         return graphviz.svg(graph, self._context.runner)
 
     def _graph(self, names: Sequence[str]) -> tuple[GraphNode, ...]:
-        """Return the nodes of sound images; without an engine nobody knows their states."""
+        """Return the nodes of usable images; without an engine their states are unknown."""
         try:
             steps = self._planner.plan(BUILD, names).steps
         except MissingError as error:
@@ -154,7 +154,7 @@ class Queries:
     def status(
         self, names: Sequence[str], broken: Mapping[str, SiflineError]
     ) -> tuple[ImageState, ...]:
-        """Return the state of each image, also of those that ``sound`` found ``broken``."""
+        """Return the state of each image, including those in ``broken`` (from ``sound``)."""
         found = {
             step.image.name: self._state(step)
             for step in self._planner.plan(BUILD, names).steps

@@ -1,4 +1,4 @@
-"""Finished images and SIFs: reports, signatures, and SIFs of images from elsewhere."""
+"""Reports on finished images and SIFs, signatures, and SIFs from other sources."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from sifline.stages.inventory import Bill
 
 SIF_ENDING = ".sif"
-# A fingerprint is told in at least that many digits: fewer may be a tag.
+# A fingerprint is given in at least that many digits: fewer may be a tag.
 LEAST_DIGITS = 6
 
 
@@ -38,7 +38,7 @@ class Sifs:
     def sign(
         self, subjects: Sequence[str | Path], *, key: str, passphrase: Passphrase | None
     ) -> tuple[Signed, ...]:
-        """Sign the SIFs of images, which are converted where needed, or SIF files."""
+        """Sign the SIFs of images, converted first if out of date, or SIF files."""
         from sifline.stages import sign
 
         names = [item for item in subjects if isinstance(item, str)]
@@ -53,7 +53,7 @@ class Sifs:
     def verify_signature(
         self, subjects: Sequence[str | Path], *, signers: Sequence[str], online: bool
     ) -> tuple[Verified, ...]:
-        """Tell who signed the SIFs of images, as they stand there, or SIF files."""
+        """Return who signed the SIFs of images, as they are now, or SIF files."""
         from sifline.stages import sign
 
         self._planner.known([item for item in subjects if isinstance(item, str)])
@@ -70,13 +70,13 @@ class Sifs:
         return keys.manage(words, self._context)
 
     def info_of(self, files: Sequence[Path]) -> list[dict[str, Any]]:
-        """Return what each SIF file says of itself."""
+        """Return the metadata of each SIF file."""
         from sifline.stages import convert
 
         return [{"sif": convert.info(path, self._context)} for path in files]
 
     def info(self, names: Sequence[str]) -> list[dict[str, Any]]:
-        """Return what is known of each image and of its SIF, read from the SIF itself."""
+        """Return the metadata of each image and of its SIF."""
         from sifline.stages import convert
 
         facts = []
@@ -112,7 +112,7 @@ class Sifs:
         return tuple(done)
 
     def sizes(self, names: Sequence[str]) -> tuple[Report, ...]:
-        """Return what takes the space in each image, as it is in the engine, beside its SIF."""
+        """Return what takes the space in each image of the engine, and the size of its SIF."""
         from sifline.stages import convert, sizes
 
         held_images = self._versions(names)
@@ -135,9 +135,9 @@ class Sifs:
         return tuple(done)
 
     def convert_source(self, source: str, name: str) -> Sif:
-        """Convert an image of a registry or an archive, or what a definition file says.
+        """Make a SIF from a registry's image, an archive or a definition file.
 
-        :param name: what the SIF is called; "" for what the source is called.
+        :param name: the name of the SIF; "" to derive it from the source.
         """
         from sifline.stages import convert, discover, fetch
 
@@ -166,7 +166,7 @@ class Sifs:
         from sifline.stages import convert, fetch
 
         wanted = fetch.find(source, self._context, offline=self._planner.site.offline)
-        # Of one that is not here yet nobody knows the size.
+        # The size of an image that is not pulled yet is unknown.
         held = FetchedImage(image=image, image_id=wanted.image_id, size=0, source=wanted.source)
         stale = convert.stale(image.name, held, self._workspace)
         if not stale and not self._options.force:
@@ -178,9 +178,9 @@ class Sifs:
             )
 
     def _free(self, name: str) -> str:
-        """Return ``name`` where a SIF that no image here makes may have it."""
+        """Return ``name`` if it is a valid SIF name that no image of images/ has."""
         if not image_names.is_name(name):
-            raise UsageError(f"{name!r} is no name for a SIF; give --sif-name: {image_names.RULE}")
+            raise UsageError(f"{name!r} is not a SIF name; give --sif-name: {image_names.RULE}")
         if name in self._planner.images:
             raise UsageError(f"{name} is an image of images/; give --sif-name another name")
         return name
@@ -188,9 +188,9 @@ class Sifs:
     def sbom(
         self, subjects: Sequence[str | Path], *, sif: bool, target: Path | None
     ) -> tuple[Bill, ...]:
-        """Write the bill of materials of images, as they are in the engine, or of SIF files.
+        """Write the bill of materials of images in the engine, or of SIF files.
 
-        :param sif: of the images' SIFs.
+        :param sif: use the images' SIFs instead.
         """
         from sifline.stages import inventory
 
@@ -208,9 +208,9 @@ class Sifs:
     def compat(
         self, subjects: Sequence[str | Path], *, sif: bool
     ) -> tuple[tuple[str, Compatibility], ...]:
-        """Return what images, as they are in the engine, or SIF files need of hosts and clusters.
+        """Return what images in the engine, or SIF files, need of hosts and clusters.
 
-        :param sif: of the images' SIFs.
+        :param sif: use the images' SIFs instead.
         """
         from sifline.stages import inventory
 
@@ -222,16 +222,16 @@ class Sifs:
         return tuple(done)
 
     def _versions(self, names: Sequence[str]) -> Mapping[str, Sequence[BuiltImage]]:
-        """What the engine holds of each image, the one at hand first."""
+        """Return the versions of each image in the engine, the current one first."""
         look = self._planner.look(self._planner.known(names))
         return self._planner.held(names, look).images
 
     def _subjects(
         self, subjects: Sequence[str | Path], *, sif: bool
     ) -> tuple[tuple[str | Path, BuiltImage | Path], ...]:
-        """Return SIF files as they are, and of images what is there: the image, or its SIF.
+        """Return SIF files as they are, and for each name its image or its SIF.
 
-        Nothing is made for a report: what is missing is left out, and said.
+        Reports build nothing: an image that is missing is skipped, with a line that says so.
         """
         names = [item for item in subjects if isinstance(item, str)]
         if sif and len(names) < len(subjects):
@@ -259,7 +259,7 @@ class Sifs:
         )
 
     def _note_stale(self, name: str, held: Sequence[BuiltImage]) -> None:
-        """Say where the SIF that is there is not that of the image that is there."""
+        """Print a line if the SIF was not made from the current image."""
         from sifline.stages import convert
 
         why = convert.stale(name, held[0], self._workspace) if held else ""
@@ -267,10 +267,10 @@ class Sifs:
             self._show.line(f"{name}: {why}; run invoke convert.{name}")
 
     def diff(self, name: str, *, against: str) -> Difference:
-        """Compare an image, as it is in the engine, with an older version, or with another.
+        """Compare an image in the engine with an older version, or with another image.
 
         :param against: a version's fingerprint, or its beginning; a SIF file; an image of
-            images/; any image of the engine; "" for the version before.
+            images/; any image of the engine; "" for the previous version.
         """
         held = self._versions([name])[name]
         if not held:
@@ -281,9 +281,9 @@ class Sifs:
         return self._difference(other, held[0])
 
     def _at_hand(self, name: str) -> BuiltImage:
-        """Return what the engine holds of an image of images/.
+        """Return the current version of an image in the engine.
 
-        :raises MissingError: where that is nothing.
+        :raises MissingError: if the engine holds none.
         """
         held = self._versions([name])[name]
         if not held:
@@ -324,5 +324,5 @@ def _other(name: str, against: str, held: Sequence[BuiltImage]) -> Path | BuiltI
     digits = len(against) >= LEAST_DIGITS
     found = [item for item in held if digits and item.fingerprint.startswith(against)]
     if len(found) > 1:
-        raise UsageError(f"--against {against}: {len(found)} versions begin so; write more of it")
+        raise UsageError(f"--against {against}: matches {len(found)} versions; write more of it")
     return found[0] if found else against

@@ -1,4 +1,4 @@
-"""Tests of images and SIFs: which they have to pass, whether they did, and how they end now."""
+"""Which image tests are needed, running them, and recording those that passed."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ if TYPE_CHECKING:
 
 RUNTIMES = {Verb.TEST: "docker", Verb.TEST_SIF: "apptainer"}
 KINDS = {verb: f"test-{runtime}" for verb, runtime in RUNTIMES.items()}
-# What tests do besides what they say themselves.
+# What affects the tests' results besides their own files.
 HERE, TEST_MEANS = Path(__file__).parents[1] / "imagetests", ("plugin.py", "python.py")
-# Why they are run again: where another of these stands in the key of those that passed.
+# Why tests are run again, by the part of their key that changed.
 RETEST = {
     "tests": "its tests changed",
     "smoke": "its tests changed",
-    "means": "what tests are made with changed",
-    "gpus": "there are other GPUs than when it was tested",
+    "means": "the test tools changed",
+    "gpus": "the GPUs are others than when it was tested",
     "subject": "what was tested is another",
 }
 REPORT = {field.name for field in fields(TestReport)}
 
 
 class Testing:
-    """Decides which tests are needed, runs them, and remembers those that passed."""
+    """Decides which tests are needed, runs them, and records those that passed."""
 
     def __init__(
         self, images: Mapping[str, Image], context: Context, *, gpu: bool = False
@@ -45,23 +45,23 @@ class Testing:
         self._context, self._workspace = context, context.workspace
 
     def needed(self, verb: Verb, before: Step) -> str:
-        """Why the tests have to be run again; "" where they passed on the same as stands now."""
+        """Return why the tests must be run again; "" if they passed on the same image or SIF."""
         name = before.image.name
         known = self._record(name, verb)
         if not known:
             return "not tested yet"
-        # Looking only: what is kept is given its common tag when a run says so.
+        # Planning changes nothing: the common tag is restored when the plan is carried out.
         subject = before.held if verb is Verb.TEST else self._sif(before)
         assert subject is not None  # noqa: S101 - it is tested again where it is made anew
         try:
             now = self.key(subject)
-        except UsageError as error:  # whoever runs them is told the same, for this image alone
+        except UsageError as error:  # running the tests raises it again, for this image only
             return error.message
         changed = (why for part, why in RETEST.items() if known["key"].get(part) != now[part])
         return next(changed, "")
 
     def passed(self, name: str, verb: Verb) -> TestReport:
-        """Return the report of tests that are not needed again."""
+        """Return the recorded report of tests that need not be run again."""
         report = self._record(name, verb)["report"]
         return TestReport(**{**report, "skip_reasons": tuple(report["skip_reasons"])})
 
@@ -77,7 +77,7 @@ class Testing:
         return self._run(sif, image_size, held)
 
     def key(self, subject: BuiltImage | Sif) -> dict[str, Any]:
-        """Return all that decides how the tests of ``subject`` end."""
+        """Return everything that decides the result of the tests of ``subject``."""
         name = _name(subject)
         return {
             "subject": subject.sha256 if isinstance(subject, Sif) else subject.image_id,
@@ -88,9 +88,9 @@ class Testing:
         }
 
     def folders(self, subject: BuiltImage | Sif) -> list[Path]:
-        """Our own tests, then those of what the image begins with, the image's at last.
+        """Return the folders of the tests: our own, those of its parents (``FROM``), its own.
 
-        Not those of images that only files are taken from: it does not promise what they do.
+        Tests of images that only files are copied from are not inherited.
         """
         from sifline.stages import imagetest
 
@@ -106,14 +106,14 @@ class Testing:
         return [file_digest(HERE / name) for name in TEST_MEANS]
 
     def _record(self, name: str, verb: Verb) -> dict[str, Any]:
-        """The record of tests that passed; empty where there is none of the right shape."""
+        """Return the record of tests that passed; {} if there is no valid one."""
         known = records.read(self._workspace.record(name, KINDS[verb])) or {}
         key, report = known.get("key"), known.get("report")
         sound = isinstance(key, dict) and isinstance(report, dict) and set(report) == REPORT
         return known if sound else {}
 
     def _sif(self, step: Step) -> Sif:
-        """The SIF of a conversion that is not needed."""
+        """Return the SIF of a conversion that is up to date."""
         from sifline.stages import convert
 
         return convert.standing(step.image, self._workspace)
@@ -121,18 +121,18 @@ class Testing:
     def _run(
         self, subject: BuiltImage | Sif, image_size: int, held: AbstractContextManager[str]
     ) -> TestReport:
-        """Run the tests and remember that they passed; one run of them at a time."""
+        """Run the tests, one run at a time, and record that they passed; return the report."""
         from sifline.stages import imagetest
 
         name, kind = _name(subject), KINDS[_verb(subject)]
         lock = self._workspace.build / "locks" / f"{name}.{kind}.lock"
         with records.locked(lock, self._context), held as label:
             place, key = self._workspace.record(name, kind), self.key(subject)
-            # Whatever passed before: what counts is how it ends now.
+            # Whatever passed before, the new result counts.
             place.unlink(missing_ok=True)
             report = imagetest.imagetest(
                 subject,
-                # No part of the key: tests that passed with a GPU passed.
+                # Not part of the key: tests that passed with a GPU remain passed.
                 [*([imagetest.A_GPU] if self._gpu else []), *self.folders(subject)],
                 self._context,
                 runtime=RUNTIMES[_verb(subject)],
@@ -144,7 +144,7 @@ class Testing:
         return report
 
     def _promises(self, image: Image, size: int) -> Promises:
-        """What the tests hold ``image`` to, which has that many bytes in the engine."""
+        """Return what the tests expect of ``image``, which has that many bytes in the engine."""
         from sifline.stages import imagetest
 
         options = image.sif
@@ -166,7 +166,7 @@ def _verb(subject: BuiltImage | Sif) -> Verb:
 
 
 def _tests_digest(folder: Path) -> str:
-    """Return the SHA-256 of a folder of tests; Python's byte code is no part of it.
+    """Return the SHA-256 of a folder of tests, without Python's byte code.
 
     :raises UsageError: naming the file that cannot be read.
     """

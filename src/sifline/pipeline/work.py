@@ -1,4 +1,4 @@
-"""Work on images: built, tested, converted, side by side where nothing forbids it."""
+"""Build, test and convert images, in parallel where steps are independent."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ from sifline.stages import build
 from sifline.stages.build import needs
 from sifline.stages.build.needs import Surroundings
 
-# What one more step may take while others run: it is not started into less.
+# Memory and disk that another step may take: without them it is not started.
 STEP_MEMORY = 1 << 30
 STEP_DISK = 1 << 30
-# Fewer make a conversion wait for its compression; the engine's stream keeps one more busy.
+# Compression is slower with fewer; the engine's stream keeps one more busy.
 LEAST_CORES = 2
 
 
@@ -41,7 +41,7 @@ def _cores() -> int:
 
 
 def _failure(failing: Mapping[str, SiflineError]) -> SiflineError | None:
-    """One error for the builds that cannot be begun."""
+    """Return one error for all builds that cannot be started; None if there are none."""
     if not failing:
         return None
     from sifline.machine import schedule
@@ -64,26 +64,26 @@ class Work:
         self._options, self._workspace = planner.options, planner.workspace
 
     def run(self, verbs: Sequence[Verb], names: Sequence[str], *, only_new: bool = True) -> Done:
-        """Do what the plan says."""
+        """Carry out the plan of ``verbs`` for ``names``."""
         names, broken = self._apart(names)
         planned = self._planner.plan(verbs, names, only_new=only_new)
         steps, lacking = planned.steps, self._lacking(planned)
         if lacking and not self._options.keep_going:
             return Done(steps=steps, failure=_failure(lacking))
         for name, error in lacking.items():
-            # The rest goes on, which may take hours; their steps fail when it is their turn.
+            # The other steps, which may take hours, go on; this one fails when its turn comes.
             self._show.line(f"[{Verb.BUILD.value} {name}] will fail: {error.message}")
         return replace(self._carry_out(steps), broken=broken)
 
     def dry(self, verbs: Sequence[Verb], names: Sequence[str], *, only_new: bool = True) -> Done:
-        """Return the plan that ``run`` would follow, and what would fail at once."""
+        """Return the plan that ``run`` would follow, and the errors that are known already."""
         names, broken = self._apart(names)
         planned = self._planner.plan(verbs, names, only_new=only_new)
         failing = self._lacking(planned)
         return Done(steps=planned.steps, failure=_failure(failing), broken=broken)
 
     def _lacking(self, planned: Plan) -> dict[str, SiflineError]:
-        """Return by image what would fail at once, because what it needs is not there."""
+        """Return by image the errors that are known before a build, such as a missing secret."""
         steps = (step for step in planned.steps if step.verb is Verb.BUILD)
         images = [step.image for step in steps if step.changes]
         found: dict[str, SiflineError] = {}
@@ -95,21 +95,21 @@ class Work:
         return found
 
     def _apart(self, names: Sequence[str]) -> tuple[Sequence[str], dict[str, SiflineError]]:
-        """Take what is broken out where the rest shall go on."""
+        """With --keep-going, return the usable images, and the errors of the broken ones."""
         return self._planner.sound(names) if self._options.keep_going else (names, {})
 
     def build(self, names: Sequence[str]) -> tuple[BuiltImage, ...]:
-        """Build ``names`` where anything changed, and return them."""
+        """Build those of ``names`` that are out of date, and return them all."""
         built = self.run(BUILD, names).check().built
         return tuple(built[name] for name in names)
 
     def convert(self, names: Sequence[str]) -> tuple[Sif, ...]:
-        """Build and convert ``names`` where anything changed, and return the SIFs."""
+        """Build and convert what is out of date of ``names``, and return the SIFs."""
         sifs = self.run(CONVERT, names).check().sifs
         return tuple(sifs[name] for name in names)
 
     def _carry_out(self, steps: tuple[Step, ...]) -> Done:
-        """Do the steps that are needed, side by side where they do not need each other."""
+        """Run the steps that are needed, in parallel where they are independent."""
         records.sweep(self._workspace.build / "records")
         holding.sweep(self._context)
         results, needed = Results(), [step for step in steps if step.needed]
@@ -147,7 +147,7 @@ class Work:
         return Done(steps=steps, results=results.ordered(steps), failure=failure)
 
     def _keep(self, step: Step, results: Results) -> None:
-        """Add what is there already of a step that is not needed."""
+        """Add the existing result of a step that is up to date."""
         name = step.image.name
         if step.verb is Verb.BUILD:
             results.built[name] = build.settle(step, self._context)
@@ -163,9 +163,9 @@ class Work:
             results.sif_reports[name] = self._planner.testing.passed(name, step.verb)
 
     def _do(self, step: Step, share: int, results: Results) -> None:
-        """Carry out one step and add what comes of it; other steps may run beside it.
+        """Carry out one step and add its result; other steps may run at the same time.
 
-        :param share: how many processors a conversion has.
+        :param share: how many processors a conversion may use.
         """
         name, testing = step.image.name, self._planner.testing
         with self._show.step(step.key):
@@ -191,18 +191,18 @@ class Work:
         return self.told(convert.convert(built, self._context, force=force, processors=share))
 
     def told(self, made: Sif) -> Sif:
-        """Say what people should know of the making of a SIF, in lines that stay."""
+        """Print the notes about a new SIF, and return it."""
         for note in made.notes:
             self._show.line(f"[{Verb.CONVERT.value} {made.name}] {note}")
         return made
 
     def _claims(self, step: Step, share: int) -> dict[str, int]:
-        """What the step may take while others run."""
+        """Return the memory and disk that the step may take while others run."""
         if step.verb is not Verb.CONVERT:
             return {"memory": STEP_MEMORY, "disk": STEP_DISK}
         from sifline.stages import convert
 
-        # Of an image that is yet to be built nobody knows the size.
+        # The size of an image that is not built yet is unknown.
         size = step.held.size if step.held else 0
         return {
             "memory": convert.MEMORY,
@@ -211,7 +211,7 @@ class Work:
         }
 
     def _around(self, image: Image) -> Surroundings:
-        """What the site gives a build beside its recipe."""
+        """Return what the site gives a build in addition to its recipe."""
         asked = [name for name, _ in image.secrets]
         return Surroundings(
             proxies=self._planner.site.proxy_arguments(),
@@ -224,35 +224,35 @@ class Work:
 
     @cached_property
     def _buildkit(self) -> int | None:
-        """The version of the engine's BuildKit."""
+        """Return the version of the engine's BuildKit; None if it is unknown."""
         return Docker(self._context.runner).buildkit()
 
     def _disks(self, jobs: int) -> list[Path]:
-        """The folders that fill up; the engine's is asked for where two steps may compete."""
+        """Return the folders that fill up; the engine's only if steps may run in parallel."""
         folders = [self._workspace.build]
         if jobs > 1:
             folders.append(Path(Docker(self._context.runner).root()))
         return folders
 
     def labelled(self, *, sif: bool) -> AbstractContextManager[str]:
-        """Return what yields the label of containers that end with it; "" where there are none."""
+        """Return a context with the label of the containers that end with it; "" without any."""
         if sif and self._planner.apptainer.native:
-            return nullcontext("")  # an engine, which may not answer, has no part in it
+            return nullcontext("")  # the engine, which may be down, is not needed
         return holding.holding(self._context)
 
     def tested_sifs(self, names: Sequence[str]) -> tuple[TestedSif, ...]:
-        """Build, test, convert and test the SIFs of ``names`` where anything changed."""
+        """Build, test, convert and test the SIFs of ``names``, as far as they are out of date."""
         results = self.run(MAKE, names).check()
         return tuple(results.tested_sif(name) for name in names)
 
     def untested_sifs(self, names: Sequence[str]) -> tuple[TestedSif, ...]:
-        """Build and convert ``names`` where anything changed, without a test."""
+        """Build and convert what is out of date of ``names``, without tests."""
         return tuple(TestedSif.untested(sif) for sif in self.convert(names))
 
     def tested_file(self, path: Path) -> TestedSif:
         """Run the tests of every SIF on a file that sifline did not make.
 
-        :raises UsageError: where it is no SIF, truncated or damaged.
+        :raises UsageError: if it is not a SIF, or truncated or damaged.
         :raises StepFailed: naming the tests that failed.
         """
         from sifline.stages import convert, imagetest

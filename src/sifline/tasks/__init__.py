@@ -14,8 +14,8 @@ from sifline.errors import SiflineError, UsageError
 from sifline.tasks import cluster, flags, helps, images, program, project
 from sifline.tasks.support import Run, complain, guarded
 
-# Invoke and all it needs take ten times as long to load as the rest of this: shell
-# completion does without.
+# Importing Invoke takes ten times as long as importing the rest of this module, and shell
+# completion does not need it.
 if TYPE_CHECKING:
     from invoke.collection import Collection
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 Body = Callable[..., None]
 
-# What only looks, and what can tell what it would do.
+# Tasks that change nothing, or that support --dry.
 DRY = frozenset(
     {
         *images.LOOKING,
@@ -48,9 +48,9 @@ DRY = frozenset(
 
 
 def namespace(root: Path) -> Collection:
-    """Return all tasks for the images below ``root``; looks at folder names alone."""
-    # Invoke keeps Python from writing byte code, for the sake of tasks.py; without it the package
-    # of a checkout would be compiled again at every call.
+    """Return the Invoke collection with all tasks; reads only the folder names of ``images/``."""
+    # Invoke switches off Python's byte code cache for tasks.py; without the cache the package
+    # would be compiled again at every call.
     sys.dont_write_bytecode = bool(os.environ.get("PYTHONDONTWRITEBYTECODE"))
     from invoke.collection import Collection
     from invoke.exceptions import Exit
@@ -91,9 +91,9 @@ def _spoken(argv: Sequence[str]) -> Callable[[str], bool]:
 def _verb(
     verb: Body, found: Found, workspace: Workspace, spoken: Callable[[str], bool]
 ) -> VerbCollection:
-    """The tasks of one verb: one per image, and ``VERB --all``.
+    """Return the tasks of one verb: one per image, and ``VERB --all``.
 
-    Folders whose names are refused are rows of lists alone.
+    Folders with invalid names appear in lists only.
     """
     from sifline.tasks.naming import OwnTask, VerbCollection
 
@@ -122,7 +122,7 @@ def _verb(
 
 
 def _for_all(verb: Body) -> Body:
-    """The verb over all images, or SIF files."""
+    """Return the verb's function for all images, or for SIF files."""
     alone = images.ALONE.get(verb, ())
 
     def every(run: Run, names: Sequence[str], *, all: bool = False, **given: Any) -> None:
@@ -135,7 +135,7 @@ def _for_all(verb: Body) -> Body:
 
 
 def _task(body: Body, workspace: Workspace) -> OwnTask:
-    """Make a task of ``body(run, images, *, flags)``; Invoke sees only the flags."""
+    """Make a task from ``body(run, images, *, flags)``; Invoke sees only the flags."""
     from sifline.tasks.naming import OwnTask
 
     return OwnTask(
@@ -149,9 +149,9 @@ def _task(body: Body, workspace: Workspace) -> OwnTask:
 def _call(
     body: Body, workspace: Workspace, names: Sequence[str], *, verb: Body | None = None
 ) -> Body:
-    """Give ``body`` its first two arguments, and one place where its errors end.
+    """Return a function that calls ``body`` with its first two arguments and reports its errors.
 
-    :param verb: the function that people know, where ``body`` is one around it.
+    :param verb: the function that gives the task its name, if ``body`` wraps it.
     """
 
     def call(c: Any, **given: Any) -> None:
@@ -161,7 +161,7 @@ def _call(
             known = verb or body
             if run.dry and known not in DRY:
                 raise UsageError(
-                    f"--dry: {helps.name_of(known)} cannot tell what it would do; leave --dry out"
+                    f"--dry: {helps.name_of(known)} does not support a dry run; leave --dry out"
                 )
             body(run, names, **given)
 

@@ -12,9 +12,9 @@ STAGES = ("registry",)
 def up(run: Run, _: Sequence[str], *, cluster: str = "") -> None:
     """Bring up a virtual cluster: systemd, Slurm, OpenSSH.
 
-    Nodes are containers of this machine's Docker engine. A name that no file of clusters/ has
-    stands as clusters/virtual.yaml says. Run again, it starts what is missing. Builds
-    the image of the nodes first where it is not up to date.
+    Nodes are containers of this machine's Docker engine. A name without a file in clusters/ uses
+    the description in clusters/virtual.yaml. A second run starts what is missing. Builds the
+    image of the nodes first if it is out of date.
 
         invoke cluster.up
         invoke cluster.up --cluster second
@@ -33,7 +33,7 @@ def down(
 ) -> None:
     """Remove a virtual cluster: containers, network and files.
 
-    Asks first; without a terminal it wants --yes. One that another checkout made stays, unless
+    Asks first; without a terminal it needs --yes. A cluster of another checkout is kept, unless
     --foreign is given.
 
         invoke cluster.down
@@ -52,10 +52,10 @@ def down(
 
 
 def list_(run: Run, _: Sequence[str], *, json: bool = False) -> None:
-    """Print the clusters that are described here or stand.
+    """List the clusters that are described here or running.
 
-    Those of clusters/, and the virtual ones of this machine's Docker engine, whoever brought
-    them up.
+    These are the files of clusters/, and the virtual clusters of this machine's Docker engine,
+    including those of other checkouts.
 
         invoke cluster.list
         invoke cluster.list --json
@@ -69,7 +69,7 @@ def list_(run: Run, _: Sequence[str], *, json: bool = False) -> None:
 def status(run: Run, _: Sequence[str], *, cluster: str = "", json: bool = False) -> None:
     """Print the nodes of a virtual cluster and their state.
 
-    Looks, and starts nothing.
+    Starts nothing.
 
         invoke cluster.status
         invoke cluster.status --cluster second --json
@@ -90,7 +90,7 @@ def shell(
 ) -> None:
     """Open a shell on a node of a virtual cluster.
 
-    Or run the command that stands after --.
+    Or run the command after --.
 
         invoke cluster.shell
         invoke cluster.shell --node compute-01 --user alice -- id
@@ -109,8 +109,8 @@ def provision(
 ) -> None:
     """Configure a cluster with Ansible: MUNGE, Slurm, registry.
 
-    Files that sifline did not write or that were changed are left alone and named, unless --adopt
-    is given. --stage registry makes the folders for images alone, where Slurm is somebody else's.
+    Files that sifline did not write, or that were changed since, are kept and reported, unless
+    --adopt is given. --stage registry creates only the image folders, if others manage Slurm.
 
         invoke provision --dry
         invoke provision --cluster clusters/mine.yaml --stage registry
@@ -140,7 +140,7 @@ def validate(
 ) -> None:
     """Run health checks on a cluster and print how each ended.
 
-    Each check can fail; what cannot be checked is skipped with the reason.
+    A check passes, fails, or is skipped with a reason.
 
         invoke validate
         invoke validate --cluster clusters/mine.yaml --suite infrastructure

@@ -15,25 +15,25 @@ from sifline.tasks import cluster, console, flags, helps, images
 from sifline.tasks.flags import Flag, Place, Takes
 from sifline.tasks.shells import SHELLS
 
-# How main ends; the scripts know them. Where it ends in any other way, they ask Invoke.
+# Exit codes of main, which the scripts know. On any other code they fall back to Invoke.
 DONE, FILES, ASK_INVOKE = 0, 10, 11
 
-# By flag: the value is the path of a file or folder; it is several words with commas.
+# Flags whose value is a path; LISTS are flags whose value is a comma-separated list.
 PATHS = frozenset({"output", "source", "volume", "invoke config", "invoke search-root"})
-# These are about virtual clusters that stand.
+# These take running virtual clusters only.
 ONLY_STANDING = frozenset({"cluster.down", "cluster.shell", "cluster.status"})
 LISTS = frozenset({"suite", "check"})
 
-# What a further word of the program sifline belongs to.
+# What takes a second word on the command line of the program sifline.
 SPACED = frozenset({*console.VERBS, *console.GROUPS})
 
-# Invoke's flags that are offered behind a task, too.
+# Flags of Invoke itself that are also offered after a task.
 EVERYWHERE = ("--dry", "--help")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """One word that may stand here, and what it means."""
+    """A word that completes the command line, and its help."""
 
     word: str
     help: str = ""
@@ -41,16 +41,16 @@ class Candidate:
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """The candidates; or, by ``code``, who else knows them."""
+    """The candidates; ``code`` says whether the shell or Invoke completes the word instead."""
 
     found: tuple[Candidate, ...] = ()
     code: int = DONE
 
 
 def main() -> None:
-    """Print the candidates for ``SHELL WORD...``, of which the last is half typed.
+    """Print the candidates for ``SHELL WORD...``; the last word is incomplete.
 
-    bash hands in what it takes for the last word, and the line: it splits at ``=`` and ``:``.
+    bash passes its own idea of the last word, and the whole line: it splits at ``=`` and ``:``.
     """
     shell, *words = sys.argv[1:]
     known = 0
@@ -65,7 +65,7 @@ def main() -> None:
 
 
 def _split(line: str) -> list[str]:
-    """The words of a line; the last may be empty, or lack its closing quote."""
+    """Return the words of a line; the last may be empty, or have an open quote."""
     from shlex import split
 
     mark = "\x00"  # stands for the cursor: a space before it begins a word
@@ -77,7 +77,7 @@ def _split(line: str) -> list[str]:
 
 
 def _written(candidate: Candidate, shell: str) -> str:
-    """A candidate as its shell wants it: zsh and fish show the help beside it."""
+    """Return a candidate in the form its shell expects: zsh and fish show the help beside it."""
     if shell == "zsh":
         word = candidate.word.replace(":", "\\:")
         return f"{word}:{candidate.help}" if candidate.help else word
@@ -85,9 +85,9 @@ def _written(candidate: Candidate, shell: str) -> str:
 
 
 def answer(words: Sequence[str], folder: Path, *, spaced: bool = False) -> Answer:
-    """Return what the last of ``words`` may become, typed in ``folder``.
+    """Return the completions of the last of ``words``, typed in ``folder``.
 
-    :param spaced: whether an image is a word behind its verb, as the program sifline takes it.
+    :param spaced: whether the image is a word after its verb, as in the program sifline.
     """
     *before, half = words
     here = flags.place(before)
@@ -121,7 +121,7 @@ def _beginning(half: str, candidates: Iterable[Candidate], *, before: str = "") 
 
 
 def _root(here: Place, folder: Path) -> Path | None:
-    """The folder of the task file that Invoke would load; None where it is not ours alone."""
+    """Return the folder of the task file Invoke would load; None if it has tasks besides ours."""
     name = here.given.get("invoke collection", "tasks")
     start = (folder / here.given.get("invoke search-root", "")).resolve()
     file = flags.task_file(start, name)
@@ -132,7 +132,7 @@ def _root(here: Place, folder: Path) -> Path | None:
 
 
 def _flags(here: Place) -> list[Candidate]:
-    """The flags of the task at hand, else Invoke's."""
+    """Return the flags of the current task, or else Invoke's own."""
     ours = here.flags or {}
     offered = {**ours, **{name: flags.CORE[name] for name in EVERYWHERE}}
     return [
@@ -143,7 +143,7 @@ def _flags(here: Place) -> list[Candidate]:
 
 
 def _tasks(half: str, root: Path) -> list[Candidate]:
-    """The tasks; those of single images only once the verb is clear."""
+    """Return the tasks; tasks of single images only once the verb is clear."""
     plain = {name: helps.doc(body).summary for name, body in helps.tasks().items()}
     head, dot, _ = half.partition(".")
     close = [head] if dot else [name for name in plain if name.startswith(half)]
@@ -154,7 +154,7 @@ def _tasks(half: str, root: Path) -> list[Candidate]:
 
 
 def _values(flag: Flag, half: str, here: Place, root: Path, *, before: str = "") -> Answer:
-    """What a flag takes, as far as that is known; ``before`` is the flag, where it is glued."""
+    """Return the known values of a flag; ``before`` is the flag itself in ``--flag=value``."""
     # A cluster is a name or a file.
     if flag.name in PATHS or (flag.name == "cluster" and "/" in half):
         return Answer(code=FILES)
@@ -172,7 +172,7 @@ def _images(root: Path) -> list[str]:
 
 
 def _clusters(root: Path) -> list[Candidate]:
-    """The files of clusters/, and the virtual clusters that stand."""
+    """Return the files of clusters/, and the running virtual clusters."""
     files = {path.stem for path in root.glob("clusters/*.y*ml")}
     return _words(sorted({*files, *(name.word for name in _standing(root))}))
 
@@ -192,7 +192,7 @@ def _suites() -> list[Candidate]:
 
 
 def _checks(suites: str) -> list[Candidate]:
-    """The checks of the suites that were asked for, else of all."""
+    """Return the checks of the given suites, or of all suites."""
     from sifline.validation import run
 
     return [
@@ -209,7 +209,7 @@ def _words(words: Iterable[str]) -> list[Candidate]:
 
 Find = Callable[[Path, Place, str], Iterable[Candidate]]
 
-# By flag: its values, for the folder of the task file, the place and what is typed of it.
+# Values by flag, given the folder of the task file, the place, and the text typed so far.
 VALUES: Mapping[str, Find] = {
     "against": lambda root, here, half: _words(_images(root)),
     "check": lambda root, here, half: _checks(here.given.get("suite", "")),

@@ -1,4 +1,4 @@
-"""The program ``sifline``: Invoke with our name, and the image as a word behind its verb."""
+"""The program ``sifline``: Invoke under our name, with the image as a word after its verb."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ GROUPS = {"cluster": tuple(flags.called(body) for body in cluster.GROUP)}
 
 
 def main() -> None:
-    """Do what ``invoke`` does here, for ``sifline VERB IMAGE`` and ``sifline VERB.IMAGE`` alike.
+    """Run the tasks of this folder as ``invoke`` does; ``VERB IMAGE`` means ``VERB.IMAGE``.
 
-    The task file has to have our tasks: it is looked for in this folder and those above it.
+    Looks for a task file with our tasks in this folder and the folders above it.
     """
     from invoke.program import Program
 
     class Sifline(Program):
-        """Invoke, which says our release and refuses a folder without our tasks."""
+        """Invoke with our version; it rejects a folder without our tasks."""
 
         def print_version(self) -> None:
             sys.stdout.write(f"{version()}\n")
@@ -48,13 +48,13 @@ def main() -> None:
                     code=2,
                 )
 
-    # Whoever reads the words of the command line later reads these.
+    # Code that reads the command line later must see these words.
     sys.argv[1:] = dotted(sys.argv[1:], _names(Path.cwd()))
     Sifline(name="sifline", binary="sifline", binary_names=["sifline"]).run(sys.argv)
 
 
 def version() -> str:
-    """Return the releases of what a report of a fault has to name."""
+    """Return the versions that a bug report should name."""
     from importlib.metadata import version as of
 
     python = ".".join(map(str, sys.version_info[:3]))
@@ -62,15 +62,15 @@ def version() -> str:
 
 
 def dotted(words: Sequence[str], names: Sequence[str]) -> list[str]:
-    """Return a command line with each image, or task of a group, joined to the verb before it.
+    """Return a command line with each image, or cluster task, joined to the verb before it.
 
-    ``build hello-mpi --force`` is ``build.hello-mpi --force``. A word that is an image and a
-    task is the image.
+    ``build hello-mpi --force`` becomes ``build.hello-mpi --force``. A word that is both an image
+    and a task is taken as the image.
 
     :param names: the images of the repository.
     """
     made: list[str] = []
-    verb = -1  # where the last task without an image stands
+    verb = -1  # index of the last task without an image
     for here, word in flags.walk(words):
         if here.ended or not here.names_task(word):
             made.append(word)
@@ -90,4 +90,4 @@ def _names(folder: Path) -> Sequence[str]:
     try:
         return image_names.names(Workspace(root=flags.root_of(file))) if file else ()
     except SiflineError:
-        return ()  # told when the tasks are loaded
+        return ()  # the error is reported when the tasks are loaded

@@ -1,4 +1,4 @@
-"""What tasks are there and what each does, as text: lists, helps and the first words."""
+"""Texts about the tasks: the list, the help of each task, and the welcome screen."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from sifline.tasks.flags import Flag, Takes, called
 
 Body = Callable[..., None]
 
-# What an example is about where the repository has no image yet.
+# The image in examples if the repository has no image yet.
 AN_IMAGE = "hello-mpi"
 _IMAGE = "<image>"
-# They pass on what stands after --.
+# Tasks that pass on the words after --.
 COMMANDED = (images.shell, cluster.shell, project.keys)
 _INDENT = "  "
 _GAP = "   "
 _WIDEST = 100
-# Columns for a text, however narrow the terminal is.
+# Least width of a text column, even in narrow terminals.
 _LEAST = 20
 
 _GROUPS: tuple[tuple[str, tuple[Body, ...]], ...] = (
@@ -51,7 +51,7 @@ class Doc:
 
 
 def doc(body: object) -> Doc:
-    """Take the docstring of a task apart; its examples are the lines that are indented."""
+    """Split the docstring of a task into its parts; indented lines are examples."""
     lines = inspect.cleandoc(body.__doc__ or "").split("\n")
     summary, rest = lines[0], lines[1:]
     examples = tuple(line.strip() for line in rest if line.startswith("    "))
@@ -61,17 +61,17 @@ def doc(body: object) -> Doc:
 
 
 def tasks() -> dict[str, Body]:
-    """Return the functions of all tasks by the names that are typed, verbs without an image."""
+    """Return the functions of all tasks by the names that users type; verbs without an image."""
     return {name_of(body): body for _, bodies in _GROUPS for body in bodies}
 
 
 def name_of(body: Body) -> str:
-    """Return the name of a task as it is typed, a verb's without an image."""
+    """Return the name of a task as users type it; a verb's name without an image."""
     return f"cluster.{called(body)}" if body in cluster.GROUP else called(body)
 
 
 def groups() -> tuple[tuple[str, dict[str, Body]], ...]:
-    """Return all tasks as lists show them, by headings."""
+    """Return all tasks under the headings of the list."""
     return tuple((title, {name_of(body): body for body in bodies}) for title, bodies in _GROUPS)
 
 
@@ -79,7 +79,7 @@ def overview(count: int, others: Mapping[str, str], columns: int) -> str:
     """Return the list of all tasks.
 
     :param count: how many images there are.
-    :param others: summaries of the tasks that are not ours, by name; those of ours that they
+    :param others: summaries of tasks that are not ours, by name; tasks of ours that they
         replace are left out.
     """
     heads = {name.partition(".")[0] for name in others}
@@ -94,14 +94,14 @@ def overview(count: int, others: Mapping[str, str], columns: int) -> str:
     lines.append("")
     for text in (
         f"Verbs take one of {count} {pieces}, as in build.<image>, or --all.",
-        "The images: invoke --list build. More of a verb: invoke --help build.",
+        "Images: invoke --list build. Help on a verb: invoke --help build.",
     ):
         lines += textwrap.wrap(text, max(columns, _LEAST))
     return "\n".join(lines)
 
 
 def of_images(verb: str, rows: Mapping[str, str], columns: int) -> str:
-    """Return the list of the images that a verb can be about.
+    """Return the list of the images that a verb accepts.
 
     :param rows: the descriptions of the images by their names.
     """
@@ -112,20 +112,20 @@ def of_images(verb: str, rows: Mapping[str, str], columns: int) -> str:
 
 
 def welcome(count: int, image: str, columns: int) -> str:
-    """Return what sifline is, and with which five commands to begin."""
+    """Return the welcome screen: what sifline is, and five commands to begin with."""
     pieces = "image that is" if count == 1 else "images that are"
     rows = {
-        "invoke doctor": "what this machine has and what it lacks",
-        "invoke quickstart": "the whole way once, with a small MPI program",
+        "invoke doctor": "check this machine",
+        "invoke quickstart": "run every stage once, with a small MPI program",
         "invoke --list build": f"the {count} {pieces} here",
         f"invoke make.{image}": "build and test it, convert it, test the SIF",
-        "invoke status": "what is built and converted, and is it up to date",
+        "invoke status": "what is built and converted, and whether it is up to date",
     }
     width = max(map(len, rows))
     return "\n".join(
         [
             *textwrap.wrap(
-                "sifline makes containers that run on a Slurm cluster of a folder of Dockerfiles.",
+                "sifline turns Dockerfiles into containers that run on a Slurm cluster.",
                 columns,
             ),
             "",
@@ -138,9 +138,9 @@ def welcome(count: int, image: str, columns: int) -> str:
 
 
 def of_task(task: str, columns: int, *, image: str = AN_IMAGE) -> str:
-    """Return the help of the task that is typed ``task``.
+    """Return the help of ``task``, a name as users type it.
 
-    :param image: what its examples are about where it does not name an image itself.
+    :param image: the image in its examples, if ``task`` does not name one.
     """
     known = tasks()
     # Invoke calls the verb without an image so.
@@ -164,7 +164,7 @@ def of_task(task: str, columns: int, *, image: str = AN_IMAGE) -> str:
 
 
 def _usages(body: Body, task: str, *, named: bool) -> Iterator[str]:
-    """Yield how a task is called; a verb without an image is not about nothing."""
+    """Yield the forms in which a task is called; a verb needs an image, --all or files."""
     command = " [-- COMMAND]" if body in COMMANDED else ""
     if named or body not in images.VERBS:
         yield f"{task} [flags]{command}"
@@ -177,7 +177,7 @@ def _usages(body: Body, task: str, *, named: bool) -> Iterator[str]:
 
 
 def listed(taken: Sequence[object]) -> list[Flag]:
-    """Each flag once, in the order of the alphabet."""
+    """Return each flag once, in alphabetical order."""
     found = {flag.name: flag for flag in flags.of(taken).values()}  # type: ignore[arg-type]
     return [found[name] for name in sorted(found)]
 
@@ -190,7 +190,7 @@ def written(flag: Flag) -> str:
 
 
 def _rows(rows: Mapping[str, str], width: int, columns: int) -> Iterator[str]:
-    """Names and texts side by side; a text that is too long goes on below itself."""
+    """Yield names and texts in two columns; long texts wrap in their column."""
     before = len(_INDENT) + width + len(_GAP)
     for name, text in rows.items():
         width_left = max(columns - before, _LEAST)

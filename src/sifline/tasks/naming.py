@@ -1,4 +1,4 @@
-"""Invoke collections whose tasks may have dots in their names, and tasks told apart."""
+"""Invoke collections whose task names may contain dots, and tasks that Invoke can distinguish."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from sifline.tasks.flags import FILE_NAMES
 
 
 class OwnTask(Task[Any]):
-    """A task that equals itself alone, and has the flags that it is told.
+    """A task that equals only itself, with the given flags.
 
-    Invoke compares tasks by name and code object, so that of several tasks made by one
-    factory it runs only the first, with status 0.
+    Invoke compares tasks by name and code object, so of several tasks from one factory it would
+    run only the first and exit with status 0.
     """
 
     def __init__(
@@ -31,7 +31,7 @@ class OwnTask(Task[Any]):
         files: int = 0,
     ) -> None:
         names = {flag.name for flag in flags}
-        # Invoke knows no optional words: they are there when the command line has them.
+        # Invoke knows no optional words, so add them if the command line has them.
         words = [Parameter(word, Parameter.KEYWORD_ONLY) for word in FILE_NAMES[:files]]
         super().__init__(
             call,
@@ -45,16 +45,16 @@ class OwnTask(Task[Any]):
         self._flags = (*words, *flags)
 
     def twin(self, call: Callable[..., None], *, name: str, help: str) -> OwnTask:
-        """Return a task with the same flags: far cheaper than making one anew."""
+        """Return a task with the same flags: much faster than a new one."""
         other = copy.copy(self)
         other.body, other._name, other.__doc__ = call, name, help
-        other.help = dict(self.help)  # Invoke takes texts out as it uses them
+        other.help = dict(self.help)  # Invoke removes the texts that it uses
         return other
 
     def argspec(self, body: Callable[..., None]) -> Signature:
-        """Return the flags as Invoke reads them off a function."""
+        """Return the flags in the form in which Invoke reads them from a function."""
         del body
-        # Of a flag with another default, Invoke forgets that it may be repeated.
+        # Invoke does not let a flag be repeated if its default is another.
         return Signature(
             [
                 flag.replace(default=None) if known.repeatable(flag) else flag
@@ -72,13 +72,12 @@ class OwnTask(Task[Any]):
 class VerbCollection(Collection):
     """The tasks of one verb, one per image: ``build.pytorch-cuda12.1-mpi4.1``.
 
-    Invoke takes every dot for a step into a sub-collection. Here a name is looked up whole
-    first. The root collection cannot do this: Invoke copies it into one of its own class.
+    Invoke takes every dot for a sub-collection. Here the whole name is looked up first. The root
+    collection cannot do this: Invoke copies it into its own class.
 
-    Invoke makes a parser for each task and copies all of them several times: a command line
-    would take the longer, the more images there are. So it sees the names of only those
-    tasks that the command line may mean, ``spoken``; lists are made from all, and from the
-    ``rows`` that cannot be called.
+    Invoke makes a parser for each task and copies all of them several times, so the time grows
+    with the number of images. Therefore it sees only the tasks that the command line may name
+    (``spoken``); lists show all of them, and the ``rows``, which cannot be called.
     """
 
     def __init__(
@@ -98,7 +97,7 @@ class VerbCollection(Collection):
 
     @property
     def task_names(self) -> dict[str, list[str]]:
-        """The names of the tasks that may be called, each with its aliases, of which is none."""
+        """Return the names of the callable tasks, each with its (empty) aliases."""
         return {name: [] for name in self.tasks if self._is_spoken(name)}
 
     def _is_spoken(self, name: str) -> bool:
@@ -107,7 +106,7 @@ class VerbCollection(Collection):
         return name not in self._rows and self._spoken(f"{self.name}.{name}")
 
     def transform(self, name: str) -> str:
-        """Return ``name``: Invoke would write dashes for what is no name of an image."""
+        """Return ``name`` unchanged: Invoke would replace underscores by dashes."""
         return name
 
     def task_with_config(self, name: str | None) -> tuple[Any, dict[str, Any]]:
@@ -118,32 +117,32 @@ class VerbCollection(Collection):
         return found
 
     def __deepcopy__(self, _: dict[int, Any]) -> VerbCollection:
-        """Invoke copies the collections of a task file, and then forgets the first ones."""
+        """Return itself: Invoke copies collections of a task file and drops the originals."""
         return self
 
 
 class Namespace(Collection):
-    """All our tasks; those that a task file adds take the place of ours of the same name.
+    """All our tasks; a task of the same name in a task file replaces ours.
 
-    Invoke copies it into a collection of its own class once the task file is loaded.
+    Invoke copies it into its own class once the task file is loaded.
     """
 
     def add_task(self, task: Task[Any], name: str | None = None, *more: Any, **given: Any) -> None:
-        """Add ``task``, also where ours is a collection."""
+        """Add ``task``, even if ours of that name is a collection."""
         self.collections.pop(self.transform(name or task.name), None)
         super().add_task(task, name, *more, **given)
 
     def add_collection(self, coll: Any, name: str | None = None, *more: Any, **given: Any) -> None:
-        """Add ``coll``, also where ours is a task."""
+        """Add ``coll``, even if ours of that name is a task."""
         called = name or getattr(coll, "name", "") or getattr(coll, "__name__", "") or ""
         self.tasks.pop(self.transform(called.rpartition(".")[2]), None)
         super().add_collection(coll, name, *more, **given)
 
 
 def theirs(root: Collection) -> frozenset[str] | None:
-    """Return all names of the tasks that are not ours; None where ours have names of others.
+    """Return the names of all tasks that are not ours; None if ours are in another collection.
 
-    :param root: the collection of a whole task file, in which ours may be one of several.
+    :param root: the collection of the whole task file, which may contain ours.
     """
     if not any(isinstance(item, VerbCollection) for item in root.collections.values()):
         return None

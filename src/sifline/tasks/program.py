@@ -1,4 +1,4 @@
-"""Invoke's program where it has our tasks: its lists, helps, refusals and first words."""
+"""Invoke's program with our lists, helps, error messages and welcome screen."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from sifline.config.image_names import Found
     from sifline.model import Workspace
 
-# Columns for a text beside a name, or for the flags beside their texts.
+# Least width of the text column: beside names, and beside flags.
 LEAST_TEXT = 40
 PROGRAMS = frozenset({"invoke", "inv", "__main__.py", "sifline"})
 
@@ -30,19 +30,19 @@ Step = Callable[["Program"], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Here:
-    """The images that a command line may name."""
+    """The images that a command line can name."""
 
     workspace: Workspace
     found: Found
 
     @property
     def example(self) -> str:
-        """The image that examples are about."""
+        """Return the image to use in examples."""
         names = self.found.names
         return helps.AN_IMAGE if helps.AN_IMAGE in names or not names else names[0]
 
     def descriptions(self) -> dict[str, str]:
-        """Return what each image is in a line; what is wrong with those that are none."""
+        """Return one line about each image: its description, or the error of a broken one."""
         from sifline.config.images import load_image_settings
 
         rows = {}
@@ -58,9 +58,9 @@ class Here:
 
 
 def adapt(here: Here) -> None:
-    """Let Invoke list and explain our tasks in our way, and name the nearest where it refuses.
+    """Replace Invoke's lists and helps by ours, and suggest the nearest names on errors.
 
-    Where a task file puts ours below a collection of its own, all is left to Invoke.
+    If a task file puts our tasks into another collection, Invoke's own output is kept.
     """
     from invoke.program import Program
 
@@ -76,14 +76,14 @@ def adapt(here: Here) -> None:
 
 
 def _replace(program: type[Program], name: str, change: Callable[[Step], Step]) -> None:
-    """Put ours around a step of Invoke's own, once: a process may load several task files."""
+    """Wrap a method of Invoke's program, once: a process may load several task files."""
     before = getattr(program, name)
     before = getattr(before, "__wrapped__", before)
     setattr(program, name, wraps(before)(change(before)))
 
 
 def _columns() -> int:
-    """How wide the terminal is; Invoke's own lists are told more where they need it."""
+    """Return the width of the terminal; Invoke's own lists may be given more."""
     from invoke import terminals
 
     return int(terminals.pty_size()[0])
@@ -107,7 +107,7 @@ def _listed(before: Step, here: Here) -> Step:
 
 
 def _list(self: Program, here: Here) -> str | None:
-    """The list that was asked for; None where Invoke's own is."""
+    """Return the requested list; None to print Invoke's own."""
     from sifline.tasks.naming import VerbCollection, theirs
 
     others = theirs(self.collection)
@@ -152,9 +152,9 @@ def _replace_help(program: type[Program], here: Here) -> None:
 
 
 def _make_room(argv: Sequence[str], found: Found) -> None:
-    """Keep lists and helps whole in a narrow terminal, and quiet where nobody reads on.
+    """Print lists and helps completely in narrow terminals, and exit quietly on a broken pipe.
 
-    Invoke fails where the longest name leaves no room for the texts beside it.
+    Invoke fails if the longest name leaves no room for the texts beside it.
     """
     from invoke import program, terminals
 
@@ -171,7 +171,7 @@ def _make_room(argv: Sequence[str], found: Found) -> None:
 
     program.pty_size = size  # type: ignore[attr-defined]
     if listing or {"-h", "--help"}.intersection(argv) or len(argv) == 1:
-        # Nothing is begun that would have to be cleaned up.
+        # Nothing has been started that would need to be cleaned up.
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
 
 
@@ -180,31 +180,31 @@ def _names_of_verbs() -> frozenset[str]:
 
 
 def _explained(before: Step, here: Here) -> Step:
-    """Name the nearest tasks and flags where Invoke has no idea what a word is.
+    """Suggest the nearest tasks and flags if Invoke does not know a word.
 
-    Only behind its own refusal: it alone knows the tasks that others add to ours.
+    Runs only after Invoke's own error: only Invoke knows the tasks that others add to ours.
     """
     from invoke.exceptions import Exit, ParseError
 
     from sifline.tasks.naming import theirs
 
     def explained(self: Program) -> None:
-        # Where ours are not called by their own names, all is left to Invoke.
+        # If our tasks are in another collection, Invoke reports the error.
         known = theirs(self.collection)
         try:
             try:
                 before(self)
             except Exit as end:
-                # Invoke's word for a verb in --list that is not there.
+                # Invoke's message for an unknown verb in --list.
                 if known is not None and "Sub-collection" in str(end.message):
                     verb = str(self.args.list.value)
                     raise _no_task(verb, "", here.found.names, known) from None
                 raise
-            except (ParseError, ValueError):  # a value that is no number is the latter
+            except (ParseError, ValueError):  # ValueError: a value that is not a number
                 if known is not None:
                     _refuse_unknown(sys.argv, here, known)
                 raise
-            # Of a flag that may be repeated, Invoke misses none.
+            # Invoke does not notice a missing value of a repeatable flag.
             if known is not None:
                 _refuse_without_value(sys.argv, known)
         except SiflineError as error:
@@ -214,9 +214,9 @@ def _explained(before: Step, here: Here) -> Step:
 
 
 def _refuse_unknown(argv: Sequence[str], images_here: Here, theirs: frozenset[str]) -> None:
-    """Refuse tasks and flags that are not there with the nearest names.
+    """Raise an error with the nearest names for an unknown task or flag.
 
-    :param theirs: the tasks that are not ours; what stands behind one is not judged.
+    :param theirs: the tasks that are not ours; words after them are not checked.
     """
     names = images_here.found.names
     replaced = {task.partition(".")[0] for task in theirs}
@@ -241,14 +241,14 @@ def _refuse_unknown(argv: Sequence[str], images_here: Here, theirs: frozenset[st
 def _refuse_without_value(argv: Sequence[str], theirs: frozenset[str]) -> None:
     left = flags.place(argv[1:], theirs).waiting
     if left and left.takes is flags.Takes.VALUE:
-        raise UsageError(f"{left.written[0]}: takes a value, and there is none")
+        raise UsageError(f"{left.written[0]}: needs a value")
 
 
 def _no_task(word: str, before: str, names: Sequence[str], theirs: frozenset[str]) -> UsageError:
-    """Return the error for a word that is no task, behind the task ``before``."""
+    """Return the error for a word that is not a task, after the task ``before``."""
     verb = before.partition(".")[0]
     if word in names and verb in _names_of_verbs():
         return UsageError(f"an image belongs to the name of the task: say {verb}.{word}")
-    # Behind a verb it may be an image.
+    # After a verb it may be an image.
     known = [*helps.tasks(), *sorted(theirs), *(names if verb in _names_of_verbs() else ())]
     return UsageError(f"no task {word!r}.{did_you_mean(word, known)} See invoke --list.")

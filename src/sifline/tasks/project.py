@@ -1,4 +1,4 @@
-"""Tasks that are about no single image: doctor, quickstart, keys, completion."""
+"""Tasks that are not about a single image: doctor, quickstart, keys, completion."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from sifline.tasks.support import Run, cluster_of
 
 
 def doctor(run: Run, _: Sequence[str], *, json: bool = False) -> None:
-    """Check all that the verbs need on this machine.
+    """Check that this machine has what the verbs need.
 
-    Says of each thing that is missing how to get it. Installs nothing.
+    Prints for each missing thing how to get it. Installs nothing.
 
         invoke doctor
         invoke doctor --json
@@ -23,10 +23,10 @@ def doctor(run: Run, _: Sequence[str], *, json: bool = False) -> None:
 
 
 def quickstart(run: Run, _: Sequence[str], *, cluster: str = "") -> None:
-    """From Dockerfile to a 2-node MPI job, the whole way.
+    """Go from a Dockerfile to an MPI job on 2 nodes.
 
     Builds, tests and converts hello-mpi, brings up a virtual cluster, configures it, deploys the
-    SIF and runs a job in it. Run again, it does what is not up to date.
+    SIF and runs a job in it. A second run does only what is out of date.
 
         invoke quickstart
         invoke quickstart --cluster second
@@ -39,9 +39,9 @@ def quickstart(run: Run, _: Sequence[str], *, cluster: str = "") -> None:
 
 
 def keys(run: Run, _: Sequence[str]) -> None:
-    """Run Apptainer's key command with what stands after --.
+    """Run `apptainer key` with the words after --.
 
-    The keyring is yours: that of Apptainer on this machine.
+    Uses your own Apptainer keyring.
 
         invoke keys -- list
         invoke keys -- newpair
@@ -50,9 +50,9 @@ def keys(run: Run, _: Sequence[str]) -> None:
 
 
 def completion(run: Run, _: Sequence[str], *, shell: str = "") -> None:
-    """Print what lets bash, zsh or fish complete command lines.
+    """Print the completion script for bash, zsh or fish.
 
-    Tasks, images, flags and their values.
+    It completes tasks, images, flags and their values.
 
         invoke completion --shell bash
         invoke completion --shell fish

@@ -1,4 +1,4 @@
-"""The page about all tasks, written from their helps.
+"""The reference page of all commands, generated from their helps.
 
 ``python -m sifline.tasks.reference PAGE`` writes it.
 """
@@ -15,13 +15,13 @@ Body = Callable[..., None]
 
 
 def reference() -> str:
-    """Return the page about all tasks, in Markdown; the text of the helps is in it."""
+    """Return the reference page of all tasks, in Markdown."""
     parts = [
         "# Commands",
-        "What `invoke --help` says of each task; `python -m sifline.tasks.reference PAGE` writes"
-        " this page.",
-        "`VERB.<image>` is about one image, `VERB --all` about all of them, `VERB FILE.sif` about"
-        " a file. `sifline VERB <image>` is the same as `invoke VERB.<image>`. Every verb takes"
+        "The output of `invoke --help` for each task; `python -m sifline.tasks.reference PAGE`"
+        " writes this page.",
+        "`VERB.<image>` acts on one image, `VERB --all` on all of them, `VERB FILE.sif` on a file."
+        " `sifline VERB <image>` is the same as `invoke VERB.<image>`. Every verb takes"
         " `--echo`, which prints each command that is run, and `--debug`.",
     ]
     for title, bodies in helps.groups():

@@ -1,4 +1,4 @@
-"""The scripts that have bash, zsh and fish complete command lines; they ask ``completion``."""
+"""The completion scripts of bash, zsh and fish, which call ``completion``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SHELLS = ("bash", "zsh", "fish")
 
 
 def script(shell: str) -> str:
-    """Return what that shell has to read; without a name, the one in use.
+    """Return the completion script for that shell; "" for the shell in use.
 
     :raises UsageError: for another shell.
     """

@@ -1,4 +1,4 @@
-"""Shared by all tasks: the pipeline, and the one place where errors become one line."""
+"""What all tasks share: the pipeline, and the one place that turns errors into one line."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ if TYPE_CHECKING:
 T = TypeVar("T", str, str | Path)
 
 INTERRUPTED = 130
-# The cluster that is meant where no flag names one, and where this does not either.
+# The default cluster, unless the environment names another.
 CLUSTER_VARIABLE, VIRTUAL = "SIFLINE_CLUSTER", "virtual"
 MAX_DIGITS = 6
-# What moves the cursor, changes colours or turns the direction of what is read.
+# Characters that move the cursor, change colours or the direction of text.
 _UNSEEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 UNITS = {"m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """One call of a task: its workspace, and what Invoke's own flags say.
+    """One call of a task: its workspace, and the values of Invoke's own flags.
 
-    ``over_all`` says that it is about every image, so that a broken one stands for itself.
+    ``over_all`` means that the task acts on every image, so broken ones do not stop the others.
     """
 
     workspace: Workspace
@@ -50,19 +50,19 @@ class Run:
 
     @property
     def debug(self) -> bool:
-        """Whether ``invoke --debug`` was given."""
+        """Return whether ``invoke --debug`` was given."""
         import logging
 
         return logging.getLogger("invoke").isEnabledFor(logging.DEBUG)
 
     @property
     def command(self) -> list[str]:
-        """What stands after ``--``, word by word: Invoke's own copy has lost the quotes."""
+        """Return the words after ``--``; Invoke's own copy has lost the quotes."""
         return sys.argv[sys.argv.index("--") + 1 :] if "--" in sys.argv else []
 
     @cached_property
     def terminal(self) -> Terminal:
-        """Where progress is shown."""
+        """Return the progress display."""
         from sifline.report.terminal import Terminal
 
         return Terminal()
@@ -70,7 +70,7 @@ class Run:
     def pipeline(
         self, *, build_arg: Sequence[str] = (), jobs: int = 0, **options: Any
     ) -> Pipeline:
-        """Return the pipeline of this checkout, which goes by these flags.
+        """Return the pipeline of this checkout with the given flags.
 
         :raises UsageError: naming the flag that cannot be used.
         """
@@ -93,15 +93,15 @@ class Run:
         return Pipeline(context, show, chosen)
 
     def become_password(self) -> str:
-        """Ask for the password that sudo wants; without a terminal it is a line of the input.
+        """Ask for the password of sudo on the nodes; without a terminal read a line of the input.
 
-        :raises UsageError: where there is none.
+        :raises UsageError: if none was given.
         """
         from getpass import getpass
 
         password = ""
         if sys.stdin.isatty():
-            # Ctrl-D is no password.
+            # Ctrl-D means that no password was given.
             with self.terminal.asking(), suppress(EOFError):
                 password = getpass("password of sudo on the nodes: ")
         else:
@@ -111,11 +111,11 @@ class Run:
         return password
 
     def agreed(self, verb: str, things: Sequence[str]) -> bool:
-        """Say what will go, and ask on a terminal whether it may.
+        """Print what would be removed, and ask for confirmation on the terminal.
 
-        :raises UsageError: where nobody can be asked.
+        :raises UsageError: if there is no terminal.
         """
-        # Where the question is: standard output may be a file.
+        # On standard error, as the question: standard output may be a file.
         sys.stderr.write(visible("".join(f"would remove {thing}\n" for thing in things)))
         if not sys.stdin.isatty():
             raise UsageError(
@@ -132,7 +132,7 @@ class Run:
     def sound(
         self, pipeline: Pipeline, images: Sequence[T]
     ) -> tuple[list[T], dict[str, SiflineError]]:
-        """Tell whole images from broken ones; the error of one that is named is raised later."""
+        """Separate usable images from broken ones; an image named by the user is checked later."""
         if not self.over_all:
             return list(images), {}
         broken = pipeline.planner.sound([name for name in images if isinstance(name, str)])[1]
@@ -140,13 +140,13 @@ class Run:
 
     def print(self, text: str) -> None:
         """Print a result to standard output; progress goes to standard error."""
-        # Names of files may be no text at all.
+        # File names may contain bytes that are not text.
         encoding = sys.stdout.encoding or "utf-8"
         shown = visible(text).rstrip("\n").encode(encoding, "backslashreplace").decode(encoding)
         sys.stdout.write(shown + "\n")
 
     def write(self, path: Path, text: str) -> None:
-        """Write a result to a file, whole or not at all; a pipe or device as it comes."""
+        """Write a result to a file, completely or not at all; to a pipe or device directly."""
         from sifline.machine import records
 
         content = f"{text.rstrip()}\n".encode()
@@ -165,9 +165,9 @@ class Run:
 
     @staticmethod
     def end(status: int) -> None:
-        """Pass on the exit status of a program that had the terminal.
+        """Exit with the status of a program that used the terminal.
 
-        One that a signal ended has a negative number; shells say 128 and that of the signal.
+        A program that a signal ended has a negative status; shells use 128 plus the signal number.
         """
         from invoke.exceptions import Exit
 
@@ -176,10 +176,10 @@ class Run:
 
 
 def guarded(body: Callable[[], None], *, debug: bool) -> None:
-    """Call ``body``; end the program with one line and an exit code where it fails."""
+    """Call ``body``; on failure print one line and exit with its code."""
     from invoke.exceptions import Exit
 
-    # Commands run in groups of their own: they have to be ended, not left behind.
+    # Commands run in process groups of their own, so they must be ended explicitly.
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
             signal.signal(number, _terminate)
@@ -192,7 +192,7 @@ def guarded(body: Callable[[], None], *, debug: bool) -> None:
 
 
 def _told(error: SiflineError | KeyboardInterrupt | OSError) -> tuple[str, int]:
-    """Return the text for the user, and the exit code."""
+    """Return the message for the user, and the exit code."""
     if isinstance(error, SiflineError):
         return complain(error), error.exit_code
     if isinstance(error, BrokenPipeError):
@@ -200,7 +200,7 @@ def _told(error: SiflineError | KeyboardInterrupt | OSError) -> tuple[str, int]:
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
         return f"error: {where}{error.strerror}; fix that and run it again", 1
-    # An interruption while another one was handled: the cleaning was cut short.
+    # A second interruption cut the clean-up short.
     if isinstance(error.__context__, KeyboardInterrupt):
         return (
             "\nerror: interrupted before everything was cleaned up; run the same command again: it"
@@ -214,13 +214,13 @@ def _told(error: SiflineError | KeyboardInterrupt | OSError) -> tuple[str, int]:
 
 
 def complain(error: SiflineError) -> str:
-    """Return what the user reads: the details, then the one line that counts."""
+    """Return the details, then the one line that says what failed."""
     details = "".join(f"  | {line}\n" for line in error.details.splitlines())
     return visible(f"{details}error: {error.message}")
 
 
 def visible(text: str) -> str:
-    """Return ``text`` with its control characters written out: labels and names are others'."""
+    """Return ``text`` with its control characters escaped: labels and names may be anybody's."""
     return _UNSEEN.sub(lambda match: ascii(match.group())[1:-1], text)
 
 
@@ -229,22 +229,22 @@ def _terminate(*_: object) -> NoReturn:
 
 
 def cluster_of(given: str) -> str:
-    """Return the cluster that a task is about: the flag's, the environment's, or the usual one."""
+    """Return the cluster to act on: of the flag, of the environment, or the default."""
     return given or os.environ.get(CLUSTER_VARIABLE) or VIRTUAL
 
 
 def output(path: Path) -> Path:
-    """Return ``path`` where something can be written there.
+    """Return ``path`` if its folder exists.
 
-    :raises UsageError: where its folder is missing.
+    :raises UsageError: if the folder is missing.
     """
     if not path.absolute().parent.is_dir():
-        raise UsageError(f"--output {path}: there is no folder {path.parent}; make it first")
+        raise UsageError(f"--output {path}: there is no folder {path.parent}; create it first")
     return path
 
 
 def one_of(flag: str, value: str, allowed: Sequence[str]) -> str:
-    """Return ``value`` where it is allowed.
+    """Return ``value`` if it is allowed.
 
     :raises UsageError: naming the flag and what it takes.
     """
@@ -256,7 +256,7 @@ def one_of(flag: str, value: str, allowed: Sequence[str]) -> str:
 
 
 def seconds(flag: str, text: str) -> float:
-    """Read an age such as ``12h`` or ``7d``; no text is no age.
+    """Read an age such as ``12h`` or ``7d`` in seconds; 0 for an empty text.
 
     :raises UsageError: naming the flag and what it takes.
     """
