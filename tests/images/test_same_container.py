@@ -217,7 +217,7 @@ def test_what_neither_a_mount_nor_the_engine_can_read_is_left_to_apptainer(
 def test_why_apptainer_is_taken_is_told_in_a_line(roads: Roads) -> None:
     (note,) = [note for note in roads.ours.notes if not note.startswith("warning: only root can")]
     assert "the engine shows /" in note
-    assert note.endswith("otherwise than the image's layers say")
+    assert note.endswith("in another way than the image's layers")
 
 
 @pytest.mark.spread

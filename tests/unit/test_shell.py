@@ -100,7 +100,7 @@ def test_odd_names_are_bound(folder: Path, name: str) -> None:
         ("data:/x/..", "below /"),
         ("./none:/d", "/none on this host"),
         ("none:/d", "the name of a Docker volume is not meant"),
-        ("~nobody-of-that-name/x:/d", "nobody here is called that"),
+        ("~nobody-of-that-name/x:/d", "unknown user"),
     ],
 )
 def test_a_volume_that_cannot_be_bound_is_refused(folder: Path, text: str, message: str) -> None:
@@ -121,7 +121,7 @@ def test_a_link_to_a_name_that_cannot_be_bound_is_refused(folder: Path) -> None:
 
 
 def test_two_volumes_for_one_place_are_refused(folder: Path) -> None:
-    assert "2 folders are to be seen at /d" in refused(
+    assert "2 folders are bound to /d" in refused(
         Asked(volumes=["data:/d", "home:/d/", "home:/e"])
     )
 
@@ -244,7 +244,7 @@ def test_variables_have_a_value_or_the_callers_own() -> None:
         ("A-B=x", "takes NAME=value"),
         ("9=x", "takes NAME=value"),
         ("HOME=/x", "use --mount-home"),
-        ("UID=5", "Apptainer has a use of its own for it"),
+        ("UID=5", "is reserved by Apptainer"),
         ("A=x\r", "its value has control characters"),
         ("A=\udcff", "is no UTF-8"),
         ("ODD", "its value has control characters"),

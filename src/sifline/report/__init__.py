@@ -1,1 +1,1 @@
-"""What a person sees: progress while it runs, tables when it is done, JSON for scripts."""
+"""The output: progress while steps run, tables at the end, JSON for scripts."""

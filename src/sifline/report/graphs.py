@@ -1,4 +1,4 @@
-"""The graph of images and what they are built on: as text, for Graphviz (DOT) and for Mermaid."""
+"""The graph of images and their parents, as text, for Graphviz (DOT) and for Mermaid."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ UP_TO_DATE = "up to date"
 FOREIGN = "foreign"
 HEADING = "Images and what they are built on"
 
-# Fill and border of a state; the dark text on each fill keeps a contrast above 10 : 1.
+# Fill and border colours of a state; dark text on each fill has a contrast above 10 : 1.
 Colours = tuple[str, str]
 COLOURS: dict[str, Colours] = {
     FOREIGN: ("#eef1f4", "#57606a"),
@@ -30,13 +30,13 @@ OTHER_COLOURS: tuple[Colours, ...] = (
 INK, PAPER, LINE = "#1f2328", "#ffffff", "#6e7781"
 FONT = f'fontname=monospace, fontcolor="{INK}"'
 
-# What fits a box, in letters of a name and of a note below it.
+# Longest texts in a box, in letters: of a name, and of the note below it.
 LONGEST_NAME, LONGEST_NOTE = 44, 52
 
 
 @dataclass(frozen=True, kw_only=True)
 class Vertex:
-    """What is drawn as one thing. ``key`` is unique even where a base is named like an image."""
+    """A box of the graph. ``key`` is unique even if a base is named like an image."""
 
     key: str
     label: str
@@ -45,7 +45,7 @@ class Vertex:
 
     @property
     def note(self) -> str:
-        """What a reader has to know beside the name; "" where there is nothing to do."""
+        """Return what to print beside the name; "" if the image is up to date."""
         if self.state in {UP_TO_DATE, FOREIGN, ""}:
             return ""
         return f"{self.state}: {self.reason}" if self.reason else self.state
@@ -53,9 +53,9 @@ class Vertex:
 
 @dataclass(frozen=True, kw_only=True)
 class Graph:
-    """Vertices by key, and edges from what is built on to what is built of it.
+    """Vertices by key, and edges from parents to children.
 
-    ``words`` is what the Dockerfile has for an edge between two images of ours.
+    ``words`` is the reference in the Dockerfile for an edge between two images of ours.
     """
 
     vertices: dict[str, Vertex]
@@ -63,7 +63,7 @@ class Graph:
     words: dict[tuple[str, str], str]
 
     def colours(self) -> dict[str, Colours]:
-        """The colours of each state there is, in the order of a legend."""
+        """Return the colours of the states in the graph, in the order of the legend."""
         present = {vertex.state for vertex in self.vertices.values()}
         others = sorted(present - COLOURS.keys())
         more = {
@@ -73,7 +73,7 @@ class Graph:
 
 
 def render(nodes: Sequence[GraphNode], format: str) -> str:
-    """Return the graph of ``nodes``, whose parents are among them, in one of ``FORMATS``.
+    """Return the graph of ``nodes``, which includes their parents, in one of ``FORMATS``.
 
     The order of ``nodes`` makes no difference.
     """
@@ -81,7 +81,7 @@ def render(nodes: Sequence[GraphNode], format: str) -> str:
 
 
 def _graph(nodes: Sequence[GraphNode]) -> Graph:
-    """Sort what is there; foreign bases become vertices of their own."""
+    """Return the vertices and edges; foreign bases become vertices of their own."""
     nodes = sorted(nodes, key=lambda node: node.name)
     vertices, edges, words = [], [], dict[tuple[str, str], str]()
     for base in sorted({base for node in nodes for base in node.bases}):
@@ -103,17 +103,17 @@ def _graph(nodes: Sequence[GraphNode]) -> Graph:
 
 
 def _foreign(base: str) -> str:
-    # No image of ours has a space in its name.
+    # The names of our images contain no spaces, so this key is unique.
     return f"FROM {base}"
 
 
 def _printable(text: str) -> str:
-    """Keep to what is one line in every format: file names in reasons may hold anything."""
+    """Return one printable line: file names in reasons may contain anything."""
     return "".join(char if char.isprintable() else "?" for char in text)
 
 
 def _text(graph: Graph) -> str:
-    """A tree per root; what stands on several is drawn out where it is met first."""
+    """Return a tree per root; an image with several parents is expanded only at the first."""
     children: dict[str, list[str]] = {key: [] for key in graph.vertices}
     for source, target in graph.edges:
         children[source].append(target)
@@ -142,7 +142,7 @@ def _line(vertex: Vertex) -> str:
 
 
 def _dot(graph: Graph) -> str:
-    """A graph for Graphviz, with a background: it looks the same on light and dark pages."""
+    """Return a graph for Graphviz; with its own background it looks the same on any page."""
     colours = graph.colours()
     lines = [
         f"digraph {_id(HEADING)} {{",
@@ -159,7 +159,7 @@ def _dot(graph: Graph) -> str:
 
 
 def _dot_node(vertex: Vertex, fill: str, border: str) -> str:
-    """A box; what is shortened in it stands whole in the note that browsers show over it."""
+    """Return a box; its tooltip has the full texts of shortened ones."""
     style = "filled,rounded,dashed" if vertex.state == FOREIGN else "filled,rounded"
     label = _label(_shortened(vertex.label, LONGEST_NAME), _shortened(vertex.note, LONGEST_NOTE))
     tooltip = _label(f"{vertex.label}: {vertex.note or vertex.state}")
@@ -170,7 +170,7 @@ def _dot_node(vertex: Vertex, fill: str, border: str) -> str:
 
 
 def _legend(graph: Graph) -> str:
-    """Each state's colours, and how many there are of it."""
+    """Return the colours of each state, and the number of images in it."""
     states = [vertex.state for vertex in graph.vertices.values()]
     cells = "".join(
         f'<td bgcolor="{fill}" color="{border}">{states.count(state)} {escape(state)}</td>'
@@ -181,7 +181,7 @@ def _legend(graph: Graph) -> str:
 
 
 def _id(text: str) -> str:
-    """A name in DOT; some characters are written out, for Graphviz makes broken SVGs of them."""
+    """Return a name for DOT; characters of which Graphviz makes broken SVGs are escaped."""
     safe = (
         char if char.isprintable() and char not in "&%\\" else f"(U+{ord(char):04X})"
         for char in text
@@ -190,19 +190,19 @@ def _id(text: str) -> str:
 
 
 def _label(*lines: str) -> str:
-    """Lines as DOT shows them: Graphviz also reads HTML's entities there."""
+    """Return lines as a DOT label: Graphviz also interprets HTML entities there."""
     marks = str.maketrans({"&": "&amp;", "\\": r"\\", '"': r"\""})
     return '"' + r"\n".join(line.translate(marks) for line in lines if line) + '"'
 
 
 def _shortened(text: str, longest: int) -> str:
-    """``text`` without its middle where it is long: both ends of a reference tell most."""
+    """Return ``text`` without its middle if it is long: both ends of a reference matter most."""
     half = longest // 2
     return text if len(text) <= longest else f"{text[: half - 1]}…{text[-half:]}"
 
 
 def _mermaid(graph: Graph) -> str:
-    """A flowchart, as Markdown readers of code hosts draw it."""
+    """Return a Mermaid flowchart, which code hosts render in Markdown."""
     ids = {key: f"n{number}" for number, key in enumerate(graph.vertices, start=1)}
     lines = ["flowchart LR"]
     for key, vertex in graph.vertices.items():
@@ -220,7 +220,7 @@ def _mermaid(graph: Graph) -> str:
 
 
 def _entities(text: str) -> str:
-    """Mermaid's own entities for all that might mean something to it, or to HTML."""
+    """Return ``text`` with Mermaid's entities for characters special to Mermaid or HTML."""
     return re.sub(r"[^\w .,:/@+-]", lambda found: f"#{ord(found[0])};", text)
 
 

@@ -1,4 +1,4 @@
-"""Bills of materials and differences for people, and as values that ``tables.dump`` takes."""
+"""Bills of materials, compatibility and differences, as tables and as values for JSON."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from sifline.stages.inventory import Bill
 
 KINDS = {"deb": "Debian", "python": "Python"}
 UNKNOWN_DRIVER = "unknown here; see NVIDIA's release notes"
-# As with the files that explain names: the rest stands in the bill itself.
+# Number of unreadable files to name; the bill itself lists all of them.
 NAMED_FILES = 20
 
 
 def bills(items: Sequence[Bill]) -> str:
-    """Return a table of bills of materials, and what may be missing in each."""
+    """Return a table of bills of materials, and notes about what may be missing in each."""
     rows = [
         (
             item.contents.name,
@@ -42,7 +42,7 @@ def bills(items: Sequence[Bill]) -> str:
 
 
 def bill_values(items: Sequence[Bill]) -> list[dict[str, Any]]:
-    """Return the same for JSON; the packages themselves stand in the bill."""
+    """Return the bills as values for JSON; the packages themselves are in the bills."""
     return [
         {
             "name": item.contents.name,
@@ -60,12 +60,12 @@ def bill_values(items: Sequence[Bill]) -> list[dict[str, Any]]:
 
 
 def compatibility(items: Sequence[tuple[str, Compatibility]]) -> str:
-    """Return what each image needs and brings, a line for each kind that it has."""
+    """Return what each image needs and contains, a line for each kind."""
     return "\n\n".join("\n".join(_needs(name, found)) for name, found in items)
 
 
 def compatibility_values(items: Sequence[tuple[str, Compatibility]]) -> list[dict[str, Any]]:
-    """Return the same for JSON."""
+    """Return the same as values for JSON."""
     return [{"name": name, **asdict(found)} for name, found in items]
 
 
@@ -90,7 +90,7 @@ def _needs(name: str, found: Compatibility) -> Iterator[str]:
 
 
 def difference(found: Difference) -> str:
-    """Return how two images or SIFs differ, a line for each package and setting."""
+    """Return the differences of two images or SIFs, a line for each package and setting."""
     old, new = found.old, found.new
     rows = [_side("old", old), _side("new", new)]
     parts = [table(("", "name", "kind", "id", "size", "packages"), rows), _size(old, new)]
@@ -102,7 +102,7 @@ def difference(found: Difference) -> str:
 
 
 def difference_values(found: Difference) -> dict[str, Any]:
-    """Return the same for JSON."""
+    """Return the same as values for JSON."""
     return {"same": found.same, **asdict(found)}
 
 
@@ -117,7 +117,7 @@ def _side(which: str, side: Side) -> tuple[str, ...]:
 
 def _size(old: Side, new: Side) -> str:
     grown = new.size - old.size
-    if old.kind != new.kind:  # one is compressed
+    if old.kind != new.kind:  # one of them is compressed
         return "an image and a SIF: their sizes do not compare"
     percent = f" ({100 * grown / old.size:+.1f} %)" if old.size else ""
     return f"size {grown / 1e6:+.1f} MB{percent}"
@@ -144,7 +144,7 @@ def _settings(found: Difference) -> Iterator[tuple[str, ...]]:
 
 
 def _values(change: Change) -> tuple[str, str]:
-    """An empty value is no missing one."""
+    """An empty value is not a missing one."""
     before, after = (
         "-" if value is None else value or '""' for value in (change.before, change.after)
     )

@@ -1,4 +1,4 @@
-"""Signatures of SIFs as tables for people, and as plain values for scripts."""
+"""Signatures of SIFs, as tables and as values for JSON."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sifline.report.tables import short, table
 
 
 def signed(items: Sequence[Signed]) -> str:
-    """Return what was signed, and with which key."""
+    """Return which SIFs were signed, and with which key."""
     rows = [
         (
             item.path.name,
@@ -26,7 +26,7 @@ def signed(items: Sequence[Signed]) -> str:
 
 
 def verified(items: Sequence[Verified]) -> str:
-    """Return whose signatures each SIF carries, and of what."""
+    """Return the signatures of each SIF: signer, and the signed objects."""
     rows = [
         (
             item.path.name,
@@ -42,7 +42,7 @@ def verified(items: Sequence[Verified]) -> str:
 
 
 def document(items: Sequence[Verified]) -> list[dict[str, Any]]:
-    """Return the same for ``tables.dump``; ``signers`` are those who signed all of a file."""
+    """Return the same as values for JSON; ``signers`` are the keys that signed a whole file."""
     return [
         {
             "path": str(item.path),

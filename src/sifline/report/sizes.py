@@ -1,4 +1,4 @@
-"""What takes the space in images and SIFs: for people, and as values for ``tables.dump``."""
+"""What takes the space in images and SIFs, as text and as values for JSON."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from sifline.model.units import megabytes
 from sifline.report.tables import table
 
 WIDTH = 90
-# Of a group of copies; the rest is counted.
+# Copies to name in a group; the others are counted.
 MOST_NAMES = 2
 
 
 def sizes(reports: Iterable[Report]) -> str:
-    """Return what each report says."""
+    """Return the reports as text."""
     return "\n\n".join("\n".join(_lines(item)) for item in reports)
 
 
 def values(reports: Iterable[Report]) -> list[dict[str, Any]]:
-    """Return the same for JSON, in bytes; all copies and all that is hidden."""
+    """Return the reports as values for JSON, in bytes, with all copies and all hidden files."""
     return [
         {
             **asdict(item),
@@ -60,14 +60,14 @@ def _lines(item: Report) -> Iterator[str]:
 
 
 def _heads(item: Report) -> Iterator[str]:
-    """Tell the size of the image and of the SIF, and what to measure that by."""
+    """Yield the sizes of the image and of the SIF, and the budget."""
     if item.image is not None:
         yield f"Docker image {megabytes(item.image)}"
     if item.sif is None:
         yield "no SIF yet"
         return
     parts = [f"SIF {megabytes(item.sif)}"]
-    if item.image is not None:  # else it is a file, which has no image and no settings
+    if item.image is not None:  # a SIF file has no image and no settings
         parts += [f"{_percent(item.sif, item.image)} of the image"] if item.image else []
         parts.append(
             "no budget"
@@ -120,7 +120,7 @@ def _more(rest: Sequence[Copies] | Sequence[Hidden], what: str) -> Iterator[str]
 
 
 def _sized(head: tuple[str, str], rows: Sequence[tuple[int, str]]) -> str:
-    """Return a table whose first column is of bytes."""
+    """Return a table whose first column is in bytes."""
     numbers = [megabytes(size) for size, _ in rows]
     width = max(map(len, numbers), default=0)
     cells = zip(numbers, rows, strict=True)

@@ -1,4 +1,4 @@
-"""Progress while it runs: one row per running step on a terminal, plain lines elsewhere."""
+"""Progress while steps run: one row per step on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ HEARTBEAT_SECONDS = 20
 COUNTING_SECONDS = 5
 TICK_SECONDS = 0.2
 SPINNERS = {True: "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏", False: "|/-\\"}
-# Control sequences (ECMA-48) of the tools' own colours and bars, and single control characters.
+# Control sequences (ECMA-48), as tools use them for colours and bars, and control characters.
 RATE = re.compile(r"\d [kMG]?B/s")
 CONTROLS = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b[@-Z\\-_]|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 class _Step:
-    """A step that runs; called, it says what the step is doing now."""
+    """A running step; calling it reports what the step is doing now."""
 
     def __init__(self, owner: Terminal, title: str) -> None:
         self.owner = owner
@@ -49,11 +49,11 @@ _current: ContextVar[_Step | None] = ContextVar("sifline_step", default=None)
 
 
 class Terminal:
-    """Says what is being done now: a row per running step on a terminal, plain lines elsewhere.
+    """Shows progress: a row per running step on a terminal, plain lines elsewhere.
 
-    Where there is no terminal a line is printed for each new word of progress, and one for
-    each step that said nothing for ``HEARTBEAT_SECONDS``, so that a log never looks dead.
-    Steps may run in several threads at once.
+    Without a terminal, each new message is a line, and a step without messages for
+    ``HEARTBEAT_SECONDS`` gets a line, so that a log never seems dead. Steps may run in several
+    threads at once.
     """
 
     def __init__(self, stream: TextIO | None = None) -> None:
@@ -70,16 +70,16 @@ class Terminal:
         self._total = self._done = self._failed = 0
 
     def total(self, steps: int) -> None:
-        """Say how many steps there are to come, for the headline."""
+        """Set the number of steps to come, for the headline."""
         with self._lock:
             self._total, self._done, self._failed = steps, 0, 0
 
     def __call__(self, text: str) -> None:
-        """Say what is being done now, in the step of the caller."""
+        """Report what the caller's step is doing now."""
         step = _current.get()
         with self._lock:
             if step not in self._steps:
-                # Threads that a step started itself know of none.
+                # Threads that a step started itself belong to no step.
                 step = self._steps[0] if len(self._steps) == 1 else None
             if step:
                 self.say(step, text)
@@ -90,7 +90,7 @@ class Terminal:
     def step(self, title: str) -> Iterator[Progress]:
         """Show ``title`` while the block runs, then how long it took.
 
-        The value takes what is being done now, from whatever thread.
+        The value is a function that reports what is being done now, from any thread.
         """
         step = _Step(self, _one_line(title))
         self._open(step)
@@ -107,13 +107,13 @@ class Terminal:
             self._close(step, outcome)
 
     def line(self, text: str) -> None:
-        """Print a line that stays."""
+        """Print a line that remains on the terminal."""
         with self._lock:
             self._print(text)
 
     @contextmanager
     def asking(self) -> Iterator[None]:
-        """Draw nothing while the block asks a person: it would wipe the question away."""
+        """Draw nothing while the block asks the user: redrawing would erase the question."""
         with self._lock:
             self._asked = True
             self._restore()
@@ -124,11 +124,11 @@ class Terminal:
                 self._asked = False
 
     def say(self, step: _Step, text: str) -> None:
-        """Say what ``step`` is doing now."""
+        """Report what ``step`` is doing now."""
         text = _one_line(text)
         with self._lock:
             new = text != step.text
-            # Figures that run on would fill a log.
+            # Running figures would fill a log.
             counts = bool(RATE.search(text) and RATE.search(step.text))
             soon = time.monotonic() - step.spoken < COUNTING_SECONDS
             step.text = text
@@ -157,7 +157,7 @@ class Terminal:
                 self._restore()
 
     def _tick(self, idle: threading.Event) -> None:
-        """Keep the rows moving, or the log alive, until no step runs."""
+        """Redraw the rows, or print heartbeat lines, until no step runs."""
         while not idle.wait(TICK_SECONDS):
             with self._lock:
                 if idle.is_set():
@@ -175,7 +175,7 @@ class Terminal:
                 self._print(f"[{step.title}] {doing}")
 
     def _refresh(self) -> None:
-        """Draw the rows anew. The display starts here: a short step does without it."""
+        """Redraw the rows. The display starts here, so short steps need none."""
         with suppress(OSError):
             if self._live is None:
                 self._live = self._start()
@@ -197,12 +197,12 @@ class Terminal:
             redirect_stdout=False,
             redirect_stderr=False,
         )
-        atexit.register(self._restore)  # where a thread that had a step was left behind
+        atexit.register(self._restore)  # a thread with a step may have been left behind
         live.start()
         return live
 
     def _restore(self) -> None:
-        """Leave the terminal as it was: no rows, a cursor."""
+        """Restore the terminal: no rows, a visible cursor."""
         with self._lock:
             live, self._live = self._live, None
             if live:
@@ -211,7 +211,7 @@ class Terminal:
                 atexit.unregister(self._restore)
 
     def __rich__(self) -> Group:
-        """Return the rows as they are now; rich asks whenever it draws."""
+        """Return the current rows; rich calls this on every redraw."""
         from rich.console import Group
         from rich.text import Text
 
@@ -234,7 +234,7 @@ class Terminal:
 
     def _print(self, text: str) -> None:
         text = CONTROLS.sub("", text)
-        # Who looks no longer does not make a build fail.
+        # A closed terminal must not make a build fail.
         with suppress(OSError):
             if self._live:
                 from rich.text import Text
@@ -250,7 +250,7 @@ def _one_line(text: str) -> str:
 
 
 def _size(stream: TextIO) -> tuple[int, int]:
-    """Columns and rows of the stream's own terminal; of a usual one where it does not know."""
+    """Return columns and rows of the stream's terminal; a default if they are unknown."""
     try:
         columns, rows = os.get_terminal_size(stream.fileno())
     except OSError:

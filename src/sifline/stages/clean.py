@@ -1,4 +1,4 @@
-"""Remove what sifline made, and nothing else: its images, SIFs, records, logs."""
+"""Remove what sifline made: images, SIFs, records, logs."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ LOGS = ("build", "prepare", "convert", "test-docker", "test-apptainer")
 
 @dataclass(frozen=True, kw_only=True)
 class Parts:
-    """What to remove. ``older_than`` in seconds; ``unused`` spares what is at hand.
+    """What to remove. ``older_than`` in seconds; ``unused`` keeps current versions.
 
-    ``foreign`` takes the versions of an image that other checkouts made as well.
+    ``foreign`` also removes an image's versions that other checkouts built.
     """
 
     docker: bool = True
@@ -39,14 +39,14 @@ class Parts:
 
 @dataclass(frozen=True, kw_only=True)
 class _Doomed:
-    """An image of ours, and the names by which it is removed; its id where it has none."""
+    """An image to remove, with its tags; its id if it has none."""
 
     built: BuiltImage
     names: tuple[str, ...]
 
 
 def gone(known: Collection[str], workspace: Workspace) -> list[str]:
-    """Return the names of images that were built here and are in images/ no more."""
+    """Return the names of images built here whose folder in images/ no longer exists."""
     folders = workspace.records.glob("*/build-*.json")
     return sorted({path.parent.name for path in folders if is_name(path.parent.name)} - {*known})
 
@@ -59,13 +59,13 @@ def clean(
     at_hand: Collection[str] = (),
     dry: bool = False,
 ) -> Cleaned:
-    """Remove ``parts`` of ``images``; what a container uses or a run builds is kept, and named.
+    """Remove ``parts`` of ``images``; keep and report what a container or another run uses.
 
-    :param at_hand: the ids of images to spare: they are up to date, or the last ones built.
-    :param dry: remove nothing, only say what would go.
+    :param at_hand: the ids of images to keep: the up-to-date or latest versions.
+    :param dry: remove nothing, only return what would be removed.
     """
     with ExitStack() as locks:
-        # Between its end and its name, an image that is built looks like one of a killed run.
+        # Between its build and its tag, an image looks like one of a killed run.
         idle = [
             image
             for image in images
@@ -105,7 +105,7 @@ def _clean(
         freed = 0 if dry else _remove(engine, [name for item in doomed for name in item.names])
         if dry:
             staying = _ours(images, listed) - {item.built.image_id for item in doomed}
-        else:  # not all are gone: a container may use one by now
+        else:  # some are left: a container may have started to use one
             staying = _ours(images, engine.all())
     for path in [*_files(images, parts, context.workspace, at_hand, listed)]:
         size = None if _proves(path, staying) else _drop(path, before, dry=dry)
@@ -116,7 +116,7 @@ def _clean(
 
 
 def _held(engine: Docker, parts: Parts) -> Sequence[EngineImage] | None:
-    """Return the images in the engine, as far as they matter; None where it does not say."""
+    """Return the images of the engine if they are needed; None if it does not answer."""
     if not (parts.docker or parts.unused or parts.state):
         return ()
     try:
@@ -128,17 +128,17 @@ def _held(engine: Docker, parts: Parts) -> Sequence[EngineImage] | None:
 
 
 def _ours(images: Sequence[Image], listed: Sequence[EngineImage]) -> set[str]:
-    """Return the ids of all that may be ours in the engine."""
+    """Return the ids of all images in the engine that may be ours."""
     named = (built for found in versions(images, listed).values() for built in found)
     return {built.image_id for built in (*named, *unnamed(images, listed))}
 
 
 def _proves(path: Path, staying: Collection[str] | None) -> bool:
-    """Tell whether ``path`` says that this checkout built an image which stays in the engine.
+    """Return whether ``path`` records that this checkout built an image that stays in the engine.
 
-    Without it nobody would know that, and no ``clean`` would remove the image.
+    The record must stay too: without it, no ``clean`` would remove the image.
 
-    :param staying: the ids of those images; None where they are not known.
+    :param staying: the ids of those images; None if they are unknown.
     """
     if path.match("logs/*.id"):
         image_id = id_of(path)
@@ -150,8 +150,8 @@ def _proves(path: Path, staying: Collection[str] | None) -> bool:
 
 
 def _drop(path: Path, before: float, *, dry: bool) -> int | None:
-    """Remove a file; return its size, or None where it stays because it is young."""
-    with suppress(FileNotFoundError):  # another run was faster
+    """Remove a file; return its size, or None if it is too young to remove."""
+    with suppress(FileNotFoundError):  # another run removed it
         status = path.lstat()
         if status.st_mtime <= before:
             if not dry:
@@ -169,7 +169,7 @@ def _doomed(
 ) -> tuple[list[_Doomed], list[str]]:
     """Return the images to remove, and what is kept and why.
 
-    They go by our own tags: others may have given them more.
+    They are removed by our own tags: others may have added more.
     """
     found, kept = [], []
     made = {image.name: _made_here(image.name, space) for image in images}
@@ -200,7 +200,7 @@ def _made_here(name: str, space: Workspace) -> set[str]:
 
 
 def _remove(engine: Docker, names: Sequence[str]) -> int:
-    """Remove ``names``; return the bytes that are free then, as far as the engine tells."""
+    """Remove ``names``; return the freed bytes, as far as the engine reports them."""
     if not names:
         return 0
     before = engine.layers_size()
@@ -220,7 +220,7 @@ def _files(
     at_hand: Collection[str],
     listed: Sequence[EngineImage],
 ) -> Iterator[Path]:
-    """Yield the files to remove, as far as they exist."""
+    """Yield the existing files to remove."""
     by_name = versions(images, listed)
     for image in images:
         name, found = image.name, list[Path]()
@@ -231,7 +231,7 @@ def _files(
             held = {_record(space, name, built.fingerprint) for built in by_name[name]}
             found += sorted({*space.records.joinpath(name).glob("build-*.json")} - held)
         elif parts.state:
-            # Only what was made here is known by a record.
+            # Only what this checkout built has a record here.
             made = space.record(name, "prepare").is_file()
             found += [image.folder / PREPARED] if made else []
             found += sorted(space.records.joinpath(name).glob("*.json"))

@@ -1,8 +1,8 @@
-"""Deploy: a verified SIF goes to every node of a cluster and takes its place there.
+"""Deploy: copies a verified SIF to every node of a cluster and puts it in place.
 
-Every node is asked first, on every run: one that holds the digest gets nothing sent. A node
-vouches for a file without reading it while its size, inode and times are those recorded when
-the digest was computed; otherwise it reads the file again, so a damaged copy is replaced.
+Every run asks every node first: nothing is sent to a node that already has the digest. A node
+trusts its recorded digest while the file's size, inode and times are those of the record;
+otherwise it reads the file again, so a damaged copy is replaced.
 """
 
 from __future__ import annotations
@@ -40,15 +40,15 @@ from sifline.model import (
 from sifline.model.units import size_text
 from sifline.nodeside.registry import CATEGORIES, NAME
 
-# Versions that stay on the nodes besides the one in use.
+# Earlier versions that are kept on the nodes.
 KEEP = 2
 
-# What a node shall have left after the file arrived: its logs and jobs want space too.
+# Space that must remain free on a node after the transfer, for its logs and jobs.
 RESERVE = 64 << 20
 
 
 class Action(str, Enum):
-    """What a node needs for the digest to be in place."""
+    """What must be done on a node so that the SIF is in place."""
 
     KEEP = "keep"
     SWITCH = "switch"
@@ -57,7 +57,7 @@ class Action(str, Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class Survey:
-    """The answer of one node about one image. Sizes in bytes."""
+    """A node's answer about one image. Sizes in bytes."""
 
     node: str
     current: str | None
@@ -71,7 +71,7 @@ class Survey:
 
 @dataclass(frozen=True, kw_only=True)
 class Holding:
-    """An image in the registry of one node: what the catalog says, and what was ``found``."""
+    """An image in a node's registry: its catalog entry, and what was ``found`` on the disk."""
 
     node: str
     name: str
@@ -92,13 +92,13 @@ class Holding:
 def deploy(
     tested: TestedSif, provisioned: ProvisionedCluster, context: Context, *, keep: int = KEEP
 ) -> Deployment:
-    """Put a SIF on all nodes of a cluster, and leave ``keep`` earlier versions there.
+    """Put a SIF on all nodes of a cluster; keep ``keep`` earlier versions there.
 
     Nodes that do not answer do not stop the others.
 
-    :raises UsageError: where the file is no whole SIF, or its name cannot be used.
-    :raises StepFailed: before anything is sent, where a registry is missing or a disk too
-        full; at the end, where some nodes could not be reached or did not get the file.
+    :raises UsageError: if the file is not a complete SIF, or its name is invalid.
+    :raises StepFailed: before anything is sent, if a registry is missing or a disk is too full; at
+        the end, if some nodes could not be reached or did not get the file.
     """
     started = time.monotonic()
     sif, cluster = tested.sif, provisioned.cluster
@@ -124,10 +124,10 @@ def deploy(
 def survey(
     tested: TestedSif, provisioned: ProvisionedCluster, context: Context
 ) -> Mapping[str, Action]:
-    """Tell by node what a deployment of the SIF would do there; nothing is sent.
+    """Return by node what a deployment of the SIF would do there; nothing is sent.
 
-    :raises StepFailed: where a deployment would fail before it sends anything, and where a node
-        does not answer.
+    :raises StepFailed: if a deployment would fail before it sends anything, or if a node does not
+        answer.
     """
     sif, cluster = tested.sif, provisioned.cluster
     check(sif)
@@ -141,9 +141,9 @@ def survey(
 
 
 def catalog(cluster: Cluster, context: Context) -> tuple[Holding, ...]:
-    """Return what every node of ``cluster`` holds, in the order of its nodes.
+    """Return the images in the registry of every node of ``cluster``, in the order of its nodes.
 
-    :raises StepFailed: where a node does not answer.
+    :raises StepFailed: if a node does not answer.
     """
     with Ssh(cluster, context.runner) as ssh:
         answers, failed = ssh.each(cluster.nodes, lambda node: ask(ssh, node, "list"))
@@ -177,19 +177,19 @@ def holding(node: str, entry: Mapping[str, Any]) -> Holding:
 
 
 def path_of(sif: SifFile, cluster: Cluster) -> PurePosixPath:
-    """Return where jobs find the image on every node."""
+    """Return the path at which jobs find the image on every node."""
     return cluster.registry_root / sif.category / f"{sif.name}.sif"
 
 
 def decide(sha256: str, survey: Survey) -> Action:
-    """Return what the node needs."""
+    """Return what must be done on the node."""
     if survey.current == sha256 and survey.settled:
         return Action.KEEP
     return Action.SWITCH if survey.held else Action.SEND
 
 
 def shortage(sif: SifFile, survey: Survey) -> int:
-    """Return how many bytes the node lacks to take the file; 0 or less where it fits."""
+    """Return how many bytes of space the node lacks for the file; 0 or less if it fits."""
     if decide(sif.sha256, survey) is not Action.SEND:
         return 0
     return sif.size - survey.uploaded + RESERVE - survey.free
@@ -201,7 +201,7 @@ def refuse(
     surveys: Mapping[str, Survey],
     failed: Mapping[str, SiflineError],
 ) -> None:
-    """Fail before sending where a registry is missing, a disk is too full, or no node answers."""
+    """Raise an error before sending if a registry is missing, a disk full, or no node answers."""
     for error in failed.values():
         if isinstance(error, RegistryRefused):
             raise error
@@ -217,7 +217,7 @@ def refuse(
 
 
 def incomplete(sif: SifFile, cluster: Cluster, errors: Mapping[str, SiflineError]) -> StepFailed:
-    """Return the error that names the nodes which do not have the file."""
+    """Return the error that names the nodes without the file."""
     done = len(cluster.nodes) - len(errors)
     first = next(iter(errors.values()))
     others = f" (and {', '.join(list(errors)[1:])})" if len(errors) > 1 else ""
@@ -241,8 +241,8 @@ class _Work:
         self._ssh = ssh
         self._progress = context.progress
         self._keep = keep
-        # An interrupted upload is continued by the same checkout only: two senders never
-        # write to one file.
+        # An interrupted upload is continued by the same checkout only: two senders never write to
+        # one file.
         sender = f"{socket.gethostname()}:{os.getuid()}:{context.workspace.root}"
         self._token = hashlib.sha256(sender.encode()).hexdigest()[:12]
         self._meta = json.dumps(
@@ -257,7 +257,7 @@ class _Work:
         )
 
     def look(self, node: Node) -> Survey:
-        """The survey, without making room on the node for an upload."""
+        """Return the node's answer, without making room on the node for an upload."""
         return self.survey(node, look="yes")
 
     def survey(self, node: Node, *, look: str = "no") -> Survey:
@@ -285,7 +285,7 @@ class _Work:
                 on_line=percents(node.name, self._progress),
             )
         if action is Action.KEEP:
-            # Its tests may have ended otherwise than when it was deployed before.
+            # The test result may differ from that of an earlier deployment.
             if survey.tests != self._tests:
                 self._ask(node, "note", meta=self._meta)
             self._progress(f"{node.name}: {self._sif.name} is in place")
@@ -313,7 +313,7 @@ class _Work:
 
 
 def percents(node: str, progress: OnLine) -> OnLine:
-    """Return a reader of rsync's progress lines that passes every tenth percent on."""
+    """Return a reader of rsync's progress lines that reports every tenth percent."""
     told = 0
 
     def read(line: str) -> None:
@@ -327,7 +327,7 @@ def percents(node: str, progress: OnLine) -> OnLine:
 
 
 def check(sif: SifFile) -> None:
-    """Refuse a bad name, and a file that is not a whole SIF."""
+    """Raise an error for an invalid name, or a file that is not a complete SIF."""
     if not NAME.fullmatch(sif.name):
         raise UsageError(
             f"{sif.name!r} cannot be the name of a deployed image: it may hold letters, "

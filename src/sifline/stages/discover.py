@@ -1,4 +1,4 @@
-"""Which images there are: the folders of ``images/`` that hold a Dockerfile."""
+"""Discover: finds the images, the folders of ``images/`` that contain a Dockerfile."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ NOTHING_SAID = SifOptions()
 
 
 class Catalog(Mapping[str, Image]):
-    """All images by name; each is read when it is asked for.
+    """All images by name; each is read on first use.
 
-    So a broken one stops only what is built on it. A folder whose name is refused is among
-    them, and broken.
+    So a broken one stops only the images that are built on it. A folder with an invalid name is
+    included, as a broken image.
 
     :param pairs: ``NAME=value`` build arguments from the command line.
-    :param conversion: what the command line says of how SIFs are made.
+    :param conversion: the flags about how SIFs are made.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Catalog(Mapping[str, Image]):
     def __getitem__(self, name: str) -> Image:
         """Return the image of that name.
 
-        :raises UsageError: for a name, a Dockerfile or an image.toml that cannot be used.
+        :raises UsageError: if the name, the Dockerfile or the image.toml is invalid.
         """
         if name in self._refused:
             raise self._refused[name]
@@ -79,10 +79,10 @@ class Catalog(Mapping[str, Image]):
         return name in self._names or name in self._refused
 
     def _need_declared(self, argument: str) -> None:
-        """Refuse an argument of the command line that no Dockerfile knows."""
+        """Raise an error for a build argument of the command line that no Dockerfile declares."""
         known = set[str]()
         for name in self._names:
-            # A broken one is refused where it is asked for.
+            # A broken image raises its own error elsewhere.
             with suppress(UsageError):
                 known.update(Dockerfile.read(self._workspace.images / name / DOCKERFILE).arguments)
         if argument not in known:
@@ -93,13 +93,13 @@ class Catalog(Mapping[str, Image]):
 
 
 def foreign(name: str, workspace: Workspace, site: Site, flags: SifOptions) -> Image:
-    """Return what stands for an image that has no folder here: the SIF is made by the flags."""
+    """Return a placeholder for an image without a folder here, with the conversion flags."""
     folder = workspace.images / name
     return Image(name=name, folder=folder, tag="", sif=_sif(folder, site, flags))
 
 
 def tag_of(name: str) -> str:
-    """Return the tag the engine knows the image ``name`` by."""
+    """Return the common tag of the image ``name`` in the engine."""
     return f"{PREFIX}/{name}:latest"
 
 
@@ -129,7 +129,7 @@ def _image(folder: Path, own: OwnReferences, site: Site, flags: Mapping[str, str
         ssh=dockerfile.ssh,
         agents=settings.ssh,
         contexts=tuple((name, (folder / path).resolve()) for name, path in settings.contexts),
-        # This argument wins over the line # syntax=.
+        # This argument overrides the line # syntax=.
         frontend=given.get("BUILDKIT_SYNTAX", "").partition(" ")[0] or dockerfile.frontend,
         features=dockerfile.features,
         prepare=prepare and replace(prepare, sources=site.sources(prepare.suite)),
@@ -156,7 +156,7 @@ def _sif(folder: Path, site: Site, flags: SifOptions) -> SifOptions:
 
 
 def _refuse_proxies(dockerfile: Dockerfile, site: Site) -> None:
-    """Refuse what would write proxies, passwords included, into an image's history."""
+    """Raise an error if the Dockerfile would write proxies, with passwords, into the history."""
     declared = [name for name in dockerfile.arguments if name in PROXY_ARGUMENTS]
     proxies = site.proxy_arguments()
     whose = "the site's proxy" if proxies else "the proxy of docker's config.json"
@@ -170,7 +170,7 @@ def _refuse_proxies(dockerfile: Dockerfile, site: Site) -> None:
 def _source(
     used: Reference, folder: Path, own: OwnReferences, foreign: Sequence[str], site: Site
 ) -> Source:
-    """Tell which image of ours or which foreign one a reference means."""
+    """Return the image of ours, or the foreign one, that a reference names."""
     text, instead = used.text, site.replacement(used.text)
     place = f"{folder / DOCKERFILE}: line {used.line}"
     try:
@@ -179,7 +179,7 @@ def _source(
             place = f"{site.origin}: bases: in place of {text} in {place}"
             name = own.image(instead)
             if name == folder.name:
-                # It cannot be built on itself: the site's entry is for the others.
+                # It cannot be built on itself, so the site's entry does not apply to it.
                 name, instead = "", text
     except UsageError as error:
         raise UsageError(f"{place}: {error.message}") from None

@@ -1,7 +1,7 @@
-"""Whether this machine has what scripts/bootstrap promises and the verbs need.
+"""Doctor: checks whether this machine has what scripts/bootstrap installs and the verbs need.
 
-``look`` and ``ask`` gather facts, from files and from programs; the functions below them
-only judge. A verdict says what was found, and where that will not do, how to fix it.
+``look`` and ``ask`` collect facts, from files and from programs; the functions below them decide.
+A verdict says what was found and, if something is wrong, how to fix it.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ BOOTSTRAP = "run scripts/bootstrap"
 OLDEST_ENGINE = (20, 10)
 OLDEST_PYTHON = (3, 10)
 OLDEST_SINGULARITY = 4
-# The quickstart's images, build cache and SIFs take about 4 GB.
+# Disk space of the quickstart's images, build cache and SIFs: about 4 GB.
 NEEDED_DISK = 8_000_000_000
-# Three nodes of the virtual cluster and one conversion.
+# Memory of three nodes of the virtual cluster and one conversion.
 NEEDED_MEMORY = 2_000_000_000
 TOOLBOX = "sifline/toolbox:latest"
-# Programs a verb starts, and the package each comes from.
+# Programs that verbs start, and the packages they come from.
 TOOLS = {
     "mmdebstrap": "mmdebstrap",
     "rsync": "rsync",
@@ -43,7 +43,7 @@ TOOLS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
-    """What files say about the machine. Sizes in bytes; None where the file is missing."""
+    """Facts read from files. Sizes in bytes; None if the file is missing."""
 
     python: tuple[int, ...]
     disk_free: int
@@ -58,14 +58,14 @@ class Machine:
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """How a check ends, in words."""
+    """The result of a check, in words."""
 
     status: Status
     message: str
 
 
 def doctor(context: Context) -> tuple[CheckResult, ...]:
-    """Check everything bootstrap and the verbs need; never raises for what is missing."""
+    """Check everything that bootstrap and the verbs need; missing things raise no error."""
     machine = look(context.workspace)
     return tuple(
         _timed(name, check, context) for name, check in _checks(machine, context.workspace)
@@ -91,7 +91,7 @@ def _timed(name: str, check: Callable[[Runner], Verdict], context: Context) -> C
 def _checks(
     machine: Machine, workspace: Workspace
 ) -> Iterator[tuple[str, Callable[[Runner], Verdict]]]:
-    """Yield the checks in the order in which one would fix them."""
+    """Yield the checks, in the order in which to fix what fails."""
     yield "python", lambda _: judge_python(machine.python)
     yield "engine", lambda runner: judge_engine(_ask(runner, *ENGINE_VERSION))
     yield "buildkit", lambda runner: judge_buildx(_ask(runner, "docker", "buildx", "version"))
@@ -118,7 +118,7 @@ def _checks(
     yield "certificates", lambda _: judge_certificates(machine.ca_bundle)
 
 
-# What is there
+# Collecting facts
 
 ENGINE_VERSION = ("docker", "version", "--format", "{{.Server.Version}}")
 BRIDGE = ("docker", "network", "inspect", "--format", "{{.Name}}", "bridge")
@@ -126,7 +126,7 @@ ENGINE_ROOT = ("docker", "info", "--format", "{{.DockerRootDir}}")
 
 
 def look(workspace: Workspace, root: Path = Path("/")) -> Machine:
-    """Read what files say; ``root`` is where they lie."""
+    """Read the facts that files contain, below the folder ``root``."""
     limit = _read(root / "proc/sys/user/max_user_namespaces")
     clone = _read(root / "proc/sys/kernel/unprivileged_userns_clone")
     apparmor = _read(root / "proc/sys/kernel/apparmor_restrict_unprivileged_userns")
@@ -153,12 +153,12 @@ def _read(path: Path) -> str | None:
 
 
 def _ask(runner: Runner, *argv: str) -> Result | None:
-    """Run a command that only reports; None where it is not installed."""
+    """Run a command that only reports; None if it is not installed."""
     return runner.run(argv, check=False, timeout=20) if runner.which(argv[0]) else None
 
 
 def _find_ansible(runner: Runner) -> str | None:
-    """Return where ansible-playbook is: beside this Python, or on the search path."""
+    """Return the path of ansible-playbook: beside this Python, or on the search path."""
     beside = Path(sys.executable).with_name("ansible-playbook")
     return str(beside) if beside.is_file() else runner.which("ansible-playbook")
 
@@ -174,10 +174,10 @@ def _engine_disk(runner: Runner) -> Verdict:
 
 
 def _containers(runner: Runner) -> Verdict:
-    """Start a container with and one without a network; images are built and converted in both."""
+    """Start a container with a network and one without: builds and conversions use both."""
     if not _has_toolbox(runner):
         return _skipped("none can be tried without sifline/toolbox; invoke build.toolbox makes it")
-    # An engine without it starts containers all the same, with no network, but no build step.
+    # Without a bridge, containers still start, but build steps have no network.
     bridge = _ask(runner, *BRIDGE)
     if bridge and not bridge.ok:
         return _failed(
@@ -209,11 +209,11 @@ def _apptainer(runner: Runner, workspace: Workspace) -> Verdict:
     )
 
 
-# What to think of it
+# Deciding
 
 
 def judge_python(version: tuple[int, ...]) -> Verdict:
-    """Judge the version of this Python."""
+    """Check the version of this Python."""
     words = ".".join(map(str, version))
     if version[:2] < OLDEST_PYTHON:
         return _failed(f"Python {words} is too old; run scripts/bootstrap with 3.10 or newer")
@@ -221,7 +221,7 @@ def judge_python(version: tuple[int, ...]) -> Verdict:
 
 
 def judge_engine(asked: Result | None) -> Verdict:
-    """Judge what ``docker version`` said; None where there is no client."""
+    """Check the output of ``docker version``; None if there is no client."""
     if asked is None:
         return _failed(f"the docker client is not installed; {BOOTSTRAP}")
     if "permission denied" in asked.stderr:
@@ -239,7 +239,7 @@ def judge_engine(asked: Result | None) -> Verdict:
 
 
 def judge_buildx(asked: Result | None) -> Verdict:
-    """Judge what ``docker buildx version`` said."""
+    """Check the output of ``docker buildx version``."""
     if asked is None or not asked.ok:
         return _failed(f"no buildx, which builds with BuildKit; {BOOTSTRAP}")
     words = asked.stdout.split()
@@ -247,21 +247,21 @@ def judge_buildx(asked: Result | None) -> Verdict:
 
 
 def judge_tool(tool: str, package: str, path: str | None) -> Verdict:
-    """Judge whether a program of a distribution's package is there."""
+    """Check that a program of a distribution's package is installed."""
     if path is None:
         return _failed(f"{tool} is not installed; {BOOTSTRAP}, or install the package {package}")
     return _passed(path)
 
 
 def judge_graphviz(path: str | None) -> Verdict:
-    """Judge whether graphs can be drawn as SVGs, which is all that Graphviz is for."""
+    """Check whether graphs can be drawn as SVGs; nothing else needs Graphviz."""
     if path is None:
         return _skipped(f"not installed, so invoke graph draws no SVG; {BOOTSTRAP}")
     return _passed(path)
 
 
 def judge_ansible(path: str | None) -> Verdict:
-    """Judge whether provisioning can start its tool."""
+    """Check that ansible-playbook is installed."""
     if path is None:
         return _failed(
             "ansible-playbook is not in this environment; run scripts/bootstrap, then "
@@ -271,7 +271,7 @@ def judge_ansible(path: str | None) -> Verdict:
 
 
 def judge_apptainer(tool: str, said: str) -> Verdict:
-    """Judge the version of a native apptainer, or of a singularity, which must be 4."""
+    """Check the version of a native apptainer, or of a singularity, which must be 4."""
     found = re.search(r"(\d+)\.\d+[.\d]*", said)
     version = found[0] if found else "of unknown version"
     other = tool == "singularity" and "apptainer" not in said
@@ -281,7 +281,7 @@ def judge_apptainer(tool: str, said: str) -> Verdict:
 
 
 def judge_toolbox(*, built: bool, source: bool) -> Verdict:
-    """Judge whether the toolbox can stand in for a native apptainer."""
+    """Check whether the toolbox can replace a native apptainer."""
     if built:
         return _passed(f"no native apptainer; the image {TOOLBOX} is there")
     if source:
@@ -290,7 +290,7 @@ def judge_toolbox(*, built: bool, source: bool) -> Verdict:
 
 
 def judge_disk(whose: str, folder: Path, free: int) -> Verdict:
-    """Judge the free space in bytes below ``folder``."""
+    """Check the free space in bytes below ``folder``."""
     words = f"{gigabytes(free)} free for {whose} in {folder}"
     if free < NEEDED_DISK:
         return _failed(
@@ -301,7 +301,7 @@ def judge_disk(whose: str, folder: Path, free: int) -> Verdict:
 
 
 def judge_memory(available: int | None) -> Verdict:
-    """Judge the memory in bytes that programs can still get."""
+    """Check the memory in bytes that programs can still get."""
     if available is None:
         return _skipped("the kernel does not say how much memory is available")
     if available < NEEDED_MEMORY:
@@ -313,7 +313,7 @@ def judge_memory(available: int | None) -> Verdict:
 
 
 def judge_cgroups(controllers: str | None, *, v1: bool) -> Verdict:
-    """Judge which control groups Slurm will find in the nodes of a virtual cluster."""
+    """Check which control groups Slurm will find in the nodes of a virtual cluster."""
     if controllers is not None:
         lacking = sorted({"cpu", "cpuset", "memory"} - set(controllers.split()))
         if lacking:
@@ -328,14 +328,14 @@ def judge_cgroups(controllers: str | None, *, v1: bool) -> Verdict:
 
 
 def judge_fuse(*, there: bool) -> Verdict:
-    """Judge whether a SIF can be mounted by an ordinary user."""
+    """Check whether an ordinary user can mount a SIF."""
     if not there:
         return _failed("no /dev/fuse, which mounts SIFs; sudo modprobe fuse")
     return _passed("/dev/fuse")
 
 
 def judge_namespaces(limit: int | None, *, restricted: bool) -> Verdict:
-    """Judge whether containers of ordinary users can have their own user namespace."""
+    """Check whether ordinary users may create user namespaces, which containers need."""
     if limit is None or limit == 0:
         return _failed("none allowed; sudo sysctl user.max_user_namespaces=15000")
     if restricted:
@@ -344,7 +344,7 @@ def judge_namespaces(limit: int | None, *, restricted: bool) -> Verdict:
 
 
 def judge_certificates(bundle: str | None) -> Verdict:
-    """Judge whether build steps can be handed the machine's trusted certificates."""
+    """Check whether build steps can get the machine's CA bundle."""
     if bundle is None:
         return _failed("no bundle of certificates; sudo apt-get install ca-certificates")
     return _passed(bundle)

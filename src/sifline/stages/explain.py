@@ -1,4 +1,4 @@
-"""Why an image would be built: what changed since the build at hand, down to the file."""
+"""Explain: why an image would be built, and what changed since the current build."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ NAMED_FILES = 20
 def own_changes(
     step: Step, record: Mapping[str, Any] | None, files: Mapping[str, str]
 ) -> tuple[str, ...]:
-    """Say what of the image itself changed since the build at hand.
+    """Return what changed in the image itself since the current build.
 
-    :param record: the record of that build; None where this checkout has none.
+    :param record: the record of that build; None if this checkout has none.
     :param files: the entries of the build context as they are now.
     """
     if step.held is None or step.recipe is None:
@@ -31,9 +31,9 @@ def own_changes(
 def from_parents(
     name: str, parents_of: Mapping[str, Sequence[str]], own: Mapping[str, Sequence[str]]
 ) -> tuple[str, ...]:
-    """Say what changed in all that an image is built on; each change once, by a shortest way.
+    """Return what changed in the parents of an image; each change once, by a shortest path.
 
-    :param parents_of: of each image those of its parents that are built anew.
+    :param parents_of: for each image, those of its parents that will be rebuilt.
     :param own: the changes of each of these images.
     """
     found, seen, ways = list[str](), set[str](), deque([(name, "")])
@@ -51,10 +51,10 @@ def from_parents(
 def changes(
     builds: Sequence[Step], found: Mapping[str, Sequence[str]]
 ) -> dict[str, tuple[str, ...]]:
-    """Return what changed in each image and in all that it is built on, by name.
+    """Return what changed in each image and in all its parents, by name.
 
-    The reason of a build counts as the image's own change where nothing else tells of one, so
-    that what is built on it names a cause.
+    If an image has no known change, the reason of its build counts as one, so that its children
+    can name a cause.
 
     :param builds: the steps of a plan that build, parents first.
     :param found: the changes of each image itself.
@@ -73,7 +73,7 @@ def changes(
 
 
 def later(name: str, steps: Sequence[Step]) -> tuple[str, ...]:
-    """Return what would come after the build of an image, and why or why not."""
+    """Return the steps after the build of an image, each with its reason."""
     return tuple(
         f"{step.verb.value}: {step.reason or 'up to date'}"
         for step in steps
@@ -89,11 +89,11 @@ def explain(
     tools: Mapping[str, str],
     commit: str,
 ) -> Explanation:
-    """Say what changed since the build of the image at hand.
+    """Return why an image would be built, and what changed since the current build.
 
-    :param record: the record of that build; None where this checkout has none.
-    :param changes: of the image and of what it is built on.
-    :param tools: the versions of what builds, now.
+    :param record: the record of that build; None if this checkout has none.
+    :param changes: the changes of the image and of its parents.
+    :param tools: the current versions of the build tools.
     """
     held = step.held
     before = record or {}
@@ -118,7 +118,7 @@ def explain(
 
 
 def broken(name: str, error: str) -> Explanation:
-    """Say that the files of an image, or of one that it is built on, cannot be used."""
+    """Return the explanation of an image whose files, or whose parent's files, cannot be used."""
     return Explanation(
         name=name,
         needed=True,
@@ -132,7 +132,7 @@ def broken(name: str, error: str) -> Explanation:
 
 
 def _table(value: object) -> Mapping[str, str]:
-    """A table of a record; a file may hold anything."""
+    """Return a table of a record; {} if the record is damaged."""
     return value if isinstance(value, dict) else {}
 
 

@@ -1,4 +1,4 @@
-"""Fetch: an image from a registry or an archive, in the engine for as long as it is needed."""
+"""Fetch: loads an image of a registry or an archive into the engine, for one conversion."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ ARCHIVE = ("docker-archive:", "oci-archive:")
 ENDINGS = (".tar", ".tar.gz", ".tgz")
 KIND = "fetch"
 FORMS = "docker://REFERENCE, an archive (FILE.tar), or a definition file (FILE.def, FILE.def.j2)"
-# How long the engine may take to finish what nobody waits for any more.
+# Seconds that the engine may take to finish an abandoned request.
 LATE_SECONDS = 3.0
 LOOK_SECONDS = 0.1
-# What a fetched image is called while it is here.
+# Tag of a fetched image while it is in the engine.
 _TAG = "sifline-source"
 _DIGEST = re.compile("sha256:[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Wanted:
-    """An image that is somewhere else: which one it is for certain, and where it is from.
+    """An image to convert that may not be in the engine yet, identified by its id.
 
-    ``image_id`` is what the engine calls it. ``pull`` names it in its registry, by digest;
-    ``archive`` is the one that holds it. Without either the engine has it.
+    ``image_id`` is the engine's id. ``pull`` is its reference in a registry, by digest;
+    ``archive`` is the archive that contains it. Without both, the engine has the image.
     """
 
     image_id: str
@@ -47,14 +47,14 @@ class Wanted:
 
 
 def is_image(source: str) -> bool:
-    """Tell whether ``source`` has the form of what this stage fetches."""
+    """Return whether ``source`` names an image of a registry or an archive."""
     return source not in (REGISTRY, *ARCHIVE) and (
         source.startswith((REGISTRY, *ARCHIVE)) or source.endswith(ENDINGS)
     )
 
 
 def name_of(source: str) -> str:
-    """Return what an image from there may be called; it may be no name at all."""
+    """Return a SIF name for ``source``; it may be invalid."""
     if not source.startswith(REGISTRY):
         file = Path(source.partition(":")[2] if source.startswith(ARCHIVE) else source).name
         return next((file.removesuffix(end) for end in ENDINGS if file.endswith(end)), file)
@@ -64,11 +64,11 @@ def name_of(source: str) -> str:
 
 
 def find(source: str, context: Context, *, offline: bool) -> Wanted:
-    """Tell which image ``source`` is at this moment.
+    """Return the image that ``source`` names at this moment.
 
-    :raises UsageError: where it is no archive of one image.
-    :raises StepFailed: where no registry tells.
-    :raises MissingError: at an offline site, for what the engine does not hold.
+    :raises UsageError: if it is not an archive of one image.
+    :raises StepFailed: if the registry does not answer or does not know it.
+    :raises MissingError: at an offline site, if the engine does not have the image.
     """
     docker = Docker(context.runner)
     if docker.has_other_ids():
@@ -91,11 +91,12 @@ def find(source: str, context: Context, *, offline: bool) -> Wanted:
         raise UsageError(f"--source {source!r}: takes {FORMS}")
     if offline:
         return _held(reference, docker)
-    context.progress(f"asking for {reference}")
+    context.progress(f"resolving {reference}")
     try:
         digest = docker.remote_digest(reference)
         name = split_tag(reference.partition("@")[0])[0]
-        # The platform's own: an engine may have an index's digest for another platform already.
+        # By the platform's own digest: the engine may hold another platform under the index's
+        # digest.
         image_id, own = _image_id(name, digest, docker)
         return Wanted(
             image_id=image_id,
@@ -125,7 +126,7 @@ def _held(reference: str, docker: Docker) -> Wanted:
 def _image_id(name: str, digest: str, docker: Docker) -> tuple[str, str]:
     """Return the id of the image under ``digest``, and the digest of its own manifest.
 
-    That of an index is the one for this engine.
+    For an index, the image is the one for the engine's platform.
     """
     manifest = docker.remote_manifest(f"{name}@{digest}")
     try:
@@ -149,7 +150,7 @@ def _image_id(name: str, digest: str, docker: Docker) -> tuple[str, str]:
 
 @dataclass(frozen=True, kw_only=True)
 class _Note:
-    """What has to go again: ``names``, and the image itself where it was ``brought``."""
+    """What to remove after a conversion: tags, and the image itself if it was ``brought``."""
 
     image_id: str
     names: tuple[str, ...]
@@ -157,7 +158,7 @@ class _Note:
 
     @classmethod
     def read(cls, path: Path) -> _Note | None:
-        """Return what a killed run left a note of."""
+        """Return the note that a killed run left; None if there is none."""
         found = records.read(path)
         if not found or not isinstance(found.get("names"), list):
             return None
@@ -168,9 +169,9 @@ class _Note:
         )
 
     def sweep(self, path: Path, docker: Docker, *, interrupted: bool = False) -> None:
-        """Remove it, and the note once all is gone: a container may use the image yet.
+        """Remove tags and image, then the note; a container may still use the image.
 
-        After an interruption the engine may still take the image in. Where it does not come
+        After an interruption the engine may still be loading the image. If it does not appear
         within ``LATE_SECONDS``, the note stays for the next run.
         """
         late = interrupted and self.brought and not self._comes(docker)
@@ -190,7 +191,7 @@ class _Note:
 
 
 def sweep(name: str, context: Context) -> None:
-    """Remove what a killed run had fetched for ``name``."""
+    """Remove what a killed run fetched for ``name``."""
     note = context.workspace.record(name, KIND)
     if note.exists():
         with records.locked(_lock(name, context), context):
@@ -201,10 +202,10 @@ def sweep(name: str, context: Context) -> None:
 
 @contextmanager
 def fetched(wanted: Wanted, name: str, context: Context) -> Iterator[int]:
-    """Have the image in the engine; yield its size there. What was fetched goes afterwards.
+    """Load the image into the engine; yield its size; remove it afterwards if it was fetched.
 
-    :param name: the one it is fetched for; what a killed run left for it goes as well.
-    :raises StepFailed: where it cannot be had.
+    :param name: the SIF's name; what a killed run left for it is removed as well.
+    :raises StepFailed: if the image cannot be pulled or loaded.
     """
     docker, space = Docker(context.runner), context.workspace
     path = space.record(name, KIND)
@@ -230,11 +231,11 @@ def fetched(wanted: Wanted, name: str, context: Context) -> Iterator[int]:
 
 
 def _have(wanted: Wanted, tag: str, left: _Note | None, path: Path, context: Context) -> None:
-    """Have the image in the engine under ``tag``, and a note of what has to go again."""
+    """Load the image into the engine under ``tag``; note what must be removed later."""
     docker = Docker(context.runner)
     known = docker.names(wanted.image_id)
     if known == () and not left:
-        return  # somebody's without a name: one of ours would take it away in the end
+        return  # untagged: removing our tag later would delete it
     brought = known is None or bool(left and left.brought)
     pulled = [wanted.pull] if wanted.pull and brought else []
     names = dict.fromkeys([*(left.names if left else ()), *pulled, tag])
@@ -255,7 +256,7 @@ def _tag(name: str, context: Context) -> str:
 
 
 def _bring(wanted: Wanted, docker: Docker, context: Context) -> None:
-    """Get the image into the engine, and see that it is the one."""
+    """Pull or load the image, and check that it is the right one."""
     try:
         if wanted.archive:
             docker.load(_told(wanted.archive, context))
@@ -274,7 +275,7 @@ def _bring(wanted: Wanted, docker: Docker, context: Context) -> None:
 
 
 def _told(archive: Archive, context: Context) -> Iterator[bytes]:
-    """Yield the archive for the engine, and tell how far it is."""
+    """Yield the archive for the engine, and report progress."""
     passed = told = 0
     for chunk in image_archive.stream(archive):
         context.runner.check()

@@ -1,4 +1,4 @@
-"""Image tests: pytest, as a process of its own, against an image or against a SIF."""
+"""Image tests: runs pytest in a process of its own, on an image or on a SIF."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ UNLINKED = "unrecognized arguments: --sifline"
 NAMED_FAILURES = 5
 APPTAINER = "apptainer"
 SUITES = Path(str(resources.files("sifline") / "imagetests" / "suites"))
-# What every SIF has to pass, whoever made it.
+# The tests that every SIF must pass.
 EVERY_SIF = SUITES / "sif"
-# What is run where a GPU is demanded.
+# The tests that --gpu adds.
 A_GPU = SUITES / "gpu"
-# A parameter in a test's name may hold spaces.
+# A parameter in a test's name may contain spaces.
 ENDED = re.compile(r"::(?P<name>.+) (?P<status>PASSED|FAILED|SKIPPED|ERROR|XFAIL|XPASS)\b")
-# What pytest takes for a file of tests.
+# File names of tests, as pytest has them.
 TESTS = ("test_*.py", "*_test.py")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What the JUnit file of one run says."""
+    """The results in the JUnit file of one run."""
 
     passed: int
     failed: tuple[str, ...]
@@ -54,9 +54,9 @@ class Outcome:
 
 @dataclass(frozen=True, kw_only=True)
 class Promises:
-    """What tests of sifline's own hold an image to; sizes in bytes, 0 where there is none.
+    """What sifline's own tests expect of an image; sizes in bytes, 0 if there is none.
 
-    ``gpu`` says that a GPU is demanded: without one, tests fail that would be skipped.
+    ``gpu``: a GPU is required: without one, tests fail that would be skipped.
     """
 
     smoke: tuple[tuple[str, ...], ...] = ()
@@ -66,7 +66,7 @@ class Promises:
 
     @property
     def words(self) -> list[str]:
-        """The options by which the tests hear of them."""
+        """Return the options that pass them to pytest."""
         return [
             *("--sifline-smoke", json.dumps(self.smoke)),
             *("--sifline-budget", str(self.budget)),
@@ -79,7 +79,7 @@ NOTHING_PROMISED = Promises()
 
 
 def suites(image: Image, *, runtime: str) -> list[Path]:
-    """Return the folders of those of sifline's own tests that the image is to pass."""
+    """Return the folders of sifline's own tests that apply to the image."""
     return [
         *([EVERY_SIF] if runtime == APPTAINER else []),
         *([SUITES / "smoke"] if image.smoke else []),
@@ -87,7 +87,7 @@ def suites(image: Image, *, runtime: str) -> list[Path]:
 
 
 def test_file(file: FoundSif, context: Context, *, label: str) -> TestedSif:
-    """Return a SIF that sifline did not make, and that passed the tests of every SIF."""
+    """Run the tests of every SIF on a file that sifline did not make; return it if it passed."""
     report = imagetest(file, [EVERY_SIF], context, runtime=APPTAINER, label=label)
     return TestedSif.from_file(file, report)
 
@@ -101,12 +101,12 @@ def imagetest(
     promises: Promises = NOTHING_PROMISED,
     label: str = "",
 ) -> TestReport:
-    """Run the tests in ``test_folders``, the image's own and its parents', on ``subject``.
+    """Run the tests in ``test_folders``, of the image and its parents, on ``subject``.
 
-    Without a folder nothing is run, and the report counts nothing.
+    Without folders nothing is run, and the report is empty.
 
-    :param label: of the containers that are started, ``key=value``.
-    :raises StepFailed: naming the tests that failed, or where the folders hold none.
+    :param label: label of the containers, ``key=value``.
+    :raises StepFailed: naming the tests that failed, or if the folders contain none.
     """
     name = subject.name if isinstance(subject, SifFile) else subject.image.name
     if not test_folders:
@@ -129,9 +129,9 @@ def imagetest(
         ],
         check=False,
         cwd=space.root,
-        # Its reaper is an image from a hub; the containers end by themselves.
-        # Byte code in their folders would count as another version of the tests.
-        # What the caller wants of his own pytest, such as --collect-only, is not for these.
+        # testcontainers' reaper would be pulled from a hub; the containers end without it. Byte
+        # code in the test folders would count as a change of the tests. The caller's own pytest
+        # options, such as --collect-only, do not apply.
         env={
             "TESTCONTAINERS_RYUK_DISABLED": "true",
             "PYTHONDONTWRITEBYTECODE": "1",
@@ -155,7 +155,7 @@ def imagetest(
 def argv(
     subject: BuiltImage | SifFile, name: str, folders: Sequence[Path], runtime: str, junit: Path
 ) -> list[str]:
-    """Return the pytest command line; the checkout's own pytest settings play no part in it."""
+    """Return the pytest command line; the pytest settings of the checkout do not apply."""
     if isinstance(subject, SifFile):
         where = ["--sifline-sif", str(subject.path)]
     else:
@@ -172,9 +172,9 @@ def argv(
 
 
 def judge(name: str, result: Result, junit: Path, log: Path) -> Outcome:
-    """Return what the tests said.
+    """Return the results of the tests.
 
-    :raises StepFailed: unless at least one test was run or skipped, and none failed.
+    :raises StepFailed: if a test failed, or none was run or skipped.
     """
     if result.returncode == NONE_COLLECTED:
         raise _holds_none(name)
@@ -202,7 +202,7 @@ def judge(name: str, result: Result, junit: Path, log: Path) -> Outcome:
 
 
 def read_junit(text: str) -> Outcome:
-    """Read a JUnit file of pytest's."""
+    """Read a JUnit file written by pytest."""
     root = ElementTree.fromstring(text)  # noqa: S314 - written by our own process
     counts = Counter[str]()
     failed, skipped = list[str](), list[str]()
@@ -223,7 +223,7 @@ def read_junit(text: str) -> Outcome:
 
 
 def _tell(line: str, progress: Progress) -> None:
-    """Pass on a test's name and how it ended, without its path and the percentage."""
+    """Report a test's name and result, without its path and the percentage."""
     if match := ENDED.search(line):
         progress(f"{match['name']}: {match['status'].lower()}")
 

@@ -1,4 +1,4 @@
-"""Inspect: whether the nodes of a cluster can take SIFs in, whoever set them up."""
+"""Inspect: checks that the nodes of a cluster can take SIFs, whoever set them up."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ REFUSALS = (Fault.NOT_RUN, Fault.SUDO_ASKS, Fault.SUDO_REFUSED)
 
 
 def inspect(cluster: Cluster, context: Context) -> ProvisionedCluster:
-    """Return ``cluster`` as one that SIFs can be deployed to.
+    """Return ``cluster`` as one to which SIFs can be deployed.
 
-    A node that is down is none that refuses: a deployment says which it does not reach.
+    A node that is down raises no error here: the deployment reports it.
 
-    :raises StepFailed: naming the node without a registry and what makes one, or the node that
-        does not run commands as root; where no node answers.
+    :raises StepFailed: naming a node without a registry, or a node that does not run commands as
+        root; also if no node answers.
     """
     with Ssh(cluster, context.runner) as ssh:
         answered, failed = ssh.each(cluster.nodes, lambda node: ask(ssh, node, "ready"))
@@ -29,5 +29,5 @@ def inspect(cluster: Cluster, context: Context) -> ProvisionedCluster:
 
 
 def _stays(error: SiflineError) -> bool:
-    """Whether it is as wrong when everything is built; a password is not tried twice."""
+    """Return whether the error would remain after a build; a password is not tried twice."""
     return isinstance(error, SshFailed) and error.fault in REFUSALS

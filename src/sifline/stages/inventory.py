@@ -1,7 +1,7 @@
-"""Inventory: what an image or a SIF holds, its bill of materials, and how two of them differ.
+"""Inventory: the content of an image or a SIF, its bill of materials, and comparisons.
 
-Nothing of an image is run. A SIF is listed first, and then only the files that tell something are
-unpacked; of an image in the engine they are picked out of the stream of its file system.
+Nothing of an image is run. A SIF is listed first, then only the files that matter are unpacked;
+for an image they are read from the stream of its file system.
 """
 
 from __future__ import annotations
@@ -38,16 +38,16 @@ from sifline.machine.process import CommandFailed
 from sifline.model import BuiltImage, Workspace
 
 IMAGE, SIF = "image", "sif"
-# A SIF, or an image in the engine: one of ours, or its tag or id.
+# A SIF, or an image in the engine: one of ours, or any tag or id.
 Subject = Path | BuiltImage | str
 
 _LABEL = "org.sifline."
-# How much of a time the engine writes is date and seconds.
+# Length of date and seconds in the engine's times.
 
 
 @dataclass(frozen=True, kw_only=True)
 class Bill:
-    """A bill of materials that was written, and what it tells of."""
+    """A bill of materials that was written, and its subject."""
 
     path: Path
     contents: Contents
@@ -56,10 +56,10 @@ class Bill:
 def write_sbom(subject: Subject, context: Context, *, target: Path | None = None) -> Bill:
     """Write the bill of materials of ``subject``, by default into ``build/sbom``.
 
-    :param target: its file, or a folder for one of the usual name.
-    :raises StepFailed: where the file system cannot be read, or the bill not be written.
-    :raises UsageError: where a SIF is none, or damaged.
-    :raises MissingError: where there is no such image, or no tool to read it.
+    :param target: the file, or a folder for a file of the usual name.
+    :raises StepFailed: if the file system cannot be read, or the bill cannot be written.
+    :raises UsageError: if a SIF is invalid or damaged.
+    :raises MissingError: if there is no such image, or no tool to read it.
     """
     found = look(subject, context)
     ending = f".sif{sbom.ENDING}" if found.kind == SIF else sbom.ENDING
@@ -79,14 +79,14 @@ def write_sbom(subject: Subject, context: Context, *, target: Path | None = None
 
 
 def diff(old: Subject, new: Subject, context: Context) -> Difference:
-    """Return how two images differ, or two SIFs, or one and the other; see ``write_sbom``."""
+    """Return the differences of two images or SIFs; see ``write_sbom`` for errors."""
     return comparison.compare(look(old, context), look(new, context))
 
 
 def needs(subject: Path | BuiltImage, context: Context) -> Compatibility:
-    """Return what ``subject`` needs of hosts and clusters; see ``write_sbom``.
+    """Return what ``subject`` needs of hosts and clusters; see ``write_sbom`` for errors.
 
-    An image of the engine is read once: what has its id never changes.
+    The result for an image is cached: an image with the same id never changes.
     """
     if isinstance(subject, Path):
         return look(subject, context).compatibility
@@ -99,7 +99,7 @@ def needs(subject: Path | BuiltImage, context: Context) -> Compatibility:
 
 
 def look(subject: Subject, context: Context) -> Contents:
-    """Return what ``subject`` holds and how it is started; see ``write_sbom``."""
+    """Return the packages and settings of ``subject``; see ``write_sbom`` for errors."""
     if isinstance(subject, Path):
         return _of_sif(subject, context)
     return _of_image(subject, context)
@@ -152,7 +152,7 @@ def _unpacked(path: Path, offset: int, scratch: Path, squashfs: Squashfs) -> Exc
 
 
 def settings(file: sif.SifFile) -> Settings:
-    """Return what the SIF's objects say: the image's configuration, or else Apptainer's notes."""
+    """Return the settings in a SIF: the image's configuration, or Apptainer's metadata."""
     held = {part.name: part.content for part in sif.parts(file)}
     try:
         config = sif.configuration(file)
@@ -170,7 +170,7 @@ def settings(file: sif.SifFile) -> Settings:
 
 
 def _digest(path: Path, workspace: Workspace) -> str:
-    """Return the SHA-256 of a SIF; one of this checkout that is untouched is not read for it."""
+    """Return the SHA-256 of a SIF; taken from the record if the file is unchanged."""
     record = (
         sif_records.read(path.stem, workspace) if sif_records.is_ours(path, workspace) else None
     )
@@ -213,13 +213,13 @@ def _of_image(subject: BuiltImage | str, context: Context) -> Contents:
 
 
 def _origin(subject: BuiltImage | str, image: Mapping[str, Any]) -> tuple[str, str, str]:
-    """Return name, fingerprint and commit of an image; a foreign one has only some name."""
+    """Return name, fingerprint and commit of an image; a foreign one has only a name."""
     if isinstance(subject, BuiltImage):
         return subject.image.name, subject.fingerprint, subject.commit
     tags: list[str] = image.get("RepoTags") or []
     labels: Mapping[str, str] = (image.get("Config") or {}).get("Labels") or {}
     name, mark = labels.get(LABEL_IMAGE, ""), labels.get(LABEL_FINGERPRINT, "")
-    # What others build on ours inherits our labels, but not this tag.
+    # Images built on ours by others inherit our labels, but not this tag.
     if version_tag(name, mark) in tags:
         return name, mark, labels.get(LABEL_COMMIT, "")
     return next(iter(tags), str(image["Id"])), "", ""
@@ -236,7 +236,7 @@ def _inspected(engine: Docker, reference: str) -> dict[str, Any]:
         ) from None
 
 
-# For both
+# Both
 
 
 def _wanted(path: str) -> bool:
@@ -248,7 +248,7 @@ def _compatible(picked: Excerpt, found: packages.Found, architecture: str) -> Co
 
 
 def _found(picked: Excerpt) -> packages.Found:
-    """Return the packages; what could not be picked counts with what was not understood."""
+    """Return the packages; files that could not be read are listed as not understood."""
     found = packages.read(picked.files)
     unread = (packages.printable(path) for path in picked.unread if packages.wanted(path))
     lost = (path for path in unread if path not in packages.OS_RELEASE)
@@ -256,5 +256,5 @@ def _found(picked: Excerpt) -> packages.Found:
 
 
 def _file_name(name: str) -> str:
-    """Return the name of an image as a file may have it: a tag may hold slashes and colons."""
+    """Return a file name for an image: a tag may contain slashes and colons."""
     return re.sub(r"[^\w.-]", "-", name)

@@ -1,4 +1,4 @@
-"""Keys: Apptainer's own commands for them, with the user's keyring, and one for scripts."""
+"""Keys: Apptainer's key commands with the user's keyring, and an import for scripts."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from sifline.machine.context import Context
 from sifline.machine.passphrase import Passphrase
 from sifline.model import Bind
 
-# What may be said to ``apptainer key``, and what of it asks a key server.
+# Verbs of ``apptainer key``, and whether they contact a key server.
 VERBS = ("newpair", "import", "export", "list", "remove", "pull", "push", "search")
 ONLINE_VERBS = ("pull", "push", "search")
-# Its options that would do harm, or nothing, from here.
+# Options that would do harm or nothing here, each with what to do instead.
 _REFUSED = {
     "--password": "a command line can be read by every user; leave it out, and be asked",
     "--keysdir": "set APPTAINER_KEYSDIR instead",
@@ -30,7 +30,7 @@ _HELD_ALREADY = "already belongs to the keyring"
 def manage(words: Sequence[str], context: Context) -> int:
     """Run ``apptainer key`` with ``words`` on the user's own terminal; return its exit status.
 
-    :raises UsageError: for words that it does not take here.
+    :raises UsageError: for words that are not allowed here.
     """
     said, binds = arguments(words)
     return Keyring(Apptainer(context.runner)).attach_key(
@@ -39,9 +39,9 @@ def manage(words: Sequence[str], context: Context) -> int:
 
 
 def arguments(words: Sequence[str]) -> tuple[list[str], list[Bind]]:
-    """Return ``words`` as ``apptainer key`` takes them, and the host's files that it needs.
+    """Return ``words`` for ``apptainer key``, and the host's files that it needs.
 
-    :raises UsageError: for a verb or an option that it does not take here.
+    :raises UsageError: for a verb or an option that is not allowed here.
     """
     verb = words[0] if words else ""
     if verb not in VERBS:
@@ -60,9 +60,9 @@ def arguments(words: Sequence[str]) -> tuple[list[str], list[Bind]]:
 
 
 def import_secret(file: Path, context: Context, *, passphrase: Passphrase) -> str:
-    """Take an exported secret key into the keyring; return what Apptainer says.
+    """Import an exported secret key into the keyring; return Apptainer's message.
 
-    :raises StepFailed: where it cannot; a key that is there already is no failure.
+    :raises StepFailed: if it fails; a key that is there already is no error.
     """
     place = _there(file.absolute())
     result = Keyring(Apptainer(context.runner)).import_key(place, passphrase=passphrase())

@@ -1,4 +1,4 @@
-"""What has to be built, in which order, and why: pure decisions over what there is."""
+"""Plan: which images must be built, in which order, and why; pure functions."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ NOT_THERE = "not in the engine"
 
 @dataclass(frozen=True, kw_only=True)
 class Held:
-    """What the engine holds: our images by name, the one at hand first; foreign ones' ids.
+    """What the engine holds: our images by name, the current one first; ids of foreign images.
 
-    ``moved`` names the foreign images that are another in their registry by now, ``tags`` all
-    tags there are.
+    ``moved`` names the foreign images whose tag in the registry names another image now; ``tags``
+    are all tags of the engine.
     """
 
     images: Mapping[str, Sequence[BuiltImage]] = field(default_factory=dict)
@@ -30,14 +30,14 @@ class Held:
 
 
 def order(images: Mapping[str, Image], wanted: Iterable[str]) -> tuple[str, ...]:
-    """Return ``wanted`` and all they are built on, parents first, otherwise by name.
+    """Return ``wanted`` and all their parents, parents first, otherwise by name.
 
     :raises UsageError: for a circle, showing its path.
     """
     _refuse_circle(images, wanted := sorted(set(wanted)))
     done: dict[str, None] = {}
     left = wanted[::-1]
-    while left:  # not recursive: a chain of images may be longer than Python's stack
+    while left:  # not recursive: a chain of images may exceed Python's recursion limit
         parents = [name for name in images[left[-1]].parents if name not in done]
         left += sorted(parents, reverse=True)
         if not parents:
@@ -69,8 +69,8 @@ def builds(
 ) -> tuple[Step, ...]:
     """Return one build step per image that ``wanted`` needs, in order.
 
-    :param context_of: gives the digest of an image's build context.
-    :param forced: images to build anew even where nothing changed.
+    :param context_of: returns the digest of an image's build context.
+    :param forced: images to build even if nothing changed.
     """
     anew, steps = frozenset(forced), dict[str, Step]()
     for name in order(images, wanted):
@@ -90,7 +90,7 @@ def _step(
     at_hand = versions[0] if versions else None
     new = [name for name in image.parents if before[name].changes]
     made_of = _recipe(image, before, held, at_hand, context_of)
-    # With a parent still to be built the recipe names the one that it replaces.
+    # If a parent is still to be built, the recipe names its present version.
     mark = fingerprint(made_of) if made_of and not new else ""
     same = next((item for item in versions if item.fingerprint == mark), None)
     reason = "" if same else _reason(at_hand, new, made_of)
@@ -124,7 +124,7 @@ def _recipe(
     at_hand: BuiltImage | None,
     context_of: Callable[[Image], str],
 ) -> dict[str, Any] | None:
-    """What it would be made of; None where a base was never seen."""
+    """Return the recipe it would have; None if a base was never in the engine."""
     # A base that was pruned from the engine is no change: its layers are still in the image.
     known = at_hand.recipe.get("bases", {}) if at_hand else {}
     bases = {name: held.bases.get(name) or known.get(name, "") for name in image.bases}
@@ -140,7 +140,7 @@ def _recipe(
 def _reason(
     at_hand: BuiltImage | None, new: Sequence[str], made_of: Mapping[str, Any] | None
 ) -> str:
-    """Why the image has to be built."""
+    """Return why the image must be built."""
     if at_hand is None or made_of is None:
         return NOT_THERE
     if new:

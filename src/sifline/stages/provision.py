@@ -1,4 +1,4 @@
-"""Provision: Ansible configures the nodes of a cluster, and a second run changes nothing."""
+"""Provision: configures the nodes of a cluster with Ansible."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from sifline.machine.context import Context
 from sifline.model import Cluster, ProvisionedCluster, Workspace
 
 SITE = "site.yml"
-# The playbooks of single stages.
+# The playbooks that can run alone (--stage).
 STAGES = {"registry": "registry.yml"}
 
-# The end of Ansible's output that goes with a failure.
+# Last lines of Ansible's output that are printed with a failure.
 DETAIL_LINES = 40
 
 LONGEST_MESSAGE = 300
 
-# Ansible's words, and sudo's own, for what deployment and validation find by themselves.
+# Messages of Ansible and sudo, and the faults that deploy and validate know for them.
 FAULTS = (
     (re.compile(r"Missing sudo password|sudo: .*password is required"), Fault.SUDO_ASKS),
     (re.compile(r"Incorrect sudo password"), Fault.SUDO_REFUSED),
 )
-# A module printed nothing that Ansible can read: it was killed, or never run.
+# Ansible's message if a module printed no JSON: it was killed, or never ran.
 UNREAD = "Module result deserialization failed"
 
 
@@ -41,15 +41,15 @@ def provision(
     stage: str = "",
     adopt: bool = False,
 ) -> ProvisionedCluster:
-    """Bring all nodes of ``cluster`` to what the roles say; with ``check`` only look.
+    """Configure all nodes of ``cluster`` with the roles; with ``check`` change nothing.
 
-    :param stage: the only one to run, of ``STAGES``; "" for all.
+    :param stage: the only stage to run, of ``STAGES``; "" for all.
     :param adopt: replace files that sifline did not write, or that were changed since.
 
     A node that fails or does not answer does not stop the others.
 
-    :raises StepFailed: when a task failed, a node did not answer, or a play had no hosts.
-    :raises MissingError: where there are no playbooks or no Ansible.
+    :raises StepFailed: if a task failed, a node did not answer, or a play had no hosts.
+    :raises MissingError: if there are no playbooks or no Ansible.
     """
     started = time.monotonic()
     log = context.workspace.logs / f"{cluster.name}.provision.log"
@@ -72,7 +72,7 @@ def provision(
 
 
 def playbooks(workspace: Workspace) -> Path:
-    """Return the folder of the playbooks: the workspace's own, else the installed one."""
+    """Return the folder of the playbooks: the workspace's own, or the installed one."""
     installed = Path(str(resources.files("sifline") / "_share" / "ansible"))
     for folder in (workspace.root / "ansible", installed):
         if (folder / SITE).is_file():
@@ -84,7 +84,7 @@ def playbooks(workspace: Workspace) -> Path:
 
 
 def find_fault(run: Run, cluster: Cluster) -> str:
-    """Return what went wrong in ``run`` and what to do about it, in one line; "" if nothing."""
+    """Return what failed in ``run``, and the next command, in one line; "" if nothing failed."""
     if run.faults:
         return f"{describe(run.faults[0], cluster)}{others(run.faults[1:])}"
     if any(isinstance(event, NoHosts) for event in run.events):
@@ -111,7 +111,7 @@ def describe(fault: HostEvent, cluster: Cluster) -> str:
 
 
 def ssh_reason(text: str) -> str:
-    """Return why ssh gave up: it says so last, after banners and warnings."""
+    """Return why ssh failed: the last line, after banners and warnings."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return first_line(lines[-1].rpartition("via ssh: ")[2] if lines else "") or "no reason given"
 
@@ -122,13 +122,13 @@ def others(faults: Sequence[HostEvent]) -> str:
 
 
 def reason(run: Run) -> str:
-    """Return the line in which Ansible says why it gave up."""
+    """Return the line in which Ansible says why it stopped."""
     lines = run.result.tail(DETAIL_LINES).splitlines()
     marked = [line for line in lines if line.startswith(("ERROR", "[ERROR]"))]
     return first_line("\n".join(marked or lines[-1:])) or "it gave no reason"
 
 
 def first_line(text: str) -> str:
-    """Return the first line of ``text`` that says something, not longer than a message."""
+    """Return the first non-empty line of ``text``, shortened to the length of a message."""
     line = next((line.strip() for line in text.splitlines() if line.strip()), "")
     return line if len(line) <= LONGEST_MESSAGE else f"{line[:LONGEST_MESSAGE]}…"

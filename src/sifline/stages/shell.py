@@ -1,4 +1,4 @@
-"""What a container that a person opens is given: the flags, over what image.toml says."""
+"""Shell: decides the options of a container that a user opens, from flags and image.toml."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from sifline.machine import gpus
 from sifline.model import Bind, Image, Opening
 
 SHELL = ("/bin/sh",)
-# Apptainer sets these itself, or reads them as something else than a variable.
+# Variables that Apptainer sets itself, or reads as options.
 NOT_TAKEN = frozenset(
     {"APPEND_PATH", "APPTAINER_APPNAME", "EUID", "GID", "PREPEND_PATH", "UID", "e", "key"}
 )
 
-# Half a character of another encoding is a lone surrogate.
+# An incomplete character of another encoding becomes a lone surrogate.
 _ODD = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
 _ODD_VALUE = re.compile("[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")
 _VOLUME = re.compile(r"([^:]+):([^:]+)(?::(ro|rw))?")
@@ -33,7 +33,7 @@ _GPUS = re.compile(rf"all|none|[1-9][0-9]{{0,3}}|device={_DEVICE}(?:,{_DEVICE})*
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """What the flags say, as they were given."""
+    """The values of the flags, as given."""
 
     mount_home: bool = False
     volumes: Sequence[str] = ()
@@ -44,7 +44,7 @@ class Asked:
 
 @dataclass(frozen=True, kw_only=True)
 class Caller:
-    """Who opens it, and on what. ``gpus`` is how many there are."""
+    """The user and host that open it. ``gpus`` is the number of GPUs of the host."""
 
     user: tuple[int, int]
     name: str
@@ -53,7 +53,7 @@ class Caller:
 
     @classmethod
     def here(cls) -> Caller:
-        """Return who runs this, on this host."""
+        """Return the current user and host."""
         return cls(
             user=(os.getuid(), os.getgid()),
             name=_name(os.getuid()),
@@ -70,21 +70,21 @@ def _name(uid: int) -> str:
 
 
 class _Absent(UsageError):
-    """There is nothing that could be bound."""
+    """A path to bind does not exist."""
 
 
 def opening(image: Image, asked: Asked, caller: Caller) -> Opening:
-    """Return what a container of ``image`` is given.
+    """Return the options of a container of ``image``.
 
-    What image.toml asks for and this host has not is left out, and told in the notes.
+    What image.toml asks for and this host lacks is left out, with a note.
 
-    :raises UsageError: for a flag that cannot be used, naming it.
-    :raises MissingError: where ``--gpus`` asks for what this host has not.
+    :raises UsageError: naming an invalid flag.
+    :raises MissingError: if ``--gpus`` asks for GPUs that this host lacks.
     """
     home = _home() if asked.mount_home else None
     binds, missing = _binds(image, asked.volumes, home)
     devices, fewer = _gpus(image, asked.gpus, caller.gpus)
-    # In Docker nobody there knows this user: Python's getpass asks these two first.
+    # Docker's container does not know this user; Python's getpass reads these two variables first.
     named = {"USER": caller.name, "LOGNAME": caller.name} if home else {}
     return Opening(
         binds=binds,
@@ -99,9 +99,9 @@ def opening(image: Image, asked: Asked, caller: Caller) -> Opening:
 
 
 def command(words: Sequence[str]) -> list[str]:
-    """Return what is run: ``words``, or a shell.
+    """Return the command to run: ``words``, or a shell.
 
-    :raises UsageError: where the first of them is empty.
+    :raises UsageError: if the first word is empty.
     """
     if words and not words[0]:
         raise UsageError("the command behind -- has an empty name; leave it out for a shell")
@@ -117,7 +117,7 @@ def _home() -> Bind:
     except RuntimeError:
         raise UsageError("--mount-home: you have no home folder; set HOME to one") from None
     text = str(home)
-    # Apptainer takes source and target with a colon between them.
+    # Apptainer separates source and target by a colon.
     if not home.is_absolute() or home == Path("/") or ":" in text or _ODD.search(text):
         raise UsageError(f"--mount-home: {text!r} cannot be bound; set HOME to another folder")
     return _bind("--mount-home", text, text, "rw")
@@ -126,7 +126,7 @@ def _home() -> Bind:
 def _binds(
     image: Image, volumes: Sequence[str], home: Bind | None
 ) -> tuple[tuple[Bind, ...], list[str]]:
-    """Return all that is bound, and what image.toml names in vain; a flag wins over it."""
+    """Return all binds, and notes about missing ones of image.toml; flags override it."""
     said = [_volume(f"--volume {text!r}", text) for text in volumes]
     own = [*([home] if home else []), *said]
     _need_places("--volume", own)
@@ -142,10 +142,10 @@ def _binds(
 
 
 def _need_places(what: str, binds: Sequence[Bind]) -> None:
-    """Refuse what the engines would take for one of the two, each for another."""
+    """Raise an error for two binds with one target: Docker and Apptainer choose differently."""
     for target, count in Counter(bind.target for bind in binds).items():
         if count > 1:
-            raise UsageError(f"{what}: {count} folders are to be seen at {target}; name one")
+            raise UsageError(f"{what}: {count} folders are bound to {target}; name one")
 
 
 def _volume(what: str, text: str) -> Bind:
@@ -166,12 +166,12 @@ def _bind(what: str, source: str, target: str, mode: str | None) -> Bind:
 
 
 def _source(what: str, text: str) -> Path:
-    """The path itself, for Docker would make a folder of root's where there is none."""
+    """Return the absolute source path; Docker would create a missing one as root."""
     named = "" if "/" in text else "; the name of a Docker volume is not meant here"
     try:
         place = Path(text).expanduser().absolute()
     except RuntimeError:
-        raise UsageError(f"{what}: {text}: nobody here is called that") from None
+        raise UsageError(f"{what}: {text}: unknown user") from None
     try:
         found = place.resolve(strict=True)
     except FileNotFoundError:
@@ -184,11 +184,11 @@ def _source(what: str, text: str) -> Path:
     return found
 
 
-# What else there is
+# Other options
 
 
 def _gpus(image: Image, asked: str, here: int) -> tuple[str, list[str]]:
-    """Return the GPUs that are handed in, and what image.toml asks for in vain."""
+    """Return the GPUs for the container, and notes about those of image.toml that are missing."""
     if asked:
         return _asked_gpus(asked, here), []
     wanted = image.run.gpus
@@ -216,7 +216,7 @@ def _asked_gpus(asked: str, here: int) -> str:
 
 
 def _counted(asked: str) -> Iterator[int]:
-    """How many GPUs there must be for a count, and for each device that is a number."""
+    """Yield how many GPUs a count needs, and how many each device number needs."""
     if asked.isdecimal():
         yield int(asked)
     for device in asked.removeprefix("device=").split(",") if "=" in asked else ():
@@ -231,14 +231,14 @@ def _workdir(asked: str) -> str:
 
 
 def _variable(text: str, environ: Mapping[str, str]) -> tuple[str, str | None]:
-    """Read one ``NAME=value``, or ``NAME``; no value is repeated in an error."""
+    """Read one ``NAME=value``, or ``NAME``; errors never repeat the value."""
     name, equals, value = text.partition("=")
     if not _NAME.fullmatch(name):
         raise UsageError(f"--env {name!r}: takes NAME=value, or NAME of letters, digits and _")
     if name == "HOME":
-        raise UsageError("--env HOME: the home folder decides on it; use --mount-home")
+        raise UsageError("--env HOME: is set by the home folder; use --mount-home")
     if name in NOT_TAKEN:
-        raise UsageError(f"--env {name}: Apptainer has a use of its own for it; take another name")
+        raise UsageError(f"--env {name}: is reserved by Apptainer; choose another name")
     if not equals and name not in environ:
         raise UsageError(f"--env {name}: you have no such variable; say --env {name}=value")
     if _ODD_VALUE.search(value if equals else environ[name]):

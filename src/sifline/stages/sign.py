@@ -1,8 +1,8 @@
-"""Sign: put a signature of one's own key into a SIF, and tell whose signatures one carries.
+"""Sign: adds a signature to a SIF, and verifies signatures.
 
-Apptainer signs in place. So it is given a copy beside the SIF, and that takes the SIF's name once
-its signatures were verified: what stands under the name is whole at every moment. One run at a
-time works on a file; every other copy beside it is the remains of a killed run, and is removed.
+Apptainer signs in place. So it signs a copy beside the SIF, which is verified and then renamed to
+the SIF's name: the file under that name is complete at every moment. One run at a time works on a
+file; all other copies beside it were left by a killed run, and are removed.
 """
 
 from __future__ import annotations
@@ -34,27 +34,27 @@ from sifline.machine.passphrase import Passphrase
 from sifline.machine.process import CommandFailed, Result
 from sifline.model.units import megabytes
 
-# What signatures take, and more; one is 1.5 kB.
+# Space for signatures, with a reserve; one takes 1.5 kB.
 RESERVE = 1 << 20
-# From linux/fs.h: a second file of the same blocks, where the file system can do that.
+# From linux/fs.h: clone a file by sharing its blocks, if the file system can.
 FICLONE = 0x40049409
 _BLOCK = 64 << 20
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _DISK_FULL = "no space left on device"
-# Of a SIF's table, what a signature carries: the kind of digest, the fingerprint of the key.
+# Fields of a signature in a SIF's table: the digest type, the key's fingerprint.
 _SIGNER = struct.Struct("<i20s")
 
 
 def sign(
     path: Path, context: Context, *, key: str = "", passphrase: Passphrase | None = None
 ) -> Signed:
-    """Sign all of the SIF at ``path`` with a key of the user's keyring, unless that is done.
+    """Sign all of the SIF at ``path`` with a key of the user's keyring, unless it has done so.
 
-    :param key: a fingerprint, its end, or an index; "" where the keyring holds one private key.
-    :param passphrase: called where the key has one, see ``sifline.machine.passphrase``.
-    :raises StepFailed: where it fails; the SIF is then what it was.
-    :raises MissingError: where there is no private key.
-    :raises UsageError: where ``path`` is no SIF, or ``key`` is none, or more than one.
+    :param key: a fingerprint, its end, or an index; "" if the keyring has one private key.
+    :param passphrase: called if the key has one, see ``sifline.machine.passphrase``.
+    :raises StepFailed: if signing fails; the SIF is unchanged then.
+    :raises MissingError: if there is no private key.
+    :raises UsageError: if ``path`` is not a SIF, or ``key`` matches no key, or several.
     """
     target = path.resolve()
     sif.read(target)
@@ -68,12 +68,12 @@ def sign(
 def verify_signature(
     path: Path, context: Context, *, signers: Sequence[str] = (), online: bool = False
 ) -> Verified:
-    """Return who signed the SIF at ``path``; every object has to have a valid signature.
+    """Return who signed the SIF at ``path``; every object must have a valid signature.
 
-    :param signers: whole fingerprints, one of which has to have signed all of it.
-    :param online: ask a key server for keys that the keyring does not hold.
-    :raises StepFailed: where it is unsigned, signed by an unknown key, damaged, or by another.
-    :raises UsageError: where ``path`` is no SIF.
+    :param signers: whole fingerprints, one of which must have signed the whole SIF.
+    :param online: ask a key server for keys that the keyring lacks.
+    :raises StepFailed: if it is unsigned, damaged, or signed by an unknown or another key.
+    :raises UsageError: if ``path`` is not a SIF.
     """
     wanted = [signatures.fingerprint(text) for text in signers]
     found = _verified(path.absolute(), context, Apptainer(context.runner), online=online)
@@ -82,7 +82,7 @@ def verify_signature(
 
 
 class _Signing:
-    """One file on its way; the caller holds its lock."""
+    """Signs one file; the caller holds its lock."""
 
     def __init__(
         self,
@@ -115,7 +115,7 @@ class _Signing:
         return self._signed(sha256, reused=False)
 
     def _record(self) -> dict[str, Any] | None:
-        """What is remembered of the file: signing another one would lend it one's name."""
+        """Return the record of a SIF of ours; raise an error if the file was altered since."""
         space = self._context.workspace
         record = sif_records.read(self._path.stem, space) if self._ours else None
         if record is None:
@@ -130,7 +130,7 @@ class _Signing:
         return known
 
     def _sign(self) -> None:
-        """Sign the copy; the passphrase is asked for only where the key has one."""
+        """Sign the copy; ask for the passphrase only if the key has one."""
         result = self._attempt("")
         if signatures.needs_passphrase(result):
             if self._passphrase is None:
@@ -150,7 +150,7 @@ class _Signing:
         )
 
     def _verify(self) -> None:
-        """Look at the signed copy as others will."""
+        """Verify the signed copy."""
         self._context.progress("verifying the signature")
         found = _verified(
             self._partial, self._context, self._apptainer, purpose=str(self._path), name=self._path
@@ -158,11 +158,11 @@ class _Signing:
         signatures.demand(found, [self._key.fingerprint])
 
     def _settle(self, before: sif_records.Stamp, record: dict[str, Any] | None) -> str:
-        """Put the durable copy in the file's place, and keep what is remembered of it true."""
+        """Rename the synced copy to the file's name, and update the record; return the digest."""
         original = self._path.stat()
         with self._partial.open("rb") as file:
             os.fchmod(file.fileno(), original.st_mode & 0o7777)
-            with suppress(PermissionError):  # only root gives files to others
+            with suppress(PermissionError):  # only root may change a file's owner
                 os.fchown(file.fileno(), original.st_uid, original.st_gid)
             os.fsync(file.fileno())
         sha256, size = file_digest(self._partial), self._partial.stat().st_size
@@ -176,13 +176,13 @@ class _Signing:
         records.sync_folder(self._path.parent)
         if record is not None:
             stamp = vars(sif_records.Stamp.of(self._path))
-            with suppress(OSError):  # what was announced tells the same
+            with suppress(OSError):  # the record written before has the same content
                 sif_records.write(name, space, {**record, **change, "stamp": stamp})
         return sha256
 
     @contextmanager
     def _cleared(self) -> Iterator[None]:
-        """No copy is left afterwards, whatever happens."""
+        """Remove the copy in any case."""
         try:
             yield
         except OSError as error:
@@ -195,7 +195,7 @@ class _Signing:
             self._partial.unlink(missing_ok=True)
 
     def _sweep(self) -> None:
-        """Remove what a killed run left, beginning with the container that may still write."""
+        """Remove what a killed run left; first its container, which may still write."""
         if not self._apptainer.native:
             self._apptainer.stop_builds(self._path)
         for left in self._path.parent.iterdir():
@@ -222,7 +222,7 @@ def _verified(
     purpose: str = "",
     name: Path | None = None,
 ) -> Verified:
-    """Return what is proved of ``path``; errors call it ``name``."""
+    """Return what is proved about ``path``; errors call it ``name``."""
     known = name or path
     claimed = _claims(_read(path))
     if not claimed:
@@ -241,11 +241,11 @@ def _verified(
 
 
 def _read(path: Path) -> sif.SifFile:
-    """Read a SIF; one that is damaged is no wrong usage here, but what is looked for."""
+    """Read a SIF; here a damaged one is a failed check (status 1), not wrong input."""
     try:
         return sif.read(path)
     except UsageError as error:
-        # Opening a pipe would wait for somebody who writes to it.
+        # Opening a pipe would wait for a writer.
         if path.is_file():
             with suppress(OSError), path.open("rb") as file:
                 if sif.MAGIC in file.read(64):
@@ -254,22 +254,22 @@ def _read(path: Path) -> sif.SifFile:
 
 
 def _claims(file: sif.SifFile) -> list[str]:
-    """Return the fingerprints that the signatures of a SIF carry; nobody vouches for them."""
+    """Return the fingerprints in a SIF's signatures, unverified."""
     extras = [item.extra for item in file.objects if item.kind == Kind.SIGNATURE]
     return [_SIGNER.unpack_from(extra)[1].hex().upper() for extra in extras]
 
 
 def _copy(source: Path, target: Path, context: Context) -> None:
-    """Copy ``source`` in the quickest way that the file system has.
+    """Copy ``source`` in the fastest way that the file system supports.
 
-    :raises StepFailed: where there is too little room, with the figures.
+    :raises StepFailed: if there is too little space, with the figures.
     """
     with source.open("rb") as held, target.open("xb") as made:
         try:
             ioctl(made.fileno(), FICLONE, held.fileno())
             return
         except OSError:
-            pass  # it shares no blocks: another kind of file system, or an old one
+            pass  # the file system cannot share blocks
         size, free = os.fstat(held.fileno()).st_size, shutil.disk_usage(target.parent).free
         if size + RESERVE > free:
             raise StepFailed(
@@ -288,14 +288,14 @@ def _copy_blocks(source: IO[bytes], target: IO[bytes], context: Context) -> None
     except OSError as error:
         if error.errno in _FULL:
             raise
-        # Old kernels, and some file systems, cannot; what was copied is copied again.
+        # Not supported by old kernels and some file systems; then copy everything again.
         source.seek(0)
         target.seek(0)
         shutil.copyfileobj(source, target, 1 << 20)
 
 
 def _failure(path: Path, result: Result) -> StepFailed:
-    """Return the error for a command that failed at signing."""
+    """Return the error for a command that failed while signing."""
     full = _DISK_FULL in (result.stdout + result.stderr).lower()
     cause = f"the disk is full; make room in {path.parent}" if full else signatures.reason(result)
     return StepFailed(f"signing {path} failed: {cause}", details=result.tail())

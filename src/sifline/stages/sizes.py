@@ -1,7 +1,7 @@
-"""Sizes: what takes the space in an image or a SIF, read without running anything of it.
+"""Sizes: what takes the space in an image or a SIF, without running anything of it.
 
-The layers of an image are read where the engine keeps them; where that cannot be, the engine hands
-out the merged file system. A SIF is listed.
+An image's layers are read from the engine's folders; if that is impossible, the engine's merged
+file system is. A SIF is listed.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from sifline.model import BuiltImage
 
 COPIES, HIDDEN = "copies", "hidden"
 TELL_SECONDS = 1.0
-# Marks of overlayfs, see Documentation/filesystems/overlayfs.rst of the kernel: nothing of lower
-# layers is in the folder; and what only a mount of the engine's own way understands.
+# Marks of overlayfs (kernel: Documentation/filesystems/overlayfs.rst): an opaque folder, which
+# hides that of lower layers; and marks that only the engine's own mount options understand.
 _OPAQUE = "trusted.overlay.opaque"
 _STRANGE = ("trusted.overlay.redirect", "user.overlay.redirect", "user.overlay.opaque")
-# Bit of CAP_SYS_ADMIN, capabilities(7): without it nobody sees the marks "trusted".
+# Bit of CAP_SYS_ADMIN, capabilities(7): without it the "trusted" marks are invisible.
 _SYS_ADMIN = 1 << 21
 _WHOLE_MACHINE = ["0", "0", "4294967295"]
 _CHUNK = 1 << 20
@@ -46,7 +46,7 @@ class _Unreadable(SiflineError):
 
 
 class _Pace:
-    """Says how far the work is, once a second, and hears whether it shall stop."""
+    """Reports progress once a second, and raises if the user interrupted."""
 
     def __init__(self, context: Context, say: Callable[[int, float], str]) -> None:
         self._context, self._say = context, say
@@ -54,7 +54,7 @@ class _Pace:
         self._done = 0
 
     def __call__(self, more: int) -> None:
-        """Go on by ``more`` of what is counted."""
+        """Add ``more`` to what is done."""
         self._context.runner.check()
         self._done += more
         now = time.monotonic()
@@ -76,9 +76,9 @@ def of_image(
 ) -> Report:
     """Return what takes the space in an image of the engine.
 
-    :param sif_size: of the SIF beside it, in bytes.
-    :raises MissingError: where the image is gone, or the engine on another machine.
-    :raises StepFailed: where the engine does not hand out the file system.
+    :param sif_size: the size of its SIF, in bytes.
+    :raises MissingError: if the image is gone, or the engine is on another machine.
+    :raises StepFailed: if the engine does not return the file system.
     """
     docker = Docker(context.runner)
     try:
@@ -107,9 +107,9 @@ def of_image(
 def of_sif(path: Path, context: Context) -> Report:
     """Return what takes the space in the SIF at ``path``.
 
-    :raises StepFailed: where its file system cannot be read.
-    :raises UsageError: where it is no SIF, or damaged.
-    :raises MissingError: where there is no tool to read it.
+    :raises StepFailed: if its file system cannot be read.
+    :raises UsageError: if it is not a SIF, or damaged.
+    :raises MissingError: if there is no tool to read it.
     """
     file = sif.read(path)
     target, offset = path.resolve(), sif.system(file).offset
@@ -141,7 +141,7 @@ def of_sif(path: Path, context: Context) -> Report:
 def _of_engine(
     image: str, size: int, folders: Sequence[Path], context: Context
 ) -> tuple[Tree, Mapping[Hashable, str], str]:
-    """Return the files of an image, digests by inode, and why what is hidden is not known."""
+    """Return the files of an image, digests by inode, and why hidden files are unknown."""
     try:
         with _readable(folders):
             layers = _Layers(folders, context)
@@ -158,7 +158,7 @@ def _of_engine(
 
 @contextmanager
 def _readable(folders: Sequence[Path]) -> Iterator[None]:
-    """Raise ``_Unreadable`` where layers cannot be read, or are not found to be while reading."""
+    """Raise ``_Unreadable`` if the layers cannot be read, before or while reading them."""
     if not engine.is_local():
         raise _Unreadable("the engine is on another machine")
     if not folders:
@@ -174,7 +174,7 @@ def _readable(folders: Sequence[Path]) -> Iterator[None]:
 
 
 def _sees_marks() -> bool:
-    """Tell whether this process may see the marks of overlayfs: as root of the whole machine."""
+    """Return whether this process can see the marks of overlayfs: root of the host can."""
     try:
         status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
         users = Path("/proc/self/uid_map").read_text(encoding="ascii").split()
@@ -185,14 +185,14 @@ def _sees_marks() -> bool:
 
 
 class _Layers:
-    """The layers of an image in folders, the topmost first."""
+    """The layers of an image in folders, the top layer first."""
 
     def __init__(self, folders: Sequence[Path], context: Context) -> None:
         self._folders, self._context = [str(path) for path in folders], context
         self._pace = _Pace(context, lambda done, _: f"reading the layers: {done} names")
 
     def tree(self) -> Tree:
-        """Return what they make."""
+        """Return the merged file tree."""
         return sizes.merge(len(self._folders), self._listing)
 
     def digests(self, files: Sequence[File]) -> dict[Hashable, str]:
@@ -241,7 +241,7 @@ def _opaque(path: str) -> bool:
 
 
 def _of_stream(image: str, size: int, context: Context) -> tuple[Tree, dict[Hashable, str]]:
-    """Return the files as the engine hands them out, and the digests of the large ones."""
+    """Return the files in the engine's stream, and the digests of the large ones."""
     pace = _Pace(context, _of_bytes("reading the files", size))
     files, digests = dict[str, File](), dict[Hashable, str]()
     with (
@@ -254,7 +254,7 @@ def _of_stream(image: str, size: int, context: Context) -> tuple[Tree, dict[Hash
             first = files.get(excerpt.plain(entry.linkname)) if entry.islnk() else None
             if first:
                 files[name] = replace(first, path=name)
-            elif entry.isreg() and name not in rootfs.SHADOWED:  # those are the engine's own
+            elif entry.isreg() and name not in rootfs.SHADOWED:  # these are the engine's own files
                 files[name] = File(path=name, size=entry.size, inode=name)
                 content = tar.extractfile(entry) if entry.size >= sizes.LEAST else None
                 if content:
@@ -265,7 +265,7 @@ def _of_stream(image: str, size: int, context: Context) -> tuple[Tree, dict[Hash
 
 
 def _digest(content: IO[bytes], pace: _Pace) -> str:
-    """Return the SHA-256 of what is read."""
+    """Return the SHA-256 of a file's content."""
     found = hashlib.sha256()
     while piece := content.read(_CHUNK):
         found.update(piece)

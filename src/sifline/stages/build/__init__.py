@@ -1,4 +1,4 @@
-"""From a step of the plan to an image in the engine, under a name that no other content has."""
+"""Build: turns a build step into an image in the engine, under a tag unique to its content."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ from sifline.stages.build.rootfs import prepare
 
 
 def moved(images: Iterable[Image], listed: Sequence[EngineImage], context: Context) -> set[str]:
-    """Ask the registries which foreign images are another by now.
+    """Return the base images whose tag in the registry now names another image.
 
-    :raises StepFailed: where a registry does not answer.
+    :raises StepFailed: if a registry does not answer.
     """
     digests = {
         normalise(name): {item.rpartition("@")[2] for item in entry.digests}
@@ -49,9 +49,9 @@ def moved(images: Iterable[Image], listed: Sequence[EngineImage], context: Conte
     found = set()
     for base in sorted({base for image in images for base in image.bases if "@" not in base}):
         if digests.get(normalise(base)) == set():
-            context.progress(f"{base} came from no registry: left as it is")
+            context.progress(f"{base} came from no registry: kept as it is")
             continue
-        context.progress(f"asking for {base}")
+        context.progress(f"resolving {base}")
         try:
             now = Docker(context.runner).remote_digest(base)
         except CommandFailed as error:
@@ -65,7 +65,7 @@ def moved(images: Iterable[Image], listed: Sequence[EngineImage], context: Conte
 
 
 def settle(step: Step, context: Context) -> BuiltImage:
-    """Return the image that is kept; the tag ``latest`` is made to name it."""
+    """Return the image that is up to date, after pointing its tag ``latest`` to it."""
     assert step.held is not None  # noqa: S101 - for the type checker: nothing is kept of nothing
     if step.image.tag not in step.held.tags:
         Docker(context.runner).tag(step.held.image_id, step.image.tag)
@@ -78,11 +78,11 @@ def build(
     context: Context,
     around: Surroundings,
 ) -> BuiltImage:
-    """Build ``step.image``, preparing its root file system first where it asks for one.
+    """Build ``step.image``; first prepare its root file system if it has ``[prepare]``.
 
-    Of two runs that want the same image one builds it, and the other takes what it finds.
+    If two runs want the same image, one builds it and the other uses the result.
 
-    :raises StepFailed: naming the step of the Dockerfile, with the end of its log.
+    :raises StepFailed: with the failed step of the Dockerfile and the end of the log.
     """
     if step.retag:
         return replace(settle(step, context), reused=False)
@@ -93,7 +93,7 @@ def build(
         bases = work.bases()
         made_of = work.recipe(bases)
         mark = fingerprint(made_of)
-        # Anew means so even where another run has just built it.
+        # A forced build does not use what another run has just built.
         if not step.anew:
             (existing,) = versions([image], docker.all()).values()
             for item in existing:
@@ -103,7 +103,7 @@ def build(
 
 
 class _Build:
-    """One image on its way; the caller holds the image's lock."""
+    """The build of one image; the caller holds the image's lock."""
 
     def __init__(
         self,
@@ -120,7 +120,7 @@ class _Build:
         self._pulled = False
 
     def bases(self) -> dict[str, str]:
-        """Return the ids of the foreign images, which are in the engine afterwards."""
+        """Pull the base images that are missing or moved; return the ids of all bases."""
         platforms = {item.reference: item.platform for item in self._image.sources}
         before = base_ids([self._image], self._docker.all()) if self._image.bases else {}
         for base in self._image.bases:
@@ -139,7 +139,7 @@ class _Build:
         return ids
 
     def recipe(self, bases: Mapping[str, str]) -> dict[str, Any]:
-        """Return what the image is made of at this moment."""
+        """Return the recipe of the image as it is now."""
         return recipe(
             self._image,
             context=context_digest(self._image, self._context.workspace),
@@ -148,9 +148,9 @@ class _Build:
         )
 
     def run(self, made_of: Mapping[str, Any], mark: str, *, anew: bool) -> BuiltImage:
-        """Build, make sure that nothing changed meanwhile, and only then give it its names."""
+        """Build; if the build context did not change meanwhile, tag the image."""
         started, image = time.monotonic(), self._image
-        if not self._pulled:  # the log of a build that is kept stays
+        if not self._pulled:  # keep the log of a build that turns out to be up to date
             self._log.unlink(missing_ok=True)
         if image.prepare:
             prepare(image, self._context, anew=anew)
@@ -165,7 +165,7 @@ class _Build:
                 LABEL_IMAGE: image.name,
                 LABEL_FINGERPRINT: mark,
                 LABEL_RECIPE: text(made_of),
-                # Of the parent that it would otherwise be.
+                # Not inherited from the parent, whose label would remain otherwise.
                 LABEL_COMMIT: self._around.commit,
             },
             build_args=dict(image.build_args),
@@ -199,19 +199,19 @@ class _Build:
         )
 
     def _drop_replaced(self, mark: str, image_id: str) -> None:
-        """Remove the image of the same fingerprint that has lost its name to the new one."""
+        """Remove the image of the same fingerprint that lost its tag to the new one."""
         before = self._step.held
         if before and before.fingerprint == mark and before.image_id != image_id:
             self._drop(before.image_id)
 
     def _drop_unnamed(self) -> None:
-        """Remove what runs that were killed built and did not name."""
+        """Remove untagged images that killed runs built."""
         for path, made in id_files(self._log).items():
             self._drop(made)
             path.unlink(missing_ok=True)
 
     def _drop(self, image_id: str) -> None:
-        """Remove an image that has no name: nobody else could ask for it, or remove it."""
+        """Remove an untagged image, which nobody else could name or remove."""
         if any(not entry.tags for entry in self._docker.all() if entry.image_id == image_id):
             self._docker.remove([image_id])
 
@@ -230,7 +230,7 @@ class _Build:
             ) from None
 
     def _resolved(self) -> Path | None:
-        """A Dockerfile that names what is really used; None where the image's own does."""
+        """Write a Dockerfile with exact references; None if the image's own will do."""
         image, space = self._image, self._context.workspace
         replacements = {
             source.written: version_tag(source.image, self._parents[source.image].fingerprint)
@@ -240,14 +240,14 @@ class _Build:
         }
         path = image.folder / DOCKERFILE
         same = all(key == used for key, used in replacements.items())
-        # The engine follows no link out of the context, and gets no image.toml.
+        # The engine follows no link out of the context, and does not get image.toml.
         if same and not path.is_symlink() and not (image.folder / SETTINGS).is_file():
             return None
         own = Dockerfile.read(path, dict(image.contexts))
         path = space.resolved / f"{image.name}.Dockerfile"
         content = own.rewritten(replacements, dict(image.build_args), target=image.target)
         records.write_bytes(path, content.encode("utf-8", "surrogateescape"))
-        # The engine looks for it beside the Dockerfile that it is handed.
+        # The engine reads the .dockerignore beside the Dockerfile that it gets.
         found = dockerignore.find(image.folder)
         rules = found.read_bytes() if found else b""
         beside = path.with_name(f"{path.name}.dockerignore")
@@ -255,7 +255,7 @@ class _Build:
         return path
 
     def _secrets(self) -> list[str]:
-        """The secrets that the Dockerfile asks for, as far as there are any of that id."""
+        """Return the secrets that the Dockerfile asks for and that exist."""
         known = known_secrets(self._around)
         return [known[name] for name, _ in self._image.secrets if name in known]
 
@@ -286,5 +286,5 @@ class _Build:
 
 
 def build_record(workspace: Workspace, name: str, mark: str) -> Path:
-    """Return where the record of the build with this fingerprint is."""
+    """Return the path of the record of the build with this fingerprint."""
     return workspace.record(name, f"build-{mark[:SHORT]}")

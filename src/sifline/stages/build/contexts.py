@@ -1,4 +1,4 @@
-"""The build contexts of an image: the digest of all their files, and each of them."""
+"""The build contexts of an image: the digest of all their files, and the list of them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sifline.model import PREPARED, SETTINGS, Image, Workspace
 
 
 def context_digest(image: Image, workspace: Workspace) -> str:
-    """Return the digest of all build contexts of ``image``; cheap where nothing changed."""
+    """Return the digest of all build contexts of ``image``; fast if nothing changed."""
     found = digest(image.folder, **_context(image, workspace))
     if not image.contexts:
         return found
@@ -27,7 +27,7 @@ def context_digest(image: Image, workspace: Workspace) -> str:
 
 
 def context_entries(image: Image, workspace: Workspace) -> dict[str, str]:
-    """Return each entry of all build contexts of ``image``: ``NAME:PATH`` in a named one."""
+    """Return each file of all build contexts of ``image``; ``NAME:PATH`` in a named context."""
     found = entries(image.folder, **_context(image, workspace))
     for name, folder in image.contexts:
         own = entries(folder, **_named_context(image, name, workspace))
@@ -36,9 +36,9 @@ def context_entries(image: Image, workspace: Workspace) -> dict[str, str]:
 
 
 def _refuse_own_output(image: Image, workspace: Workspace) -> None:
-    """Refuse a named context with what sifline itself writes: no two looks would be the same.
+    """Raise an error if a named context contains sifline's own output, which changes all the time.
 
-    :raises UsageError: naming the line of the rules that leaves it out.
+    :raises UsageError: with the line of .dockerignore that excludes it.
     """
     for name, folder in image.contexts:
         output = workspace.build.resolve()
@@ -58,7 +58,7 @@ def _named_context(image: Image, name: str, workspace: Workspace) -> dict[str, A
 
 
 def _context(image: Image, workspace: Workspace) -> dict[str, Any]:
-    # The prepared root file system is described by what it is made of; of the settings those
-    # that concern the image are in its recipe.
+    # The prepared root file system is represented by its settings in the recipe, and so are the
+    # settings of image.toml that concern the image.
     without = frozenset({SETTINGS, PREPARED} if image.prepare else {SETTINGS})
     return {"without": without, "cache": workspace.caches / f"{image.name}.context"}

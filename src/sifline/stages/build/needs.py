@@ -1,4 +1,4 @@
-"""What a build needs beside its recipe: secrets, agents of ssh, foreign images, an able engine."""
+"""What a build needs besides its recipe: secrets, SSH agents, base images, a recent engine."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from sifline.model import Image
 
 @dataclass(frozen=True, kw_only=True)
 class Surroundings:
-    """What a build is given beside its recipe, and what does not count as a change.
+    """What the site gives a build besides its recipe; it does not count as a change.
 
-    ``proxies`` are build arguments that the engine knows by itself; ``secrets`` are options as
-    docker takes them, by id; ``hide`` is what they hold; ``commit`` is the commit of the checkout.
-    ``buildkit`` is the engine's, 8 of 0.8; None where that is not known, or concerns nothing.
+    ``proxies`` are build arguments that BuildKit predefines; ``secrets`` are docker's options, by
+    id; ``hide`` are the secrets' contents; ``commit`` is the commit of the checkout. ``buildkit``
+    is the engine's version, 8 for 0.8; None if it is unknown or not needed.
     """
 
     proxies: Mapping[str, str] = field(default_factory=dict)
@@ -38,8 +38,8 @@ class Surroundings:
 def need(image: Image, around: Surroundings, listed: Sequence[EngineImage]) -> None:
     """Check that everything the build needs is available before it starts.
 
-    :raises MissingError: naming the secret, the agent, the foreign image at an offline site, or
-        the line that the engine is too old for.
+    :raises MissingError: naming the secret, the agent, the base image at an offline site, or the
+        line that the engine is too old for.
     """
     known = known_secrets(around)
     for name, required in image.secrets:
@@ -72,9 +72,9 @@ def need(image: Image, around: Surroundings, listed: Sequence[EngineImage]) -> N
 
 
 def _need_features(image: Image, around: Surroundings) -> None:
-    """Refuse what the engine's own reader of Dockerfiles does not know, or passes over.
+    """Raise an error for a line that the engine's BuildKit does not know, or ignores.
 
-    An image that is to read the file itself (``# syntax=``) knows what it knows on any engine.
+    A Dockerfile frontend (``# syntax=``) supports the same lines on any engine.
     """
     if around.buildkit is None or image.frontend:
         return
@@ -90,20 +90,20 @@ def _need_features(image: Image, around: Surroundings) -> None:
 
 
 def known_secrets(around: Surroundings) -> dict[str, str]:
-    """Return the secrets that there are, as options that docker takes, by id."""
+    """Return the available secrets as options for docker, by id."""
     return {**_ca_secret(os.environ), **around.secrets}
 
 
 def _ca_secret(environment: Mapping[str, str]) -> dict[str, str]:
-    """The host's CA bundle, which build steps need behind a mirror or a proxy."""
+    """Return the host's CA bundle, which build steps need behind some mirrors and proxies."""
     path = certificates.bundle(environment)
     return {CA_SECRET: f"id={CA_SECRET},src={path}"} if path else {}
 
 
 def agents_of(image: Image, environment: Mapping[str, str]) -> dict[str, str]:
-    """Return the socket or key of each id of ssh that the image's steps ask for, if there is one.
+    """Return the socket or key of each SSH id that the image's steps ask for and that exists.
 
-    :raises MissingError: where image.toml names what is not there.
+    :raises MissingError: if a file named in image.toml does not exist.
     """
     said, found = dict(image.agents), dict[str, str]()
     for name, _ in image.ssh:

@@ -1,4 +1,4 @@
-"""The root file system that a base image is built on, made by mmdebstrap."""
+"""The root file system of a base image, made by mmdebstrap."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from sifline.model import PREPARED, Image
 
 
 def prepare(image: Image, context: Context, *, anew: bool) -> None:
-    """Make the root file system, unless the one that is there was made from the same words."""
+    """Make the root file system, unless one with the same settings exists."""
     assert image.prepare is not None  # noqa: S101 - for the type checker: the caller asked
     target = image.folder / PREPARED
     record = context.workspace.record(image.name, "prepare")

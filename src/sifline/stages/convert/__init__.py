@@ -1,8 +1,8 @@
-"""Convert: from an image in the engine to a verified SIF that says where it came from.
+"""Convert: makes a verified SIF, with its provenance, from an image in the engine.
 
-A SIF is made under another name beside its place, verified, made durable and renamed: what
-stands under its own name is whole. One conversion of an image runs at a time, so everything
-else that carries the image's name here is the remains of a killed run, and is removed.
+A SIF is made under a temporary name beside its place, verified, synced and renamed: a file under
+its final name is always complete. One conversion of an image runs at a time, so all other files
+with the image's name here were left by a killed run, and are removed.
 """
 
 from __future__ import annotations
@@ -66,10 +66,10 @@ __all__ = [
 ]
 
 RESERVE = 64 << 20
-# What a conversion takes of memory: the caches of sqfstar and its threads, Apptainer, this
-# program. 258 MiB were measured with an image of 5.6 GB and two processors; more have more.
+# Memory of a conversion: the caches of sqfstar and its threads, Apptainer, this program. 258 MiB
+# were measured with an image of 5.6 GB and two processors; more processors need more.
 MEMORY = 768 << 20
-# A SIF that is this much larger than its image points to a wrong compression.
+# A SIF this much larger than its image points to a wrong compression.
 MOST, MOST_SPARE = 1.1, 1 << 20
 
 
@@ -81,14 +81,13 @@ def convert(
     processors: int = 0,
     network: bool = False,
 ) -> Sif:
-    """Make ``build/sif/<name>.sif`` of an image, unless it is there and up to date.
+    """Make ``build/sif/<name>.sif`` from an image, unless it is up to date.
 
-    What a definition file without an image makes is made anew each time: nothing tells what
-    became of its sources.
+    A definition file without an image is built each time: whether its sources changed is unknown.
 
-    :param processors: how many compress where the image does not say it; 0 for all.
-    :param network: whether what a definition file runs may use the network.
-    :raises StepFailed: where there is too little room, or a tool fails; no new SIF is left then.
+    :param processors: how many compress if the image does not set it; 0 for all.
+    :param network: whether a definition file's scripts may use the network.
+    :raises StepFailed: if there is too little space, or a tool fails; the old SIF is kept.
     """
     image, space = subject.image, context.workspace
     target = space.sif(image.name)
@@ -101,7 +100,7 @@ def convert(
 
 
 def _up_to_date(subject: HeldImage | DefinitionFile, workspace: Workspace) -> Sif | None:
-    """Return the SIF that stands there, if it is the wanted one and untouched."""
+    """Return the existing SIF if it is up to date and unchanged."""
     if isinstance(subject, DefinitionFile):
         return None
     image = subject.image
@@ -113,7 +112,7 @@ def _up_to_date(subject: HeldImage | DefinitionFile, workspace: Workspace) -> Si
 def _work(
     subject: HeldImage | DefinitionFile, context: Context, processors: int
 ) -> ImageWork | DefinitionWork:
-    """Return what the backends are given."""
+    """Return what the conversion backends need."""
     image, space = subject.image, context.workspace
     target = space.sif(image.name)
     options = replace(image.sif, processors=image.sif.processors or processors)
@@ -140,12 +139,12 @@ def _work(
 
 
 def space_needed(size: int, copies: float) -> int:
-    """Return how many bytes converting an image of ``size`` takes at its peak."""
+    """Return the peak space in bytes of converting an image of ``size``."""
     return int(copies * size) + RESERVE
 
 
 class _Conversion:
-    """One image on its way; the caller holds the image's lock."""
+    """One conversion; the caller holds the image's lock."""
 
     def __init__(self, work: ImageWork | DefinitionWork, target: Path, *, network: bool) -> None:
         self._work, self._target = work, target
@@ -158,7 +157,7 @@ class _Conversion:
         return Apptainer(self._context.runner)
 
     def convert(self) -> Sif:
-        """Make the SIF anew."""
+        """Make the SIF."""
         started = time.monotonic()
         self._sweep()
         self._target.parent.mkdir(parents=True, exist_ok=True)
@@ -188,7 +187,7 @@ class _Conversion:
         return replace(done, reused=False, notes=tuple(self._notes))
 
     def _subject(self) -> dict[str, str]:
-        """Of what the SIF was made, for the record; a definition file alone is of no image."""
+        """Return the SIF's source, for the record; a definition file alone has no image."""
         work = self._work
         if isinstance(work, DefinitionWork):
             return {"definition": definition_digest(work.definition.file)}
@@ -199,7 +198,7 @@ class _Conversion:
         }
 
     def _road(self, open_: ExitStack) -> Made:
-        """Make the SIF under its temporary name, by a definition file or of the image alone."""
+        """Make the SIF under its temporary name, from a definition file or the image alone."""
         work = self._work
         if isinstance(work, DefinitionWork):
             return self._by_definition(work.definition.file)
@@ -244,7 +243,7 @@ class _Conversion:
         return definition.make(self._work, file, network=self._network)
 
     def _verify(self, made: Made) -> tuple[str, str]:
-        """Look at the new SIF as its users will; return what that proved, and its digest."""
+        """Verify the new SIF by running it; return what that proved, and the SIF's digest."""
         self._context.progress("verifying the SIF")
         partial = self._work.partial
         with partial.open("rb") as file:
@@ -259,7 +258,7 @@ class _Conversion:
             return proof.verified, digest.result()
 
     def _check_budget(self) -> None:
-        """Refuse, or tell of, a SIF that is too large."""
+        """Raise an error, or note a warning, if the SIF is too large."""
         size, budget = self._work.partial.stat().st_size, self._options.budget
         if budget is not None and size > budget:
             text = (
@@ -280,12 +279,12 @@ class _Conversion:
             )
 
     def _settle(self) -> None:
-        """Put the SIF, which is durable already, in its place."""
+        """Rename the synced SIF to its final name."""
         self._work.partial.replace(self._target)
         records.sync_folder(self._target.parent)
 
     def _check_room(self, copies: float) -> None:
-        """Stop before the work where disk or memory cannot hold it."""
+        """Raise an error before the work if there is too little disk space or memory."""
         folder, size = self._target.parent, self._work.size
         free, needed = shutil.disk_usage(folder).free, space_needed(size, copies)
         if needed > free:
@@ -303,7 +302,7 @@ class _Conversion:
 
     @contextmanager
     def _cleared(self) -> Iterator[None]:
-        """Scratch space that is gone afterwards, whatever happens."""
+        """Provide the scratch folder; remove it in any case."""
         try:
             self._work.scratch.mkdir(parents=True)
             yield
@@ -317,14 +316,14 @@ class _Conversion:
                 f" {cause if full else f'{error.filename}: {error.strerror}'}"
             ) from None
         finally:
-            # What a killed run asked for last, the engine may have made after we looked.
+            # A killed run's last container may have appeared after we looked.
             with suppress(SiflineError):
                 self._apptainer.stop_builds(self._work.scratch)
             self._work.partial.unlink(missing_ok=True)
             scratch.remove(self._work.scratch)
 
     def _sweep(self) -> None:
-        """Remove what a killed run left, beginning with the container that may still write."""
+        """Remove what a killed run left; first its container, which may still write."""
         self._apptainer.stop_builds(self._work.scratch)
         for left in self._target.parent.glob(f".{self._target.name}.partial-*"):
             left.unlink(missing_ok=True)
@@ -332,7 +331,7 @@ class _Conversion:
 
 
 def _unset(made: Made) -> Iterator[str]:
-    """Yield what to say of variables that no SIF can have."""
+    """Yield a warning about variables that a SIF cannot have."""
     names = environment.impossible(made.env or ())
     if names:
         yield f"warning: ENV is not whole: no SIF has variables of such names: {', '.join(names)}"

@@ -1,4 +1,4 @@
-"""Files of a SIF that only root can read or run, as Docker does; users of a cluster are others."""
+"""Files of a SIF that only root can read or run; a cluster's users are not root."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _MOST_LINKS = 40
 # A line of ``unsquashfs -lln``: kind, mode, size, path.
 _LINE = re.compile(r"([-dl])(\S{9}) \d+/\d+ +(\d+) \S+ \S+ squashfs-root(/.*)?")
 _ARROW = " -> "
-# What distributions keep from users in any case.
+# Files that distributions close to users on purpose.
 _PATTERNS = (
     *("/etc/*shadow*", "/etc/*passwd*", "/etc/.pwd.lock", "/etc/sudoers*", "/etc/credstore*"),
     *("/etc/ssl/private*", "/etc/ssh/ssh_host_*", "/root/.bash*", "/root/.profile"),
@@ -34,13 +34,13 @@ _USUAL = re.compile("|".join(map(translate, _PATTERNS)))
 
 @dataclass(kw_only=True)
 class Closed:
-    """Paths of files that only root can reach, and where symbolic links lead to."""
+    """Paths that only root can read or run, and the targets of symbolic links."""
 
     files: list[str] = field(default_factory=list)
     links: dict[str, str] = field(default_factory=dict)
 
     def real(self, path: str) -> str:
-        """Return ``path`` with the links on its way followed."""
+        """Return ``path`` with all symbolic links followed."""
         for _ in range(_MOST_LINKS):
             parts = path.split("/")
             above = ("/".join(parts[:end]) for end in range(2, len(parts) + 1))
@@ -48,13 +48,13 @@ class Closed:
             if link is None:
                 break
             target = posixpath.join(posixpath.dirname(link), self.links[link])
-            # Two slashes at the beginning would stay.
+            # os.path.normpath keeps two leading slashes.
             path = "/" + posixpath.normpath(target + path[len(link) :]).lstrip("/")
         return path
 
 
 def warnings(work: Work, apptainer: Apptainer) -> Iterator[str]:
-    """Yield what to say of files in ``work.partial`` that ordinary users cannot read or run."""
+    """Yield warnings about files in ``work.partial`` that ordinary users cannot read or run."""
     file = sif.read(work.partial)
     listing = work.scratch / "listing" / "files"
     listing.parent.mkdir()
@@ -70,7 +70,7 @@ def warnings(work: Work, apptainer: Apptainer) -> Iterator[str]:
 
 
 def told(closed: Closed, config: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the warning, what the container starts with first; nothing where all is open."""
+    """Yield the warning, with what the container starts first; nothing if all is readable."""
     hidden = set(closed.files)
     first = {closed.real(path): path for path in starts(config)}
     names = [f"{path} (it starts with that)" for real, path in first.items() if real in hidden]
@@ -87,7 +87,7 @@ def told(closed: Closed, config: Mapping[str, Any]) -> Iterator[str]:
 
 
 def starts(config: Mapping[str, Any]) -> list[str]:
-    """Return the paths that the image's ENTRYPOINT and CMD name, or may mean, in their order."""
+    """Return the paths that the image's ENTRYPOINT and CMD name, or may name, in order."""
     words = [*(config.get("Entrypoint") or ()), *(config.get("Cmd") or ())]
     workdir = config.get("WorkingDir") or "/"
     paths = [posixpath.join(workdir, word) for word in words if "/" in word]
@@ -99,7 +99,7 @@ def starts(config: Mapping[str, Any]) -> list[str]:
 
 
 def read(lines: Iterable[str]) -> Closed:
-    """Read a listing in which each folder comes before what is in it."""
+    """Read an unsquashfs listing, in which each folder comes before its content."""
     closed, folders = Closed(), list[str]()
     for line in lines:
         match = _LINE.fullmatch(line)
@@ -120,6 +120,6 @@ def read(lines: Iterable[str]) -> Closed:
 
 
 def _is_closed(mode: str) -> bool:
-    """Whether others can neither read nor run it, or not run what its owner can."""
+    """Return whether others can neither read nor run it, or cannot run what its owner can."""
     run = mode[8] in "xt"
     return not run and (mode[6] != "r" or mode[2] in "xs")

@@ -1,7 +1,7 @@
-"""Convert with a definition file, from the image or from the source that the file names.
+"""Convert with a definition file, from an image or from the source that the file names.
 
-A file that ends in ``.j2`` is a template (https://jinja.palletsprojects.com/templates/) and is
-given what ``facts`` returns; of an image also ``bootstrap`` and ``source``, for the header.
+A file that ends in ``.j2`` is a template (https://jinja.palletsprojects.com/templates/). Its
+variables are those of ``facts``; for an image also ``bootstrap`` and ``source``, for the header.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from sifline.stages.convert.work import ImageWork, Made, Work
 
 METHOD = "definition"
 _TEMPLATE = ".j2"
-# Where a stage begins, and what it is made of; see ``pkg/build/types/parser`` of Apptainer.
+# Header lines of a stage; see ``pkg/build/types/parser`` of Apptainer.
 _STAGE = re.compile(r"(?mi)^bootstrap:")
 _FROM = re.compile(r"(?mi)^from:[ \t]*(.*?)[ \t]*$")
 _FINGERPRINTS = re.compile(r"(?mi)^fingerprints:")
-# What an expression in a template may end in.
+# Exceptions that an expression in a template may raise.
 _FAULTS = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 
 
 def make(work: Work, file: Path, *, network: bool) -> Made:
-    """Make the SIF ``work.partial`` by the definition ``file``, or by its template.
+    """Make the SIF ``work.partial`` from the definition ``file``, or from its template.
 
-    :param network: whether what the definition runs may use the network.
-    :raises UsageError: where the definition cannot be read or rendered.
-    :raises StepFailed: where a tool fails.
+    :param network: whether scripts of the definition may use the network.
+    :raises UsageError: if the definition cannot be read or rendered.
+    :raises StepFailed: if a tool fails.
     """
     try:
         return _make(work, file, network=network)
@@ -61,7 +61,7 @@ def _make(work: Work, file: Path, *, network: bool) -> Made:
         files = {environment.SCRIPT: seen(script)} if is_of(source, text) else {}
         return completed(text, work.labels, files)
 
-    # Before the work, if it cannot be.
+    # Fail before the work if it is impossible.
     bases.update(_bases(recipe(lambda path: path), file.absolute().parent, work, network=network))
     if isinstance(work, ImageWork):
         ordinary.save(work, layout)
@@ -82,28 +82,28 @@ def _make(work: Work, file: Path, *, network: bool) -> Made:
 
 
 def _bases(text: str, folder: Path, work: Work, *, network: bool) -> dict[str, Unpacked]:
-    """Return the SIFs that Apptainer, in the toolbox, cannot unpack where they hold devices."""
+    """Return the SIFs to unpack first: Apptainer in the toolbox fails on their device nodes."""
     if not Builder(Apptainer(work.context.runner)).in_toolbox(runs=True, network=network):
         return {}
     found = dict[str, Unpacked]()
     for written, path in local_sifs(text, folder).items():
-        with suppress(UsageError):  # of one that cannot be read Apptainer says what is wrong
+        with suppress(UsageError):  # Apptainer reports what is wrong with an unreadable one
             offset, target = sif.system(sif.read(path)).offset, work.scratch / f"base{len(found)}"
             found[written] = Unpacked(sif=path, offset=offset, target=target)
     return found
 
 
 def local_sifs(text: str, folder: Path) -> dict[str, Path]:
-    """Return the files that stages of a definition are made of, by what it writes for them.
+    """Return the SIF files that a definition's stages start from, by how it writes them.
 
-    :param folder: the one that relative paths belong to.
+    :param folder: relative paths start here.
     """
     found = {}
     for stage in _STAGE.split(text)[1:]:
         header = stage.partition("\n%")[0]
         kind = header.partition("\n")[0].partition("#")[0].strip().lower()
         written = _FROM.search(header)
-        # Who says whose signature is wanted leaves the file to Apptainer.
+        # Apptainer needs the file itself to verify its signature (Fingerprints).
         if kind == "localimage" and written and not _FINGERPRINTS.search(header):
             path = folder / written[1].partition(" #")[0].strip()
             if path.is_file():
@@ -112,20 +112,20 @@ def local_sifs(text: str, folder: Path) -> dict[str, Path]:
 
 
 def rebased(text: str, places: Mapping[str, Path]) -> str:
-    """Return a definition with other places for what it is made of, by what it writes for it."""
+    """Return a definition in which other paths replace those of its sources."""
     return _FROM.sub(
         lambda match: f"From: {places[match[1]]}" if match[1] in places else match[0], text
     )
 
 
 def is_of(source: Path, text: str) -> bool:
-    """Tell whether the last stage of a definition is made of the OCI layout ``source``."""
+    """Return whether the last stage of a definition starts from the OCI layout ``source``."""
     last = _STAGE.split(text)[-1]
     return any(match[1] == str(source) for match in _FROM.finditer(last))
 
 
 def facts(work: Work) -> dict[str, Any]:
-    """Return what a template is told: of an image what it is, labels and environment included."""
+    """Return the variables of a template: the image's metadata, labels and environment."""
     known = {"name": work.name, "commit": work.origin.get("commit", ""), "labels": work.labels}
     if not isinstance(work, ImageWork):
         return known
@@ -145,15 +145,15 @@ def facts(work: Work) -> dict[str, Any]:
 
 
 def _lines(values: Mapping[str, str]) -> dict[str, str]:
-    """Return what others wrote, each on one line: a second one could begin a section."""
+    """Return foreign texts, each on one line: a second line could begin a section."""
     words = ((key, value) for key, value in values.items() if key.split() == [key])
     return {key: " ".join(value.splitlines()) for key, value in words}
 
 
 def render(file: Path, values: Mapping[str, Any]) -> str:
-    """Return the text of a definition file; that of a template with ``values`` filled in.
+    """Return the text of a definition file; of a template, with ``values`` filled in.
 
-    :raises UsageError: where it cannot be read, or asks for what there is not.
+    :raises UsageError: if it cannot be read, or uses an unknown variable.
     """
     try:
         text = file.read_text(encoding="utf-8")
@@ -184,6 +184,6 @@ def render(file: Path, values: Mapping[str, Any]) -> str:
 def completed(
     text: str, labels: Mapping[str, str], files: Mapping[str, Path] | None = None
 ) -> str:
-    """Return a definition with our sections behind it: Apptainer puts those of a kind together."""
+    """Return a definition with our sections appended: Apptainer merges sections of a kind."""
     sections = [*file_section(files or {}), *label_section(labels)]
     return "\n".join([text.rstrip("\n"), "", *sections]) + "\n"

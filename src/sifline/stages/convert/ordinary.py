@@ -16,15 +16,15 @@ from sifline.model import Progress
 from sifline.stages.convert.work import ImageWork, Made, Work
 
 METHOD = "apptainer"
-# It holds at most this many times the image's size at once: its layers, Apptainer's copy of them,
-# the file tree, the SIF. 3.5 were measured with an image of 0.3 GB.
+# Peak space in multiples of the image's size: its layers, Apptainer's copy of them, the file tree,
+# the SIF. 3.5 were measured with an image of 0.3 GB.
 COPIES = 3.7
 
 
 def make(work: ImageWork) -> Made:
     """Make the SIF ``work.partial``.
 
-    :raises StepFailed: where a tool fails.
+    :raises StepFailed: if a tool fails.
     """
     apptainer, layout = Apptainer(work.context.runner), work.scratch / work.name
     try:
@@ -46,7 +46,7 @@ def make(work: ImageWork) -> Made:
 
 
 def save(work: ImageWork, layout: Path) -> None:
-    """Write the image as an OCI layout, the folder ``layout`` of the scratch space."""
+    """Write the image as an OCI layout into the folder ``layout`` of the scratch folder."""
     context, archive = work.context, work.scratch / "image.tar"
     context.progress("saving the image")
     # By id: the tag may move meanwhile.
@@ -57,7 +57,7 @@ def save(work: ImageWork, layout: Path) -> None:
 
 
 def noted(work: Work, made: Made) -> Made:
-    """Let Apptainer add to its SIF what says where it came from."""
+    """Add the provenance record to Apptainer's SIF."""
     part = work.provenance(made)
     note = work.scratch / part.name
     note.write_bytes(part.content)
@@ -66,7 +66,7 @@ def noted(work: Work, made: Made) -> Made:
 
 
 def teller(progress: Progress) -> OnLine:
-    """Return what passes on what Apptainer says it is doing."""
+    """Return a reader of Apptainer's output that passes its messages to ``progress``."""
 
     def tell(line: str) -> None:
         _, mark, text = line.partition("INFO:")

@@ -1,4 +1,4 @@
-"""A look at a new SIF as its users will see it: whether it runs, and has the image's ENV."""
+"""Verification of a new SIF: whether it runs, and has the image's ENV."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from sifline.machine.process import Result
 from sifline.stages.convert import ordinary
 from sifline.stages.convert.work import Made, Work
 
-# Apptainer looks the command up only after the file system is mounted and the namespaces stand.
+# Apptainer looks up the command after it has mounted the file system and made the namespaces.
 _NOT_FOUND = "executable file not found"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Proof:
-    """What a look at a SIF proved; ``notes`` are for people."""
+    """What running a SIF proved; ``notes`` are for the user."""
 
     verified: str
     notes: tuple[str, ...] = ()
 
 
 def prove(work: Work, made: Made, apptainer: Apptainer) -> Proof:
-    """Return what running something in ``work.partial`` proved.
+    """Return what running a command in ``work.partial`` proved.
 
-    :raises StepFailed: where nothing runs, or the image's ENV does not arrive.
+    :raises StepFailed: if nothing runs, or the variables are not those of ENV.
     """
     if made.env is not None:
         result = Sifs(apptainer).exec(work.partial, ["env", "-0"], check=False)
@@ -52,10 +52,10 @@ def prove(work: Work, made: Made, apptainer: Apptainer) -> Proof:
 
 
 def verdict(result: Result) -> str | None:
-    """Say what running ``true`` in the SIF proved; None where it proved nothing.
+    """Return what running ``true`` in the SIF proved; None if it proved nothing.
 
-    An image without that command, or without a shell at all, is no broken image: that
-    Apptainer looked for the command shows that the file system mounts.
+    An image without that command, or without a shell, is not broken: Apptainer searched for the
+    command, so it mounted the file system.
     """
     if result.ok:
         return "ran true"
@@ -65,18 +65,18 @@ def verdict(result: Result) -> str | None:
 def _of_others(
     work: Work, made: Made, apptainer: Apptainer, wrong: Sequence[str]
 ) -> tuple[str, ...]:
-    """Return what to say of variables that are others than in the image."""
+    """Return notes about variables that differ from those of the image."""
     if not wrong:
         return ()
     names, env = ", ".join(wrong), made.env or ()
-    # Only Apptainer itself converts an image that brings scripts of its own for this.
+    # Only Apptainer converts images that have environment scripts of their own.
     if made.method == ordinary.METHOD and _is_ours(work, env, apptainer):
         return (f"warning: scripts of the image in /.singularity.d/env change {names}",)
     raise _lost(work, names)
 
 
 def _is_ours(work: Work, env: Sequence[str], apptainer: Apptainer) -> bool:
-    """Tell whether the SIF holds the script that sets the image's ENV."""
+    """Return whether the SIF contains our script that sets the image's ENV."""
     names, folder = work.scratch / "script", work.scratch / "script.d"
     names.write_text(f"{environment.SCRIPT}\0", encoding="utf-8")
     offset = sif.system(sif.read(work.partial)).offset

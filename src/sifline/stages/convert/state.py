@@ -1,4 +1,4 @@
-"""The SIF that exists: what its file and record say, and whether it is up to date."""
+"""The existing SIF of an image: its file, its record, and whether it is up to date."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from sifline.machine.context import Context
 from sifline.model import FoundSif, HeldImage, Image, Sif, Workspace
 from sifline.stages.convert.work import PREFIX, compression, read_provenance
 
-# What is told of a SIF without reading it.
+# Metadata of a SIF that ``info`` prints without opening it.
 KEPT = {"fingerprint", "commit", "sha256", "size", "stamp", "compression", "method"}
 UP_TO_DATE, NO_SIF = "up to date", "there is no SIF"
-# Of the way in which SIFs are made; a higher one has every SIF made anew. 2: ENV and attributes of
-# files arrive as the image says. Records before had no number.
+# Version of the way in which SIFs are made; a higher one makes all SIFs again. 2: ENV and file
+# attributes are those of the image. Older records had no number.
 FORMAT = 2
 
 
 def read_sif(path: Path) -> FoundSif:
-    """Return the SIF at ``path`` with what its labels say of it.
+    """Return the SIF at ``path`` with what its labels say.
 
-    :raises UsageError: where it is no SIF, truncated or damaged.
+    :raises UsageError: if it is not a SIF, or truncated or damaged.
     """
     found = sif.labels(sif.read(path))
     return FoundSif(
@@ -43,14 +43,14 @@ def read_sif(path: Path) -> FoundSif:
 
 
 def info(path: Path, context: Context) -> dict[str, Any]:
-    """Return what the file itself says: header, objects, labels, digest.
+    """Return the metadata of a SIF file: header, objects, labels, digest.
 
-    :raises UsageError: where it is no SIF, truncated or damaged.
+    :raises UsageError: if it is not a SIF, or truncated or damaged.
     """
     file = sif.read(path)
     labels = sif.labels(file)
     if not labels:
-        # Apptainer would have to mount it, and says little of what it cannot.
+        # Apptainer would have to mount it, and its errors say little.
         sif.system(file)
         labels = Sifs(Apptainer(context.runner)).inspect(path).get("labels") or {}
     return {
@@ -70,7 +70,7 @@ def info(path: Path, context: Context) -> dict[str, Any]:
 
 
 def standing(image: Image, workspace: Workspace) -> Sif:
-    """Return the SIF of ``image``, in which ``stale`` found nothing wrong; write nothing."""
+    """Return the SIF of ``image``, which ``stale`` found up to date; writes nothing."""
     path, record = workspace.sif(image.name), sif_records.read(image.name, workspace)
     now = sif_records.current(path, record) if record else None
     assert now is not None  # noqa: S101 - for the type checker: else it would be converted
@@ -78,35 +78,35 @@ def standing(image: Image, workspace: Workspace) -> Sif:
 
 
 def settled(image: Image, workspace: Workspace) -> Sif:
-    """Return the SIF of ``image``, in which ``stale`` found nothing wrong; see ``kept``."""
+    """Return the SIF of ``image``, which ``stale`` found up to date; see ``kept``."""
     found = kept(image, workspace)
     assert found is not None  # noqa: S101 - for the type checker: else it would be converted
     return found
 
 
 def kept(image: Image, workspace: Workspace) -> Sif | None:
-    """Return the SIF of ``image``, if it is the file of its record.
+    """Return the SIF of ``image`` if its file is the one in its record.
 
-    Where it was touched and is the same, its record says so from now on.
+    If only its time stamps changed, the record is updated.
     """
     path, record = workspace.sif(image.name), sif_records.read(image.name, workspace)
     if not path.is_file() or record is None:
         return None
     now = sif_records.current(path, record)
     if now is not None and now != record:
-        with suppress(OSError):  # it is looked at again next time
+        with suppress(OSError):  # the file is read again next time
             sif_records.write(image.name, workspace, now)
     return remembered(image, path, now) if now else None
 
 
 def stale(name: str, held: HeldImage | None, workspace: Workspace) -> str:
-    """Say why the SIF of ``name`` has to be made anew; "" where it is up to date."""
+    """Return why the SIF of ``name`` must be made again; "" if it is up to date."""
     found = state(name, held, workspace)
     return "" if found == UP_TO_DATE else NO_SIF if found == "none" else f"the SIF: {found}"
 
 
 def state(name: str, held: HeldImage | None, workspace: Workspace) -> str:
-    """Return the state of the SIF of ``name`` in one or two words, compared with ``held``."""
+    """Return the state of the SIF of ``name`` in a few words, compared with ``held``."""
     path = workspace.sif(name)
     record = sif_records.read(name, workspace)
     if not path.is_file():
@@ -119,10 +119,10 @@ def state(name: str, held: HeldImage | None, workspace: Workspace) -> str:
 
 
 def changed(record: Mapping[str, Any] | None, held: HeldImage) -> str:
-    """Say why a SIF made as ``record`` says is not the one wanted; "" where it is."""
+    """Return why a SIF with this record is out of date; "" if it is not."""
     options = held.image.sif
     wanted = compression(options).mksquashfs
-    if record is None or not record.keys() >= KEPT:  # a file may hold anything
+    if record is None or not record.keys() >= KEPT:  # the file may contain anything
         return "no record of its conversion"
     packed, method, size = (record[key] for key in ("compression", "method", "size"))
     other = not options.definition and options.method not in (None, method)
@@ -141,15 +141,15 @@ def changed(record: Mapping[str, Any] | None, held: HeldImage) -> str:
 
 
 def definition_digest(file: Path | None) -> str:
-    """Return the digest of the definition file that a SIF is made by; "" where there is none."""
+    """Return the digest of the definition file of a SIF; "" if there is none."""
     try:
         return file_digest(file) if file else ""
     except OSError:
-        return "unread"  # whoever converts says what is wrong with it
+        return "unread"  # the conversion reports what is wrong with it
 
 
 def remembered(image: Image, path: Path, record: Mapping[str, Any]) -> Sif:
-    """Return the SIF at ``path`` as its record tells it."""
+    """Return the SIF at ``path`` as its record describes it."""
     return Sif(
         name=image.name,
         path=path,

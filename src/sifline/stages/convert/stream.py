@@ -1,7 +1,7 @@
 """Convert by streaming: the image's file system goes from the engine straight into the SIF.
 
-Nothing is unpacked and no layer is copied. Apptainer itself makes the rest: its SIF of an image
-of the same configuration without files holds the definition, labels, environment and run script.
+Nothing is unpacked and no layer is copied. The definition, labels, environment and run script come
+from a SIF that Apptainer builds from an image of the same configuration without files.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ TELL_SECONDS = 1.0
 
 
 def impossible(runner: Any) -> str:
-    """Return why the image cannot be streamed; "" where it can."""
+    """Return why no image can be streamed on this machine; "" if streaming is possible."""
     if not engine.is_local():
         return "the Docker engine is on another machine"
     if not Docker(runner).images([f"{TOOLBOX}:latest"]):
@@ -57,8 +57,8 @@ def make(work: ImageWork, open_: ExitStack) -> Made:
     """Make the SIF ``work.partial``.
 
     :param open_: keeps the toolbox's container until the SIF is verified.
-    :raises Complicated: where only Apptainer itself knows how to lay the image out.
-    :raises StepFailed: where a tool fails, or the engine's stream ends too early.
+    :raises Complicated: if only Apptainer can convert the image.
+    :raises StepFailed: if a tool fails, or the engine's stream ends too early.
     """
     try:
         return _Stream(work, open_).make()
@@ -79,7 +79,7 @@ class _Stream:
         self._apptainer = self._toolbox(open_)
 
     def _toolbox(self, open_: ExitStack) -> Apptainer:
-        """Start the toolbox once for all that follows, with the engine's layers if it can."""
+        """Start the toolbox once for all commands, with the engine's layers if possible."""
         apptainer, work = Apptainer(self._work.context.runner), self._work
         binds = [
             *places(work.scratch),
@@ -92,7 +92,8 @@ class _Stream:
             try:
                 return open_.enter_context(apptainer.held(seen, purpose=self._purpose))
             except StepFailed as error:
-                # The layers do without headers: what fails then is their own.
+                # The layers can be mounted without headers; if that fails too, the fault is
+                # theirs.
                 if self._headers:
                     spare, self._headers = self._headers, None
                 else:
@@ -101,7 +102,7 @@ class _Stream:
         return open_.enter_context(apptainer.held(binds, purpose=self._purpose))
 
     def _without_layers(self, error: StepFailed) -> None:
-        """Go on with the engine's own stream, and say why."""
+        """Continue with the engine's own stream, and note why."""
         self._layers = ()
         self._notes.append(
             "the engine's layers cannot be read, so it hands the files out itself, which"
@@ -145,7 +146,7 @@ class _Stream:
         return made
 
     def _skeleton(self) -> tuple[Path, tuple[Part, ...]]:
-        """Return what Apptainer makes of an image that has no files: its tree, and its objects."""
+        """Return Apptainer's SIF of the image without files: its tree, and its objects."""
         work, folder = self._work, self._scratch / "skeleton"
         layout, made = self._scratch / work.name, self._scratch / "skeleton.sif"
         oci_layout.without_files(layout, self._image)
@@ -169,18 +170,18 @@ class _Stream:
         )
 
     def _look(self) -> tuple[Path, Tree | None]:
-        """Look at the image's file system itself, and at what its layers say, if that is known.
+        """Inspect the image's file system; also return what its layers say, if that is known.
 
-        :raises Complicated: where the engine makes something else of the layers.
+        :raises Complicated: if the engine's files differ from what the layers say.
         """
         look, said = self._seen(), self._said()
         other = "" if said is None else layers.difference(said, (look / "tree").read_bytes())
         if other:
-            raise Complicated(f"the engine shows {other} otherwise than the image's layers say")
+            raise Complicated(f"the engine shows {other} in another way than the image's layers")
         return look, said
 
     def _said(self) -> Tree | None:
-        """Return what the layers say; None where the engine does not keep it."""
+        """Return the file tree that the layers describe; None if the engine keeps no headers."""
         if self._headers is None:
             return None
         names = layers.chain((self._image.get("RootFS") or {}).get("Layers") or ())
@@ -209,16 +210,16 @@ class _Stream:
 
     def _look_by_building(self, folder: Path) -> Path:
         if not (self._image.get("RepoTags") or self._image.get("RepoDigests")):
-            # With the name that a build needs, the image would be taken away in the end.
+            # A tag given for the build would remove the image when it is removed.
             raise Complicated("the engine has no name for it")
-        # Ids are no names to build on, and no other run may move this name.
+        # FROM cannot name an id, and the tag must be one that no other run moves.
         tag = f"sifline-convert:{sha256(self._purpose.encode()).hexdigest()[:32]}"
         self._docker.tag(self._work.held.image_id, tag)
         try:
             runner, tools = self._work.context.runner, f"{TOOLBOX}:latest"
             return image_files.look(runner, tag, tools, folder, log=self._work.log)
         except CommandFailed as error:
-            # A builder gives up at what a layer hides in a folder of its own.
+            # The builder fails on a whiteout inside a folder of the same layer.
             raise Complicated(f"the engine cannot read its files: {_last(error)}") from None
         finally:
             self._docker.remove([tag])
@@ -228,7 +229,7 @@ class _Stream:
         return {"apptainer": self._apptainer.version, "squashfs-tools": squashfs.version(first)}
 
     def _squash(self, layout: Layout, offset: int) -> tar_stream.Tally:
-        """Let the stream flow into the squashfs, past the engine where its layers can be had."""
+        """Stream the files into the squashfs, directly from the engine's layers if possible."""
         mounted = () if layout.linked else self._layers
         work = self._work
         fifo, raw = self._scratch / "stream", self._scratch / "raw"
@@ -252,7 +253,7 @@ class _Stream:
         )
         with packing, self._source(mounted, raw) as stream:
             target = packing.open(fifo, work.context.runner.check)
-            # Only now is it certain that somebody writes, or did.
+            # Only now is it certain that the source has, or had, a writer.
             os.set_blocking(stream.fileno(), True)
             try:
                 tally = tar_stream.copy(
@@ -268,7 +269,7 @@ class _Stream:
             except tar_stream.Damaged as error:
                 raise StepFailed(f"{error.message}; the whole log is {work.log}") from None
             except BrokenPipeError:
-                packing.done()  # it says what it died of
+                packing.done()  # raises its own error
                 raise StepFailed(
                     f"converting {work.name} failed: the squashfs tool stopped reading;"
                     f" the whole log is {work.log}"
@@ -280,14 +281,14 @@ class _Stream:
 
     @contextmanager
     def _source(self, mounted: Sequence[Path], raw: Path) -> Iterator[tar_stream.Source]:
-        """Yield where the image's file system comes out as a tar."""
+        """Yield the source of the image's file system as a tar."""
         runner, image = self._work.context.runner, self._work.held.image_id
         if not mounted:
             with image_files.exported(runner, image, purpose=self._purpose) as connection:
                 yield connection
             return
         with image_files.kept(runner, image, purpose=self._purpose):
-            # Its writer waits for it.
+            # The writer waits for it.
             reader = os.open(raw, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
             try:
                 with suppress(OSError):
@@ -297,7 +298,7 @@ class _Stream:
                 os.close(reader)
 
     def _teller(self) -> Callable[[int], None]:
-        """Return what tells how far it is, and hears whether it shall stop."""
+        """Return a function that reports progress, and raises if the user interrupted."""
         context, total = self._work.context, self._work.size
         started = told = time.monotonic()
 
@@ -318,7 +319,7 @@ def _last(error: StepFailed) -> str:
 
 
 class _Side:
-    """Runs sqfstar in a thread of its own; stops it when the stream fails."""
+    """Runs sqfstar in a thread; stops it if the stream fails."""
 
     def __init__(self, work: Callable[[], Result], stop: Callable[[], None]) -> None:
         self._work, self._stop = work, stop
@@ -329,7 +330,7 @@ class _Side:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        # The container may be starting yet, and would then wait for a stream for ever.
+        # The container may still be starting, and would wait for a stream for ever.
         while kind and not self._future.done():
             with suppress(StepFailed):
                 self._stop()
@@ -337,13 +338,13 @@ class _Side:
         self._pool.shutdown()
 
     def open(self, fifo: Path, check: Callable[[], None]) -> int:
-        """Return the writing end of ``fifo``, once somebody reads."""
+        """Return the writing end of ``fifo``, once it has a reader."""
         while True:
             check()
             try:
                 target = os.open(fifo, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
                 break
-            except OSError:  # ENXIO: nobody reads it yet
+            except OSError:  # ENXIO: it has no reader yet
                 if self._future.done():
                     self.done()
                     raise
@@ -354,12 +355,12 @@ class _Side:
         return target
 
     def done(self) -> None:
-        """Wait for its end; raise what it failed of."""
+        """Wait for its end; raise its error if it failed."""
         self._future.result()
 
 
 def figures(passed: int, total: int, seconds: float) -> str:
-    """Say how far the stream is: bytes, rate, and the time left where that can be guessed."""
+    """Return the progress of the stream: bytes, rate, and the time left if known."""
     rate = passed / seconds if seconds else 0.0
     left = f", {max(0, total - passed) / rate:.0f} s left" if rate and total > passed else ""
     size = f"{passed / 1e9:.2f} of about {total / 1e9:.2f} GB"
@@ -367,7 +368,7 @@ def figures(passed: int, total: int, seconds: float) -> str:
 
 
 def when(created: str) -> int:
-    """Return the time of all that is made here: SOURCE_DATE_EPOCH, else the image's own.
+    """Return the time for all files that sifline adds: SOURCE_DATE_EPOCH, else the image's own.
 
     See https://reproducible-builds.org/specs/source-date-epoch/.
     """
@@ -378,7 +379,7 @@ def when(created: str) -> int:
 
 
 def build_date(seconds: int) -> str:
-    """Return a time as Apptainer's label writes it."""
+    """Return a time in the format of Apptainer's label."""
     day = datetime.fromtimestamp(seconds, timezone.utc)
     clock = f"{day.hour}:{day.minute}:{day.second}"
     return f"{day:%A}_{day.day}_{day:%B}_{day.year}_{clock}_UTC"

@@ -1,4 +1,4 @@
-"""One conversion: what is converted, how, where its files go, and what the SIF says of it."""
+"""The inputs of one conversion: what is converted, how, and what the SIF's records say of it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from sifline.model import (
 PREFIX = "org.sifline."
 # How the names of definition files end, the templates of some as well.
 DEFINITIONS = (".def", ".def.j2")
-# The data object that says where the SIF came from.
+# The data object with the provenance record.
 PROVENANCE = "sifline.json"
 _FORMAT = 1
 _DISK_FULL = "no space left on device"
@@ -45,9 +45,9 @@ def compression(options: SifOptions) -> Compression:
 
 @dataclass(frozen=True, kw_only=True)
 class Work(ABC):
-    """What a conversion backend is given; the caller holds the lock of the SIF.
+    """The inputs of a conversion backend; the caller holds the lock of the SIF.
 
-    ``scratch`` is an empty folder, ``partial`` the file to make.
+    ``scratch`` is an empty folder, ``partial`` the file to write.
     """
 
     context: Context
@@ -59,21 +59,21 @@ class Work(ABC):
     @property
     @abstractmethod
     def image(self) -> Image:
-        """The image, or what stands for one: it names the SIF."""
+        """Return the image, or a placeholder with the SIF's name."""
 
     @property
     @abstractmethod
     def size(self) -> int:
-        """How many bytes are converted, as far as is known before."""
+        """Return the number of bytes to convert, as far as it is known."""
 
     @property
     @abstractmethod
     def origin(self) -> Mapping[str, str]:
-        """Where the SIF comes from, as its labels say it."""
+        """Return the source of the SIF, for its labels."""
 
     @property
     def recipe(self) -> Mapping[str, Any]:
-        """What the image was made of, where that is known."""
+        """Return the recipe of the image; {} if it is unknown."""
         return {}
 
     @property
@@ -83,22 +83,22 @@ class Work(ABC):
 
     @property
     def compression(self) -> Compression:
-        """How the squashfs is compressed."""
+        """Return how the squashfs is compressed."""
         return compression(self.options)
 
     @property
     def processors(self) -> int:
-        """How many compress; 0 for all."""
+        """Return how many processors compress; 0 for all."""
         return self.options.processors or 0
 
     @property
     def labels(self) -> dict[str, str]:
-        """What the labels of the SIF say of where it came from."""
+        """Return the SIF's labels about its origin."""
         found = {"name": self.name, **self.origin}
         return {f"{PREFIX}{key}": value for key, value in found.items() if value}
 
     def provenance(self, made: Made) -> Part:
-        """Return the data object that says where the SIF came from, the same every time."""
+        """Return the provenance record as a data object; the same input gives the same bytes."""
         origin, recipe = self.origin, self.recipe
         told = {
             "format": _FORMAT,
@@ -118,7 +118,7 @@ class Work(ABC):
         return Part(kind=Kind.JSON, name=PROVENANCE, content=text.encode())
 
     def failure(self, result: Result) -> StepFailed:
-        """Return the error for a command of the conversion that failed."""
+        """Return the error for a failed command of the conversion."""
         full = _DISK_FULL in (result.stdout + result.stderr).lower()
         cause = "the disk is full; make room" if full else "see below"
         return StepFailed(
@@ -135,17 +135,17 @@ class ImageWork(Work):
 
     @property
     def image(self) -> Image:
-        """The image."""
+        """Return the image."""
         return self.held.image
 
     @property
     def size(self) -> int:
-        """Its size in the engine."""
+        """Return its size in the engine."""
         return self.held.size
 
     @property
     def origin(self) -> Mapping[str, str]:
-        """Which image it is, and where that came from."""
+        """Return the image's name and id, and where it came from."""
         if isinstance(self.held, BuiltImage):
             own = {"fingerprint": self.held.fingerprint, "commit": self.held.commit}
         else:
@@ -154,26 +154,26 @@ class ImageWork(Work):
 
     @property
     def recipe(self) -> Mapping[str, Any]:
-        """What an image of ours was made of."""
+        """Return the recipe of an image of ours."""
         return self.held.recipe if isinstance(self.held, BuiltImage) else {}
 
     @cached_property
     def inspected(self) -> Mapping[str, Any]:
-        """What the engine says of the image."""
+        """Return the engine's metadata of the image."""
         return Docker(self.context.runner).inspect(self.held.image_id)
 
     @property
     def digest(self) -> str:
-        """What the image is called in the SIF; no engine knows it."""
+        """Return the digest of the image's layers and configuration."""
         return oci_layout.identity(self.inspected)
 
     @property
     def env(self) -> Sequence[str]:
-        """The ENV of the image."""
+        """Return the ENV of the image."""
         return tuple((self.inspected.get("Config") or {}).get("Env") or ())
 
     def environment(self) -> Path:
-        """Write the script that sets the image's ENV in the SIF, into ``scratch``; return it."""
+        """Write the script that sets the image's ENV into ``scratch``; return its path."""
         path = self.scratch / "environment.sh"
         path.write_bytes(environment.script(self.env))
         path.chmod(environment.MODE)
@@ -182,33 +182,33 @@ class ImageWork(Work):
 
 @dataclass(frozen=True, kw_only=True)
 class DefinitionWork(Work):
-    """The conversion that a definition file alone decides."""
+    """The conversion of a definition file without an image."""
 
     definition: DefinitionFile
 
     @property
     def image(self) -> Image:
-        """What stands for an image."""
+        """Return a placeholder with the SIF's name."""
         return self.definition.image
 
     @property
     def size(self) -> int:
-        """Nothing is known of what it will install."""
+        """Return 0: what it will install is unknown."""
         return 0
 
     @property
     def origin(self) -> Mapping[str, str]:
-        """The file, and the commit of the checkout."""
+        """Return the file, and the commit of the checkout."""
         source = f"definition file {self.definition.file.name}"
         return {"commit": self.definition.commit, "source": source}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Made:
-    """How a SIF was made, with which tools; ``notes`` are for people.
+    """How a SIF was made, and with which tools; ``notes`` are for the user.
 
-    ``apptainer`` sees the new SIF; where it has none, any will do. ``env`` is the image's ENV, all
-    of which has to arrive; None where a definition file says what the environment is.
+    ``apptainer`` can see the new SIF; None: any Apptainer can. ``env`` is the image's ENV, to be
+    compared; None if a definition file sets the environment.
     """
 
     method: str
@@ -219,7 +219,7 @@ class Made:
 
 
 def read_provenance(parts: tuple[Part, ...]) -> dict[str, Any]:
-    """Return what a SIF's data objects say of where it came from; {} where none does."""
+    """Return the provenance record in a SIF's data objects; {} if there is none."""
     for part in parts:
         if part.name == PROVENANCE:
             try:
