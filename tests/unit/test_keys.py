@@ -116,7 +116,7 @@ def test_new_keyring_is_closed_to_others(ring: Path) -> None:
 
 def test_keyring_that_cannot_be_made_is_told(ring: Path) -> None:
     ring.parent.write_text("a file")
-    with pytest.raises(MissingError, match="cannot be made"):
+    with pytest.raises(MissingError, match="cannot be created"):
         toolbox()[0].sign(SIF, KEY)
 
 

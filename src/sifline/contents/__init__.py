@@ -1,1 +1,1 @@
-"""What an image or a SIF holds: packages, bills of materials, sizes, what it needs of a host."""
+"""The content of an image or a SIF: packages, bills of materials, sizes, host requirements."""

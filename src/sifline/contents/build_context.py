@@ -1,9 +1,8 @@
 """The build context of an image: its files, their digest, and a cache of both.
 
-Reading 20,000 files takes a second, asking for their state (size, times, inode) a twentieth of
-that. So the digest of a file is cached with its state, and used while the state is the same and
-old enough to hide no change. In doubt a file is read again: a wrong cache costs time, and never
-gives a stale answer.
+Reading 20,000 files takes a second, their stat a twentieth of that. So the digest of a file is
+cached with its stat, and used while the stat is the same and old enough to exclude a change. If
+unsure, a file is read again: a wrong cache costs time, but never gives a stale answer.
 """
 
 from __future__ import annotations
@@ -25,10 +24,10 @@ from sifline.errors import UsageError
 from sifline.formats.dockerignore import FILES, IgnoreRules
 from sifline.machine import records
 
-# The engine reads it whatever .dockerignore says.
+# The engine reads it even if .dockerignore excludes it.
 DOCKERFILE = "Dockerfile"
-# A file system's clock ticks every 4 ms (ext4, xfs) to 2 s (old ones): what changed within that
-# time before it was looked at may change again and keep its time stamp.
+# A file system's clock ticks every 4 ms (ext4, xfs) to 2 s (old ones): a file changed this
+# recently may change again and keep its time stamp.
 DOUBT_NS = 2_000_000_000
 UNREADABLE = "unreadable"
 
@@ -39,7 +38,7 @@ Known = Mapping[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Memory:
-    """The cache of a build context: a hash of the state of all files, the digest, each file."""
+    """The cache of a build context: a hash of all file states, the digest, and each file."""
 
     listing: str
     looked: int
@@ -49,14 +48,14 @@ class Memory:
 
     @property
     def sound(self) -> bool:
-        """Whether the types are right; a file may hold anything."""
+        """Return whether the types are right; the cache file may contain anything."""
         numbers = isinstance(self.looked, int) and isinstance(self.newest, int)
         texts = isinstance(self.listing, str) and isinstance(self.digest, str)
         return numbers and texts and isinstance(self.files, (dict, type(None)))
 
     @property
     def certain(self) -> bool:
-        """Whether no file can have changed after it was read and kept its state."""
+        """Return whether no file can have changed after it was read without changing its state."""
         return self.newest < self.looked - DOUBT_NS
 
 
@@ -67,12 +66,11 @@ def digest(
     cache: Path | None = None,
     rules: Rules = FILES,
 ) -> str:
-    """Return the SHA-256 over the build context in ``folder``.
+    """Return the SHA-256 of the build context in ``folder``.
 
-    What counts: relative names, kind, permission bits, content, link targets. Owners and times
-    do not. ``without`` names files that are described elsewhere; ``cache`` is the file that
-    remembers, for a folder that is looked at often; ``rules`` are the files that may leave
-    something out.
+    It covers relative names, file types, permission bits, content and link targets, but not owners
+    and times. ``without`` names files that are described elsewhere; ``cache`` is the cache file,
+    for a folder that is read often; ``rules`` are the names of .dockerignore files.
     """
     with _readable(folder):
         known = _recall(cache) if cache and not (folder / DOCKERFILE).is_symlink() else None
@@ -92,7 +90,7 @@ def entries(
     cache: Path | None = None,
     rules: Rules = FILES,
 ) -> dict[str, str]:
-    """Return kind, permission bits and digest or link target of each entry, by its name."""
+    """Return type, permission bits and digest or link target of each entry, by name."""
     with _readable(folder):
         found = _look(folder, without, cache, rules).files
     return {name: entry for name, (_, entry) in (found or {}).items()}
@@ -119,10 +117,10 @@ def _readable(folder: Path) -> Iterator[None]:
 
 
 def _look(folder: Path, without: frozenset[str], cache: Path | None, rules: Rules) -> Memory:
-    """Read the files of which the cache is not certain, and write the cache."""
+    """Read the files that may have changed since they were cached, and update the cache."""
     before = _recall(cache, whole=True) if cache else None
     looked = time.time_ns()
-    # First the listing: what changes while files are read makes it another one.
+    # The state first: a file that changes while it is read then differs from it.
     listing = _listing(folder, without, rules).hexdigest()
     found, files = dict(_walk(folder, rules)), dict[str, tuple[State, str]]()
     for name in sorted(_context(folder, found, without, rules)):
@@ -138,7 +136,7 @@ def _look(folder: Path, without: frozenset[str], cache: Path | None, rules: Rule
         listing=listing, looked=looked, newest=newest, digest=total.hexdigest(), files=files
     )
     new = before is None or not before.certain or before.listing != listing
-    # What this user may not read, another one may.
+    # Another user may be able to read what this one cannot.
     if cache and new and not any(entry.endswith(UNREADABLE) for _, entry in files.values()):
         _remember(cache, memory)
     return memory
@@ -147,7 +145,7 @@ def _look(folder: Path, without: frozenset[str], cache: Path | None, rules: Rule
 def _context(
     folder: Path, found: Mapping[str, os.stat_result], without: frozenset[str], rules: Rules
 ) -> set[str]:
-    """Return the names that .dockerignore leaves in, and the folders above them."""
+    """Return the names that .dockerignore does not exclude, and the folders above them."""
     ignored = IgnoreRules.read(folder, rules)
     kept = {
         name for name in found if name not in without and (name == DOCKERFILE or not ignored(name))
@@ -158,10 +156,10 @@ def _context(
 
 
 def _listing(folder: Path, without: frozenset[str], rules: Rules) -> Any:
-    """Hash the names and the state of all files, in the order the file system gives them.
+    """Hash the names and the state of all files, in the order of the file system.
 
-    This is where the time goes for large contexts, hence one flat loop: names relative to an
-    open folder, one call for each file.
+    Large contexts spend their time here, hence one flat loop: names relative to an open folder,
+    one call for each file.
     """
     ignored, total, left = IgnoreRules.read(folder, rules), hashlib.sha256(), [("", str(folder))]
     total.update(repr((sorted(without), ignored.text)).encode())
@@ -192,7 +190,7 @@ def _walk(folder: Path, rules: Rules) -> Iterator[tuple[str, os.stat_result]]:
     ignored, left = IgnoreRules.read(folder, rules), [("", str(folder))]
     while left:
         prefix, path = left.pop()
-        # The engine needs none that no instruction names; of others it says so itself.
+        # The engine needs only files that instructions name, and reports unreadable ones itself.
         with suppress(PermissionError), os.scandir(path) as content:
             for item in content:
                 status = item.stat(follow_symlinks=False)
@@ -213,17 +211,17 @@ def _state(status: os.stat_result) -> State:
 
 
 def _remembered(before: Memory | None, name: str, state: State) -> str:
-    """Return the cached entry of a file; "" where the file may have changed since."""
+    """Return the cached entry of a file; "" if the file may have changed since."""
     known = before.files.get(name) if before and before.files else None
     if before is None or not isinstance(known, list) or known[:1] != [state]:
         return ""
     if name == DOCKERFILE and stat.S_ISLNK(state[0]):
-        return ""  # what it leads to may have changed
+        return ""  # its target may have changed
     return known[1] if state[3] < before.looked - DOUBT_NS else ""
 
 
 def _entry(folder: Path, name: str, status: os.stat_result) -> str:
-    """Return the entry of a file: kind, permission bits and digest, or the target of a link."""
+    """Return the entry of a file: type, permission bits and digest, or the target of a link."""
     path, mode = folder / name, status.st_mode
     permissions = f"{stat.S_IMODE(mode):04o}"
     if stat.S_ISLNK(mode) and name == DOCKERFILE:
@@ -234,13 +232,13 @@ def _entry(folder: Path, name: str, status: os.stat_result) -> str:
     if stat.S_ISDIR(mode):
         return f"folder {permissions}" if readable else f"folder {permissions} {UNREADABLE}"
     if stat.S_ISREG(mode):
-        # The engine takes one that cannot be read for an empty file.
+        # The engine treats an unreadable file as empty.
         return f"file {permissions} {file_digest(path) if readable else UNREADABLE}"
     return "other"
 
 
 def _recall(cache: Path, *, whole: bool = False) -> Memory | None:
-    """Read the cache: the first line alone, or the files as well."""
+    """Read the cache: only the first line, or the files as well."""
     try:
         with cache.open(encoding="utf-8", errors="surrogateescape") as file:
             head = json.loads(file.readline())
@@ -254,5 +252,5 @@ def _recall(cache: Path, *, whole: bool = False) -> Memory | None:
 def _remember(cache: Path, found: Memory) -> None:
     head = {key: value for key, value in vars(found).items() if key != "files"}
     text = f"{json.dumps(head)}\n{json.dumps(found.files)}\n"
-    with suppress(OSError):  # without a memory it only takes longer
+    with suppress(OSError):  # without a cache it only takes longer
         records.write_bytes(cache, text.encode("utf-8", "surrogateescape"))

@@ -1,4 +1,4 @@
-"""What an image or a SIF holds, and how two of them differ."""
+"""The content of an image or a SIF, and the differences between two of them."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from typing import Any
 from sifline.contents.compatibility import Compatibility
 from sifline.formats.packages import Found, Package
 
-# Labels with which sifline says what it made: they differ between any two builds.
+# Labels that sifline itself writes: they differ between any two builds.
 _OURS = ("sifline.", "org.sifline.")
-# Labels that Apptainer itself adds to those of the image.
+# Labels that Apptainer adds to those of the image.
 _APPTAINER = re.compile(
     r"org\.label-schema\.(?:build-(?:arch|date)|schema-version|usage(?:\..+)?)"
 )
@@ -23,7 +23,7 @@ _EXPORT = re.compile(r"^[ \t]*export[ \t]+([A-Za-z_]\w*)=(.*)$", re.MULTILINE)
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """How a container is started. A SIF that was made of no image has ``script`` instead."""
+    """How a container starts. A SIF that was not made from an image has ``script`` instead."""
 
     environment: Mapping[str, str] = field(default_factory=dict)
     labels: Mapping[str, str] = field(default_factory=dict)
@@ -36,10 +36,10 @@ class Settings:
 
 @dataclass(frozen=True, kw_only=True)
 class Contents:
-    """An image in the engine, or a SIF, with the digest that names it: ``version``.
+    """The content of an image or a SIF; ``version`` is its digest.
 
     ``size`` in bytes, ``created`` in seconds since 1970. ``image_digest`` is the same for an image
-    and its SIF. ``fingerprint`` and ``commit`` are "" where sifline did not make it.
+    and its SIF. ``fingerprint`` and ``commit`` are "" if sifline did not make it.
     """
 
     name: str
@@ -58,7 +58,7 @@ class Contents:
 
 @dataclass(frozen=True, kw_only=True)
 class Upgrade:
-    """A package whose versions differ; several where it is installed in several places."""
+    """A package with different versions; several if it is installed in several places."""
 
     kind: str
     name: str
@@ -69,7 +69,7 @@ class Upgrade:
 
 @dataclass(frozen=True, kw_only=True)
 class Change:
-    """A setting with its values; None where it is not there."""
+    """A setting with its old and new value; None if it is unset."""
 
     name: str
     before: str | None
@@ -78,7 +78,7 @@ class Change:
 
 @dataclass(frozen=True, kw_only=True)
 class Side:
-    """One of the two images or SIFs that are compared."""
+    """One of the two compared images or SIFs."""
 
     name: str
     kind: str
@@ -90,9 +90,9 @@ class Side:
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
-    """What the ``new`` one has that the ``old`` one has not, and the other way round.
+    """What the ``new`` one has and the ``old`` one lacks, and the reverse.
 
-    ``broken`` are files that tell of packages and were not understood: there may be more.
+    ``broken`` are package lists that could not be read: there may be more differences.
     """
 
     old: Side
@@ -107,13 +107,13 @@ class Difference:
 
     @property
     def same(self) -> bool:
-        """Whether nothing but the size and the names tell them apart."""
+        """Return whether only sizes and names differ."""
         packages = (*self.added, *self.removed, *self.changed)
         return not (packages or self.environment or self.labels or self.start)
 
 
 def of_config(config: Mapping[str, Any]) -> Settings:
-    """Return the settings in the configuration of an image, as Docker and OCI write it."""
+    """Return the settings in an image's configuration, in the format of Docker and OCI."""
     return Settings(
         environment=_variables(config.get("Env") or ()),
         labels=_others(config.get("Labels") or {}),
@@ -125,7 +125,7 @@ def of_config(config: Mapping[str, Any]) -> Settings:
 
 
 def of_attributes(attributes: Mapping[str, Any]) -> Settings:
-    """Return the settings in what Apptainer notes in a SIF: all there is without an image."""
+    """Return the settings in Apptainer's metadata of a SIF that was not made from an image."""
     scripts = (attributes.get("environment") or {}).items()
     exported = (match for _, text in sorted(scripts) for match in _EXPORT.finditer(str(text)))
     labels = _others(attributes.get("labels") or {})
@@ -137,7 +137,7 @@ def of_attributes(attributes: Mapping[str, Any]) -> Settings:
 
 
 def compare(old: Contents, new: Contents) -> Difference:
-    """Return how two of them differ; that of their packages, by kind and name."""
+    """Return the differences of two images or SIFs; packages are compared by kind and name."""
     before, after = _by_name(old), _by_name(new)
     return Difference(
         old=_side(old),
@@ -181,7 +181,7 @@ def _missing(here: _Names, there: _Names) -> tuple[Package, ...]:
 
 
 def _upgrades(before: _Names, after: _Names) -> Iterable[Upgrade]:
-    """Yield the packages of other versions; another place alone is no difference."""
+    """Yield the packages with other versions; another place alone is no difference."""
     for key in sorted(before.keys() & after.keys()):
         old, new = (tuple(item.version for item in side[key]) for side in (before, after))
         if Counter(old) != Counter(new):
@@ -198,14 +198,14 @@ def _changes(before: Mapping[str, str], after: Mapping[str, str]) -> tuple[Chang
 
 
 def _start(contents: Contents) -> dict[str, str]:
-    """Return all that decides how it starts, what is empty left out."""
+    """Return all non-empty settings that decide how it starts."""
     settings, system = contents.settings, contents.found.distribution
     found = {
         "architecture": contents.architecture,
         "distribution": system.name or " ".join([system.id, system.version]).strip(),
         "entrypoint": shlex.join(settings.entrypoint),
         "cmd": shlex.join(settings.command),
-        "workdir": settings.workdir.rstrip("/"),  # "/" is what "" means
+        "workdir": settings.workdir.rstrip("/"),  # "" means "/"
         "user": settings.user,
         "runscript": settings.script,
     }
@@ -222,12 +222,12 @@ def _others(labels: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _words(value: Any) -> tuple[str, ...]:
-    """A command: a list, or nothing; old engines wrote a single text as well."""
+    """Return a command as a tuple; old engines wrote a single string as well."""
     return (value,) if isinstance(value, str) else tuple(value or ())
 
 
 def _value(written: str) -> str:
-    """Return what a shell would assign, but for its variables; as written where not simple."""
+    """Return the value a shell would assign, without expanding variables; unparsed if complex."""
     try:
         words = shlex.split(written)
     except ValueError:

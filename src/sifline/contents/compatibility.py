@@ -1,8 +1,8 @@
-"""What an image needs of the hosts and the cluster it runs on, read from its own files.
+"""The requirements of an image on hosts and clusters, read from its files.
 
-Sources: the C library, Open MPI and OpenPMIx carry their releases as texts; CUDA's libraries have
-theirs in file names and packages. Least drivers: "CUDA Toolkit and Corresponding Driver Versions"
-of NVIDIA's release notes, by CUDA's minor version compatibility.
+Sources: the C library, Open MPI and OpenPMIx contain their version as text; CUDA's libraries have
+it in file names and packages. Least drivers: "CUDA Toolkit and Corresponding Driver Versions" in
+NVIDIA's release notes, by CUDA's minor version compatibility.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from typing import Any
 
 from sifline.formats.packages import Found, Package
 
-# To be raised when the same files would be told another way.
+# Raise this when the same files would give another result.
 _FORMAT = 3
-# By the major release of the CUDA run time.
+# By the major version of the CUDA run time.
 LEAST_DRIVERS = {11: "450.80.02", 12: "525.60.13", 13: "580.65.06"}
 FRAMEWORKS = ("torch", "tensorflow", "jax")
 
@@ -24,15 +24,15 @@ _NAMES = re.compile(
     r"libc\.so\.6|libc-\d[\d.]*\.so|ld-musl-\w+\.so\.1|lib(?:mpi|mpich|pmix|nccl)\.so(?:\.[\d.]+)?"
     r"|libcudart(?:-[0-9a-f]+)?\.so(?:\.[\d.]+)?|python3\.\d+|pyvenv\.cfg"
 )
-# Where frameworks say which CUDA they were built with.
+# Files in which frameworks record their CUDA version.
 _BUILDS = {
     "torch": "torch/version.py",
     "tensorflow": "tensorflow/python/platform/build_info.py",
 }
-# Where a system has its own; compilers and environments bring others.
+# Folders of the system's own libraries; compilers and environments bring others.
 _SYSTEM = re.compile(r"(?:usr/)?lib(?:64)?/(?:[a-z0-9_]+-linux-[a-z0-9]+/)?libc[^/]+")
 _GLIBC = re.compile(rb"GNU C Library [^\n]*? release version (\d+\.\d+)")
-# What an Open MPI was made of: as the tarball's, or the repository's, name for it.
+# Source of an Open MPI: the tarball's or the repository's name for it.
 _OPEN_MPI = re.compile(rb"\0v(\d+\.\d+\.\d+(?:rc\d+)?)\0")
 _MPICH = re.compile(rb"MPICH Version:\s*(\d[\w.]*)")
 _PMIX = re.compile(rb"PMIx (\d+\.\d+\.\d+\w*) ")
@@ -46,10 +46,10 @@ _VENV = re.compile(rb"^version\s*=\s*(\d+\.\d+\.\d+)", re.MULTILINE)
 
 @dataclass(frozen=True, kw_only=True)
 class Compatibility:
-    """What an image brings along and asks for; empty where it has nothing of the kind.
+    """What an image contains and needs; empty fields if it has nothing of the kind.
 
-    ``mpi``, ``pmix`` and the like are several where an image holds several: that is worth a
-    look. ``least_driver`` is "" without CUDA, and where nobody here knows it.
+    ``mpi``, ``pmix`` and the like have several values if an image contains several.
+    ``least_driver`` is "" without CUDA, or if it is not known here.
     """
 
     architecture: str = ""
@@ -67,12 +67,12 @@ _FIELDS = {item.name for item in fields(Compatibility)}
 
 
 def kept(found: Compatibility) -> dict[str, Any]:
-    """Return values that JSON can hold, for ``restored``."""
+    """Return values for JSON, which ``restored`` reads."""
     return {"format": _FORMAT, **asdict(found)}
 
 
 def restored(values: Mapping[str, Any]) -> Compatibility | None:
-    """Return what was ``kept``; None where another release of this module wrote it."""
+    """Return the values of ``kept``; None if another version of this module wrote them."""
     if values.get("format") != _FORMAT or not values.keys() >= _FIELDS:
         return None
     own: dict[str, Any] = {
@@ -84,7 +84,7 @@ def restored(values: Mapping[str, Any]) -> Compatibility | None:
 
 
 def wanted(path: str) -> bool:
-    """Tell whether ``read`` looks at the file at ``path``, which has no leading slash."""
+    """Return whether ``read`` needs the file at ``path``, which has no leading slash."""
     return bool(_NAMES.fullmatch(path.rpartition("/")[2])) or path.endswith(
         tuple(f"/{place}" for place in _BUILDS.values())
     )
@@ -93,10 +93,10 @@ def wanted(path: str) -> bool:
 def read(
     files: Mapping[str, bytes], names: Iterable[str], found: Found, *, architecture: str
 ) -> Compatibility:
-    """Return what the files of an image show of its libraries, Python and CUDA.
+    """Return the versions of libraries, Python and CUDA in the files of an image.
 
-    :param files: contents by path; where one is too large to be read its name is enough.
-    :param names: paths that are there as well.
+    :param files: contents by path; empty for files that are too large to read.
+    :param names: paths of other files.
     :param found: the packages of the image.
     """
     paths = {*files, *names}
@@ -117,15 +117,15 @@ def read(
 
 
 def least_driver(cuda: Iterable[str]) -> str:
-    """Return the least driver for all of these releases of the CUDA run time, "" if unknown."""
+    """Return the least driver for all of these CUDA run times; "" if unknown."""
     majors = [int(version.partition(".")[0]) for version in cuda if version[:1].isdecimal()]
     return LEAST_DRIVERS.get(max(majors), "") if majors else ""
 
 
 def _cudart(paths: Iterable[str]) -> tuple[str, ...]:
-    """Return the releases in the names of CUDA's run time, which wheels add a sum to.
+    """Return the versions in the file names of CUDA's run time; wheels append a checksum.
 
-    All of 11 call themselves 11.0, so that this says little beside another one.
+    All run times of 11 are named 11.0, so the name is ignored if there is another source.
     """
     found = _named("libcudart.so.", (_SUM.sub("", path) for path in paths))
     more = [one for one in found if one != "11.0" and one.startswith("11.")]
@@ -133,7 +133,7 @@ def _cudart(paths: Iterable[str]) -> tuple[str, ...]:
 
 
 def _libc(files: Mapping[str, bytes], paths: Iterable[str]) -> str:
-    """Return the C library: that of the system, where others lie elsewhere as well."""
+    """Return the C library: the system's own, if there are several."""
     found = {
         path: match[1].decode()
         for path, content in files.items()
@@ -163,7 +163,7 @@ def _versions(name: re.Pattern[str], packages: Iterable[Package]) -> tuple[str, 
 
 
 def _named(start: str, paths: Iterable[str]) -> tuple[str, ...]:
-    """Return the releases in the names of libraries; the fullest where one is a link's."""
+    """Return the versions in the names of libraries; of links and files, the longest."""
     every = _unique(
         _base(path).removeprefix(start) for path in paths if _base(path).startswith(start)
     )
@@ -197,7 +197,7 @@ def _frameworks(files: Mapping[str, bytes], packages: Iterable[Package]) -> dict
 
 
 def _upstream(version: str) -> str:
-    """Return a version without what a distribution adds to it: ``1:2.36-9+deb12u14`` is 2.36."""
+    """Return a version without a distribution's additions: ``1:2.36-9+deb12u14`` is 2.36."""
     match = _UPSTREAM.match(version)
     return match[1] if match else version
 

@@ -1,7 +1,7 @@
-"""Pick a few files of an image: from a tar stream, or from an unpacked squashfs.
+"""Reads single files of an image: from a tar stream, or from an unpacked squashfs.
 
-Nothing is run and no link is followed on the disk: what a link points to is looked up among the
-files that were picked themselves.
+Nothing is run and no link is followed on the disk: a link's target is looked up among the files
+that were read.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from sifline.errors import StepFailed
 
 Wanted = Callable[[str], bool]
 
-# No list of packages is that large; what is would only fill the memory.
+# No package list is that large; larger files would only fill the memory.
 LARGEST = 32 << 20
 _CHUNK = 1 << 20
-# What unsquashfs puts before each name in a listing, unless told otherwise.
+# unsquashfs puts it before each name in a listing by default.
 _TOP = b"squashfs-root/"
 _LINE = re.compile(
     rb"([-l])\S{9} \d+/\d+ +(\d+) \d{4}-\d\d-\d\d \d\d:\d\d " + re.escape(_TOP) + rb"(.+)"
@@ -51,10 +51,10 @@ class Listing:
 def of_tar(
     stream: IO[bytes], wanted: Wanted, *, check: Callable[[], None] = lambda: None
 ) -> Excerpt:
-    """Pick the wanted files out of a tar that comes as a stream.
+    """Read the wanted files from a tar stream.
 
-    :param check: is called at every entry, and may raise to end it.
-    :raises StepFailed: where the stream ends before its end mark, or is no tar.
+    :param check: called for every entry; may raise an error to end the reading.
+    :raises StepFailed: if the stream ends before its end mark, or is not a tar.
     """
     files: dict[str, bytes] = {}
     links: dict[str, str] = {}
@@ -74,9 +74,9 @@ def of_tar(
 
 @contextmanager
 def opened(stream: IO[bytes]) -> Iterator[tarfile.TarFile]:
-    """Yield a tar that comes as a stream, and has to be whole.
+    """Yield a tar stream that must be complete.
 
-    :raises StepFailed: where the stream ends before its end mark, or is no tar.
+    :raises StepFailed: if the stream ends before its end mark, or is not a tar.
     """
     try:
         with tarfile.open(
@@ -98,7 +98,7 @@ def entries(
     """Yield each entry with its path; see ``of_tar``."""
     while entry := tar.next():
         check()
-        # It would hold all that it has seen.
+        # tarfile would keep all entries in memory.
         tar.members = []  # type: ignore[attr-defined]
         yield plain(entry.name), entry
 
@@ -131,7 +131,7 @@ def plain(name: str) -> str:
 
 
 def sizes(text: bytes) -> Iterator[tuple[str, int]]:
-    """Yield the plain files of a listing by ``unsquashfs -lln``, each with its size in bytes."""
+    """Yield the regular files of a listing by ``unsquashfs -lln``, each with its size in bytes."""
     for line in text.split(b"\n"):
         match = _LINE.fullmatch(line)
         if match and match[1] == b"-":
@@ -139,13 +139,13 @@ def sizes(text: bytes) -> Iterator[tuple[str, int]]:
 
 
 def patterns(names: Iterable[str]) -> bytes:
-    """Return names as ``unsquashfs`` takes them, which else reads some signs as wildcards."""
+    """Return names for ``unsquashfs``, with characters escaped that it takes for wildcards."""
     escaped = (_SIGN.sub(rb"\\\g<0>", name.encode("utf-8", "surrogateescape")) for name in names)
     return b"".join(name + b"\0" for name in escaped)
 
 
 def of_folder(folder: Path, listing: Listing) -> Excerpt:
-    """Read what was unpacked into ``folder``."""
+    """Read the files that were unpacked into ``folder``."""
     wanted = frozenset(listing.files)
     files = {name: content for name, content in _below(folder) if name in wanted}
     unread = [*listing.unread, *(name for name in listing.files if name not in files)]
@@ -153,20 +153,20 @@ def of_folder(folder: Path, listing: Listing) -> Excerpt:
 
 
 class _Entry(tarfile.TarInfo):
-    """An entry of a stream that has to be whole: tarfile takes a broken header for its end."""
+    """An entry of a complete stream: tarfile itself takes a broken header for the end."""
 
     @classmethod
     def fromtarfile(cls, tar: tarfile.TarFile) -> _Entry:
         try:
             return super().fromtarfile(tar)
         except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
-            raise  # its end mark
+            raise  # the end mark
         except tarfile.HeaderError:
             raise _damaged() from None
 
 
 def _content(tar: tarfile.TarFile, entry: tarfile.TarInfo) -> tuple[bytes] | None:
-    """Return the content of an entry; None where it is no file, or too large."""
+    """Return the content of an entry; None if it is not a file, or too large."""
     if not entry.isreg() or entry.size > LARGEST:
         return None
     file = tar.extractfile(entry)
@@ -175,14 +175,14 @@ def _content(tar: tarfile.TarFile, entry: tarfile.TarInfo) -> tuple[bytes] | Non
 
 
 def _below(folder: Path) -> Iterator[tuple[str, bytes]]:
-    """Yield the plain files below ``folder``; whoever packed them chose their modes."""
+    """Yield the regular files below ``folder``, whatever their modes are."""
     waiting = [folder]
     while waiting:
         for path in waiting.pop().iterdir():
             if path.is_symlink():
                 continue
             if path.is_dir():
-                path.chmod(0o700)  # before what is in it is looked at
+                path.chmod(0o700)  # before os.walk lists it
                 waiting.append(path)
             elif path.is_file():
                 path.chmod(0o600)
@@ -190,14 +190,14 @@ def _below(folder: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def _resolved(files: dict[str, bytes], links: Mapping[str, str], unread: list[str]) -> Excerpt:
-    """Give links the content of the file that they name, if that was picked as well."""
+    """Give links the content of their target, if that was read as well."""
     found = {name: files[target] for name, target in links.items() if target in files}
     lost = [name for name in links if name not in found]
     return Excerpt(files={**files, **found}, unread=tuple(sorted([*unread, *lost])))
 
 
 def _target(name: str, link: str, *, symbolic: bool) -> str:
-    """Return the path that a link names; links on the way to it are not known."""
+    """Return the path that a link names; links in the middle of the path are not resolved."""
     above = posixpath.dirname(name) if symbolic else ""
     return plain(posixpath.normpath(posixpath.join("/", above, link)))
 

@@ -1,8 +1,8 @@
-"""How to change the tar of an image into the file system that Apptainer would build of it.
+"""The changes that turn the tar of a container into the file system of a SIF.
 
-The stream comes from a container, and the engine hides some files of the image behind empty ones
-of its own there; it also leaves out all extended attributes but capabilities. What is true is
-looked up in the image itself, by ``look.sh``. Apptainer then adds to what it unpacked: see
+In a container, the engine hides some files of the image behind empty ones of its own, and leaves
+out all extended attributes except capabilities. ``look.sh`` reads the originals in the image
+itself. Apptainer then adds files to what it unpacked: see
 ``internal/pkg/build/sources/base_environment.go`` of its source.
 """
 
@@ -23,39 +23,39 @@ from sifline.formats.tar_stream import BLOCK, Tally, as_records, in_time, plain
 
 SCRIPT = Path(__file__).with_name("look.sh")
 OWN = ".singularity.d"
-# Docker's daemon/initlayer/setup_unix.go: made in every container, in place of the image's.
+# Docker's daemon/initlayer/setup_unix.go: created in every container over the image's files.
 SHADOWED = (
     *(".dockerenv", "dev", "dev/console", "dev/pts", "dev/shm", "etc", "etc/hostname"),
     *("etc/hosts", "etc/mtab", "etc/resolv.conf", "proc", "sys"),
 )
-# What Apptainer, or Singularity, makes where it is missing.
+# Folders that Apptainer, or Singularity, creates if they are missing.
 _MADE = (
     *("dev", "etc", "home", "proc", "root", "sys", "tmp", "var", "var/tmp"),
     *("etc/hosts", "etc/resolv.conf", "apptainer", "singularity", "environment"),
     *(".exec", ".run", ".shell", ".test", OWN),
 )
-# What has to be looked up: what the engine hides, and what may have to be added.
+# Paths to read in the image: files that the engine hides, and files that may be added.
 PATHS = tuple(sorted({*SHADOWED, *_MADE}))
 # Apptainer empties these and gives them this mode, since it binds the host's over them.
 EMPTIED, EMPTIED_MODE = ("etc/hosts", "etc/resolv.conf"), 0o644
-# What squashfs can hold of extended attributes, but for those that only root may see.
+# Namespaces of extended attributes in squashfs, except those that only root can see.
 _KEPT_XATTRS = (b"user.", b"security.")
-# Those by which a host marks its own files; Apptainer takes none of them from a layer either.
+# Attributes with which a host labels its own files; Apptainer ignores them in layers, too.
 _OF_HOSTS = re.compile(rb"security\.(selinux|ima|evm|apparmor|SMACK64.*)")
-# The stream has it, and the look as well.
+# Both the stream and look.sh return it.
 _CAPABILITY = b"security.capability"
-# The top folder, where no layer speaks of it.
+# The top folder if no layer mentions it.
 _TOP = Declared(kind="d", mode=0o755, uid=0, gid=0)
 _OCTAL = re.compile(rb"\\([0-7]{3})")
 
 
 class Complicated(SiflineError):
-    """An image that has to be built by Apptainer itself; the message says why."""
+    """Only Apptainer itself can convert the image; the message says why."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Root:
-    """The top folder, which no tar has: ``mode`` without the kind."""
+    """The top folder, which the tar does not contain: ``mode`` without the file type."""
 
     mode: int
     uid: int
@@ -65,13 +65,13 @@ class Root:
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """Changes to the tar stream: ``first`` goes before it, ``without`` is left out of it.
+    """Changes to the tar stream: ``first`` is put before it, ``without`` is left out.
 
-    ``xattrs`` go to the entries of that name; ``tally`` counts ``first``. ``created`` is the time
-    of what is made here, in seconds since 1970, and the latest of any folder: what is newer was
-    made by the engine where a layer has no entry for a folder, and is another on each machine.
-    ``linked`` is whether a device or FIFO has two names, of which GNU tar would make two, or a
-    file that is put first: its other names would be links to that.
+    ``xattrs`` are added to the entries of that name; ``tally`` counts ``first``. ``created`` is
+    the time of added files, in seconds since 1970, and the latest time of any folder: the engine
+    creates folders without an entry in a layer, at another time on each machine. ``linked`` is
+    whether a device or FIFO has two names, of which GNU tar would make two, or a file of ``first``
+    has another name, which would be a link to it.
     """
 
     root: Root
@@ -84,13 +84,13 @@ class Layout:
 
 
 def layout(look: Path, skeleton: Path, *, created: int, declared: Tree | None) -> Layout:
-    """Return the changes that make the stream what Apptainer would have built.
+    """Return the changes that make the stream equal to what Apptainer would have built.
 
-    :param look: the folder that ``look.sh`` wrote, of ``PATHS``.
-    :param declared: what the layers say; None where the engine does not tell.
-    :param skeleton: the file system that Apptainer makes of an image without files.
+    :param look: the folder that ``look.sh`` wrote, for ``PATHS``.
+    :param declared: the entries of the layers; None if the engine keeps no headers.
+    :param skeleton: the file system of Apptainer's SIF of an image without files.
     :param created: the time of what Apptainer adds, in seconds since 1970.
-    :raises Complicated: where the image is built such that only Apptainer itself knows.
+    :raises Complicated: if only Apptainer itself can convert the image.
     """
     xattrs = _attributes((look / "xattrs").read_bytes(), declared)
     tally, first = Tally(), bytearray()
@@ -136,7 +136,7 @@ def _refuse_below(name: str, present: Mapping[str, tuple[tarfile.TarInfo, bytes]
 
 
 def _below(folder: Path) -> Iterator[Path]:
-    """Yield all that is below ``folder``; links are not followed."""
+    """Yield everything below ``folder``; links are not followed."""
     for path in folder.iterdir():
         yield path
         if path.is_dir() and not path.is_symlink():
@@ -151,7 +151,7 @@ def _present(archive: Path) -> Iterator[tuple[str, tuple[tarfile.TarInfo, bytes]
 
 
 def _added(path: Path, name: str, created: int) -> tuple[tarfile.TarInfo, bytes]:
-    """Return what Apptainer adds at ``path`` of the skeleton, as root would own it."""
+    """Return the file that Apptainer adds at ``path`` of the skeleton, owned by root."""
     found, info = path.lstat(), tarfile.TarInfo(name)
     info.mode, info.mtime, content = stat.S_IMODE(found.st_mode), created, b""
     if path.is_symlink():
@@ -179,16 +179,16 @@ def _entry(
 def _root(told: str, xattrs: Mapping[bytes, bytes], declared: Tree | None) -> Root:
     mode, uid, gid = told.split()
     seen = Declared(kind="d", mode=stat.S_IMODE(int(mode, 16)), uid=int(uid), gid=int(gid))
-    # Engines forget what a layer says of it, or remember what a build did and no layer says.
+    # Engines lose what a layer says about it, or keep what a build did and no layer says.
     found = seen if declared is None else declared.get(b"", _TOP)
-    # Apptainer makes it writable for its owner, to add to it.
+    # Apptainer makes it writable for its owner, to add files.
     return Root(mode=found.mode | stat.S_IWUSR, uid=found.uid, gid=found.gid, xattrs=xattrs)
 
 
 def _attributes(dump: bytes, declared: Tree | None) -> dict[bytes, dict[bytes, bytes]]:
-    """Return the extended attributes of an image, by name, and none of the host that has it.
+    """Return the extended attributes of an image, by name, without those of the host.
 
-    :raises Complicated: where nobody tells which of those that are seen are the image's.
+    :raises Complicated: if it is unknown which of the attributes are the image's.
     """
     found = (
         _xattrs(dump)
@@ -210,7 +210,7 @@ def _is_kept(key: bytes) -> bool:
 
 
 def _xattrs(dump: bytes) -> Iterator[tuple[bytes, dict[bytes, bytes]]]:
-    """Yield what getfattr told, by name: see getfattr(1), with values in hexadecimal."""
+    """Parse the output of getfattr, by name: see getfattr(1), with values in hexadecimal."""
     for block in dump.split(b"\n\n"):
         head, *lines = block.strip(b"\n").split(b"\n")
         if not head.startswith(b"# file: "):
@@ -236,7 +236,7 @@ def _text(value: bytes) -> str:
 
 
 def options(layout: Layout) -> Sequence[str]:
-    """Return the options of sqfstar for mode, owner, time and attributes of the top folder."""
+    """Return sqfstar's options for mode, owner, time and attributes of the top folder."""
     root = layout.root
     words = [
         *("-root-mode", f"{root.mode:o}"),
@@ -244,6 +244,6 @@ def options(layout: Layout) -> Sequence[str]:
         *("-root-time", str(layout.created)),
     ]
     for key, value in root.xattrs.items():
-        # Not in hexadecimal: with 25 bytes and more of that, sqfstar 4.6.1 writes past a buffer.
+        # Not in hexadecimal: sqfstar 4.6.1 overflows a buffer from 25 bytes on.
         words += ["-p", f"/ x {_text(key)}=0s{b64encode(value).decode('ascii')}"]
     return words

@@ -1,7 +1,7 @@
-"""A software bill of materials in CycloneDX 1.6, the same bytes for the same contents.
+"""Writes a software bill of materials in CycloneDX 1.6; equal contents give equal bytes.
 
-Format: https://cyclonedx.org/docs/1.6/json/; how packages are named: the types ``deb`` and
-``pypi`` of https://github.com/package-url/purl-spec.
+Format: https://cyclonedx.org/docs/1.6/json/; package names: the types ``deb`` and ``pypi`` of
+https://github.com/package-url/purl-spec.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ _SHA256 = "sha256:"
 def document(contents: Contents) -> bytes:
     """Return the bill of ``contents``, checked against the format's own schema.
 
-    :raises StepFailed: where it does not fit that.
+    :raises StepFailed: if it does not match the schema.
     """
     from cyclonedx.output.json import JsonV1Dot6
 
     bom = _bom(contents)
-    # The library draws a random number; two bills of the same contents are one.
+    # The library draws a random number; equal contents must give equal bills.
     raw = json.loads(JsonV1Dot6(bom).output_as_string())
     del raw["serialNumber"]
     text = json.dumps(raw, sort_keys=True)
@@ -50,13 +50,13 @@ def document(contents: Contents) -> bytes:
 def check(text: str) -> None:
     """Check a bill of materials against the strict schema of CycloneDX.
 
-    :raises StepFailed: where ``text`` is no CycloneDX 1.6.
+    :raises StepFailed: if ``text`` is not CycloneDX 1.6.
     """
     from cyclonedx.schema import SchemaVersion
     from cyclonedx.validation.json import JsonStrictValidator
     from jsonschema.validators import Draft7Validator
 
-    # Without a checker of that name, the validator would take everything.
+    # Without a checker of that name, the validator would accept any text.
     Draft7Validator.FORMAT_CHECKER.checks("iri-reference")(is_iri_reference)
     try:
         error = JsonStrictValidator(SchemaVersion.V1_6).validate_str(text)
@@ -70,9 +70,9 @@ def check(text: str) -> None:
 
 
 def is_iri_reference(value: object) -> bool:
-    """Tell whether ``value`` is an IRI reference, by the URI that it maps to (RFC 3987, 3.1).
+    """Return whether ``value`` is an IRI reference, by the URI that it maps to (RFC 3987, 3.1).
 
-    What is no text has no such format to violate.
+    Values that are not text are accepted.
     """
     from rfc3986_validator import validate_rfc3986
 
@@ -83,7 +83,7 @@ def is_iri_reference(value: object) -> bool:
 
 
 def purl(package: Package, system: Distribution) -> PackageURL:
-    """Return the package URL (purl) of a package, by which vulnerability scanners know it."""
+    """Return the package URL (purl) of a package, the name that vulnerability scanners use."""
     from packageurl import PackageURL
 
     if package.kind != DEB:
@@ -92,7 +92,7 @@ def purl(package: Package, system: Distribution) -> PackageURL:
     qualifiers = {
         "arch": package.architecture,
         "distro": known if system.id else "",
-        # What the security trackers of Debian go by.
+        # Debian's security tracker uses this name.
         "upstream": package.source,
     }
     return PackageURL(
@@ -125,7 +125,7 @@ def _subject(contents: Contents) -> Component:
     from cyclonedx.model import HashAlgorithm, HashType, Property
     from cyclonedx.model.component import Component, ComponentType
 
-    # An image's id is the digest of its configuration, and no digest of the image itself.
+    # An image's id is the digest of its configuration, not of the image itself.
     digest = contents.version.removeprefix(_SHA256) if contents.kind == "sif" else ""
     return Component(
         type=ComponentType.CONTAINER,
@@ -149,7 +149,7 @@ def _properties(contents: Contents) -> Mapping[str, str]:
         "image-digest": contents.image_digest,
         "fingerprint": contents.fingerprint,
         "commit": contents.commit,
-        # That something may be missing belongs to what the bill says.
+        # The bill must say that something may be missing.
         "not-understood": "\n".join(contents.found.broken),
     }
 

@@ -15,13 +15,13 @@ from sifline.machine import records
 from sifline.model import Workspace
 
 KIND = "convert"
-# In a record: what the file is about to become, written down before it is replaced.
+# Key of the stamp that a file will have, recorded before the file is replaced.
 NEXT = "next"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Stamp:
-    """What of stat(2) shows that a file was not changed; its change time cannot be set back."""
+    """Fields of stat(2) that show whether a file changed; its change time cannot be set back."""
 
     size: int
     inode: int
@@ -41,10 +41,10 @@ class Stamp:
 
 
 def current(path: Path, record: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return ``record`` with the stamp of the file as it is now; None for a file of other content.
+    """Return ``record`` with the file's current stamp; None if the file has other content.
 
-    The file is read only where its stamp is another. It may have become what was announced by a
-    run that was killed right afterwards: then that is what its record says from now on.
+    The file is read only if its stamp differs. If a run was killed right after it replaced the
+    file, the file matches the announced state, which becomes its record.
     """
     stamp, known = vars(Stamp.of(path)), dict(record)
     following = known.pop(NEXT, None)
@@ -57,12 +57,12 @@ def current(path: Path, record: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def untouched(path: Path, record: Mapping[str, Any]) -> bool:
-    """Tell whether the SIF at ``path`` has the content that ``record`` names."""
+    """Return whether the SIF at ``path`` has the content that ``record`` names."""
     return current(path, record) is not None
 
 
 def read(name: str, workspace: Workspace) -> dict[str, Any] | None:
-    """Return the record of the conversion of ``name``; None where there is none."""
+    """Return the record of the conversion of ``name``; None if there is none."""
     return records.read(workspace.record(name, KIND))
 
 
@@ -74,8 +74,8 @@ def write(name: str, workspace: Workspace, record: Mapping[str, Any]) -> None:
 def lock(path: Path, workspace: Workspace) -> Path:
     """Return the path of the lock file for writing the SIF at ``path``.
 
-    One in this checkout has that of its conversion; another has one for all checkouts of this
-    user, and its folder is left alone.
+    A SIF of this checkout has the lock of its conversion; another has one shared by all checkouts
+    of this user, so that nothing is written beside it.
     """
     if is_ours(path, workspace):
         return workspace.build / "locks" / f"{path.stem}.convert.lock"
@@ -91,9 +91,9 @@ def lock(path: Path, workspace: Workspace) -> Path:
 
 
 def image_of(path: Path, workspace: Workspace) -> str:
-    """Return the name of the image that the SIF at ``path`` is of; "" where it is of none here.
+    """Return the name of the image of the SIF at ``path``; "" if it has none in this checkout.
 
-    The SIF of another source is ours as well, and no image has its name.
+    A SIF of another source (``--source``) is ours as well, but no image has its name.
     """
     target = path.resolve()
     named = os.path.lexists(workspace.images / target.stem / DOCKERFILE)
@@ -101,5 +101,5 @@ def image_of(path: Path, workspace: Workspace) -> str:
 
 
 def is_ours(path: Path, workspace: Workspace) -> bool:
-    """Tell whether ``path`` is where this checkout puts a SIF; ``path`` is resolved."""
+    """Return whether ``path``, which is resolved, is where this checkout puts SIFs."""
     return path == workspace.sif(path.stem).resolve()

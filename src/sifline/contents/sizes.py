@@ -8,21 +8,21 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Seq
 from dataclasses import dataclass, field
 from enum import Enum
 
-# Smaller files are not worth a line, nor the time to read them.
+# Smaller files are not reported and not read.
 LEAST = 1_000_000
 MOST_FOLDERS, MOST_COPIES, MOST_HIDDEN = 10, 10, 5
-# A folder of which one sub-folder makes that much, in percent, says nothing beside it.
+# A folder is left out if one sub-folder has at least this percentage of its size.
 NEARLY_ALL = 90
 
 _BUILDKIT = " # buildkit"
 _NO_COMMAND = re.compile(r"/bin/sh -c #\(nop\) +")
 _SHELL = re.compile(r"(?:RUN )?(?:\|\d+ .*? )?/(?:\S*/)?(?:ba|da|a|k|z)?sh(?: \S+)*? -c (.+)")
-# They make layers even where they add nothing: to delete is not to add.
+# Instructions that make layers even if they add nothing: they may delete files.
 _MAKES_LAYER = re.compile(r"(?:RUN|COPY|ADD) ")
 
 
 class Kind(Enum):
-    """What a name in a folder of a layer is; ``NOTHING`` deletes what lower layers have there."""
+    """The type of a name in a layer; ``NOTHING`` (a whiteout) deletes it in lower layers."""
 
     FILE = "file"
     FOLDER = "folder"
@@ -34,7 +34,7 @@ class Kind(Enum):
 class Entry:
     """One name in a folder of a layer. ``size`` in bytes; hard links have the same ``inode``.
 
-    An ``opaque`` folder hides all that lower layers have in it.
+    An ``opaque`` folder hides its content in all lower layers.
     """
 
     name: str
@@ -56,7 +56,7 @@ class File:
 
 @dataclass(frozen=True, kw_only=True)
 class Layer:
-    """What an instruction of a Dockerfile added, in bytes."""
+    """The size that an instruction of a Dockerfile added, in bytes."""
 
     instruction: str
     size: int
@@ -64,7 +64,7 @@ class Layer:
 
 @dataclass(frozen=True, kw_only=True)
 class Folder:
-    """A folder with all that is below it, in bytes."""
+    """A folder with everything below it, in bytes."""
 
     path: str
     size: int
@@ -72,20 +72,20 @@ class Folder:
 
 @dataclass(frozen=True, kw_only=True)
 class Copies:
-    """Files of the same content, each of ``size`` bytes."""
+    """Files with the same content, each of ``size`` bytes."""
 
     size: int
     paths: tuple[str, ...]
 
     @property
     def waste(self) -> int:
-        """The bytes saved if there were only one of them."""
+        """Return the bytes saved if there were only one of them."""
         return self.size * (len(self.paths) - 1)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Hidden:
-    """Bytes of lower layers that an upper one deletes or replaces at ``path``."""
+    """Bytes of lower layers that an upper layer deletes or replaces at ``path``."""
 
     path: str
     size: int
@@ -94,7 +94,7 @@ class Hidden:
 
 @dataclass(frozen=True, kw_only=True)
 class Tree:
-    """A file system, each name of each file; ``hidden`` None where that cannot be known."""
+    """A file system with all names of its files; ``hidden`` is None if unknown."""
 
     files: tuple[File, ...]
     hidden: tuple[Hidden, ...] | None = None
@@ -104,9 +104,9 @@ class Tree:
 class Report:
     """The report on the sizes in an image or a SIF file.
 
-    ``image``, ``sif`` and ``budget`` in bytes, None where there is none; ``total`` is what all
-    ``files`` hold. ``copies`` and ``hidden`` are all there are, the largest first; None where that
-    is not known, and then ``unknown`` says why, by the name of the part.
+    ``image``, ``sif`` and ``budget`` in bytes, None if there is none; ``total`` is the size of all
+    ``files``. ``copies`` and ``hidden`` are complete, the largest first; if one is None,
+    ``unknown`` says why, by its name.
     """
 
     name: str
@@ -124,12 +124,12 @@ class Report:
 
     @property
     def wasted(self) -> int:
-        """The bytes that duplicate files waste."""
+        """Return the bytes that duplicate files waste."""
         return sum(item.waste for item in self.copies or ())
 
     @property
     def buried(self) -> int:
-        """The bytes of files that later layers delete or replace."""
+        """Return the bytes of files that later layers delete or replace."""
         return sum(item.size for item in self.hidden or ())
 
 
@@ -137,12 +137,12 @@ Listing = Callable[[int, str], Iterable[Entry]]
 
 
 def merge(layers: int, listing: Listing) -> Tree:
-    """Lay layers above each other, as overlayfs does, and keep account of what they hide.
+    """Merge layers as overlayfs does, and record what they hide.
 
     See "Upper and Lower" and "whiteouts and opaque directories" in the kernel's
     Documentation/filesystems/overlayfs.rst.
 
-    :param listing: returns what a folder of a layer holds; layer 0 is the topmost.
+    :param listing: returns the entries of a layer's folder; layer 0 is the top one.
     """
     shown, lost = list[File](), list[tuple[str, bool, File]]()
     waiting: list[tuple[str, Sequence[int]]] = [("", range(layers))]
@@ -163,7 +163,7 @@ def merge(layers: int, listing: Listing) -> Tree:
 def _by_path(
     folder: str, within: Sequence[int], listing: Listing
 ) -> Iterator[tuple[str, list[tuple[int, Entry]]]]:
-    """Yield each name in ``folder`` with what the layers have there, from the top down."""
+    """Yield each name in ``folder`` with its entries in the layers, from the top down."""
     named = defaultdict[str, list[tuple[int, Entry]]](list)
     for layer in within:
         for entry in listing(layer, folder):
@@ -173,7 +173,7 @@ def _by_path(
 
 
 def _taking_part(found: Sequence[tuple[int, Entry]]) -> int:
-    """Return how many layers show at a path: folders merge, all else hides what is below it."""
+    """Return how many layers are visible at a path: only folders merge with those below."""
     for count, (_, entry) in enumerate(found):
         if entry.kind is not Kind.FOLDER:
             return max(count, 1)
@@ -196,7 +196,7 @@ def _below(path: str, layer: int, entry: Entry, listing: Listing) -> Iterator[Fi
 def _hidden(
     lost: Iterable[tuple[str, bool, File]], kept: Iterable[Hashable]
 ) -> tuple[Hidden, ...]:
-    """Add up the hidden bytes by path; a file that has another name left is not hidden."""
+    """Return the hidden bytes by path; a file with another visible name is not hidden."""
     counted, sizes = set(kept), Counter[tuple[str, bool]]()
     for path, replaced, file in sorted(lost, key=lambda item: item[2].path):
         if file.inode not in counted:
@@ -219,7 +219,7 @@ def _join(folder: str, name: str) -> str:
 
 
 def report(name: str, tree: Tree) -> Report:
-    """Return the report of a file system, without what needs layers or digests."""
+    """Return the report of a file system, without the parts that need layers or digests."""
     files = once(tree.files)
     return Report(
         name=name,
@@ -231,20 +231,20 @@ def report(name: str, tree: Tree) -> Report:
 
 
 def once(files: Iterable[File]) -> tuple[File, ...]:
-    """Return files with hard links once, under the first of their names."""
+    """Return files without further hard links, under the first name of each."""
     backwards = sorted(files, key=lambda file: file.path, reverse=True)
     return tuple({file.inode: file for file in backwards}.values())
 
 
 def largest(files: Iterable[File]) -> tuple[Folder, ...]:
-    """Return the largest folders, without those of which nearly all is one sub-folder."""
+    """Return the largest folders, without those that are almost entirely one sub-folder."""
     sizes, main = Counter[str](), Counter[str]()
     for file in once(files):
         above = file.path
         while above:
             above = above.rpartition("/")[0]
             sizes[above] += file.size
-    del sizes[""]  # the whole is told already
+    del sizes[""]  # the total is reported elsewhere
     for path, size in sizes.items():
         above = path.rpartition("/")[0]
         main[above] = max(main[above], size)
@@ -257,7 +257,7 @@ def largest(files: Iterable[File]) -> tuple[Folder, ...]:
 
 
 def alike(files: Iterable[File]) -> tuple[File, ...]:
-    """Return those of ``files`` that are large enough and have the size of another one."""
+    """Return those of ``files`` that are large enough and have the size of another file."""
     by_size = defaultdict[int, list[File]](list)
     for file in once(files):
         if file.size >= LEAST:
@@ -266,9 +266,9 @@ def alike(files: Iterable[File]) -> tuple[File, ...]:
 
 
 def copies(files: Iterable[File], digests: Mapping[Hashable, str]) -> tuple[Copies, ...]:
-    """Return which of ``files`` have the same content, those that waste most first.
+    """Return which of ``files`` have the same content, the largest waste first.
 
-    :param digests: of the content of each that is ``alike``, by inode.
+    :param digests: of the content of each file in ``alike``, by inode.
     """
     same = defaultdict[tuple[int, str], list[str]](list)
     for file in alike(files):
@@ -282,7 +282,7 @@ def copies(files: Iterable[File], digests: Mapping[Hashable, str]) -> tuple[Copi
 
 
 def layers(history: Iterable[tuple[str, int]]) -> tuple[Layer, ...]:
-    """Return the instructions of an image's history that add files, or may delete some."""
+    """Return the instructions of an image's history that add or may delete files."""
     found = (Layer(instruction=instruction(text), size=size) for text, size in history)
     return tuple(item for item in found if item.size or _MAKES_LAYER.match(item.instruction))
 

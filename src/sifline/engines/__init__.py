@@ -1,1 +1,1 @@
-"""One module per engine: our words in, its command line or API out."""
+"""One package or module for each engine; only it knows the engine's command line or API."""

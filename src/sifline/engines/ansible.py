@@ -1,4 +1,4 @@
-"""Ansible playbooks as a process: an inventory in, counts out, failures in one line."""
+"""Runs Ansible playbooks on a cluster; returns their events and counts."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ PROGRAM = "ansible-playbook"
 EVENTS_VARIABLE = "SIFLINE_ANSIBLE_EVENTS"
 CONNECT_SECONDS = 10
 
-# Holds the sockets of ssh, whose paths end at 108 bytes; TMPDIR may be longer than that.
+# Folder of ssh's control sockets, whose paths may have at most 108 bytes; TMPDIR may be longer.
 SHORT_TEMPORARY = "/tmp"  # noqa: S108  the folder in it is made with a random name
 
-# What every supported distribution has; looking for another one costs each node a second.
+# All supported distributions have it; letting Ansible search costs each node a second.
 NODE_PYTHON = "/usr/bin/python3"
 
 
 class Outcome(str, Enum):
-    """How a task ended on a host, where that is worth telling."""
+    """How a task ended on a host, as far as it is reported."""
 
     CHANGED = "changed"
     FAILED = "failed"
@@ -41,7 +41,7 @@ class Outcome(str, Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class TaskStarted:
-    """A task or handler begins, on all hosts it is meant for."""
+    """A task or handler begins, on all its hosts."""
 
     name: str
 
@@ -50,7 +50,7 @@ class TaskStarted:
 class HostEvent:
     """A task changed something on a host, or failed there.
 
-    ``message`` is what went wrong, or where the files are that a change replaced.
+    ``message`` is the error, or the paths of the backups of replaced files.
     """
 
     host: str
@@ -61,12 +61,12 @@ class HostEvent:
 
 @dataclass(frozen=True, kw_only=True)
 class NoHosts:
-    """A play had no host to work on."""
+    """A play matched no host."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Stats:
-    """The counts at the end, summed over the hosts, and the hosts that did not get there."""
+    """The counts at the end, summed over the hosts, and the hosts that did not finish."""
 
     ok: int
     changed: int
@@ -78,7 +78,7 @@ Event = TaskStarted | HostEvent | NoHosts | Stats
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """A finished ansible-playbook: what it told, and what it printed."""
+    """A finished ansible-playbook: its events, and its output."""
 
     events: tuple[Event, ...]
     result: Result
@@ -86,13 +86,13 @@ class Run:
 
     @property
     def stats(self) -> Stats:
-        """The counts at the end; zeros where it did not come that far."""
+        """Return the counts at the end; zeros if the run did not get there."""
         found = (event for event in self.events if isinstance(event, Stats))
         return next(found, Stats(ok=0, changed=0))
 
     @property
     def kept(self) -> tuple[str, ...]:
-        """Files of others that were replaced, each as it was: ``host:path``."""
+        """Return the backups of files that were replaced, as ``host:path``."""
         return tuple(
             f"{event.host}:{event.message}"
             for event in self.events
@@ -101,9 +101,9 @@ class Run:
 
     @property
     def faults(self) -> tuple[HostEvent, ...]:
-        """For each host that did not get to the end, the task that it ended with; first first.
+        """Return the task at which each host failed, the first failure first.
 
-        A failed task that the playbook made good is not among them.
+        Failed tasks that the playbook rescued are not included.
         """
         ended = {
             event.host: event
@@ -114,7 +114,7 @@ class Run:
 
 
 def inventory(cluster: Cluster) -> str:
-    """Return the inventory of ``cluster`` as JSON, which Ansible's YAML reader takes."""
+    """Return the inventory of ``cluster`` as JSON, which Ansible's YAML reader accepts."""
     groups = {
         "controller": {"hosts": {cluster.controller.name: host_variables(cluster.controller)}},
         "compute": {"hosts": {node.name: host_variables(node) for node in cluster.compute}},
@@ -124,7 +124,7 @@ def inventory(cluster: Cluster) -> str:
 
 
 def host_variables(node: Node) -> dict[str, Any]:
-    """Return what the roles have to know of one node."""
+    """Return the host variables of one node."""
     variables: dict[str, Any] = {"ansible_host": node.address or node.name}
     if node.role is Role.COMPUTE:
         variables |= {
@@ -137,7 +137,7 @@ def host_variables(node: Node) -> dict[str, Any]:
 
 
 def access_variables(cluster: Cluster) -> dict[str, Any]:
-    """Return how the nodes are reached. A host key that is not known yet is refused."""
+    """Return the connection variables. Unknown host keys are refused."""
     access = cluster.ssh
     options = {"StrictHostKeyChecking": "yes", "UpdateHostKeys": "no"}
     if access.known_hosts is not None:
@@ -159,7 +159,7 @@ def access_variables(cluster: Cluster) -> dict[str, Any]:
 
 
 def cluster_variables(cluster: Cluster) -> dict[str, Any]:
-    """Return what the roles have to know of the cluster; the file's own variables win."""
+    """Return the variables of the cluster; variables in its file override ours."""
     return {
         "slurm_common_cluster_name": cluster.name,
         "slurm_common_partitions": [
@@ -173,7 +173,7 @@ def cluster_variables(cluster: Cluster) -> dict[str, Any]:
 
 
 def parse(lines: Iterable[str]) -> Iterator[Event]:
-    """Return the events in ``lines``; what this version does not know is passed over."""
+    """Return the events in ``lines``; unknown events are skipped."""
     for line in lines:
         event = json.loads(line)
         kind = event.get("event")
@@ -215,11 +215,11 @@ def playbook(
 ) -> Run:
     """Run the playbook ``name`` of ``folder`` on ``cluster``; ``log`` gets what it prints.
 
-    ``check`` changes nothing and tells what would change; ``adopt`` lets the roles replace files
-    that they did not write. How it ended is for the caller to
-    judge: Ansible's status says nothing of a play without hosts.
+    ``check`` changes nothing and reports what would change; ``adopt`` lets the roles replace files
+    that they did not write. The caller decides whether the run succeeded: Ansible's exit status is
+    0 for a play without hosts.
 
-    :raises MissingError: where there is no ansible-playbook.
+    :raises MissingError: if there is no ansible-playbook.
     """
     with _scratch(context) as scratch:
         hosts = scratch / "inventory.json"
@@ -235,7 +235,7 @@ def playbook(
                 *(["--ask-become-pass"] if password else []),
             ],
             check=False,
-            # Without a terminal Ansible reads it there; so it is in no file.
+            # Without a terminal Ansible reads it from standard input, so that it is in no file.
             input=f"{password}\n" if password else None,
             cwd=folder,
             env=_environment(context, folder, scratch),
@@ -247,7 +247,7 @@ def playbook(
 
 
 def program(context: Context) -> str:
-    """Return the ansible-playbook of this installation, else the one on the search path."""
+    """Return the ansible-playbook of this installation, or else the one on the search path."""
     beside = Path(sys.executable).with_name(PROGRAM)
     found = str(beside) if beside.exists() else context.runner.which(PROGRAM)
     if not found:
@@ -256,7 +256,7 @@ def program(context: Context) -> str:
 
 
 class _Follower:
-    """Reads the events that were written since the last time, and tells of new tasks."""
+    """Reads the events written since the last call, and reports new tasks."""
 
     def __init__(self, path: Path, context: Context) -> None:
         self.events: list[Event] = []
@@ -273,7 +273,7 @@ class _Follower:
     def _lines(self) -> list[str]:
         with suppress(FileNotFoundError), self._path.open("rb") as file:
             file.seek(self._offset)
-            # The last line may be half written.
+            # The last line may be incomplete.
             whole, newline, _ = file.read().rpartition(b"\n")
             self._offset += len(whole) + len(newline)
             return whole.decode().splitlines()
@@ -297,7 +297,7 @@ def _environment(context: Context, folder: Path, scratch: Path) -> dict[str, str
 
 @contextmanager
 def _scratch(context: Context) -> Iterator[Path]:
-    """A folder of this run alone: a connection left by another might lead to a former host."""
+    """Yield a folder for this run: another run's control socket might lead to a former host."""
     folder = Path(tempfile.mkdtemp(prefix="sifline-", dir=SHORT_TEMPORARY))
     try:
         yield folder
@@ -310,6 +310,6 @@ def _close(folder: Path, context: Context) -> None:
     for socket in folder.iterdir():
         if socket.is_socket():
             argv = ["ssh", "-O", "exit", "-o", f"ControlPath={socket}", "sifline"]
-            # A connection that hangs ends by itself after a minute.
+            # A connection that hangs closes after a minute.
             with suppress(CommandFailed):
                 context.runner.run(argv, check=False, timeout=5)

@@ -1,4 +1,4 @@
-"""Graphviz: graphs, laid out and drawn as pictures."""
+"""Draws graphs with Graphviz."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ OTHERWISE = "invoke graph --format mermaid"
 
 
 def svg(graph: str, runner: Runner) -> str:
-    """Return the picture of ``graph``, which is written in DOT, as an SVG.
+    """Return ``graph``, written in DOT, as an SVG.
 
-    :raises MissingError: where Graphviz is not installed.
-    :raises StepFailed: where it cannot draw the graph.
+    :raises MissingError: if Graphviz is not installed.
+    :raises StepFailed: if it cannot draw the graph.
     """
     if not runner.which("dot"):
         raise MissingError(

@@ -1,4 +1,4 @@
-"""mmdebstrap: Debian root file systems from the package mirror, without a hub."""
+"""Makes Debian root file systems with mmdebstrap from a package mirror; no hub is needed."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from sifline.machine import records
 from sifline.machine.process import CommandFailed, Runner
 from sifline.model import DOCKER_CLEAN, Prepare
 
-# Any fixed moment does: files are clamped to it, so that equal archives give equal bytes.
+# Any fixed time would do: file times are limited to it, so that equal archives give equal bytes.
 EPOCH = "1735689600"
-# While the system is made, dpkg need not wait for the disk after each file: what a crash leaves
-# is thrown away. The archive does not hold the setting.
+# dpkg need not sync each file: after a crash the root file system is made again. The resulting tar
+# does not contain the setting.
 _FOLDER = '"$1"/etc/dpkg/dpkg.cfg.d'
 _NOT_SYNCED = (
     f"--setup-hook=mkdir --parents {_FOLDER} && echo force-unsafe-io > {_FOLDER}/not-synced",
@@ -39,7 +39,7 @@ class Mmdebstrap:
     def make(self, prepare: Prepare, target: Path, *, log: Path) -> None:
         """Make ``target``; the same archive state gives the same bytes.
 
-        :raises StepFailed: where the archive cannot be had or the disk is full.
+        :raises StepFailed: if the archive cannot be reached or the disk is full.
         """
         temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
         for leftover in target.parent.glob(f".{target.name}.*.tmp"):
@@ -48,7 +48,7 @@ class Mmdebstrap:
             "mmdebstrap",
             "--variant=minbase",
             "--format=tar",
-            # A snapshot mirror serves indexes whose date has passed; signatures still count.
+            # A snapshot mirror serves indexes past their Valid-Until date; signatures still count.
             '--aptopt=Acquire::Check-Valid-Until "false"',
             *_NOT_SYNCED,
             *_WITHOUT_CACHES,

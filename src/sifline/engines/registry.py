@@ -1,4 +1,4 @@
-"""The registry script of sifline.nodeside, sent to a node and its answer read."""
+"""Runs the script ``nodeside/registry.py`` on a node and reads its answer."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ READ_SECONDS = 1800
 
 
 class RegistryRefused(StepFailed):
-    """The registry of a node answered with an error; ``kind`` is its word for it."""
+    """The registry script of a node failed; ``kind`` is its name of the error."""
 
     def __init__(self, message: str, *, kind: str, details: str = "") -> None:
         super().__init__(message, details=details)
@@ -26,7 +26,7 @@ class RegistryRefused(StepFailed):
 def ask(remote: Remote, node: Node, verb: str, **options: str | int) -> dict[str, Any]:
     """Run one verb of the registry script on ``node`` and return its answer.
 
-    :raises RegistryRefused: where the registry says no, or does not speak at all.
+    :raises RegistryRefused: if the registry refuses, or gives no answer.
     """
     words = [f"--{name}={value}" for name, value in options.items()]
     root = f"--root={remote.cluster.registry_root}"
@@ -54,7 +54,7 @@ def ask(remote: Remote, node: Node, verb: str, **options: str | int) -> dict[str
 
 @cache
 def source() -> str:
-    """Return the text of the script."""
+    """Return the source text of the script."""
     return files("sifline.nodeside").joinpath("registry.py").read_text(encoding="utf-8")
 
 

@@ -1,4 +1,4 @@
-"""Slurm as its users meet it: its commands on the controller, as the cluster's job user."""
+"""Runs Slurm's commands on the controller, as the cluster's job user."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sifline.machine.remote import Remote
 from sifline.machine.streams import Argv
 from sifline.model import Cluster
 
-# How long a job may wait for its resources before srun gives up.
+# Seconds that a job may wait for its resources before srun gives up.
 QUEUE_SECONDS = 20
 
 FIELDS = "%N|%T|%c|%m|%G|%v"
@@ -22,7 +22,7 @@ FIELDS = "%N|%T|%c|%m|%G|%v"
 
 @dataclass(frozen=True, kw_only=True)
 class SlurmNode:
-    """A node as slurmctld knows it; ``memory_mb`` in MiB, ``version`` of its slurmd."""
+    """A node as slurmctld reports it; ``memory_mb`` in MiB, ``version`` of its slurmd."""
 
     name: str
     state: str
@@ -33,22 +33,22 @@ class SlurmNode:
 
     @property
     def answers(self) -> bool:
-        """Whether slurmctld hears of it; a star marks a node that does not respond."""
+        """Return whether the node responds; Slurm marks others with a star."""
         return not self.state.endswith("*")
 
     @property
     def usable(self) -> bool:
-        """Whether it runs jobs, or would."""
+        """Return whether it runs jobs, or could."""
         return self.state in {"idle", "mixed", "allocated", "completing", "planned"}
 
     @property
     def gpus(self) -> int:
-        """How many GPUs it offers."""
+        """Return the number of its GPUs."""
         return gpu_count(self.gres)
 
 
 class Slurm:
-    """Runs jobs as the cluster's job user and asks slurmctld; nothing here waits for ever."""
+    """Runs jobs as the cluster's job user and asks slurmctld; every call has a time limit."""
 
     def __init__(self, remote: Remote) -> None:
         self._remote = remote
@@ -65,12 +65,12 @@ class Slurm:
         timeout: float = 60,
         check: bool = False,
     ) -> Result:
-        """Run ``argv`` as a job and return what it printed and its status.
+        """Run ``argv`` as a job and return its output and status.
 
-        It waits ``QUEUE_SECONDS`` for resources. When ``timeout`` seconds are over the job
-        is cancelled.
+        The job waits at most ``QUEUE_SECONDS`` for resources, and is cancelled after ``timeout``
+        seconds.
 
-        :raises CommandFailed: when the time is over; with ``check``, for any status but 0.
+        :raises CommandFailed: after the time limit; with ``check``, for any status but 0.
         """
         name = f"sifline-{secrets.token_hex(4)}"
         minutes = int(timeout // 60) + 1
@@ -85,27 +85,27 @@ class Slurm:
         try:
             return self._as_user(command, timeout=timeout, check=check)
         except StepFailed:
-            # Neither a lost connection nor an ended srun is sure to end the job.
+            # A lost connection or a killed srun may leave the job running.
             with suppress(StepFailed):
                 self.cancel(name)
             raise
 
     def cancel(self, name: str) -> None:
-        """Cancel the job user's jobs called ``name``; none is fine."""
+        """Cancel the job user's jobs with that name, if there are any."""
         self._as_user(["scancel", f"--name={name}"], timeout=20, check=False)
 
     def nodes(self) -> dict[str, SlurmNode]:
         """Return all nodes by name.
 
-        :raises CommandFailed: where slurmctld does not answer.
+        :raises CommandFailed: if slurmctld does not answer.
         """
         asked = ["sinfo", "--Node", "--noheader", f"--format={FIELDS}"]
         return read_nodes(self._as_user(asked, timeout=30).stdout)
 
     def ping(self) -> str:
-        """Return what slurmctld says to ``scontrol ping``.
+        """Return the output of ``scontrol ping``.
 
-        :raises StepFailed: where it is down.
+        :raises StepFailed: if slurmctld is down.
         """
         result = self._as_user(["scontrol", "ping"], timeout=30, check=False)
         if not result.ok or not re.search(r"\bis UP\b", result.stdout):
@@ -127,7 +127,7 @@ class Slurm:
 
 
 def read_nodes(text: str) -> dict[str, SlurmNode]:
-    """Read what sinfo prints for ``FIELDS``; a node stands there once for each partition."""
+    """Parse the output of sinfo for ``FIELDS``; a node is listed once for each partition."""
     nodes = {}
     for line in text.splitlines():
         name, state, cpus, memory, gres, version = line.strip().split("|")
@@ -143,11 +143,11 @@ def read_nodes(text: str) -> dict[str, SlurmNode]:
 
 
 def gpu_count(gres: str) -> int:
-    """Return the number of GPUs in Slurm's words: ``gpu:a100:4(S:0-1),gpu:2`` has 6."""
+    """Return the number of GPUs in a GRES string: ``gpu:a100:4(S:0-1),gpu:2`` has 6."""
     total = 0
     for item in re.sub(r"\([^)]*\)", "", gres).split(","):
         kind, *rest = item.split(":")
         if kind == "gpu":
-            # Without a count Slurm offers one.
+            # Without a count Slurm means one.
             total += int(rest[-1]) if rest and rest[-1].isdigit() else 1
     return total

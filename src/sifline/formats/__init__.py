@@ -1,1 +1,1 @@
-"""Formats of others, read and written without their tools."""
+"""File formats of other projects, read and written without their tools."""

@@ -1,7 +1,7 @@
-"""Which files of a build context are left out: the rules of .dockerignore.
+"""The rules of .dockerignore: which files of a build context are excluded.
 
 They are applied as BuildKit's client does when it sends the context: its patterns
-(moby/patternmatcher) folder by folder, what a folder matched going on for all below it.
+(moby/patternmatcher) folder by folder, where a match of a folder applies to everything below it.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ from pathlib import Path, PurePosixPath
 
 from sifline.errors import UsageError
 
-# The first that exists counts, even an empty one.
+# The first existing file is used, even an empty one.
 FILES = ("Dockerfile.dockerignore", ".dockerignore")
-# In contexts beside the Dockerfile's own.
+# In named contexts.
 NAMED_FILES = (".dockerignore",)
 _WELL_FORMED = re.compile(
     r"(?:\\.|\[\^?(?:(?:\\.|[^\]\\-])(?:-(?:\\.|[^\]\\-]))?)+\]|[^\\\[])*", re.DOTALL
 )
 _WILD = re.compile(r"[*?\[\]\\]")
-# What makes the engine look into every folder.
+# Patterns for which the engine looks into every folder.
 _ANYWHERE = re.compile(r"[*?\[\]\\^]")
-# Go's repetitions; another { is a letter to it.
+# Go's repetitions; to Go any other { is an ordinary character.
 _REPETITION = re.compile(r"\{(0|[1-9][0-9]*)(?:,(0|[1-9][0-9]*)?)?\}")
 _MOST_REPEATED = 1000
-# Folders on the way count as well.
+# Folders above a match count as well.
 _MOST_LINKS = 1000
-# Go's letters after a backslash that mean the same to Python; all others it refuses.
+# Escaped letters that mean the same in Go and Python; Go refuses all others.
 _ESCAPES = {letter: f"\\{letter}" for letter in "afnrtvdDsSwWbBA"} | {"z": r"\Z"}
 
 
@@ -43,23 +43,23 @@ class _Pattern:
 
     @property
     def root(self) -> str:
-        """The text without the ``/**`` or ``/*`` that says "all below"."""
+        """Return the text without a final ``/**`` or ``/*``."""
         return self.text.removesuffix("/**").removesuffix("/*")
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Folder:
-    """Which patterns match a folder, and whether all below it is left out."""
+    """The patterns that match a folder, and whether everything below it is excluded."""
 
     matched: tuple[bool, ...]
     pruned: bool
 
 
 def find(folder: Path, files: Sequence[str] = FILES) -> Path | None:
-    """Return the file that holds the rules for the context in ``folder``; None without one.
+    """Return the file with the rules for the context in ``folder``; None if there is none.
 
-    Links are followed as BuildKit does it: the context is the root of all, so that no link leads
-    out of it. One that leads to no file counts as no file.
+    Links are followed as BuildKit does: the context is the root, so no link leads out of it. A
+    link without a file counts as a missing file.
     """
     for name in files:
         path = folder / name
@@ -71,7 +71,7 @@ def find(folder: Path, files: Sequence[str] = FILES) -> Path | None:
 
 
 def _followed(folder: Path, name: str) -> Path:
-    """Return where ``name`` leads; a path that does not exist for a circle of links."""
+    """Return the target of ``name``; for circular links, a path that does not exist."""
     left, place = name.split("/"), PurePosixPath("/")
     for _ in range(_MOST_LINKS):
         if not left:
@@ -90,7 +90,7 @@ class IgnoreRules:
     """The rules of one context; call it with a file's relative POSIX name.
 
     :raises UsageError: naming the line of a rule that the engine refuses; some are only noticed
-        when a name comes to them.
+        when a name is matched.
     """
 
     def __init__(self, text: str, path: Path = Path(FILES[1])) -> None:
@@ -98,15 +98,15 @@ class IgnoreRules:
         self._patterns = tuple(_patterns(text, path))
         self._folders: dict[str, _Folder] = {}
         back = [pattern.root for pattern in self._patterns if pattern.brings_back]
-        # A wildcard may bring back something in any folder.
+        # A pattern with a wildcard may include something in any folder.
         self._anywhere = any(_ANYWHERE.search(root) for root in back)
         self._back = tuple(f"{root}/" for root in back)
 
     @classmethod
     def read(cls, folder: Path, files: Sequence[str] = FILES) -> IgnoreRules:
-        """Read the rules that hold for the context in ``folder``.
+        """Read the rules for the context in ``folder``.
 
-        :param files: where they may stand; the first that exists counts.
+        :param files: names of the rule file; the first that exists is used.
         :raises UsageError: naming the line of a rule that the engine refuses.
         """
         path = find(folder, files)
@@ -122,14 +122,14 @@ class IgnoreRules:
         return bool(self._patterns)
 
     def __call__(self, name: str) -> bool:
-        """Tell whether the file ``name`` is left out."""
+        """Return whether the file ``name`` is excluded."""
         if not self._patterns:
             return False
         parent = self._above(name)
         return (parent is not None and parent.pruned) or self._judge(name, parent)[0]
 
     def prunes(self, name: str) -> bool:
-        """Tell whether the folder ``name`` and everything below it is left out for sure."""
+        """Return whether the folder ``name`` and everything below it is certainly excluded."""
         return bool(self._patterns) and self._folder(name).pruned
 
     def _above(self, name: str) -> _Folder | None:
@@ -150,12 +150,12 @@ class IgnoreRules:
         return any(back.startswith(f"{name}/") for back in self._back)
 
     def _judge(self, name: str, parent: _Folder | None) -> tuple[bool, tuple[bool, ...]]:
-        """Tell whether ``name`` is left out, and which patterns match it or a folder above."""
+        """Return whether ``name`` is excluded, and which patterns match it or a folder above."""
         out, found = False, []
         for index, pattern in enumerate(self._patterns):
             match = parent.matched[index] if parent else False
-            # The engine does not look where it would change nothing, and what it did not look
-            # at does not match what is below either.
+            # The engine skips patterns that would change nothing, and a skipped pattern does not
+            # match anything below either.
             if not match and pattern.brings_back is out:
                 match = pattern.matches(name)
             found.append(match)
@@ -193,7 +193,8 @@ def _pattern(rule: str, where: str) -> _Pattern:
 
     @cache
     def matcher() -> Callable[[str], bool]:
-        # As late as the engine, which takes a rule that it cannot use where it does not need it.
+        # Compiled on first use, like in the engine, which accepts an invalid rule if it is not
+        # needed.
         with _saying(where):
             return _matcher(text)
 
@@ -204,10 +205,10 @@ def _pattern(rule: str, where: str) -> _Pattern:
 
 
 def _cleaned(text: str) -> str:
-    """The name without ``.``, ``..``, doubled and outer slashes."""
+    """Return the name without ``.``, ``..``, double and outer slashes."""
     if not text:
         return ""
-    # Two leading slashes are special to POSIX alone.
+    # Two leading slashes are special in POSIX.
     clean = posixpath.normpath(re.sub("^/+", "/", text))
     return clean[1:] if len(clean) > 1 and clean.startswith("/") else clean
 
@@ -227,10 +228,10 @@ def _matcher(text: str) -> Callable[[str], bool]:
 
 
 def _expression(text: str) -> str:
-    """A pattern as a regular expression; wildcards are wildcards even in ``[…]``.
+    """Return a pattern as a regular expression; wildcards are wildcards even in ``[…]``.
 
-    The engine means to escape ``|``, ``{`` and ``}`` and does not: beside a wildcard they are
-    operators, and each side of a ``|`` has the start or the end of the name to itself.
+    The engine intends to escape ``|``, ``{`` and ``}`` but does not: beside a wildcard they are
+    operators, and each side of a ``|`` is anchored at only one end of the name.
     """
 
     def piece(match: re.Match[str]) -> str:
@@ -246,15 +247,15 @@ def _expression(text: str) -> str:
     first = _REPETITION.match(text)
     start = "^"
     if first:
-        # Of the start itself, which may then be wherever it is.
+        # A repetition of the start anchor itself, which then matches anywhere.
         start, text = ("^" if _repeated(first) and int(first[1]) else ""), text[first.end() :]
-    # Not escaped by the engine either: [, ] and ^, which outside of […] matches nothing.
+    # The engine does not escape [, ] and ^ either; ^ outside […] matches nothing.
     pieces = re.sub(rf"\*\*/?|\\.|{_REPETITION.pattern}|[^\[\]^\-]", piece, text, flags=re.DOTALL)
     return rf"{start}{pieces}\Z"
 
 
 def _repeated(match: re.Match[str]) -> str:
-    """What says how often something is repeated, if the engine takes it."""
+    """Return a repetition, if the engine accepts it."""
     least, most = int(match[1]), int(match[2] or match[1])
     if max(least, most) > _MOST_REPEATED or most < least:
         raise ValueError(f"repeats {match.group()}, which the engine refuses")
@@ -270,7 +271,7 @@ def _escaped(char: str) -> str:
 
 
 def _nested(expression: str) -> str:
-    """The expression with what Python, but not Go, takes for special in ``[…]`` escaped."""
+    """Return the expression with characters escaped that only Python interprets in ``[…]``."""
     classes = re.compile(r"\\.|(\[\^?\]?)((?:\\.|[^\]\\])*)", re.DOTALL)
 
     def escaped(match: re.Match[str]) -> str:

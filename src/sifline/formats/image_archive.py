@@ -1,7 +1,7 @@
-"""Read an archive of one image (docker or OCI), and stream it for an engine to load.
+"""Reads an archive of one image (docker or OCI), and streams it for an engine to load.
 
-The engine gets the image without its names: a name in an archive would take the one that an
-image of the engine has already. What an image of an OCI archive is called there is not asked.
+The image is loaded without its names, which would be taken from images in the engine. Names in OCI
+archives are not read.
 
 Formats: https://github.com/moby/docker-image-spec/blob/v1.3.1/spec.md and
 https://github.com/opencontainers/image-spec/blob/v1.1.0/image-layout.md.
@@ -25,12 +25,12 @@ from typing import IO, Any
 
 from sifline.errors import UsageError
 
-# The engine unpacks the layers itself; it is given no larger pieces than this.
+# The engine itself unpacks the layers; chunks are at most this large.
 _CHUNK = 1 << 20
-# How what is compressed with it begins, see https://www.rfc-editor.org/rfc/rfc8878#section-3.1.1.
+# Magic number of zstd, see https://www.rfc-editor.org/rfc/rfc8878#section-3.1.1.
 ZSTD = b"\x28\xb5\x2f\xfd"
 _DEPTH = 4  # of indexes that name indexes
-# What reading a damaged file may end in.
+# Exceptions that reading a damaged file may raise.
 _DAMAGE = (
     *(tarfile.TarError, zlib.error, lzma.LZMAError, EOFError),
     *(KeyError, ValueError, TypeError, AttributeError, RecursionError),
@@ -40,9 +40,9 @@ _NAME = re.compile(r"[A-Za-z0-9_./:@-]+")
 
 @dataclass(frozen=True, kw_only=True)
 class Archive:
-    """The image in an archive: ``image_id`` is what an engine will call it; ``size`` in bytes.
+    """The image in an archive: ``image_id`` is its id in an engine; ``size`` in bytes.
 
-    ``config`` and ``layers`` are members of the archive; ``names`` is what it says it is called.
+    ``config`` and ``layers`` are members of the archive; ``names`` are its names there.
     """
 
     path: Path
@@ -54,10 +54,10 @@ class Archive:
 
 
 def read(path: Path, *, platform: str) -> Archive:
-    """Return the one image that the archive holds.
+    """Return the single image in the archive.
 
-    :param platform: ``linux/amd64``, say; it decides where an OCI archive has several.
-    :raises UsageError: where the file is no such archive, damaged, or holds several images.
+    :param platform: such as ``linux/amd64``; selects the image in an OCI archive of several.
+    :raises UsageError: if the file is no such archive, damaged, or contains several images.
     """
     try:
         if path.is_fifo():
@@ -97,9 +97,9 @@ def read(path: Path, *, platform: str) -> Archive:
 
 
 def stream(archive: Archive) -> Iterator[bytes]:
-    """Yield a docker-archive of the image, which has no name there.
+    """Yield a docker-archive of the image, without a name.
 
-    :raises UsageError: where the file turns out to be damaged.
+    :raises UsageError: if the file is damaged.
     """
     layers = {name: f"layer{number}.tar" for number, name in enumerate(archive.layers)}
     try:
@@ -122,9 +122,9 @@ def _damaged(path: Path, error: Exception) -> UsageError:
 
 
 def _packed(name: str, file: IO[bytes], *, plain: bool = False) -> Iterator[bytes]:
-    """Yield one member of a tar.
+    """Yield one member of a tar in chunks.
 
-    :param plain: unpack what is compressed with zstd: engines before 23.0 do not.
+    :param plain: decompress zstd, which engines before 23.0 cannot.
     """
     info = tarfile.TarInfo(name)
     unpacks = plain and file.read(len(ZSTD)) == ZSTD
@@ -139,11 +139,11 @@ def _packed(name: str, file: IO[bytes], *, plain: bool = False) -> Iterator[byte
 
 
 def _unpacked(file: IO[bytes]) -> Iterator[bytes]:
-    """Yield the content of a file that is compressed with zstd, in one frame or several."""
+    """Yield the content of a zstd file, of one frame or several."""
     from zstandard import ZstdDecompressor, ZstdError
 
     file.seek(0)
-    # What is cut off ends early here; the engine compares each layer with its digest.
+    # A truncated file ends early here; the engine checks the digest of each layer.
     reader = ZstdDecompressor().stream_reader(file, read_across_frames=True, closefd=False)
     try:
         yield from iter(partial(reader.read, _CHUNK), b"")
@@ -177,7 +177,7 @@ def _of_oci(
 def _for_platform(
     tar: tarfile.TarFile, index: Mapping[str, Any], platform: str, depth: int = 0
 ) -> list[dict[str, Any]]:
-    """Return the manifests of images for ``platform``; an entry may leave out what it is for."""
+    """Return the manifests of images for ``platform``; an entry may have no platform."""
     if depth > _DEPTH:
         raise ValueError("its indexes name each other")
     found = []
@@ -193,7 +193,7 @@ def _for_platform(
 
 
 def for_platform(entry: Mapping[str, Any], platform: str) -> bool:
-    """Tell whether an entry of an index, or what says as much, may be for ``platform``."""
+    """Return whether an entry of an index, or a configuration, may be for ``platform``."""
     said: Mapping[str, str] = entry.get("platform") or {}
     wanted = platform.split("/")
     return [said.get("os") or wanted[0], said.get("architecture") or wanted[1]] == wanted[:2]
@@ -220,11 +220,11 @@ def _read(tar: tarfile.TarFile, name: str) -> bytes:
 
 
 def _member(tar: tarfile.TarFile, name: str) -> IO[bytes]:
-    """Open a member; some engines write a layer that occurs again as a link."""
+    """Open a member; some engines write a repeated layer as a link."""
     try:
         file = tar.extractfile(name)
     except KeyError:
-        file = tar.extractfile(f"./{name}")  # as tar writes what is in a folder
+        file = tar.extractfile(f"./{name}")  # the name if tar was given a folder
     if file is None:
         raise ValueError(f"{name} is no file")
     return file

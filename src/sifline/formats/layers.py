@@ -1,12 +1,11 @@
-"""What the layers of an image say that its files are, read from the archives that they came in.
+"""The files of an image according to its layers, read from the headers of their archives.
 
-An engine unpacks these archives, and its own idea of what they make may be another: folders that a
-layer does not name get a mode of the engine's, what a build left in the engine's store and no
-archive has is there, labels of the host as well. The specification decides:
+The engine's unpacked files may differ: folders that a layer does not name get the engine's mode,
+and files and labels may come from a build or from the host. The specification decides:
 https://github.com/opencontainers/image-spec/blob/v1.1.0/layer.md.
 
 Docker keeps the headers of these archives, see https://github.com/vbatts/tar-split: a line of JSON
-for each piece of bytes between files (type 2), and for each file (type 1), without its content.
+for the bytes between files (type 2), and for each file (type 1), without its content.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ _KINDS = {
 }
 _BYTES, _FILE = 2, 1
 _PAYLOAD = b'{"type":2,"payload":"'
-# What reading a damaged file may end in.
+# Exceptions that reading a damaged file may raise.
 _DAMAGE = (
     *(OSError, EOFError, zlib.error, ValueError, KeyError, TypeError, IndexError),
     RecursionError,  # a thousand folders below each other, and more
@@ -45,7 +44,7 @@ _DAMAGE = (
 class Declared:
     """An entry of a layer: ``kind`` as in find(1), or "h" for a hard link.
 
-    ``mode`` is without the kind; ``target`` is the other name of a file.
+    ``mode`` is without the file type; ``target`` is the other name of a hard link.
     """
 
     kind: str
@@ -60,11 +59,11 @@ Tree = dict[bytes, Declared]
 
 
 class Unreadable(Exception):
-    """Raised where the headers of a layer are missing or damaged."""
+    """Raised if the headers of a layer are missing or damaged."""
 
 
 def chain(diff_ids: Sequence[str]) -> tuple[str, ...]:
-    """Return the chain ids of layers, under which an engine keeps them, without ``sha256:``.
+    """Return the chain ids of layers, the engine's keys for them, without ``sha256:``.
 
     See "Layer ChainID" in https://github.com/opencontainers/image-spec/blob/v1.1.0/config.md.
     """
@@ -79,8 +78,8 @@ def chain(diff_ids: Sequence[str]) -> tuple[str, ...]:
 def declared(headers: Sequence[Path]) -> Tree:
     """Return the entries of all layers merged, by name; the top folder is ``b""``.
 
-    :param headers: what Docker kept of each layer, the first layer first.
-    :raises Unreadable: where that is missing or damaged.
+    :param headers: Docker's header file of each layer, the first layer first.
+    :raises Unreadable: if a header file is missing or damaged.
     """
     found: Tree = {}
     above = _Above(found)
@@ -100,8 +99,8 @@ class _Above:
         self._hidden, self._opaque = set[bytes](), set[bytes]()
 
     def add(self, layer: Iterable[tuple[bytes, Declared]]) -> None:
-        """Add the layer below."""
-        # The file of a link counts also where a layer above hides that name of it.
+        """Add the layer below those so far."""
+        # A link's target counts even if an upper layer hides its name.
         own, every, hidden, opaque = Tree(), Tree(), set[bytes](), set[bytes]()
         open_: dict[bytes, bool] = {b"": b"" not in self._opaque}
         for name, entry in layer:
@@ -109,7 +108,7 @@ class _Above:
             if last == _OPAQUE:
                 opaque.add(above)
             elif b"/" + _INNER in b"/" + name:
-                continue  # notes of aufs
+                continue  # metadata of aufs
             elif last.startswith(_HIDES):
                 hidden.add(name[: -len(last)] + last[len(_HIDES) :])
             else:
@@ -122,7 +121,7 @@ class _Above:
         self._opaque |= opaque
 
     def _shows(self, folder: bytes, known: dict[bytes, bool]) -> bool:
-        """Tell whether the layers above leave what this layer has in ``folder`` visible."""
+        """Return whether the layers above leave this layer's ``folder`` visible."""
         shown = known.get(folder)
         if shown is None:
             entry = self._found.get(folder)
@@ -137,18 +136,18 @@ class _Above:
 
 
 def _with_attributes(entry: Declared, first: Declared | None) -> Declared:
-    """Return a hard link with the extended attributes of the file that it links to."""
+    """Return a hard link with the extended attributes of its target."""
     if first is None or not first.xattrs or entry.kind != "h":
         return entry
     return replace(entry, xattrs={**first.xattrs, **entry.xattrs})
 
 
 def _entries(path: Path) -> Iterator[tuple[bytes, Declared]]:
-    """Yield name and entry of all that a layer holds, in its order."""
+    """Yield name and entry of everything in a layer, in its order."""
     between, padding = b"", 0
     with gzip.open(path) as lines:
         for line in lines:
-            if line.startswith(_PAYLOAD):  # as it is always written: quicker than JSON
+            if line.startswith(_PAYLOAD):  # faster than parsing JSON
                 between += b64decode(line[len(_PAYLOAD) : line.index(b'"', len(_PAYLOAD))])
                 continue
             piece = json.loads(line)
@@ -169,7 +168,7 @@ def _name(name: bytes) -> bytes:
 
 
 def _declared(blocks: bytes) -> Declared:
-    """Read the header of an entry, which is the last block, with what extends it before."""
+    """Parse the header of an entry, the last block, with the pax headers before it."""
     head, records = blocks[-BLOCK:], extensions(blocks)
     uid, gid = (records.get(key) for key in (b"uid", b"gid"))
     is_link = head[156:157] == tarfile.LNKTYPE
@@ -179,7 +178,7 @@ def _declared(blocks: bytes) -> Declared:
         mode=number(head[100:108]) & 0o7777,
         uid=int(uid) if uid else number(head[108:116]),
         gid=int(gid) if gid else number(head[116:124]),
-        # A record without a value takes back what another said.
+        # A record without a value cancels an earlier one.
         xattrs={
             key[len(XATTR) :]: value
             for key, value in records.items()
@@ -205,8 +204,8 @@ def seen(listing: bytes) -> Iterator[tuple[bytes, Declared]]:
 def difference(tree: Tree, listing: bytes) -> str:
     """Return a name for which engine and layers differ in kind, mode or owner; "" for none.
 
-    The top folder, of which engines forget what a layer says, is not compared. Nor are folders
-    that no layer names, and sockets, which no archive can hold.
+    Not compared are the top folder (engines forget what a layer says about it), folders that no
+    layer names, and sockets, which archives cannot contain.
     """
     missing = tree.keys() - {b""}
     implied: set[bytes] | None = None
@@ -233,7 +232,7 @@ def _alike(said: Declared, entry: Declared) -> bool:
 
 
 def _implied(tree: Tree) -> set[bytes]:
-    """Return all folders above the names of ``tree``, named themselves or not."""
+    """Return all folders above the names of ``tree``, with or without entries of their own."""
     found = set[bytes]()
     for name in tree:
         above = name

@@ -1,7 +1,7 @@
-"""OCI image layouts made of docker-archives, with the layers as they are in the archive.
+"""Converts docker-archives to OCI image layouts, without compressing the layers.
 
-Apptainer reads both, but makes the second into the first and gzips every layer for it, only
-to unpack them in its next step: handing it a layout saves most of a conversion's time.
+Apptainer reads both, but converts an archive to a layout and gzips every layer, only to unpack
+them in the next step: giving it a layout saves most of a conversion's time.
 
 Formats: https://github.com/opencontainers/image-spec/blob/v1.1.0/image-layout.md and, for the
 archive, https://github.com/moby/docker-image-spec/blob/v1.3.1/spec.md.
@@ -20,10 +20,10 @@ from sifline.errors import StepFailed
 from sifline.formats.image_archive import ZSTD
 
 _OCI = "application/vnd.oci.image."
-# How a layer that is not plain tar begins.
+# How a compressed layer begins.
 _COMPRESSIONS = ((b"\x1f\x8b", "+gzip"), (ZSTD, "+zstd"))
 _CHUNK = 1 << 20
-# What some engines say was the time of an image that has none.
+# The creation time that some engines report for an image without one.
 _NO_TIME = "0001-01-01T00:00:00"
 # Those of https://github.com/opencontainers/image-spec/blob/v1.1.0/config.md.
 _SETTINGS = (
@@ -35,8 +35,8 @@ _SETTINGS = (
 def from_archive(archive: Path, layout: Path) -> None:
     """Write the image of the docker-archive ``archive`` as an OCI layout, the folder ``layout``.
 
-    :raises StepFailed: where the archive is damaged: each layer is compared with its digest.
-    :raises OSError: where the disk is full.
+    :raises StepFailed: if the archive is damaged: each layer is compared with its digest.
+    :raises OSError: if the disk is full.
     """
     blobs = layout / "blobs" / "sha256"
     blobs.mkdir(parents=True)
@@ -53,7 +53,7 @@ def from_archive(archive: Path, layout: Path) -> None:
 def without_files(layout: Path, image: Mapping[str, Any]) -> None:
     """Write an OCI layout of an image with the settings of ``image`` and no files.
 
-    :param image: what the engine says of the image: its ``Architecture``, ``Os`` and ``Config``.
+    :param image: the engine's metadata: ``Architecture``, ``Os`` and ``Config``.
     """
     blobs = layout / "blobs" / "sha256"
     blobs.mkdir(parents=True)
@@ -63,12 +63,12 @@ def without_files(layout: Path, image: Mapping[str, Any]) -> None:
 
 
 def identity(image: Mapping[str, Any]) -> str:
-    """Return a digest of an image's layers and configuration: the same on every engine.
+    """Return a digest of an image's layers and configuration, the same on every engine.
 
-    The id that an engine gives it is that of its configuration file, or of its manifest, or of the
-    index that this is in, and another after each build maybe.
+    An engine's id is the digest of its configuration file, manifest or index, and may differ after
+    each build.
 
-    :param image: what the engine says of the image.
+    :param image: the engine's metadata of the image.
     """
     layers = (image.get("RootFS") or {}).get("Layers") or []
     created = str(image.get("Created") or "")[:19]
@@ -78,7 +78,7 @@ def identity(image: Mapping[str, Any]) -> str:
 
 
 def _configuration(image: Mapping[str, Any], diff_ids: Sequence[str]) -> dict[str, Any]:
-    """Return an image's configuration without what only some engines tell, or tell as empty."""
+    """Return an image's configuration without fields that some engines omit or leave empty."""
     config = image.get("Config") or {}
     return {
         "architecture": image.get("Architecture", ""),
@@ -116,13 +116,13 @@ def _image(blobs: Path, config: bytes, layers: Sequence[dict[str, Any]]) -> dict
 
 
 def _finish(layout: Path, manifest: dict[str, Any]) -> None:
-    """Write what names the manifest, after all that it names."""
+    """Write the files that name the manifest, after everything they refer to."""
     _write(layout / "index.json", {"schemaVersion": 2, "manifests": [manifest]})
     _write(layout / "oci-layout", {"imageLayoutVersion": "1.0.0"})
 
 
 def _member(tar: tarfile.TarFile, name: str) -> IO[bytes]:
-    """Open a member; some engines write a layer that occurs again as a link."""
+    """Open a member; some engines write a repeated layer as a link."""
     file = tar.extractfile(name)
     if file is None:
         raise ValueError(f"{name} is no file")

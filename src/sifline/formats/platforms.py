@@ -1,8 +1,8 @@
-"""Platforms in the words of docker: ``linux/amd64``."""
+"""Platforms in docker's notation: ``linux/amd64``."""
 
 from __future__ import annotations
 
-# What docker calls a machine, by the words of uname.
+# docker's names of machines, by the names that uname prints.
 MACHINES = {
     "x86_64": "amd64",
     "i686": "386",

@@ -1,4 +1,4 @@
-"""References to images as Docker reads them: ``[registry/][owner/]name[:tag][@digest]``.
+"""References to images, parsed as Docker does: ``[registry/][owner/]name[:tag][@digest]``.
 
 The rules are those of distribution/reference: https://github.com/distribution/reference
 """
@@ -11,7 +11,7 @@ HUB = "docker.io"
 def normalise(reference: str) -> str:
     """Return ``reference`` in full: registry, owner and tag spelled out.
 
-    ``ubuntu`` becomes ``docker.io/library/ubuntu:latest``; a digest makes the tag not count.
+    ``ubuntu`` becomes ``docker.io/library/ubuntu:latest``; a tag beside a digest is ignored.
     """
     name, _, digest = reference.partition("@")
     path, tag = split_tag(name)
@@ -26,7 +26,7 @@ def normalise(reference: str) -> str:
 
 
 def split_tag(name: str) -> tuple[str, str]:
-    """Return what stands before the tag, and the tag; a registry's port is none."""
+    """Return the name without the tag, and the tag; a registry's port is not a tag."""
     head, colon, tag = name.rpartition(":")
     return (head, tag) if colon and "/" not in tag else (name, "")
 

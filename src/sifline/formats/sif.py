@@ -1,8 +1,8 @@
-"""SIF files without Apptainer: whether one is whole, what it holds, its labels, one put together.
+"""Reads and writes SIF files without Apptainer: integrity, data objects, labels.
 
 The layout is that of the reference implementation, ``pkg/sif/sif.go`` in apptainer/sif and
 sylabs/sif: a global header, a table of descriptors, the data objects. All numbers are little
-endian and unaligned.
+endian and unaligned. One module, because reading and writing share these structures.
 """
 
 from __future__ import annotations
@@ -24,37 +24,37 @@ from sifline.formats import squashfs
 
 MAGIC = b"SIF_MAGIC"
 LABELS_OBJECT = "inspect-metadata.json"
-# The digest of its image; SIFs of older siflines have what an engine called it.
+# Label with the digest of the image; SIFs of older versions have the engine's id instead.
 _IMAGE_LABELS = ("org.sifline.image-digest", "org.sifline.image-id")
 CONFIGURATION = "oci-config.json"
 
 # launch 32s, magic 10s, version 3s, architecture 3s, id 16s; times of creation and change;
 # descriptors free and in all; offset and size of the descriptors, offset and size of the data.
 _HEADER = struct.Struct("<32s10s3s3s16s8q")
-# kind, used, id, group, link; offset, size, size with alignment; two times, owner, group;
-# name, and what the kind has of its own.
+# kind, used, id, group, link; offset, size, size with alignment; two times, owner, group; name,
+# and fields of the kind.
 _DESCRIPTOR = struct.Struct("<i?III7q128s384s")
-# Of a partition: file system, purpose, architecture.
+# Fields of a partition: file system, purpose, architecture.
 _PARTITION = struct.Struct("<ii3s")
-# A table larger than this is damage, not data: files are made with 48 descriptors.
+# A larger table means a damaged file: tables are created with 48 descriptors.
 _MOST_DESCRIPTORS = 4096
 _SQUASHFS = 1
-# What a partition may hold, ``Fstype`` of the reference implementation.
+# Types of file systems, ``Fstype`` of the reference implementation.
 _SYSTEMS = {1: "squashfs", 2: "ext3", 3: "archive", 4: "raw data", 5: "encrypted squashfs"}
 _ARCHITECTURES = {"01": "386", "02": "amd64", "03": "arm", "04": "arm64", "06": "ppc64le"} | {
     "11": "s390x",
     "12": "riscv64",
 }
-# The last second of the year 9999: no calendar here knows a later one.
+# The last second of the year 9999, the last that Python's calendar has.
 LATEST = 253_402_300_799
-# Where Apptainer puts things, and how it fills in the rest.
+# Values that Apptainer writes into files of its own.
 _TABLE, _DATA, _DESCRIPTORS, _PAGE = 4096, 32176, 48, 4096
 _LAUNCH, _VERSION, _GROUP, _SYSTEM = b"#!/usr/bin/env run-singularity\n", b"01", 0xF0000001, 2
 MODE = 0o755
 
 
 class Kind(IntEnum):
-    """What a data object is; other numbers occur and are kept as they are."""
+    """The type of a data object; unknown numbers are kept as they are."""
 
     DEFINITION = 0x4001
     ENVIRONMENT = 0x4002
@@ -79,9 +79,9 @@ class SifObject:
 
 @dataclass(frozen=True, kw_only=True)
 class SifFile:
-    """A whole SIF.
+    """A complete SIF.
 
-    ``size`` in bytes, ``created`` in seconds since 1970: 0 where no calendar has such a time.
+    ``size`` in bytes, ``created`` in seconds since 1970: 0 for times outside the calendar.
     """
 
     path: Path
@@ -94,12 +94,12 @@ class SifFile:
 
 
 def read(path: Path) -> SifFile:
-    """Read header and descriptors of ``path`` and make sure that all of it is there.
+    """Read header and descriptors of ``path``, and check that the file is complete.
 
-    :raises UsageError: where it cannot be read, is no SIF, is truncated or damaged.
+    :raises UsageError: if it cannot be read, is not a SIF, or is truncated or damaged.
     """
     try:
-        # A pipe would wait for somebody who writes to it.
+        # Opening a pipe would wait for a writer.
         with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise UsageError(f"{path}: is no ordinary file, so no SIF; name the SIF itself")
@@ -109,9 +109,9 @@ def read(path: Path) -> SifFile:
 
 
 def labels(sif: SifFile) -> dict[str, str]:
-    """Return the labels Apptainer stored when it built the file; {} where it stored none.
+    """Return the labels that Apptainer stored when it built the file; {} if there are none.
 
-    :raises UsageError: where they cannot be read.
+    :raises UsageError: if they cannot be read.
     """
     for item in sif.objects:
         if item.kind == Kind.JSON and item.name == LABELS_OBJECT:
@@ -122,14 +122,14 @@ def labels(sif: SifFile) -> dict[str, str]:
 
 
 def image_digest(found: Mapping[str, str]) -> str:
-    """Return the digest of the image that a SIF was made of, by its labels; "" without one."""
+    """Return the digest of the SIF's image, from its labels; "" if they have none."""
     return next((found[name] for name in _IMAGE_LABELS if name in found), "")
 
 
 def configuration(sif: SifFile) -> dict[str, Any] | None:
-    """Return the configuration of the OCI image that a SIF was made of; None where it holds none.
+    """Return the configuration of the OCI image of a SIF; None if it contains none.
 
-    :raises UsageError: where it cannot be read.
+    :raises UsageError: if it cannot be read.
     """
     for part in parts(sif):
         if part.name == CONFIGURATION:
@@ -145,13 +145,13 @@ def configuration(sif: SifFile) -> dict[str, Any] | None:
 
 
 def workdir(sif: SifFile) -> str:
-    """Return where commands start in the image that a SIF was made of, as Docker sees it."""
+    """Return the working directory (WORKDIR) of the image of a SIF."""
     return str((configuration(sif) or {}).get("WorkingDir") or "/")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """A data object that is small enough to be held: all but the file system."""
+    """A data object that fits in memory: all except the file system."""
 
     kind: int
     name: str = ""
@@ -173,7 +173,7 @@ def parts(sif: SifFile) -> tuple[Part, ...]:
 def system(sif: SifFile) -> SifObject:
     """Return the object that holds the file system.
 
-    :raises UsageError: where it is no squashfs: encrypted, or of an old kind.
+    :raises UsageError: if it is not a squashfs, but encrypted, or of an old kind.
     """
     for item in sif.objects:
         if item.kind == Kind.PARTITION and _PARTITION.unpack_from(item.extra)[0] == _SQUASHFS:
@@ -184,13 +184,13 @@ def system(sif: SifFile) -> SifObject:
 
 
 def file_system(sif: SifFile) -> str:
-    """Return the kind of the first file system that ``sif`` holds, such as ``squashfs``."""
+    """Return the type of the first file system in ``sif``, such as ``squashfs``."""
     (first, *_) = (item for item in sif.objects if item.kind == Kind.PARTITION)
     return _SYSTEMS.get(_PARTITION.unpack_from(first.extra)[0], "unknown")
 
 
 def room(held: Sequence[Part]) -> int:
-    """Return the offset of the squashfs in a SIF that holds these parts, in bytes."""
+    """Return the offset of the squashfs in a SIF with these parts, in bytes."""
     end = _DATA + sum(len(part.content) for part in held)
     return -(-end // _PAGE) * _PAGE
 
@@ -198,12 +198,12 @@ def room(held: Sequence[Part]) -> int:
 def complete(
     path: Path, held: Sequence[Part], *, identity: UUID, created: int, architecture: str
 ) -> None:
-    """Make a SIF of the file ``path``, which has its squashfs at ``room(held)`` already.
+    """Complete the SIF file ``path``, which has its squashfs at ``room(held)`` already.
 
-    All that is put in front of the squashfs is decided by the arguments, byte for byte.
+    The bytes before the squashfs depend only on the arguments.
 
     :param created: seconds since 1970.
-    :raises UsageError: for an architecture that SIF has no number for.
+    :raises UsageError: for an architecture that the SIF format does not know.
     """
     numbers = {name: number for number, name in _ARCHITECTURES.items()}
     if architecture not in numbers:
@@ -239,7 +239,7 @@ def _descriptor(
     name: str = "",
     extra: bytes = b"",
 ) -> bytes:
-    """Return one entry of the table; ``place`` is offset, size, and size with what is before."""
+    """Return one entry of the table; ``place`` is offset, size, and size with alignment."""
     owner, linked = (0, 0), 0
     numbers = (kind, True, number, _GROUP, linked, *place, created, created, *owner)
     return _DESCRIPTOR.pack(*numbers, name.encode(), extra)

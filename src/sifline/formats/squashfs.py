@@ -1,4 +1,4 @@
-"""The superblock of a squashfs: its magic and its number of inodes.
+"""Reads the superblock of a squashfs: its magic and its number of inodes.
 
 Format: ``Documentation/filesystems/squashfs.rst`` of Linux and ``fs/squashfs/squashfs_fs.h``.
 """
@@ -12,7 +12,7 @@ from sifline.errors import StepFailed
 
 MAGIC = b"hsqs"
 # magic, inodes, time, block size, fragments; compression, block log, flags, ids, major, minor;
-# root inode, bytes used, and where the tables are.
+# root inode, bytes used, and the positions of the tables.
 _SUPERBLOCK = struct.Struct("<4s4I6H8q")
 HEAD = _SUPERBLOCK.size
 _VERSION = re.compile(r"version (\d[\w.-]*)")
@@ -21,7 +21,7 @@ _VERSION = re.compile(r"version (\d[\w.-]*)")
 def inodes(head: bytes) -> int:
     """Return the number of inodes in the superblock of a squashfs.
 
-    :raises StepFailed: where it is none.
+    :raises StepFailed: if it is not a superblock.
     """
     if len(head) < HEAD or not head.startswith(MAGIC):
         raise StepFailed("what was packed is no squashfs; is the disk sound? Run it again")
@@ -29,6 +29,6 @@ def inodes(head: bytes) -> int:
 
 
 def version(printed: str) -> str:
-    """Return the version of squashfs-tools out of what ``sqfstar -version`` prints first."""
+    """Return the version of squashfs-tools from the output of ``sqfstar -version``."""
     match = _VERSION.search(printed)
     return match[1] if match else printed.strip()

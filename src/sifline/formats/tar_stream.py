@@ -1,7 +1,8 @@
-"""A tar stream passed on entry by entry: some are left out, some get extended attributes.
+"""Copies a tar stream entry by entry: drops some entries, adds extended attributes to others.
 
-What is passed on is not unpacked and not held: contents go from one descriptor to the other
-inside the kernel. Format: POSIX.1-2017, pax, and the GNU extensions that GNU tar documents.
+Contents are not unpacked and not held in memory: they go from one descriptor to the other inside
+the kernel. Format: POSIX.1-2017, pax, and GNU tar's documented extensions. One module, because
+reader and writer share the parsing of headers.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from sifline.errors import StepFailed
 
 BLOCK = tarfile.BLOCKSIZE
 XATTR = b"SCHILY.xattr."
-# Larger contents are not copied through here.
+# Larger contents are moved inside the kernel.
 _SMALL = 1 << 16
 _CHUNK = 1 << 20
 _EXTENSIONS = (
@@ -30,14 +31,14 @@ _WITH_CONTENT = (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE)
 _NOTHING = bytes(BLOCK)
 # The first byte of a negative binary number.
 _NEGATIVE = 0xFF
-# A squashfs keeps times in 32 bits.
+# squashfs stores times in 32 bits.
 MOST_SECONDS = 0xFFFFFFFF
-# In April 2262 the nanoseconds since 1970 leave 63 bits, in which Docker counts them.
+# Docker stores times as nanoseconds since 1970 in 63 bits, which end in April 2262.
 END_OF_TIMES = (1 << 63) // 10**9
 
 
 class Damaged(StepFailed):
-    """A stream that ended too early, or is no tar."""
+    """A stream that ended too early, or is not a tar."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,12 +53,12 @@ class Entry:
 
     @property
     def padded(self) -> int:
-        """How many bytes of content follow the header."""
+        """Return the number of content bytes after the header, with padding."""
         return -(-self.size // BLOCK) * BLOCK
 
     @property
     def mtime(self) -> int:
-        """When it was changed, in seconds since 1970."""
+        """Return the modification time, in seconds since 1970."""
         told = self.records.get(b"mtime")
         if not told:
             return number(self.blocks[-BLOCK:][136:148])
@@ -67,7 +68,7 @@ class Entry:
             raise _no_tar() from None
 
     def with_mtime(self, seconds: int) -> Entry:
-        """Return the entry with another time, of 32 bits."""
+        """Return the entry with another modification time, of 32 bits."""
         records = {key: value for key, value in self.records.items() if key != b"mtime"}
         own = bytearray(self.blocks[-BLOCK:])
         own[136:148] = b"%011o\0" % seconds
@@ -81,7 +82,7 @@ class Entry:
         )
 
     def with_records(self, more: Mapping[bytes, bytes]) -> Entry:
-        """Return the entry with more pax records; those that it had give way."""
+        """Return the entry with more pax records, which override its own."""
         records = {**self.records, **more}
         others = _without_pax(self.blocks)
         return replace(self, blocks=_pax(records) + others, records=records)
@@ -89,14 +90,14 @@ class Entry:
 
 @dataclass
 class Tally:
-    """Counts the inodes of the tree that passed entries make, its root included."""
+    """Counts the inodes of the tree in the stream, including its root."""
 
     folders: set[bytes] = field(default_factory=lambda: {b""})
     others: int = 0
 
     @property
     def inodes(self) -> int:
-        """How many inodes there are, hard links counted once, with folders that are implied."""
+        """Return the number of inodes: hard links once, and implied folders."""
         return len(self.folders) + self.others
 
     def add(self, name: bytes, kind: bytes) -> None:
@@ -111,13 +112,13 @@ class Tally:
 
 
 class Source(Protocol):
-    """Where the stream comes from: a connection, or the end of a pipe."""
+    """The source of the stream: a connection, or the end of a pipe."""
 
     def recv(self, size: int, /) -> bytes:
-        """Return at most ``size`` bytes; nothing at the end."""
+        """Return at most ``size`` bytes; b"" at the end."""
 
     def fileno(self) -> int:
-        """Return its descriptor, which contents are taken from."""
+        """Return its descriptor, from which contents are read."""
 
 
 class Pipe:
@@ -127,7 +128,7 @@ class Pipe:
         self._descriptor = descriptor
 
     def recv(self, size: int, /) -> bytes:
-        """Return at most ``size`` bytes; nothing at the end."""
+        """Return at most ``size`` bytes; b"" at the end."""
         return os.read(self._descriptor, size)
 
     def fileno(self) -> int:
@@ -146,15 +147,15 @@ def copy(
     newest: int | None = None,
     on_bytes: Callable[[int], None] = lambda _: None,
 ) -> Tally:
-    """Pass the entries of ``source`` on to the descriptor ``target``, up to its end mark.
+    """Copy the entries of ``source`` to the descriptor ``target``, up to the end mark.
 
-    :param first: entries that go before them, counted in ``tally`` already.
-    :param without: names that are left out.
+    :param first: entries to write before them, counted in ``tally`` already.
+    :param without: names to leave out.
     :param xattrs: extended attributes to add, by the name of the entry.
-    :param newest: the time that folders which are newer get instead, in seconds since 1970.
-    :param on_bytes: is told how many bytes came so far, every MiB or so.
-    :raises Damaged: where the stream ends before its end mark, or is no tar.
-    :raises BrokenPipeError: where nobody reads ``target`` any more.
+    :param newest: the latest time of a folder, in seconds since 1970; newer ones get it.
+    :param on_bytes: called with the number of bytes so far, about every MiB.
+    :raises Damaged: if the stream ends before its end mark, or is not a tar.
+    :raises BrokenPipeError: if the reader of ``target`` is gone.
     """
     reader, writer, tally = _Reader(source), _Writer(target), tally or Tally()
     writer.write(first)
@@ -179,30 +180,30 @@ def copy(
 
 
 def _in_time(entry: Entry, newest: int | None) -> Entry:
-    """Give the entry a time that a squashfs can hold."""
+    """Return the entry with a time that squashfs can store."""
     seconds = in_time(entry.mtime, newest if entry.kind == tarfile.DIRTYPE else None)
     return entry if seconds == entry.mtime else entry.with_mtime(seconds)
 
 
 def in_time(seconds: int, newest: int | None = None) -> int:
-    """Return a time as a squashfs keeps it: cut off to 32 bits, as mksquashfs does.
+    """Return a time as squashfs stores it: truncated to 32 bits, as mksquashfs does.
 
-    One before 1970 or after April 2262 is 1970, as an engine makes it that unpacks the layer; one
-    that built the image keeps it.
+    A time before 1970 or after April 2262 becomes 1970, as in an engine that unpacked the layer;
+    an engine that built the image keeps it.
 
-    :param newest: the time that a newer one becomes.
+    :param newest: the latest time; a newer one becomes this.
     """
     known = seconds if 0 <= seconds < END_OF_TIMES else 0
     return (known if newest is None else min(known, newest)) & MOST_SECONDS
 
 
 def as_records(xattrs: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
-    """Return extended attributes as the pax records that stand for them."""
+    """Return extended attributes as pax records."""
     return {XATTR + key: value for key, value in xattrs.items()}
 
 
 def plain(name: bytes) -> bytes:
-    """Return the name of an entry as it is compared: ``./a/`` is ``a``."""
+    """Return the name of an entry for comparison: ``./a/`` becomes ``a``."""
     return name.removeprefix(b"./").strip(b"/") if name != b"." else b""
 
 
@@ -216,10 +217,10 @@ class _Reader:
         self.taken = 0
 
     def entries(self) -> Iterator[Entry]:
-        """Yield each entry; its content has to be taken before the next."""
+        """Yield each entry; read its content before the next one."""
         while (block := self._take(BLOCK)) != _NOTHING:
             yield self._entry(block)
-        while self._source.recv(_CHUNK):  # what the writer filled its last record with
+        while self._source.recv(_CHUNK):  # padding of the last record
             pass
 
     def _entry(self, block: bytes) -> Entry:
@@ -244,7 +245,7 @@ class _Reader:
         )
 
     def pass_on(self, size: int, writer: _Writer, on_bytes: Callable[[int], None]) -> None:
-        """Hand ``size`` bytes to ``writer``."""
+        """Copy ``size`` bytes to ``writer``."""
         if size <= _SMALL:
             writer.write(self._take(size) if size else b"")
             return
@@ -283,7 +284,7 @@ class _Reader:
 
 
 class _Writer:
-    """Writes to the target; small pieces are gathered."""
+    """Writes to the target; small writes are collected."""
 
     def __init__(self, target: int) -> None:
         self.target = target
@@ -302,7 +303,7 @@ class _Writer:
 
 
 def _size(block: bytes) -> int:
-    """Return the size that a header tells, once the header is seen to be one."""
+    """Return the size in a header, after checking that it is one."""
     text = block[148:156]
     told = number(text)
     if told != sum(block) - sum(text) + 8 * ord(" "):
@@ -323,21 +324,21 @@ def number(field_: bytes) -> int:
 
 
 def _decimal(digits: bytes) -> int:
-    """Read a number of a pax record: no sign, no spaces."""
+    """Parse a number of a pax record: no sign, no spaces."""
     if not digits.isdigit():
         raise _no_tar()
     return int(digits)
 
 
 def _name(block: bytes) -> bytes:
-    """Return the name in a header without extensions."""
+    """Return the name in a header, without extensions."""
     name = block[:100].split(b"\0", 1)[0]
     prefix = block[345:500].split(b"\0", 1)[0] if block[257:263] == b"ustar\0" else b""
     return b"/".join([prefix, name]) if prefix else name
 
 
 def _records(body: bytes) -> Iterable[tuple[bytes, bytes]]:
-    """Yield the records of a pax header: ``LENGTH KEY=VALUE``, each with its line's end."""
+    """Yield the records of a pax header: ``LENGTH KEY=VALUE``, each with a line end."""
     while body:
         length = body.partition(b" ")[0]
         end = _decimal(length)
@@ -351,9 +352,9 @@ def _records(body: bytes) -> Iterable[tuple[bytes, bytes]]:
 def extensions(blocks: bytes) -> dict[bytes, bytes]:
     """Return the records of the pax headers among the header blocks of an entry.
 
-    A target of a link that GNU tar writes in a block of its own is ``linkpath`` as well.
+    GNU tar's separate block for a link's target counts as ``linkpath``.
 
-    :raises Damaged: where they are none.
+    :raises Damaged: if they cannot be parsed.
     """
     found, at = dict[bytes, bytes](), 0
     while at < len(blocks) - BLOCK:

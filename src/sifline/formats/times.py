@@ -1,4 +1,4 @@
-"""Times as engines and OCI images write them: RFC 3339, with up to nanoseconds, in UTC."""
+"""Times in the format of engines and OCI images: RFC 3339, with up to nanoseconds, in UTC."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ _SECONDS = len("2024-01-31T12:00:00")
 
 
 def seconds_of(text: str) -> int:
-    """Return a time in seconds since 1970; 0 where it is none, unknown or before that."""
+    """Return a time in seconds since 1970; 0 if it is invalid, unknown or before 1970."""
     try:
         found = datetime.fromisoformat(f"{text[:_SECONDS]}+00:00")
     except ValueError:

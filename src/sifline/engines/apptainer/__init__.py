@@ -1,1 +1,1 @@
-"""Apptainer: its command line, the toolbox that has it, and its words on keys and signatures."""
+"""Apptainer: its command line, the toolbox that provides it, its keys and signatures."""

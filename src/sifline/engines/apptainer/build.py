@@ -1,4 +1,4 @@
-"""Builds of SIFs by Apptainer, from a definition file or an OCI layout."""
+"""Builds SIFs with Apptainer, from a definition file or an OCI layout."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from sifline.machine.process import Result
 from sifline.machine.streams import OnLine
 from sifline.model import Bind
 
-# Begins with a dot, as no image's name does.
+# Begins with a dot, which no image name does.
 DEFINITION = ".definition"
-# Where the folders of a build are: Apptainer looks for the mount point above its scratch space,
-# and finds none where there is a space in the path.
+# Parent of the build folders: Apptainer looks for the mount point above its scratch folder, and
+# fails if the path contains a space.
 PLACE = "/sifline/{}"
 
-# To run something, root's Apptainer wants every right that there is. In a user namespace it has
-# them, and no more rights outside than this container.
+# Root's Apptainer demands all capabilities to run a script. In a user namespace it has them, and
+# no more rights outside than this container.
 _WITH_ALL_RIGHTS = """
 echo root:0:65536 | tee /etc/subuid > /etc/subgid
 exec unshare --user --map-users=0:0:65536 --map-groups=0:0:65536 --setuid 0 --setgid 0 "$0" "$@"
 """
 
-# In a user namespace nobody makes a device: those of the SIF are missing then, which Apptainer
-# takes for a failure where it unpacks by itself. It hands in devices of its own.
+# Device nodes cannot be created in a user namespace. Apptainer treats that as a failure when it
+# unpacks a base itself, so it gets the base unpacked; it provides device nodes of its own.
 _UNPACKED = """
 unsquashfs -quiet -no-progress -offset "$1" -dest "$3" "$2" 2> "$3.errors"
 status=$?
@@ -41,7 +41,7 @@ exec "$@"
 
 @dataclass(frozen=True, kw_only=True)
 class Unpacked:
-    """A SIF whose squashfs, at ``offset``, a build finds unpacked in the folder ``target``."""
+    """A SIF whose squashfs, at ``offset``, is unpacked into ``target`` before a build."""
 
     sif: Path
     offset: int
@@ -66,13 +66,13 @@ class Builder:
         log: Path | None = None,
         on_line: OnLine | None = None,
     ) -> Result:
-        """Make ``sif`` of an OCI layout. The folder around that is the scratch space, too.
+        """Make ``sif`` from an OCI layout, whose parent folder is the scratch folder.
 
-        :param files: of the scratch space, by where they go in the SIF.
-        :raises CommandFailed: with the end of what the build printed.
+        :param files: files of the scratch folder, by their paths in the SIF.
+        :raises CommandFailed: with the end of the build's output.
         """
         return self.build(
-            # Its name alone: the whole path would become part of the SIF.
+            # Only its name: the whole path would become part of the SIF.
             lambda _: definition(layout.name, labels, files or {}),
             sif,
             scratch=layout.parent,
@@ -83,9 +83,9 @@ class Builder:
         )
 
     def in_toolbox(self, *, runs: bool, network: bool) -> bool:
-        """Tell whether a build is done in the toolbox; see ``build``.
+        """Return whether ``build`` uses the toolbox for this build.
 
-        It alone can be cut off from the network.
+        Only the toolbox can be cut off from the network.
         """
         return not self._apptainer.native or (runs and not network)
 
@@ -104,14 +104,14 @@ class Builder:
         log: Path | None = None,
         on_line: OnLine | None = None,
     ) -> Result:
-        """Make ``sif`` of a definition file.
+        """Make ``sif`` from a definition file.
 
-        :param recipe: returns its text, given what tells where Apptainer sees a path of the
-            folders that it has: those of ``sif`` and ``scratch``.
-        :param folder: the folder that relative paths in it belong to, by default ``scratch``.
-        :param runs: whether it may run something, as ``%post`` does.
-        :param bases: what is unpacked before, into folders of ``scratch``; in the toolbox alone.
-        :raises CommandFailed: with the end of what the build printed.
+        :param recipe: returns its text, given a function that returns where Apptainer sees a path
+            of the folders of ``sif`` and ``scratch``.
+        :param folder: where relative paths in it start; default: ``scratch``.
+        :param runs: whether it may run scripts, such as ``%post``.
+        :param bases: SIFs to unpack first, into folders of ``scratch``; only in the toolbox.
+        :raises CommandFailed: with the end of the build's output.
         """
         arguments = [*compression.words, "-mem", SQUASH_MEMORY]
         arguments += ["-processors", str(processors)] if processors else []
@@ -154,7 +154,7 @@ class Builder:
 
 
 def places(folder: Path) -> tuple[Bind, ...]:
-    """Return what ``held`` needs of a folder in which SIFs are built, and other files made."""
+    """Return the binds that ``held`` needs for a folder in which SIFs are built."""
     return tuple(
         Bind(source=folder, target=target, writable=True)
         for target in (str(folder), PLACE.format(0))
@@ -162,23 +162,23 @@ def places(folder: Path) -> tuple[Bind, ...]:
 
 
 def definition(layout: str, labels: Mapping[str, str], files: Mapping[str, Path]) -> str:
-    """Return the definition file that takes an OCI layout and adds ``labels`` and ``files``."""
-    # Their names alone, as well: where a build looks for them is no part of the SIF.
+    """Return a definition file that adds ``labels`` and ``files`` to an OCI layout."""
+    # Only their names: the paths during the build must not become part of the SIF.
     copied = file_section({place: Path(path.name) for place, path in files.items()})
     lines = ["Bootstrap: oci", f"From: {layout}", "", *copied, *label_section(labels)]
     return "\n".join(lines) + "\n"
 
 
 def file_section(files: Mapping[str, Path]) -> list[str]:
-    """Return the lines of a definition file's section of ``files``, by where they go."""
+    """Return the ``%files`` section for ``files``, by their paths in the SIF."""
     lines = [f'    "{path}" "/{place}"' for place, path in files.items()]
     return ["%files", *lines, ""] if lines else []
 
 
 def label_section(labels: Mapping[str, str]) -> list[str]:
-    """Return the lines of a definition file's section of ``labels``, without those of no value.
+    """Return the ``%labels`` section for ``labels``, without empty values.
 
-    A label is one line there: whatever came after a line's end could begin another section.
+    A label is one line there: text after a line end could begin another section.
     """
     found = ((key, " ".join(value.split())) for key, value in labels.items())
     return ["%labels", *(f"    {key} {value}" for key, value in found if value)]

@@ -16,9 +16,9 @@ from sifline.errors import MissingError
 from sifline.machine.process import Result
 from sifline.model import Bind
 
-# Of a keyring: the keys of others and one's own, and those to sign with.
+# Files of a keyring: public keys, and secret keys.
 PUBLIC_RING, SECRET_RING = "pgp-public", "pgp-secret"
-# Apptainer insists on a keyring of its own modes that it can write to: it gets a copy.
+# Apptainer demands a keyring with its own modes that it can write to, so it gets a copy.
 _WITH_PUBLIC_KEYS = """
 mkdir -m 700 /tmp/keys
 test ! -e "$0" || cp "$0" /tmp/keys/
@@ -27,14 +27,14 @@ APPTAINER_KEYSDIR=/tmp/keys exec apptainer "$@"
 
 
 class Keyring:
-    """The keys that Apptainer finds for this user; signs and verifies SIFs with them."""
+    """The user's Apptainer keys; signs and verifies SIFs with them."""
 
     def __init__(self, apptainer: Apptainer) -> None:
         self._apptainer = apptainer
 
     @cached_property
     def folder(self) -> Path:
-        """The folder of the user's keys, where the program itself looks for them."""
+        """Return the folder of the user's keyring, where Apptainer itself looks for it."""
         program = self._apptainer.name
         for name in dict.fromkeys((program, *NAMES)):
             if named := os.environ.get(f"{name.upper()}_KEYSDIR"):
@@ -53,7 +53,7 @@ class Keyring:
         return signatures.keys(self._with_keys(["key", "list", "--secret"]).stdout)
 
     def sign(self, sif: Path, key: Key, *, passphrase: str = "", purpose: str = "") -> Result:
-        """Add a signature of every object to ``sif``, in place; nothing is raised where it fails.
+        """Sign every object of ``sif``, in place; a failure raises no error.
 
         The passphrase goes through standard input: a command line can be read by everyone.
         """
@@ -67,14 +67,14 @@ class Keyring:
         )
 
     def verify(self, sif: Path, *, online: bool = False, purpose: str = "") -> Result:
-        """Return what ``apptainer verify --json`` says; nothing is raised where it refuses.
+        """Return the result of ``apptainer verify --json``; a failure raises no error.
 
-        :param online: ask a key server for keys that the keyring does not hold.
+        :param online: ask a key server for keys that the keyring lacks.
         """
         words = ["verify", "--json", *([] if online else ["--local"]), str(sif)]
         if self._apptainer.native:
             return self._apptainer.run([APPTAINER, *words], env=self._env(), check=False)
-        # Secret keys are none of its business, and it would write to a keyring that lacks some.
+        # Verifying needs no secret keys, and would write to an incomplete keyring.
         ring = self.folder / PUBLIC_RING
         return self._apptainer.toolbox.run(
             ["sh", "-c", _WITH_PUBLIC_KEYS, str(ring), *words],
@@ -85,7 +85,7 @@ class Keyring:
         )
 
     def import_key(self, file: Path, *, passphrase: str) -> Result:
-        """Take a secret key into the keyring; nothing is raised where that fails."""
+        """Import a secret key into the keyring; a failure raises no error."""
         return self._with_keys(
             ["key", "import", str(file)],
             binds=[seen(file)],
@@ -99,10 +99,10 @@ class Keyring:
     ) -> int:
         """Run ``apptainer key`` on the user's own terminal; return its exit status.
 
-        :raises MissingError: where there is no Apptainer.
+        :raises MissingError: if there is no Apptainer.
         """
         apptainer = self._apptainer
-        # The terminal would show what docker says of a missing toolbox.
+        # Otherwise docker's own message about a missing toolbox would appear on the terminal.
         _ = apptainer.version
         env, ring = self._env(), self._bind()
         if apptainer.native:
@@ -127,13 +127,13 @@ class Keyring:
         )
 
     def _bind(self) -> Bind:
-        """Writable: Apptainer insists on the modes of folder and files, and makes missing ones."""
+        """Return a writable bind: Apptainer sets modes and creates missing files there."""
         ring = self.folder
         try:
             ring.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
             raise MissingError(
-                f"the keyring {ring} cannot be made: {error.strerror}; set APPTAINER_KEYSDIR to"
+                f"the keyring {ring} cannot be created: {error.strerror}; set APPTAINER_KEYSDIR to"
                 " another folder"
             ) from None
         return seen(ring, writable=True)

@@ -1,4 +1,4 @@
-"""Apptainer: the machine's own, else the one in the toolbox image through Docker."""
+"""Apptainer: the machine's own, or else the one in the toolbox image."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from sifline.machine.process import Result, Runner
 from sifline.model import Bind
 
 APPTAINER = "apptainer"
-# singularity 3 is another program with other options.
+# singularity 3 is a different program with other options.
 NAMES = ("apptainer", "singularity")
 OLDEST_SINGULARITY = 4
 _VERSION = re.compile(r"(\d+)\.\d+\S*")
 
 
 class Apptainer:
-    """Runs Apptainer, and the tools beside it, whichever way they are to be had."""
+    """Runs Apptainer and its tools, natively or in the toolbox."""
 
     def __init__(
         self,
@@ -36,7 +36,7 @@ class Apptainer:
 
     @cached_property
     def native(self) -> str | None:
-        """The path of a usable program on this machine, or None."""
+        """Return the path of a usable Apptainer on this machine, or None."""
         for name in NAMES:
             path = self.runner.which(name)
             if path and _usable(name, self.runner.run([path, "--version"], check=False)):
@@ -45,23 +45,23 @@ class Apptainer:
 
     @property
     def name(self) -> str:
-        """What the program is called: apptainer or singularity."""
+        """Return the program's name: apptainer or singularity."""
         return Path(self.native or APPTAINER).name
 
     @cached_property
     def version(self) -> str:
-        """The version of the program that is used, such as ``1.4.5``."""
+        """Return the version of the program, such as ``1.4.5``."""
         printed = self.run([APPTAINER, "--version"]).stdout
         match = _VERSION.search(printed)
         return match[0] if match else printed.strip()
 
     def description(self) -> str:
-        """Say what is used, for people: ``apptainer 1.4.5 in sifline/toolbox``."""
+        """Return the program in words: ``apptainer 1.4.5 in sifline/toolbox``."""
         where = "of this machine" if self.native else f"in {self.toolbox.image}"
         return f"{self.name} {self.version} {where}"
 
     def own(self, program: str) -> str | None:
-        """Return the path of ``program`` on a machine that has Apptainer, or None: the toolbox."""
+        """Return the path of ``program`` if this machine has Apptainer; None means the toolbox."""
         if program == APPTAINER or not self.native:
             return self.native
         return self.runner.which(program)
@@ -78,14 +78,14 @@ class Apptainer:
         purpose: str = "",
         **options: Any,
     ) -> Result:
-        """Run ``words``, Apptainer or a tool beside it, to their end; return what they did.
+        """Run ``words``, Apptainer or one of its tools, and return the result.
 
-        :param binds: what of this machine the toolbox sees.
-        :param network: whether the toolbox has one.
-        :param gpus: hand all GPUs of the host into the toolbox.
-        :param purpose: of a container of the toolbox, by which ``stop_builds`` finds it.
-        :param options: those of ``Runner.run``.
-        :raises MissingError: where there is neither Apptainer nor a toolbox.
+        :param binds: paths of this machine that the toolbox can see.
+        :param network: whether the toolbox has network access.
+        :param gpus: pass all GPUs of the host to the toolbox.
+        :param purpose: label of the toolbox's container, by which ``stop_builds`` finds it.
+        :param options: options of ``Runner.run``.
+        :raises MissingError: if there is neither Apptainer nor a toolbox.
         """
         path = self.own(words[0])
         if path:
@@ -103,12 +103,12 @@ class Apptainer:
 
     @contextmanager
     def held(self, binds: Sequence[Bind], *, purpose: str) -> Iterator[Apptainer]:
-        """Keep one container of the toolbox for many calls of what is yielded.
+        """Keep one container of the toolbox for many calls of the yielded Apptainer.
 
         It has no network, and ends with the block, with this process, or by ``stop_builds``.
 
-        :param binds: all that the calls hand in, or folders around it.
-        :raises StepFailed: where the engine does not start it, with the engine's words.
+        :param binds: all paths that the calls need, or folders around them.
+        :raises StepFailed: if the engine does not start it, with the engine's message.
         """
         with self.kept(binds, label=f"{LABEL_PURPOSE}={purpose}", network=False) as held:
             yield held
@@ -117,7 +117,7 @@ class Apptainer:
     def kept(
         self, binds: Sequence[Bind], *, label: str, network: bool = True, gpus: bool = False
     ) -> Iterator[Apptainer]:
-        """Keep a container of the toolbox until the block or this process ends; yield its use."""
+        """Keep a container of the toolbox until the block ends; yield an Apptainer for it."""
         with self.toolbox.kept(binds, label=label, network=network, gpus=gpus) as toolbox:
             yield Apptainer(self.runner, toolbox=toolbox)
 

@@ -1,4 +1,4 @@
-"""Empty folders to look at a subject in, gone afterwards; one run at a time looks at a subject."""
+"""Temporary folders for looking into images and SIFs; one run per subject at a time."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from sifline.machine.context import Context
 
 @contextmanager
 def scratch_folder(kind: str, subject: str, context: Context) -> Iterator[Path]:
-    """Yield an empty folder that is gone afterwards; one run at a time looks at a subject.
+    """Yield an empty folder and remove it afterwards; one run per subject at a time.
 
-    So what carries its name is of a killed run: a folder, and maybe a container.
+    So a folder or container that has its name already was left by a killed run.
     """
     name = f"{kind}-{hashlib.sha256(os.fsencode(subject)).hexdigest()[:16]}"
     space = context.workspace
     folder = space.build / "tmp" / name
     with records.locked(space.build / "locks" / f"{name}.lock", context):
         if folder.exists():
-            with suppress(SiflineError):  # without an engine there is no container
+            with suppress(SiflineError):  # without an engine there are no containers
                 Apptainer(context.runner).stop_builds(folder)
             remove(folder)
         try:
@@ -42,13 +42,13 @@ def scratch_folder(kind: str, subject: str, context: Context) -> Iterator[Path]:
 
 
 def remove(folder: Path) -> None:
-    """Remove ``folder``; what an image holds may have modes that forbid its owner to do so.
+    """Remove ``folder``, even if modes copied from an image forbid it.
 
-    It loses its name first: what a killed run had started may still be writing into it.
-    What cannot be removed stays: who makes the folder anew finds it.
+    It is renamed first: what a killed run started may still write into it. What cannot be removed
+    stays until the folder is made again.
     """
     going = folder.with_name(f".{folder.name}.going")
-    _remove(going)  # of a run that was killed just here
+    _remove(going)  # left by a run that was killed right here
     with suppress(OSError):
         folder.rename(going)
     _remove(going)
@@ -56,7 +56,7 @@ def remove(folder: Path) -> None:
 
 def _remove(folder: Path) -> None:
     _make_writable(folder)
-    for top, names, _ in os.walk(folder):  # which lists a folder only after that
+    for top, names, _ in os.walk(folder):  # lists a folder only after its mode was changed
         for name in names:
             _make_writable(Path(top, name))
     shutil.rmtree(folder, ignore_errors=True)

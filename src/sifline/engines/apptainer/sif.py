@@ -1,4 +1,4 @@
-"""SIFs as Apptainer opens them: what is in them, and commands and shells inside them."""
+"""Opens SIFs with Apptainer: inspects them, and runs commands and shells inside them."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ from sifline.errors import StepFailed
 from sifline.machine.process import Result
 from sifline.model import Bind, Opening
 
-# Of variables that are flags of Apptainer, or variables in a SIF, whichever of both programs runs.
+# Prefixes of variables that are options of Apptainer or variables inside a SIF, for both programs.
 _VARIABLES = tuple(name.upper() for name in NAMES)
-# Those that say where it keeps its files, and nothing of what is in a container.
+# Variables that only say where Apptainer keeps its files.
 _PLACES = ("CACHEDIR", "CONFIGDIR", "KEYSDIR", "TMPDIR")
-# Of a SIF that is kept open; one in each container of the toolbox.
+# Name of the instance of a SIF that is kept open; one in each container of the toolbox.
 INSTANCE = "sifline"
-# The kernel holds every user to the modes of the files.
+# The kernel applies the modes of the files to every user.
 _MOUNT = (
     'mkdir -p "$0" && exec squashfuse_ll -o "allow_other,default_permissions,offset=$1" "$2" "$0"'
 )
-# Its folder has the SIF's name: so Apptainer calls the container.
+# The folder has the SIF's name, since Apptainer names the container after it.
 STRICT = "/run/strict"
 
 
 class Run(Protocol):
-    """Runs a command inside a SIF to its end, whatever its exit status is."""
+    """Runs a command inside a SIF; any exit status is accepted."""
 
     def __call__(
         self, argv: Sequence[str], *, env: Mapping[str, str] | None = None, workdir: str = ""
     ) -> Result:
-        """Return what came of ``argv``."""
+        """Return the result of ``argv``."""
 
 
 class Sifs:
@@ -60,10 +60,10 @@ class Sifs:
         check: bool = True,
         timeout: float | None = None,
     ) -> Result:
-        """Run ``argv`` inside ``sif``, apart from the caller's environment and home.
+        """Run ``argv`` inside ``sif``, isolated from the caller's environment and home.
 
-        :param gpus: hand in all GPUs of the host, which has to have some.
-        :param instance: of the SIF, to be joined instead of starting another container.
+        :param gpus: pass in all GPUs of the host, which must have some.
+        :param instance: a running instance of the SIF to join instead of starting a container.
         """
         nvidia = ["--nv"] if gpus else []
         # Apptainer would evaluate the values.
@@ -83,16 +83,16 @@ class Sifs:
     def opened(
         self, sif: Path, *, label: str, gpus: bool = False, strict: int | None = None
     ) -> Iterator[Run]:
-        """Keep ``sif`` open for many commands, which see each other's processes and /tmp.
+        """Keep ``sif`` open for many commands, which share processes and /tmp.
 
-        In the toolbox this saves each command a container and a mount. The machine's own
-        Apptainer starts a container for each: that is quick, and nothing would end an instance
-        whose caller was killed.
+        In the toolbox this saves each command a container and a mount. The machine's own Apptainer
+        starts a container for each command: that is fast, and an instance would survive a killed
+        caller.
 
-        :param label: of the toolbox's container, ``key=value``.
-        :param gpus: hand in all GPUs of the host, which has to have some.
-        :param strict: where its squashfs begins, to have files belong to whom they do in the
-            image, as where Apptainer is set-uid; else they are all the caller's. In the toolbox.
+        :param label: label of the toolbox's container, ``key=value``.
+        :param gpus: pass in all GPUs of the host, which must have some.
+        :param strict: the offset of the squashfs, to keep the owners of files as in the image, as
+            set-uid Apptainer does; otherwise all belong to the caller. Only in the toolbox.
         """
         if self._apptainer.native:
             yield partial(self.exec, sif, gpus=gpus, check=False)
@@ -108,7 +108,7 @@ class Sifs:
             yield partial(inside.exec, sif, instance=opened, gpus=nvidia, check=False)
 
     def _strictly(self, sif: Path, offset: int) -> str:
-        """Mount ``sif`` for all users of the toolbox that is kept; return where it is."""
+        """Mount ``sif`` for all users of the kept toolbox; return the mount point."""
         place = f"{STRICT}/{sif.name}"
         words = ["sh", "-c", _MOUNT, place, str(offset), str(sif)]
         self._apptainer.toolbox.run(words, root=True, binds=[seen(sif)])
@@ -126,10 +126,10 @@ class Sifs:
     ) -> int:
         """Run ``command`` inside ``sif`` on the user's own terminal; return its exit status.
 
-        :param workdir: where it starts, if ``opening`` does not say.
-        :param label: of the toolbox's container, ``key=value``.
+        :param workdir: the working directory, if ``opening`` sets none.
+        :param label: label of the toolbox's container, ``key=value``.
         """
-        # At its own path a folder would hide one of the toolbox: its programs, its /etc.
+        # At its own path a folder could hide one of the toolbox, such as /etc.
         places = {
             bind: bind.source if self._apptainer.native else Path(f"/sifline/{number}")
             for number, bind in enumerate(opening.binds)
@@ -139,7 +139,7 @@ class Sifs:
         home = next((bind for bind in inside if bind.target == opening.home), None)
         words += ["--home", f"{home.source}:{home.target}"] if home else []
         words += ["--nv"] if opening.gpus else []
-        # As variables they stand in no list of processes; Apptainer would evaluate their values.
+        # Variables appear in no process list; Apptainer would evaluate their values otherwise.
         env = self._inside({**_visible(opening.gpus), **_values(opening.env)})
         words += ["--no-eval"] if env else []
         words += [str(sif), *command]
@@ -158,7 +158,7 @@ class Sifs:
         return attach(runner, argv, name=container, env=env or None)
 
     def inspect(self, sif: Path) -> dict[str, Any]:
-        """Return what Apptainer says of ``sif``: labels, environment, run script."""
+        """Return the output of ``apptainer inspect``: labels, environment, run script."""
         result = self._apptainer.run(
             [APPTAINER, "inspect", "--json", "--all", str(sif)], binds=[seen(sif)]
         )
@@ -171,16 +171,16 @@ class Sifs:
         return dict(found)
 
     def list_objects(self, sif: Path) -> str:
-        """Return Apptainer's own table of the data objects.
+        """Return the output of ``apptainer sif list``: the table of data objects.
 
-        :raises CommandFailed: where Apptainer cannot read the file.
+        :raises CommandFailed: if Apptainer cannot read the file.
         """
         return self._apptainer.run([APPTAINER, "sif", "list", str(sif)], binds=[seen(sif)]).stdout
 
     def add_object(self, sif: Path, note: Path, *, log: Path) -> None:
-        """Add the JSON file ``note`` to ``sif``, under its own name, in the group of the system.
+        """Add the JSON file ``note`` to ``sif``, under its own name, in the system's group.
 
-        :raises CommandFailed: where Apptainer cannot.
+        :raises CommandFailed: if Apptainer fails.
         """
         kind = ("--datatype", "6", "--groupid", "1", "--filename", note.name)
         self._apptainer.run(
@@ -196,7 +196,7 @@ class Sifs:
     def _options(self, binds: Sequence[Bind], workdir: str) -> list[str]:
         options = ["--cleanenv", "--contain"]
         if not self._apptainer.native and self._apptainer.toolbox.uid == 0:
-            # Root would mount as a set-uid program does, with more rights than there are here.
+            # As root, Apptainer would mount as a set-uid program does, which needs more rights.
             options.append("--userns")
         for bind in binds:
             options += ["--mount", mount(bind)]
@@ -208,7 +208,7 @@ class Sifs:
 
 
 def settings(names: Iterable[str]) -> frozenset[str]:
-    """Return those of ``names`` by which Apptainer changes what is in a container."""
+    """Return those of ``names`` that change what Apptainer does with a container."""
     kept = {f"{prefix}_{place}" for prefix in _VARIABLES for place in _PLACES}
     return frozenset(name for name in names if name.startswith(_VARIABLES) and name not in kept)
 
@@ -216,10 +216,10 @@ def settings(names: Iterable[str]) -> frozenset[str]:
 def _container_options(
     opening: Opening, variables: Iterable[str], *, terminal: bool, label: str
 ) -> list[str]:
-    """Return docker's options for a shell; variables are named alone, without their values."""
+    """Return docker's options for a shell; variables are passed by name, without values."""
     options = ["--interactive", *(["--tty"] if terminal else [])]
     options += ["--label", label] if label else []
-    # All of them: numbers count those that the toolbox has.
+    # All GPUs: the numbers refer to those that the toolbox has.
     options += ["--gpus", "all"] if opening.gpus else []
     return options + [word for name in variables for word in ("--env", name)]
 
@@ -229,17 +229,17 @@ def _values(env: Mapping[str, str | None]) -> dict[str, str]:
 
 
 def _visible(gpus: str) -> dict[str, str]:
-    """Return the variables by which CUDA sees those GPUs alone: Apptainer hands in all of them."""
+    """Return the variables that limit CUDA to those GPUs: Apptainer passes all of them in."""
     if gpus in ("", "all"):
         return {}
     _, named, devices = gpus.partition("device=")
     return {
-        # The order of nvidia-smi and Docker; by itself CUDA puts the fastest first.
+        # The order of nvidia-smi and Docker; CUDA's default is the fastest first.
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
         "CUDA_VISIBLE_DEVICES": devices if named else ",".join(map(str, range(int(gpus)))),
     }
 
 
 def _same(bind: Bind) -> Bind:
-    """The toolbox sees the same path; Apptainer maps it to the target."""
+    """Return a bind of the same path for the toolbox; Apptainer maps it to the target."""
     return Bind(source=bind.source, target=str(bind.source), writable=bind.writable)

@@ -1,7 +1,7 @@
-"""Keys and signatures: what Apptainer prints of them, and what that proves.
+"""Reads Apptainer's output about keys and signatures, and decides what it proves.
 
-Apptainer signs with OpenPGP. A signature is of a group of data objects: it holds a digest of each,
-of their entries in the table, and of the SIF's header. ``apptainer verify`` demands a valid
+Apptainer signs with OpenPGP. A signature covers a group of data objects: it contains digests of
+them, of their entries in the table, and of the SIF's header. ``apptainer verify`` demands a valid
 signature of every group, and no object outside a group (``pkg/integrity`` in apptainer/sif).
 """
 
@@ -20,9 +20,9 @@ from sifline.machine.process import Result
 
 # Lengths of fingerprints in hexadecimal digits: OpenPGP versions 4 and 6.
 _WHOLE = (40, 64)
-# So many of its last digits tell a key from the others of one keyring.
+# Least number of last digits that identify a key in a keyring.
 _ENOUGH = 8
-# A number this short is an index of the list of keys.
+# A shorter number is an index in the list of keys.
 _INDEX_DIGITS = 3
 
 _KEY = re.compile(r"^\s*(\d+)\)\s+(?:User|U):\s*(.*?)\s*$")
@@ -32,16 +32,16 @@ _PROMPT = "Enter key passphrase"
 _FATAL = re.compile(r"^.*?(?:FATAL|ERROR).*?:\s+(.*)$")
 _BEFORE_REASON = re.compile(r"^Failed to \w+ container: (?:integrity: )?")
 _STRANGER = "unknown entity"
-# How signatures are packed that are made with a key in a file of its own (PEM).
+# Format of signatures made with a key file (PEM).
 _KEY_FILE = "DSSE envelope"
 _SIGNATURE = "Signature"
-# In what it says where a signature does not fit; else it could not even look.
+# Part of the message if a signature does not match; otherwise verification did not get that far.
 _PROVED = "container: integrity: "
 
 
 @dataclass(frozen=True, kw_only=True)
 class Key:
-    """One key of a keyring; ``index`` is its place in Apptainer's list, from 0."""
+    """A key of a keyring; ``index`` is its position in Apptainer's list, from 0."""
 
     index: int
     fingerprint: str
@@ -53,7 +53,7 @@ class Key:
 
 @dataclass(frozen=True, kw_only=True)
 class DataObject:
-    """One data object of a SIF, by its number there, and what it is in Apptainer's words."""
+    """A data object of a SIF: its number, and Apptainer's name for its type."""
 
     id: int
     kind: str
@@ -61,9 +61,9 @@ class DataObject:
 
 @dataclass(frozen=True, kw_only=True)
 class Signature:
-    """A valid signature, the key that made it, and the numbers of the objects it is of.
+    """A valid signature, its key, and the numbers of the objects that it covers.
 
-    ``local`` says that the key was in the keyring; else a key server had it.
+    ``local``: the key is in the keyring; otherwise a key server had it.
     """
 
     id: int
@@ -83,7 +83,7 @@ class Verified:
 
     @property
     def signers(self) -> tuple[str, ...]:
-        """The fingerprints of the keys that signed the whole file."""
+        """Return the fingerprints of the keys that signed the whole file."""
         covered = dict[str, set[int]]()
         for item in self.signatures:
             covered.setdefault(item.fingerprint, set()).update(item.objects)
@@ -93,7 +93,7 @@ class Verified:
 
 @dataclass(frozen=True, kw_only=True)
 class Signed:
-    """A signed SIF; ``reused`` says that this key's signature was there before."""
+    """A signed SIF; ``reused``: it had a signature of this key already."""
 
     path: Path
     sha256: str
@@ -105,7 +105,7 @@ class Signed:
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """A row of Apptainer's table of a SIF; ``link`` is the group that a signature is of."""
+    """A row of Apptainer's table of a SIF; ``link`` is the group that a signature covers."""
 
     id: int
     group: int
@@ -114,7 +114,7 @@ class Row:
 
 
 def keys(printed: str) -> tuple[Key, ...]:
-    """Read what ``apptainer key list`` printed; of several names of a key, the first counts."""
+    """Parse the output of ``apptainer key list``; the first of a key's names is used."""
     found, index, name = list[Key](), -1, ""
     for line in printed.splitlines():
         if match := _KEY.match(line):
@@ -126,11 +126,11 @@ def keys(printed: str) -> tuple[Key, ...]:
 
 
 def choose(held: Sequence[Key], wanted: str, keyring: Path) -> Key:
-    """Return the key to sign with: the wanted one, or the only one.
+    """Return the key to sign with: the given one, or the only one.
 
     :param wanted: a fingerprint, its last digits, or an index of ``apptainer key list --secret``.
-    :raises MissingError: where the keyring holds no private key.
-    :raises UsageError: where none, or more than one, is meant.
+    :raises MissingError: if the keyring contains no private key.
+    :raises UsageError: if ``wanted`` matches no key, or several.
     """
     if not held:
         raise MissingError(
@@ -155,9 +155,9 @@ def choose(held: Sequence[Key], wanted: str, keyring: Path) -> Key:
 
 
 def fingerprint(text: str) -> str:
-    """Return a whole fingerprint as Apptainer writes it: a part of one can be forged.
+    """Return a whole fingerprint in Apptainer's notation; a part of one can be forged.
 
-    :raises UsageError: where it is none.
+    :raises UsageError: if it is not a fingerprint.
     """
     digits = _digits(text)
     if len(digits) not in _WHOLE:
@@ -169,13 +169,13 @@ def fingerprint(text: str) -> str:
 
 
 def rows(printed: str) -> tuple[Row, ...]:
-    """Read what ``apptainer sif list`` printed."""
+    """Parse the output of ``apptainer sif list``."""
     matches = filter(None, map(_ROW.match, printed.splitlines()))
     return tuple(
         Row(
             id=int(row[1]),
             group=_number(row[2]),
-            # Without the mark it is the number of an object: a signature of old.
+            # Without the mark it is the number of an object: an old kind of signature.
             link=_number(row[3]) if row[4] else 0,
             kind=row[5].strip(),
         )
@@ -184,12 +184,12 @@ def rows(printed: str) -> tuple[Row, ...]:
 
 
 def verified(path: Path, printed: str, table: Sequence[Row]) -> Verified:
-    """Return what a successful ``apptainer verify --json`` proved of the SIF of that table.
+    """Return what a successful ``apptainer verify --json`` proved about a SIF with that table.
 
-    It names an entry for each object of each signature, group by group, and neither the
-    signature nor the object: both follow from the table.
+    The output has an entry for each object of each signature, group by group, but names neither;
+    both follow from the table.
 
-    :raises StepFailed: where the two do not fit each other.
+    :raises StepFailed: if output and table do not match.
     """
     try:
         entries = [item["Signer"] for item in json.loads(printed)["SignerKeys"] or ()]
@@ -214,9 +214,9 @@ def verified(path: Path, printed: str, table: Sequence[Row]) -> Verified:
 
 
 def refusal(path: Path, result: Result, claimed: Sequence[str], keyring: Path) -> StepFailed:
-    """Return the error for a SIF that ``apptainer verify`` refused: by whom, or how damaged.
+    """Return the error for a SIF that failed ``apptainer verify``: the signer, or the damage.
 
-    :param claimed: the fingerprints that its signatures carry, true or not.
+    :param claimed: the unverified fingerprints in its signatures.
     """
     why = reason(result)
     if _STRANGER in why:
@@ -240,9 +240,9 @@ def refusal(path: Path, result: Result, claimed: Sequence[str], keyring: Path) -
 
 
 def demand(found: Verified, wanted: Sequence[str]) -> None:
-    """Make sure that one of the ``wanted`` fingerprints signed all of the SIF.
+    """Check that one of the ``wanted`` fingerprints signed the whole SIF.
 
-    :raises StepFailed: naming who did.
+    :raises StepFailed: naming the actual signers.
     """
     allowed = [fingerprint(text) for text in wanted]
     if not allowed or set(allowed) & set(found.signers):
@@ -256,12 +256,12 @@ def demand(found: Verified, wanted: Sequence[str]) -> None:
 
 
 def needs_passphrase(result: Result) -> bool:
-    """Tell whether signing failed because the key's passphrase is another."""
+    """Return whether signing failed because of a wrong passphrase."""
     return not result.ok and _PROMPT in result.stdout + result.stderr
 
 
 def reason(result: Result) -> str:
-    """Return why Apptainer failed, in its own words."""
+    """Return Apptainer's own error message."""
     for line in reversed(result.stderr.splitlines()):
         if match := _FATAL.match(line):
             return _BEFORE_REASON.sub("", match[1])
@@ -269,7 +269,7 @@ def reason(result: Result) -> str:
 
 
 def _signature(number: int, objects: tuple[int, ...], entries: Sequence[Any]) -> Signature:
-    """One signature of its entries, one for each object; ValueError where they are not that."""
+    """Return the signature for its entries, one per object; ValueError if they differ."""
     made_by = {(item["Fingerprint"].upper(), item["Name"]) for item in entries}
     sound = all(item["KeyCheck"] and item["DataCheck"] for item in entries)
     if not sound or len(made_by) != 1 or len(entries) != len(objects):
@@ -281,7 +281,7 @@ def _signature(number: int, objects: tuple[int, ...], entries: Sequence[Any]) ->
 
 
 def _digits(text: str) -> str:
-    """Hexadecimal digits without the blanks, colons and 0x that people write them with."""
+    """Return hexadecimal digits without blanks, colons and 0x."""
     digits = re.sub(r"[\s:]", "", text).upper().removeprefix("0X")
     if not re.fullmatch(r"[0-9A-F]+", digits):
         raise UsageError(f"--key {text}: is no fingerprint; see invoke keys -- list --secret")

@@ -1,4 +1,4 @@
-"""squashfs files, made, listed and unpacked by the tools that come with Apptainer."""
+"""Makes, lists and unpacks squashfs files, with the tools that come with Apptainer."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from sifline.engines.apptainer.toolbox import seen
 from sifline.machine.process import Result
 from sifline.model import Bind
 
-# sqfstar's caches; without a word it takes a quarter of the machine.
+# Memory of sqfstar's caches; its default is a quarter of the machine's.
 SQUASH_MEMORY = "256M"
 
 _SQUASH = 'exec "$@" < "$0"'
-# A single layer cannot be mounted: there is an empty one below.
+# overlayfs needs two layers, so a single layer gets an empty one below it.
 _MOUNTED = """
 set -e
 # In a user namespace, the engine marks what a layer hides in a way that a mount here ignores.
@@ -48,7 +48,7 @@ for layer; do
     number=$((number + 1))
 done
 """
-# Through files: names may be no UTF-8, and too many for a command line.
+# Through files: names may not be UTF-8, and too many for a command line.
 _LIST = 'exec unsquashfs "$@" > "$0"'
 _UNPACK = 'exec xargs -0 unsquashfs "$@" < "$0"'
 
@@ -68,12 +68,12 @@ class Compression:
 
     @property
     def mksquashfs(self) -> str:
-        """The same on one line."""
+        """Return the arguments of mksquashfs as one string."""
         return " ".join(self.words)
 
 
 class Squashfs:
-    """Makes, lists and unpacks squashfs files; looks at the layers that they are made of."""
+    """Makes, lists and unpacks squashfs files; inspects image layers."""
 
     def __init__(self, apptainer: Apptainer) -> None:
         self._apptainer, self._toolbox = apptainer, apptainer.toolbox
@@ -93,14 +93,14 @@ class Squashfs:
         raw: Path | None = None,
         log: Path | None = None,
     ) -> Result:
-        """Make a squashfs at ``offset`` of ``target`` of the tar that comes out of a FIFO.
+        """Make a squashfs at ``offset`` of ``target`` from the tar in a FIFO.
 
-        This is always done by the toolbox: other releases of sqfstar write other bytes.
+        Always uses the toolbox: other releases of sqfstar write other bytes.
 
         :param created: the time of the file system, in seconds since 1970.
-        :param layers: folders of the engine's machine, the last layer first: what they make when
-            mounted above each other goes into the FIFO ``raw``, as a tar.
-        :raises CommandFailed: with what it printed.
+        :param layers: layer folders on the engine's machine, the last layer first: mounted above
+            each other, their content is written as a tar into the FIFO ``raw``.
+        :raises CommandFailed: with its output.
         """
         words = [
             *(self._toolbox.become if layers else ()),
@@ -131,12 +131,12 @@ class Squashfs:
     def look(
         self, layers: Sequence[Path], folder: Path, *, purpose: str, log: Path | None = None
     ) -> Path:
-        """Run ``folder/look.sh`` on what ``layers`` make, see ``squash``; return what it wrote.
+        """Run ``folder/look.sh`` on the mounted ``layers``, see ``squash``; return its output.
 
-        :raises StepFailed: where they cannot be mounted; CommandFailed with what it printed.
+        :raises StepFailed: if they cannot be mounted; CommandFailed with the script's output.
         """
         found = folder / "look"
-        found.mkdir()  # else it would be root's
+        found.mkdir()  # otherwise docker would create it as root
         binds = [seen(folder, writable=True)]
         self._mounted(layers, _LOOK, ["look", str(folder)], binds=binds, purpose=purpose, log=log)
         return found
@@ -144,13 +144,13 @@ class Squashfs:
     def headers(
         self, folder: Path, layers: Sequence[str], target: Path, *, purpose: str, log: Path
     ) -> tuple[Path, ...]:
-        """Copy what the engine kept of layers' archives into the folder ``target``; return them.
+        """Copy the headers that the engine keeps of layer archives into ``target``; return them.
 
-        :param folder: of the engine's machine, see ``image_files.headers`` of docker.
+        :param folder: on the engine's machine, see ``image_files.headers`` of docker.
         :param layers: the names of the layers in it, the first layer first.
-        :raises StepFailed: where it cannot be had; CommandFailed with what was printed.
+        :raises StepFailed: if they cannot be copied; CommandFailed with the output.
         """
-        target.mkdir()  # else it would be root's
+        target.mkdir()  # otherwise docker would create it as root
         self._toolbox.run(
             ["sh", "-ec", _HEADERS, "sh", str(target), *layers],
             root=True,
@@ -171,13 +171,13 @@ class Squashfs:
         purpose: str,
         log: Path | None,
     ) -> Result:
-        """Run ``script`` with what ``layers`` make at /image; the first of ``words`` is its $0."""
+        """Run ``script`` with ``layers`` mounted at /image; the first of ``words`` is its $0."""
         layered = mounts(layers)
         joined = ":".join(bind.target for bind in layered)
         name, *others = words
         return self._toolbox.run(
             ["unshare", "--mount", "sh", "-c", _MOUNTED + script, name, joined, *others],
-            # Whoever may use the engine may read all layers; mounting them is for root.
+            # Mounting needs root; users of the engine can read all layers anyway.
             root=True,
             binds=[*binds, *layered],
             network=False,
@@ -186,7 +186,7 @@ class Squashfs:
         )
 
     def unsquash(self, squashfs: Path, target: Path, *, purpose: str, log: Path) -> None:
-        """Unpack a small squashfs into the folder ``target``, which is made."""
+        """Unpack a small squashfs into the new folder ``target``."""
         words = ["-quiet", "-no-progress", "-no-xattrs", "-dest", str(target), str(squashfs)]
         self._toolbox.run(
             ["unsquashfs", *words],
@@ -197,7 +197,7 @@ class Squashfs:
         )
 
     def list_files(self, sif: Path, offset: int, listing: Path, *, purpose: str) -> None:
-        """Write what the squashfs at ``offset`` of ``sif`` holds to ``listing``, a line each."""
+        """List the squashfs at ``offset`` of ``sif`` in the file ``listing``, a line per file."""
         self._unsquashfs(
             _LIST, sif, offset, listing, words=["-lln", "-no-progress"], purpose=purpose
         )
@@ -205,7 +205,7 @@ class Squashfs:
     def unpack(self, sif: Path, offset: int, names: Path, target: Path, *, purpose: str) -> None:
         """Unpack files of the squashfs at ``offset`` of ``sif`` into the folder ``target``.
 
-        :param names: a file beside ``target`` with their names, or patterns, a NUL after each.
+        :param names: a file beside ``target`` with NUL-terminated names or patterns.
         """
         words = ["-quiet", "-no-progress", "-no-xattrs", "-force", "-dest", str(target)]
         self._unsquashfs(_UNPACK, sif, offset, names, words=words, purpose=purpose)
@@ -223,12 +223,12 @@ class Squashfs:
 
 
 def mounts(layers: Sequence[Path]) -> tuple[Bind, ...]:
-    """Return where the toolbox sees the layers of an image, the last layer first."""
+    """Return binds by which the toolbox sees the layers of an image, the last layer first."""
     return tuple(
         Bind(source=path, target=f"/layers/{number}") for number, path in enumerate(layers)
     )
 
 
 def headers(folder: Path) -> Bind:
-    """Return where the toolbox sees what the engine kept of layers' archives."""
+    """Return a bind by which the toolbox sees the engine's headers of layer archives."""
     return Bind(source=folder, target="/headers")

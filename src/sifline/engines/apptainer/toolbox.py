@@ -1,4 +1,4 @@
-"""The toolbox: the Docker image that has Apptainer for a machine without one."""
+"""The toolbox: the Docker image that provides Apptainer on machines without one."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from sifline.machine.process import CommandFailed, Result, Runner
 from sifline.model import Bind
 
 TOOLBOX = "sifline/toolbox"
-# Locked by whoever keeps a container of the toolbox running.
+# Locked by the process that keeps a container of the toolbox running.
 ALIVE = "/sifline-alive"
-# How the docker command says that it could not start the container at all.
+# docker's exit status if it could not start the container.
 NOT_STARTED = 125
-# What Apptainer needs to make user namespaces and mount with FUSE inside a container.
-# Not --privileged: it asks for more, and fails where the engine itself holds less.
+# Rights that Apptainer needs to create user namespaces and mount with FUSE inside a container.
+# --privileged would ask for more, and fail if the engine itself has fewer rights.
 TOOLBOX_RIGHTS = (
     *("--cap-add", "SYS_ADMIN"),
     *("--device", "/dev/fuse"),
@@ -36,13 +36,13 @@ _numbers = itertools.count()
 
 @dataclass(frozen=True, kw_only=True)
 class Box:
-    """A container of the toolbox that is kept running, and all that it sees of the host."""
+    """A running container of the toolbox, and the binds that it has."""
 
     name: str
     binds: tuple[Bind, ...]
 
     def sees(self, bind: Bind) -> bool:
-        """Tell whether a command in it finds ``bind`` where a container of its own would."""
+        """Return whether ``bind`` can be used in it, as in a container of its own."""
         return any(
             held.writable >= bind.writable
             and Path(bind.source).is_relative_to(held.source)
@@ -52,7 +52,7 @@ class Box:
 
 
 class Toolbox:
-    """Runs commands in containers of the toolbox: each in its own, or all in one that is kept."""
+    """Runs commands in containers of the toolbox: one for each command, or one kept for all."""
 
     def __init__(
         self,
@@ -68,7 +68,7 @@ class Toolbox:
 
     @property
     def become(self) -> tuple[str, ...]:
-        """The words in front of a command that is run as the caller."""
+        """Return the words before a command that make it run as the caller."""
         return ("as-user", f"{self.uid}:{self._gid}") if self.uid else ()
 
     def argv(
@@ -82,7 +82,7 @@ class Toolbox:
     ) -> list[str]:
         """Return the whole command line; ``env`` and ``extra`` are for the container.
 
-        :param root: run it as root, whoever asks for it.
+        :param root: run as root instead of as the caller.
         """
         variables = [word for item in env.items() for word in ("--env", "=".join(item))]
         command = [*(() if root else self.become), *words]
@@ -109,9 +109,9 @@ class Toolbox:
         input: str | None = None,
         **options: Any,
     ) -> Result:
-        """Run ``words`` to their end; see ``Apptainer.run``.
+        """Run ``words`` and return the result; see ``Apptainer.run``.
 
-        :param root: run them as root, whoever asks for it.
+        :param root: run as root instead of as the caller.
         """
         name = self._box.name if self._box else _new_name()
         extra = [] if self._box else ["--name", name, "--label", f"{LABEL_PURPOSE}={purpose}"]
@@ -137,15 +137,16 @@ class Toolbox:
     def kept(
         self, binds: Sequence[Bind], *, label: str, network: bool, gpus: bool
     ) -> Iterator[Toolbox]:
-        """Keep a container until the block or this process ends; yield its use.
+        """Keep a container until the block or this process ends; yield a toolbox that uses it.
 
-        :param label: of the container, ``key=value``.
+        :param label: label of the container, ``key=value``.
         """
         name = _new_name()
         extra = ["--detach", "--name", name, "--label", label]
         extra += [*([] if network else ["--network", "none"]), *(["--gpus", "all"] * gpus)]
         with tempfile.NamedTemporaryFile(prefix="sifline-held-") as alive:
-            # A process that is killed loses the lock: the container's first one gets it and ends.
+            # If this process is killed, it loses the lock: the container's first process gets it
+            # and ends.
             fcntl.flock(alive, fcntl.LOCK_EX)
             waiting = [*binds, Bind(source=Path(alive.name), target=ALIVE)]
             words = ["flock", ALIVE, "true"]
@@ -161,18 +162,18 @@ class Toolbox:
                 remove(self._runner, name)
 
     def _end(self, name: str) -> None:
-        """Remove the container of a call that failed; who keeps one ends it himself."""
+        """Remove the container of a failed call; a kept one is removed by its owner."""
         if not self._box:
             remove(self._runner, name)
 
     def _start_failure(self, result: Result) -> SiflineError | None:
-        """Return what kept the toolbox from starting; None where it was not that."""
+        """Return the error if the toolbox did not start; None if the command itself failed."""
         if result.returncode not in (1, NOT_STARTED):
             return None
         said = result.stderr
         if self._box:
             need_answer(result)
-            # It runs: the status is that of the command in it.
+            # The container runs, so the status is that of the command in it.
             return None
         if "No such image" in said or "Unable to find image" in said:
             return MissingError(
@@ -189,11 +190,11 @@ class Toolbox:
 
 
 def seen(path: Path, *, writable: bool = False) -> Bind:
-    """Return a bind by which the toolbox finds ``path`` where this machine has it."""
+    """Return a bind that gives ``path`` the same place in the toolbox."""
     path = path.absolute()
     return Bind(source=path, target=str(path), writable=writable)
 
 
 def _new_name() -> str:
-    """Return a name that no other container has."""
+    """Return a unique name for a container."""
     return f"sifline-apptainer-{os.getpid()}-{next(_numbers)}"

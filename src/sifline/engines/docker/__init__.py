@@ -1,1 +1,1 @@
-"""The Docker engine: its command line and API, images, containers, what a build may use."""
+"""The Docker engine: its command line and API, its images, containers and builds."""

@@ -31,7 +31,7 @@ class Answer(HTTPResponse):
         return found
 
     def close(self) -> None:
-        """End the connection, whatever is left to read."""
+        """Close the connection, even if the body was not read to the end."""
         super().close()
         self.connection.close()
 
@@ -55,9 +55,9 @@ class _Connection(HTTPConnection):
 def get(local: Path, path: str, timeout: float) -> Answer:
     """Return the engine's response to GET ``path``; the caller closes it.
 
-    :param timeout: how long the engine may say nothing, in seconds.
-    :raises OSError: where no engine answers.
-    :raises ValueError: with the engine's words, where it refuses.
+    :param timeout: longest silence of the engine, in seconds.
+    :raises OSError: if no engine answers.
+    :raises ValueError: with the engine's message, if it refuses the request.
     """
     connection = _Connection(local, timeout)
     try:

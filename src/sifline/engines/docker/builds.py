@@ -1,4 +1,4 @@
-"""Builds of images, and why they fail. The docker command does them: nothing else has BuildKit."""
+"""Builds images with the docker command (only it offers BuildKit), and explains failed builds."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ CA_SECRET = "ca-certificates"  # noqa: S105 - the secret's id, not its content
 LOG_LINES = 20
 STEP_WIDTH = 100
 
-# Bytes of chance in the name of a file.
+# Number of random bytes in the name of a file.
 _TOKEN = 4
 _STEP = re.compile(r"^#\d+ (\[[^\]]+\] .*)$")
-# Why it refuses a Dockerfile as a whole: behind the words of all who pass that on.
+# The reason why BuildKit rejects a whole Dockerfile, after the words of the layers above it.
 _REFUSED = re.compile(r"^ERROR: .*(?:LLB definition|frontend gateway\.v0): (.+)$", re.MULTILINE)
 _READER = re.compile(r"frontend gateway\.v0|resolve image config for")
 _UNKNOWN = re.compile("unknown (?:instruction|flag)|unexpected key|in substitution", re.IGNORECASE)
@@ -44,19 +44,19 @@ def build(
     target: str = "",
     no_cache: bool = False,
 ) -> str:
-    """Build ``folder`` through BuildKit; return the id of the image, which has no name yet.
+    """Build ``folder`` with BuildKit; return the id of the untagged image.
 
-    Until it has one, a file beside the log holds its id, see ``id_files``.
+    Until the image is tagged, a file beside the log contains its id, see ``id_files``.
 
-    :param proxies: build arguments whose values, maybe with passwords, no list of processes
-        and no log shall show.
-    :param hide: what steps may print and no log shall show: the content of secrets.
-    :param secrets: as docker's ``--secret`` takes them: ``id=…,src=…`` or ``id=…,env=…``.
-    :param contexts: folders beside ``folder``, by their names.
-    :param ssh: as docker's ``--ssh`` takes them: ``ID=SOCKET-OR-KEY``.
+    :param proxies: build arguments that may contain passwords, so that their values appear in no
+        process list and no log.
+    :param hide: secrets that steps may print and that are masked in the log.
+    :param secrets: in docker's ``--secret`` format: ``id=…,src=…`` or ``id=…,env=…``.
+    :param contexts: folders of named build contexts, by name.
+    :param ssh: in docker's ``--ssh`` format: ``ID=SOCKET-OR-KEY``.
     :raises StepFailed: naming the Dockerfile's step, with the log's last lines.
     """
-    # Another builder keeps what it builds to itself.
+    # Another builder would not load the image into the engine.
     argv = ["buildx", "build", "--builder", builder(), "--progress", "plain"]
     for flag, values in (
         ("--label", [f"{key}={value}" for key, value in labels.items()]),
@@ -85,7 +85,7 @@ def build(
             runner,
             *argv,
             check=False,
-            # buildx would make a build argument of it, which no fingerprint shows.
+            # buildx would make a build argument of it that is not in the fingerprint.
             env={EPOCH: "", **(proxies or {})},
             log=log,
             on_line=line,
@@ -100,16 +100,16 @@ def build(
 
 
 def id_files(log: Path) -> dict[Path, str]:
-    """Return the files in which builds with this ``log`` left the ids of their images.
+    """Return the files in which builds with this ``log`` left the ids of untagged images.
 
-    Whoever names an image removes its file: those that are there are of killed runs.
+    Tagging an image removes its file, so the remaining files are of killed runs.
     """
     found = log.parent.glob(f"{escape(log.stem)}.{'[0-9a-f]' * 2 * _TOKEN}.id")
     return {path: id_of(path) for path in found}
 
 
 def id_of(path: Path) -> str:
-    """Return the id in such a file; "" where the build that wrote it has removed it."""
+    """Return the id in such a file; "" if the build removed the file."""
     try:
         return path.read_text(encoding="utf-8").strip()
     except FileNotFoundError:
@@ -127,7 +127,7 @@ def _error(folder: Path, result: Result, log: Path) -> StepFailed:
 
 
 def _cause(said: str) -> str:
-    """Why a build failed, as far as that is known, with what to do; in front of the rest."""
+    """Return the known cause of a failed build and what to do, as the first part of the error."""
     if "no space left on device" in said:
         return "the disk is full; "
     refused = _REFUSED.search(said)
@@ -145,6 +145,6 @@ def _cause(said: str) -> str:
 
 
 def _shortened(step: str) -> str:
-    """A step of a Dockerfile on one readable line: a RUN may hold a whole script."""
+    """Return a step of a Dockerfile on one readable line: a RUN may contain a whole script."""
     words = " ".join(step.split())
     return words if len(words) <= STEP_WIDTH else f"{words[:STEP_WIDTH]}…"

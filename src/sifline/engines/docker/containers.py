@@ -1,4 +1,4 @@
-"""Long-lived containers of the Docker engine: hosts on a network, found by their labels."""
+"""Starts, finds and removes long-running containers and networks, by their labels."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Busy(StepFailed):
 
 @dataclass(frozen=True, kw_only=True)
 class Container:
-    """A container as the engine sees it. ``address`` is "" where it does not run."""
+    """A container of the engine. ``address`` is "" if it does not run."""
 
     name: str
     state: str
@@ -36,7 +36,7 @@ class Container:
 
     @property
     def running(self) -> bool:
-        """Whether the container runs."""
+        """Return whether the container runs."""
         return self.state == "running"
 
 
@@ -55,7 +55,7 @@ class Containers:
         self._runner = runner
 
     def image_id(self, tag: str) -> str:
-        """Return the id of the image ``tag``; "" where the engine has none."""
+        """Return the id of the image ``tag``; "" if the engine does not have it."""
         result = self._docker("image", "inspect", "--format", "{{.Id}}", "--", tag, check=False)
         return result.stdout.strip() if result.ok else ""
 
@@ -70,14 +70,14 @@ class Containers:
         ids = self._ids("container", "--all", label=label)
         if not ids:
             return ()
-        # One that is removed meanwhile is an error to docker, and the others are printed.
+        # docker reports containers that vanish meanwhile as errors, but prints the others.
         result = self._docker("container", "inspect", *ids, check=False)
         return tuple(_container(entry) for entry in json.loads(result.stdout or "[]"))
 
     def start(self, options: Sequence[str], image: str) -> None:
-        """Start a container in the background; nothing is fetched from a hub.
+        """Start a container in the background; the image must be in the engine.
 
-        :raises StepFailed: with what the engine says.
+        :raises StepFailed: with the engine's message.
         """
         try:
             self._docker("run", "--detach", "--pull=never", *options, image, timeout=START_SECONDS)
@@ -89,11 +89,11 @@ class Containers:
         return self._docker("exec", "--", name, *argv, check=check, timeout=START_SECONDS)
 
     def log(self, name: str) -> str:
-        """Return the last lines that the first process of ``name`` printed."""
+        """Return the last lines of output of the first process of ``name``."""
         return self._docker("logs", f"--tail={LOG_LINES}", "--", name, check=False).tail()
 
     def remove(self, name: str) -> None:
-        """Remove the container ``name`` and its volumes; it need not exist any more."""
+        """Remove the container ``name`` and its volumes, if it exists."""
         result = self._docker("rm", "--force", "--volumes", "--", name, check=False)
         if not result.ok and "No such container" not in result.stderr:
             raise _refused(f"container {name} cannot be removed", result)
@@ -101,7 +101,7 @@ class Containers:
     def create_network(self, name: str, labels: Sequence[str]) -> None:
         """Create a bridge network.
 
-        :raises StepFailed: where the engine has no free range of addresses.
+        :raises StepFailed: if the engine has no free address range.
         """
         words = [word for label in labels for word in ("--label", label)]
         result = self._docker("network", "create", *words, "--", name, check=False)
@@ -133,13 +133,13 @@ class Containers:
             raise _refused(f"network {name} cannot be removed", result, more=more)
 
     def remove_volume(self, name: str) -> None:
-        """Remove the volume ``name``, which no container uses."""
+        """Remove the unused volume ``name``."""
         self._docker("volume", "rm", name)
 
     def shell_argv(
         self, name: str, command: Sequence[str], *, user: str = "", terminal: bool
     ) -> list[str]:
-        """Return the command line that runs ``command`` inside ``name``, from the user's home."""
+        """Return the command line that runs ``command`` inside ``name``, in the user's home."""
         argv = ["docker", "exec", "--interactive", *(["--tty"] if terminal else [])]
         if user and user != "root":
             argv += [f"--user={user}", f"--workdir=/home/{user}"]
@@ -167,15 +167,15 @@ def _container(entry: Mapping[str, Any]) -> Container:
 
 
 def _refused(what: str, result: Result, otherwise: str = "", *, more: str = "") -> StepFailed:
-    """Return the error for a failed command; ``Busy`` where a retry may succeed."""
+    """Return the error for a failed command; ``Busy`` if a retry may succeed."""
     kind = Busy if _BUSY.search(result.stderr) else StepFailed
     return kind(f"{what}: {reason(result, otherwise)}{more}", details=result.tail())
 
 
 def despite_a_killed_run(work: Callable[[], None]) -> None:
-    """Do ``work``, and retry while the engine still carries out requests of a killed run.
+    """Call ``work`` again while the engine still processes requests of a killed run.
 
-    Then a name or a network is in use that nobody listed a moment before.
+    Such requests may use a name or a network that was not listed a moment before.
     """
     last = time.monotonic() + BUSY_SECONDS
     while True:

@@ -1,4 +1,4 @@
-"""Run the ``docker`` command and ask a local engine's API; errors if no engine answers."""
+"""Runs the ``docker`` command, and asks a local engine's API."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from sifline.machine.process import CommandFailed, Result, Runner
 from sifline.machine.streams import OnLine
 from sifline.model import Bind
 
-# The whole phrase: the log of a build may speak of permissions, too.
+# The whole phrase: a build log may contain "permission denied", too.
 _DENIED = re.compile("permission denied while trying to connect to the docker", re.IGNORECASE)
 _REASON = re.compile(r"(?:docker: |(?=Error))(.+)")
 _SILENT = re.compile("Cannot connect to the Docker daemon|error during connect")
 
 SOCKET = Path("/var/run/docker.sock")
-# The label of containers that a run starts: its purpose, by which the next run finds leftovers.
+# Label of containers with their purpose, by which the next run finds leftovers.
 LABEL_PURPOSE = "sifline.apptainer"
 ANSWER_SECONDS = 60
-# Seconds that a container may take to go which is being removed already.
+# Seconds that a container under removal may take to disappear.
 REMOVE_SECONDS = 60
-# An image of tens of gigabytes takes the engine some minutes to unpack.
+# The engine needs minutes to unpack an image of tens of gigabytes.
 LOAD_SECONDS = 3600
 DEFAULT_CONTEXT = "default"
 
@@ -48,8 +48,8 @@ def docker(
 ) -> Result:
     """Run the docker command with ``argv``.
 
-    :raises MissingError: where no engine answers, or it may not be used.
-    :raises CommandFailed: with ``check``, for any status but 0; when ``timeout`` seconds pass.
+    :raises MissingError: if no engine answers, or its socket may not be used.
+    :raises CommandFailed: with ``check``, for any status but 0; after ``timeout`` seconds.
     """
     try:
         result = runner.run(
@@ -69,7 +69,7 @@ def docker(
 
 
 def mount(bind: Bind) -> str:
-    """Return a bind mount as ``--mount`` of docker and of Apptainer takes it.
+    """Return a bind mount in the ``--mount`` format of docker and Apptainer.
 
     The format is CSV: quotes are doubled.
     """
@@ -80,7 +80,7 @@ def mount(bind: Bind) -> str:
 
 
 def need_answer(result: Result) -> None:
-    """Raise MissingError where a docker command failed because no engine answered."""
+    """Raise MissingError if a docker command failed because no engine answered."""
     if result.ok:
         return
     if _DENIED.search(result.stderr):
@@ -93,18 +93,18 @@ def need_answer(result: Result) -> None:
 
 
 def reason(result: Result, otherwise: str = "") -> str:
-    """Return the engine's own words for why a docker command failed."""
+    """Return the engine's own message about a failed docker command."""
     found = _REASON.findall(result.stderr)
     return str(found[-1]) if found else otherwise or result.tail(1)
 
 
 def all_images(runner: Runner) -> list[dict[str, Any]]:
-    """Return all images of the engine as its API lists them: Id, RepoTags, Labels, Size and more.
+    """Return all images of the engine in the API's format: Id, RepoTags, Labels, Size and more.
 
-    A local engine is asked through its socket: the command takes two calls and ten times as
-    long. Through ssh, TLS or another of docker's contexts the command has to do.
+    Asks a local engine through its socket: the command needs two calls and ten times as long.
+    Through ssh, TLS or another docker context it uses the command.
 
-    :raises MissingError: where no engine answers, or it may not be used.
+    :raises MissingError: if no engine answers, or its socket may not be used.
     """
     local = _socket()
     if local is not None:
@@ -112,17 +112,17 @@ def all_images(runner: Runner) -> list[dict[str, Any]]:
             listed: list[dict[str, Any]] = _ask(local, "/images/json")
             return listed
         except (OSError, ValueError):
-            pass  # the command says better what is wrong
+            pass  # the command gives a better error message
     ids = docker(runner, "image", "ls", "--quiet", "--no-trunc").stdout.split()
     if not ids:
         return []
-    # One that is removed between the two calls is missing from the answer.
+    # Images that are removed between the two calls are left out.
     result = docker(runner, "image", "inspect", *sorted(set(ids)), check=False)
     return [_as_listed(entry) for entry in json.loads(result.stdout)]
 
 
 def layers_size() -> int | None:
-    """Return the bytes that all layers of a local engine take; None where they are not known."""
+    """Return the size of all layers of a local engine in bytes; None if it is unknown."""
     local = _socket()
     try:
         return int(_ask(local, "/system/df")["LayersSize"]) if local else None
@@ -135,8 +135,8 @@ def attach(
 ) -> int:
     """Run ``argv``, which runs a container called ``name``, on the user's own terminal.
 
-    Return its exit status. The container is gone then, however the docker command ended: one
-    whose reader went, as ``head`` does, or that was killed leaves it running.
+    Return its exit status. The container is removed in any case: if the docker command is killed,
+    or its reader exits, as ``head`` does, docker leaves it running.
     """
     try:
         return runner.attach(argv, env=env)
@@ -145,7 +145,7 @@ def attach(
 
 
 def remove(runner: Runner, name: str) -> None:
-    """Remove the container ``name`` with its volumes, running or not, if there is one."""
+    """Remove the container ``name`` with its volumes, running or not, if it exists."""
     with suppress(SiflineError):
         runner.run(["docker", "rm", "--force", "--volumes", name], check=False, timeout=30)
 
@@ -153,8 +153,8 @@ def remove(runner: Runner, name: str) -> None:
 def remove_left_over(runner: Runner, purpose: str) -> None:
     """Remove the containers that a killed run started for ``purpose``.
 
-    :raises MissingError: where no engine answers, or it may not be used.
-    :raises StepFailed: where one is still there after ``REMOVE_SECONDS``.
+    :raises MissingError: if no engine answers, or its socket may not be used.
+    :raises StepFailed: if one still exists after ``REMOVE_SECONDS``.
     """
     deadline = time.monotonic() + REMOVE_SECONDS
     listing = ("ps", "--all", "--quiet", "--filter", f"label={LABEL_PURPOSE}={purpose}")
@@ -162,8 +162,8 @@ def remove_left_over(runner: Runner, purpose: str) -> None:
         result = docker(runner, "rm", "--force", "--volumes", *left, check=False)
         if result.ok:
             return
-        # Many go by themselves when their caller is gone. The engine calls it a failure to
-        # remove one that has gone since it was listed, or that is going.
+        # Many end by themselves without their caller. Removing a container that is gone, or being
+        # removed, is an error for the engine.
         if time.monotonic() > deadline:
             raise StepFailed(
                 f"what a killed run left cannot be removed: {result.tail(1)}; remove it yourself:"
@@ -175,12 +175,12 @@ def remove_left_over(runner: Runner, purpose: str) -> None:
 def labelled(runner: Runner, label: str) -> dict[str, str]:
     """Return the containers with ``label``, running or not: the label's value by container id.
 
-    :raises MissingError: where no engine answers, or it may not be used.
+    :raises MissingError: if no engine answers, or its socket may not be used.
     """
     local = _socket()
     if local is not None:
         filters = quote(json.dumps({"label": [label]}))
-        with suppress(OSError, ValueError):  # the command says better what is wrong
+        with suppress(OSError, ValueError):  # the command gives a better error message
             listed = _ask(local, f"/containers/json?all=1&filters={filters}")
             labels = {entry["Id"]: entry.get("Labels") or {} for entry in listed}
             return {name: own[label] for name, own in labels.items() if label in own}
@@ -191,18 +191,18 @@ def labelled(runner: Runner, label: str) -> dict[str, str]:
 
 
 def is_local() -> bool:
-    """Tell whether the engine is asked through a socket of this machine."""
+    """Return whether the engine has a socket on this machine."""
     return _socket() is not None
 
 
 @contextmanager
 def exported(container: str) -> Iterator[socket.socket]:
-    """Yield a connection from which the file system of ``container`` is read as a tar.
+    """Yield a connection from which the file system of ``container`` can be read as a tar.
 
-    The engine's own command copies each byte once more. The connection ends with the stream,
-    whole or not: only the end of the tar itself tells that it is whole.
+    docker's own command copies each byte once more. The connection closes at the end of the
+    stream, complete or not: only the tar's own end shows that it is complete.
 
-    :raises MissingError: where the engine is not on this machine, or does not answer.
+    :raises MissingError: if the engine is on another machine, or does not answer.
     """
     local = _socket()
     if local is None:
@@ -224,10 +224,10 @@ def exported(container: str) -> Iterator[socket.socket]:
 
 
 def load(archive: Iterable[bytes]) -> None:
-    """Load a docker-archive, given in pieces, into the engine (``docker load``).
+    """Load a docker-archive, given in chunks, into the engine (``docker load``).
 
-    :raises MissingError: where the engine is not on this machine, or does not answer.
-    :raises StepFailed: with what the engine says of the archive.
+    :raises MissingError: if the engine is on another machine, or does not answer.
+    :raises StepFailed: with the engine's message about the archive.
     """
     from docker import APIClient
     from docker.errors import DockerException
@@ -259,13 +259,13 @@ def builder() -> str:
 
 
 def _as_listed(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """Convert an answer of ``docker image inspect`` to an entry of the API's list of images."""
+    """Convert an entry of ``docker image inspect`` to the format of the API's image list."""
     labels = entry["Config"].get("Labels")
     return {**entry, "Labels": labels, "Created": seconds_of(entry["Created"])}
 
 
 def _socket() -> Path | None:
-    """Return the socket of the local engine; None where docker uses an engine elsewhere."""
+    """Return the socket of the local engine; None if docker uses an engine elsewhere."""
     host = os.environ.get("DOCKER_HOST", "")
     if host:
         return Path(host.removeprefix("unix://")) if host.startswith("unix://") else None
@@ -274,7 +274,7 @@ def _socket() -> Path | None:
 
 
 def _context_of_settings() -> str:
-    """Return the current context of docker's config.json; "" where it names none."""
+    """Return the current context of docker's config.json; "" if it has none."""
     return str(docker_client.settings().get("currentContext") or "")
 
 

@@ -1,8 +1,8 @@
-"""Containers that end with the run that started them; what a killed run left, the next removes.
+"""Labels containers with the run that started them, and removes those of ended runs.
 
-A run keeps a file of ``build/held`` locked, and its containers carry the file's name as a label,
-with what tells the run's process from all others. So a container of a living run is told from one
-that nobody holds, whatever its state is, and also where somebody has removed the file.
+A run keeps a file of ``build/held`` locked; its containers have the file's name and an identity of
+the run's process as a label. So containers of a living run can be distinguished from those that
+nobody needs, even if somebody removed the file.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from sifline.machine import process_table, records
 from sifline.machine.context import Context
 from sifline.model import Workspace
 
-# A file of ours; the kernel, the number and the beginning of the process that held it.
+# A file of ours; kernel, process id and start time of the process that locked it.
 _HELD = re.compile(r"(?P<name>[0-9a-f]+):(?P<kernel>[^:]+:\d+):(?P<pid>\d+):(?P<begin>\d+)")
 
 
 @contextmanager
 def holding(context: Context) -> Iterator[str]:
-    """Yield a label, ``key=value``; containers that have it are removed after the block."""
+    """Yield a label, ``key=value``; containers with it are removed after the block."""
     folder = _folder(context.workspace)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / token_hex(8)
@@ -37,7 +37,7 @@ def holding(context: Context) -> Iterator[str]:
             try:
                 yield f"{LABEL_PURPOSE}={purpose}"
             finally:
-                with suppress(SiflineError):  # without an engine there is no container
+                with suppress(SiflineError):  # without an engine there are no containers
                     remove_left_over(context.runner, purpose)
     finally:
         path.unlink(missing_ok=True)
@@ -60,9 +60,9 @@ def _folder(workspace: Workspace) -> Path:
 
 
 def _is_left_over(purpose: str, folder: Path) -> bool:
-    """Tell whether ``purpose`` names a run of this checkout that has ended.
+    """Return whether ``purpose`` names a run of this checkout that has ended.
 
-    In doubt, it has not: another machine with the same engine may have a checkout of this path.
+    If unsure, False: another machine with the same engine may have a checkout of this path.
     """
     place, _, rest = purpose.rpartition("/")
     found = _HELD.fullmatch(rest)
@@ -84,12 +84,12 @@ def _process() -> str:
 
 
 def _has_ended(kernel: str, pid: int, begin: str) -> bool:
-    """Tell whether the process with this identity ran on this machine and has ended."""
+    """Return whether the process with this identity ran on this machine and has ended."""
     if kernel != _kernel():
         return False
     try:
         return process_table.begin(pid) != begin
-    except OSError:  # gone, or another user's that is hidden
+    except OSError:  # ended, or hidden because it is another user's
         try:
             os.kill(pid, 0)
         except OSError as error:

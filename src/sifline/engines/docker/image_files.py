@@ -1,4 +1,4 @@
-"""The files of an image in the engine: where its layers are, and looks at all of them."""
+"""The files of an image in the engine: the folders of its layers, and ways to read them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sifline.engines.docker.engine import LABEL_PURPOSE, builder, docker
 from sifline.engines.docker.images import Docker
 from sifline.machine.process import Runner
 
-# The engine would read the whole of a mount of another type first, to know it again.
+# For a mount of another type, the engine would first read all of it to check its cache.
 _LOOK = """FROM {image} AS image
 FROM {tools} AS look
 RUN --mount=type=cache,id=sifline-look,from=image,target=/image \\
@@ -26,11 +26,11 @@ COPY --from=look /out /
 
 
 def layers(image: Mapping[str, Any]) -> tuple[Path, ...]:
-    """Return the folders in which the engine keeps an image's layers, the last one first.
+    """Return the folders of an image's layers in the engine, the last layer first.
 
-    :param image: what ``Docker.inspect`` says of it.
-    They make the image's file system once they are mounted above each other (overlayfs);
-    (), where the engine keeps it in another way, or does not say.
+    :param image: the output of ``Docker.inspect``.
+    Mounted above each other (overlayfs) they are the image's file system. Returns () if the engine
+    keeps it in another form, or does not say.
     """
     driver: Mapping[str, Any] = image.get("GraphDriver") or {}
     data: Mapping[str, str] = driver.get("Data") or {}
@@ -41,11 +41,11 @@ def layers(image: Mapping[str, Any]) -> tuple[Path, ...]:
 
 
 def headers(image: Mapping[str, Any]) -> Path | None:
-    """Return the folder in which the engine keeps the headers of layers' archives.
+    """Return the folder in which the engine keeps the headers of layer archives.
 
-    :param image: what ``Docker.inspect`` says of it.
-    There is a folder for each layer in it, see ``formats.layers.chain``. It may be missing;
-    None, where the engine keeps none, or does not say.
+    :param image: the output of ``Docker.inspect``.
+    It contains a folder for each layer, see ``formats.layers.chain``. It may be missing; None if
+    the engine keeps no headers, or does not say.
     """
     driver: Mapping[str, Any] = image.get("GraphDriver") or {}
     own = Path((driver.get("Data") or {}).get("UpperDir", ""))
@@ -59,7 +59,7 @@ def headers(image: Mapping[str, Any]) -> Path | None:
 def exported(runner: Runner, image: str, *, purpose: str) -> Iterator[socket]:
     """Open the merged file system of an image as a stream: a tar, on a connection.
 
-    The engine puts files of its own into it, see ``sifline.contents.rootfs``.
+    The engine adds files of its own, see ``sifline.contents.rootfs``.
     """
     with kept(runner, image, purpose=purpose) as container, engine.exported(container) as stream:
         yield stream
@@ -67,17 +67,17 @@ def exported(runner: Runner, image: str, *, purpose: str) -> Iterator[socket]:
 
 @contextmanager
 def kept(runner: Runner, image: str, *, purpose: str) -> Iterator[str]:
-    """Keep an image's files in the engine, whoever removes the image; yield a container of it.
+    """Keep an image's files in the engine, even if the image is removed; yield a container of it.
 
-    The container never runs; should we be killed, it is found by its ``purpose``.
+    The container never runs; after a kill it is found by its ``purpose``.
     """
     config = Docker(runner).inspect(image)["Config"] or {}
-    # Its working directory would be made, and most volumes made and filled, in vain.
+    # docker would create its working directory and volumes for nothing.
     words = ["--workdir", "/", "--network", "none"]
     words += ["--label", f"{LABEL_PURPOSE}={purpose}"]
     for folder in _mountable(config.get("Volumes") or ()):
         words += ["--mount", f'"type=tmpfs","target={folder.replace(chr(34), chr(34) * 2)}"']
-    # Without a command of its own an image has to be given one.
+    # An image without a command needs one to create a container.
     made = docker(runner, "create", *words, "--", image, "none").stdout.strip()
     try:
         yield made
@@ -88,10 +88,10 @@ def kept(runner: Runner, image: str, *, purpose: str) -> Iterator[str]:
 def look(runner: Runner, image: str, tools: str, folder: Path, *, log: Path | None = None) -> Path:
     """Run ``folder/look.sh`` on the file system of ``image`` with the programs of ``tools``.
 
-    Both are tags. The file system is that of the image alone, which no container's is; no
-    program of the image runs. The engine remembers what came out, and asks no hub.
+    Both are tags. The file system is exactly the image's, without files that the engine adds to
+    containers; no program of the image runs. The engine caches the result, and asks no hub.
 
-    :raises CommandFailed: with what it printed.
+    :raises CommandFailed: with its output.
     """
     found = folder / "look"
     dockerfile = folder / "Dockerfile"
@@ -107,9 +107,9 @@ def look(runner: Runner, image: str, tools: str, folder: Path, *, log: Path | No
 
 
 def _mountable(volumes: Iterable[str]) -> tuple[str, ...]:
-    """Return where volumes that an image declares can be mounted, each place once.
+    """Return the paths at which declared volumes can be mounted, each once.
 
-    ``VOLUME data`` and ``VOLUME ['/data']``, of which a shell's words are made, name no place.
+    ``VOLUME data`` and ``VOLUME ['/data']``, which is read as words, are not absolute paths.
     """
     places = (normpath(volume).strip("/") for volume in volumes if volume.startswith("/"))
     return tuple(dict.fromkeys(f"/{place}" for place in places if place))

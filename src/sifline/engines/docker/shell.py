@@ -21,12 +21,12 @@ def shell(
 ) -> int:
     """Run ``command`` in a throw-away container on the user's own terminal.
 
-    Return its exit status. The command alone, as ``apptainer exec`` does it: no entrypoint
-    stands before it.
+    Return its exit status. Only the command runs, as with ``apptainer exec``: without the
+    entrypoint.
 
-    :param label: of the container, ``key=value``.
+    :param label: label of the container, ``key=value``.
     """
-    # Signals do not end a container's first process unless it asks for that.
+    # A container's first process ignores signals unless it handles them.
     name = f"sifline-shell-{os.getpid()}"
     argv = ["docker", "run", "--rm", "--name", name, "--init", "--interactive"]
     argv += ["--tty"] if terminal else []
@@ -44,16 +44,16 @@ def shell(
     ):
         for value in values:
             argv += [flag, value]
-    # What is passed on by name alone docker has to have, whatever else it is without.
+    # Variables that are passed by name must be in docker's own environment.
     own = {key: os.environ.get(key, "") for key, value in opening.env.items() if value is None}
     return attach(runner, [*argv, image, *words], name=name, env=own)
 
 
 def _variable(name: str, value: str | None) -> str:
-    """Return a variable for the docker command, which takes a name's value from the caller."""
+    """Return a variable for the docker command, which reads the value of a bare name itself."""
     return name if value is None else f"{name}={value}"
 
 
 def _gpus(which: str) -> str:
-    """Return GPUs for the docker command: CSV, where a comma between devices ends the field."""
+    """Return GPUs for the docker command, in CSV: a comma between devices would end the field."""
     return f'"{which}"' if which.startswith("device=") else which

@@ -1,4 +1,4 @@
-"""Our images in the engine: the labels and tags by which they are known, and their versions."""
+"""Our images in the engine: their labels, tags and versions."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ LABEL_COMMIT = "sifline.commit"
 
 
 def version_tag(name: str, mark: str) -> str:
-    """Return the tag of the image ``name`` that has this fingerprint, in every checkout."""
+    """Return the tag of the image ``name`` with this fingerprint, the same in every checkout."""
     return f"sifline/{name}:{mark[:SHORT]}"
 
 
 def versions(
     images: Iterable[Image], listed: Sequence[EngineImage]
 ) -> dict[str, tuple[BuiltImage, ...]]:
-    """Return our images of that name in the engine: the latest one, then from new to old."""
+    """Return our images of that name in the engine: the current one, then newest first."""
     by_name: dict[str, list[EngineImage]] = {}
     for entry in listed:
         by_name.setdefault(entry.labels.get(LABEL_IMAGE, ""), []).append(entry)
@@ -36,7 +36,7 @@ def versions(
 
 
 def unnamed(images: Sequence[Image], listed: Sequence[EngineImage]) -> Iterator[BuiltImage]:
-    """Yield the images without a name that have our labels; children of ours inherit them."""
+    """Yield untagged images with our labels; images built on ours inherit them, too."""
     by_name = {image.name: image for image in images}
     for entry in listed:
         image = by_name.get(entry.labels.get(LABEL_IMAGE, ""))
@@ -45,7 +45,7 @@ def unnamed(images: Sequence[Image], listed: Sequence[EngineImage]) -> Iterator[
 
 
 def base_ids(images: Iterable[Image], listed: Sequence[EngineImage]) -> dict[str, str]:
-    """Return the ids of the foreign images that the engine holds, by reference."""
+    """Return the ids of the foreign images in the engine, by reference."""
     wanted = {base: normalise(base) for image in images for base in image.bases}
     if not wanted:
         return {}

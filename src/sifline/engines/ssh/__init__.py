@@ -1,1 +1,1 @@
-"""The nodes of a cluster over the system's OpenSSH and rsync."""
+"""Runs commands on the nodes of a cluster with the system's OpenSSH and rsync."""

@@ -1,4 +1,4 @@
-"""The connections to the nodes: one for each, which all commands to that node share."""
+"""Shared SSH connections: one per node, used by all commands to that node."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from sifline.model import Cluster, Node
 
 CONNECT_SECONDS = 10
 PERSIST_SECONDS = 60
-# A node that did not answer is not asked again for so long: each time costs the time-out.
+# Seconds for which a node that did not answer is not tried again: each try costs the time-out.
 DOWN_SECONDS = 30
-# A socket's path ends at 108 bytes, and ssh appends 17 while it makes one.
+# A socket's path may have at most 108 bytes, and ssh appends 17 temporarily.
 LONGEST_SOCKET_FOLDER = 80
 
 
 class Connections:
-    """Opens a connection to a node when it is first asked for, and closes all in the end."""
+    """Opens the connection to a node on first use, and closes all at the end."""
 
     def __init__(self, cluster: Cluster, runner: Runner) -> None:
         self._cluster, self._runner = cluster, runner
@@ -34,9 +34,9 @@ class Connections:
         self._down: dict[str, tuple[float, SshFailed]] = {}
 
     def open(self, node: Node) -> None:
-        """Connect to ``node``, unless that is done.
+        """Connect to ``node``, unless it is connected.
 
-        :raises SshFailed: where that fails, or failed shortly before.
+        :raises SshFailed: if that fails, or failed shortly before.
         """
         with self._locks[node.name]:
             if self._closed:
@@ -57,15 +57,15 @@ class Connections:
             self._open.add(node.name)
 
     def lost(self, node: Node) -> None:
-        """Take note that the connection is gone: the next command opens another one."""
+        """Mark the connection as lost: the next command opens a new one."""
         self._open.discard(node.name)
 
     def close(self) -> None:
-        """Close the connections that were opened, and open no more."""
+        """Close all open connections; no new ones can be opened."""
         self._closed = True
         for node in self._cluster.nodes:
             if node.name in self._open:
-                # A connection that hangs ends by itself after half a minute.
+                # A connection that hangs closes after half a minute.
                 with suppress(CommandFailed):
                     self._runner.run(
                         [*self.ssh(node), "-O", "exit", self.target(node)],
@@ -76,7 +76,7 @@ class Connections:
         shutil.rmtree(self._sockets, ignore_errors=True)
 
     def ssh(self, node: Node, *, master: bool = False) -> list[str]:
-        """Return the words in front of the target, with which ssh uses the connection."""
+        """Return the ssh command line up to the target, with the shared connection."""
         access = self._cluster.ssh
         number = self._cluster.nodes.index(node)
         options = {
@@ -107,7 +107,7 @@ class Connections:
         ]
 
     def target(self, node: Node, *, brackets: bool = False) -> str:
-        """Return the node as ssh takes it; with ``brackets`` around IPv6, as rsync does."""
+        """Return the node in ssh's notation; ``brackets`` are put around IPv6, for rsync."""
         host = node.address or node.name
         if brackets and ":" in host:
             host = f"[{host}]"

@@ -1,4 +1,4 @@
-"""Why a node could not be talked to, and what to do about it."""
+"""The ways in which SSH to a node can fail, and what to do about each."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ DEFAULT_PORT = 22
 
 
 class Fault(str, Enum):
-    """Why a node could not be talked to."""
+    """Why a command could not be run on a node."""
 
     UNREACHABLE = "unreachable"
     UNKNOWN_KEY = "unknown host key"
@@ -44,7 +44,7 @@ ASKS_PASSWORD = re.compile(r"password is required|authentication is required")
 
 
 class SshFailed(StepFailed):
-    """A node could not be talked to; ``fault`` says in which of the known ways."""
+    """A command could not be run on a node; ``fault`` is the reason."""
 
     def __init__(self, message: str, *, fault: Fault, node: str, details: str = "") -> None:
         super().__init__(message, details=details)
@@ -53,8 +53,8 @@ class SshFailed(StepFailed):
 
 
 def failure(cluster: Cluster, node: Node, fault: Fault, result: Result) -> SshFailed:
-    """Return the error for ``node`` and what was said on the way to it."""
-    # A shell that says no may say so on either stream; ssh and sudo complain on one.
+    """Return the error for ``node``, given the output on the way to it."""
+    # A login shell may print its refusal on either stream; ssh and sudo print errors on one.
     said = result.tail() if fault is Fault.NOT_RUN else result.stderr
     return SshFailed(
         explain(cluster, node, fault, said),
@@ -65,12 +65,12 @@ def failure(cluster: Cluster, node: Node, fault: Fault, result: Result) -> SshFa
 
 
 def classify(stderr: str) -> Fault | None:
-    """Return what ssh complains about in ``stderr``; None where it is not ssh that complains."""
+    """Return the fault that ssh reports in ``stderr``; None if the text is not from ssh."""
     return next((fault for pattern, fault in FAULTS if pattern.search(stderr)), None)
 
 
 def explain(cluster: Cluster, node: Node, fault: Fault, stderr: str = "") -> str:
-    """Return the line for a person: which node, what is wrong, the next command."""
+    """Return the error message: the node, the fault, the next command."""
     access = cluster.ssh
     host = node.address or node.name
     port = "" if access.port == DEFAULT_PORT else f" -p {access.port}"
@@ -106,9 +106,9 @@ def explain(cluster: Cluster, node: Node, fault: Fault, stderr: str = "") -> str
 
 
 def login_command(access: SshAccess, host: str, *flags: str) -> str:
-    """Return how a person gets to ``host``, with the key and the known hosts of the cluster."""
+    """Return the command with which a user can log in to ``host``, with the cluster's key."""
     known = str(access.known_hosts or "")
-    known = f'"{known}"' if " " in known else known  # ssh takes several
+    known = f'"{known}"' if " " in known else known  # ssh would split the list at spaces
     options = [
         *(["-i", str(access.identity_file)] if access.identity_file else []),
         *(["-p", str(access.port)] if access.port != DEFAULT_PORT else []),
@@ -118,7 +118,7 @@ def login_command(access: SshAccess, host: str, *flags: str) -> str:
 
 
 def _explain_refusal(access: SshAccess, fault: Fault, said: str, login: str) -> str:
-    """Why a node that lets the user in does not run the command, and the next command."""
+    """Return why a node that accepts the login does not run the command, and the next command."""
     if fault is Fault.SUDO_ASKS:
         return f"sudo asks {access.user} for a password; add --ask-become-pass"
     if fault is Fault.SUDO_REFUSED:
@@ -131,7 +131,7 @@ def _explain_refusal(access: SshAccess, fault: Fault, said: str, login: str) -> 
 
 
 def _of_sudo(stderr: str) -> str:
-    """What sudo itself says last, else whatever was said last."""
+    """Return sudo's own last message, or else the last line."""
     own = re.findall(r"sudo: .*", stderr)
     return _last_line("\n".join(own) or stderr)
 

@@ -1,4 +1,4 @@
-"""The nodes of a cluster over the system's OpenSSH and rsync, one connection for each node."""
+"""Runs commands on the nodes of a cluster, and sends files to them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from sifline.model import Cluster, Node
 T = TypeVar("T")
 
 PARALLEL = 8
-# How long a transfer may stand still before it counts as broken; it may last for ever.
+# Seconds without progress after which a transfer counts as failed; its duration is unlimited.
 STALLED_SECONDS = 120
 SSH_FAILED = 255
 TIMED_OUT = 124
@@ -43,8 +43,8 @@ RSYNC_CONNECTION_FAILED = (SSH_FAILED, 30, 35)
 class Ssh:
     """Runs commands on the nodes of ``cluster`` and sends files there.
 
-    The first command to a node opens its connection, and the later ones use it. Use it as
-    a context manager: leaving it closes the connections.
+    The first command to a node opens its connection, and later ones share it. Use it as a
+    context manager: leaving it closes the connections.
     """
 
     def __init__(self, cluster: Cluster, runner: Runner, *, parallel: int = PARALLEL) -> None:
@@ -67,7 +67,7 @@ class Ssh:
         self.close()
 
     def close(self) -> None:
-        """Close the connections that were opened, and open no more."""
+        """Close all open connections; no new ones can be opened."""
         self._connections.close()
 
     def run(
@@ -81,13 +81,13 @@ class Ssh:
         timeout: float = 60,
         check: bool = True,
     ) -> Result:
-        """Run ``argv`` on ``node``: as root with ``sudo``, or as ``user`` from that one's home.
+        """Run ``argv`` on ``node``: as root with ``sudo``, or as ``user`` in that user's home.
 
-        The result holds what the command printed, not what a login shell or sudo did before.
-        After ``timeout`` seconds the command is ended on the node itself.
+        The result contains the output of the command, without that of a login shell or sudo. After
+        ``timeout`` seconds the command is ended on the node itself.
 
-        :raises SshFailed: where the node cannot be talked to, or does not run the command.
-        :raises CommandFailed: when the time is over; with ``check``, for any status but 0.
+        :raises SshFailed: if the node cannot be reached, or does not run the command.
+        :raises CommandFailed: after the time limit; with ``check``, for any status but 0.
         """
         self._connections.open(node)
         become = self._become(node, sudo=sudo, user=user)
@@ -114,13 +114,13 @@ class Ssh:
         sudo: bool = False,
         on_line: OnLine | None = None,
     ) -> None:
-        """Copy the file ``path`` to ``remote_path`` on ``node``; go on with a broken copy.
+        """Copy the file ``path`` to ``remote_path`` on ``node``; resume an interrupted copy.
 
-        The file at ``remote_path`` is written in place, so it must be one that nobody uses.
-        ``on_line`` gets rsync's progress lines.
+        The file at ``remote_path`` is written in place, so it must not be in use. ``on_line`` gets
+        rsync's progress lines.
 
-        :raises SshFailed: where the node cannot be talked to.
-        :raises CommandFailed: when rsync fails, or stands still for two minutes.
+        :raises SshFailed: if the node cannot be reached.
+        :raises CommandFailed: if rsync fails, or makes no progress for two minutes.
         """
         self._connections.open(node)
         become = self._become(node, sudo=sudo)
@@ -156,7 +156,7 @@ class Ssh:
     def each(
         self, nodes: Sequence[Node], work: Callable[[Node], T]
     ) -> tuple[dict[str, T], dict[str, SiflineError]]:
-        """Do ``work`` for all ``nodes`` side by side; return results and errors by node."""
+        """Call ``work`` for all ``nodes`` in parallel; return results and errors by node."""
         done: dict[str, T] = {}
         failed: dict[str, SiflineError] = {}
         with ThreadPoolExecutor(max_workers=max(1, min(self._parallel, len(nodes)))) as pool:
@@ -169,7 +169,7 @@ class Ssh:
             except BaseException as error:
                 pool.shutdown(wait=False, cancel_futures=True)
                 if not isinstance(error, Exception):
-                    # After a Ctrl-C: without their connection the others end as well.
+                    # After Ctrl-C: without their connections the other calls end as well.
                     self.close()
                 raise
         return done, failed
@@ -179,7 +179,7 @@ class Ssh:
         return self.cluster.ssh.user == "root"
 
     def _become(self, node: Node, *, sudo: bool, user: str | None = None) -> list[str]:
-        """The words in front of a command that make it root's or ``user``'s; none to stay."""
+        """Return the words before a command that run it as root or ``user``; none to stay."""
         if user is not None and user != self.cluster.ssh.user:
             who = ["-H", "-u", user]
         elif user is None and sudo and not self._is_root:
@@ -189,9 +189,9 @@ class Ssh:
         return ["sudo", *(["-k", "-S"] if self._asks(node, who) else ["-n"]), *who, "--"]
 
     def _asks(self, node: Node, who: Sequence[str]) -> bool:
-        """Whether sudo asks for the password, if there is one; it is tried once on each node.
+        """Return whether sudo asks for the given password; it is tried once per node.
 
-        A wrong one, tried again for each command, would lock the account.
+        A wrong password, tried again for each command, would lock the account.
         """
         if not self.cluster.ssh.become_password:
             return False
@@ -213,9 +213,9 @@ class Ssh:
         return True if given.ok else failure(self.cluster, node, Fault.SUDO_REFUSED, given)
 
     def _answer(self, node: Node, result: Result, become: Sequence[str]) -> Result:
-        """``result`` without what was printed before the command began.
+        """Return ``result`` without the text printed before the command began.
 
-        :raises SshFailed: where it did not begin.
+        :raises SshFailed: if it did not begin.
         """
         _, begun, stdout = result.stdout.partition(f"\n{MARK}\n")
         if begun:
@@ -228,7 +228,7 @@ class Ssh:
         raise failure(self.cluster, node, fault or Fault.NOT_RUN, result)
 
     def _why_sudo(self, node: Node, result: Result, become: Sequence[str]) -> tuple[Fault, Result]:
-        """Ask sudo once more, for words that are not in the language of the node."""
+        """Run sudo once more for its message in English instead of the node's language."""
         if "-n" not in become:
             return Fault.SUDO_REFUSED, result
         words = ["env", "LC_ALL=C", *become, "true"]

@@ -1,1 +1,1 @@
-"""Dockerfiles: their words, their instructions, and the stages and images that they name."""
+"""Dockerfiles: their words, their instructions, their stages, and the images that they name."""

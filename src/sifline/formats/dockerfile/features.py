@@ -1,8 +1,7 @@
-"""Features of Dockerfiles that older BuildKits refuse, or ignore without a message.
+"""Features of Dockerfiles that older BuildKits refuse, or silently ignore.
 
-The numbers are those of BuildKit's tags; BuildKit 0.N reads Dockerfiles as the frontend 1.(N-6)
-does. Docker 20.10 has BuildKit 0.8: there a ``--chmod`` that is no number and a variable in
-``--mount`` are no error, and do nothing.
+The numbers are BuildKit's tags; BuildKit 0.N supports the Dockerfile frontend 1.(N-6). Docker
+20.10 has BuildKit 0.8, which ignores a non-numeric ``--chmod`` and variables in ``--mount``.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from sifline.model import Feature
 
 HERE_DOCUMENT = 10
-# The argument that holds the stage which is asked for.
+# The argument that holds the requested target stage.
 TARGET_STAGE = "TARGETSTAGE"
 _TARGET_STAGE = 17
 _NAMED_CONTEXT = 10
@@ -40,9 +39,9 @@ _DOCKERS = {9: "23.0", 10: "23.0", 12: "25.0"}
 def of_flag(
     verb: str, name: str, value: str, fields: Mapping[str, str], line: int
 ) -> Iterator[Feature]:
-    """Yield the features of BuildKit that a flag of an instruction needs.
+    """Yield the features that a flag of an instruction needs.
 
-    :param fields: those of ``value``, where it is a mount.
+    :param fields: the fields of ``value``, if it is a mount.
     """
     if least := _FLAGS.get((verb, name)):
         yield Feature(what=f"{verb} --{name}", line=line, buildkit=least)
@@ -57,22 +56,22 @@ def of_flag(
 
 
 def of_base(text: str, line: int) -> Iterator[Feature]:
-    """Yield the features of BuildKit that the name of an image in FROM needs."""
+    """Yield the features that an image name in FROM needs."""
     if re.search(rf"\$\{{?{TARGET_STAGE}\b", text):
         yield Feature(what=f"FROM {text}", line=line, buildkit=_TARGET_STAGE)
 
 
 def named_context(name: str, line: int) -> Feature:
-    """Return the feature of BuildKit that a named context needs."""
+    """Return the feature that a named context needs."""
     return Feature(what=f"the named context {name}", line=line, buildkit=_NAMED_CONTEXT)
 
 
 def here_document(line: int) -> Feature:
-    """Return the feature of BuildKit that a here-document needs."""
+    """Return the feature that a here-document needs."""
     return Feature(what="a here-document", line=line, buildkit=HERE_DOCUMENT)
 
 
 def release(least: int) -> str:
-    """Return in words which BuildKit is needed: 0.``least``."""
+    """Return the required BuildKit, 0.``least``, in words."""
     docker = f" (Docker {_DOCKERS[least]})" if least in _DOCKERS else ""
     return f"BuildKit 0.{least}{docker} or newer"

@@ -1,7 +1,7 @@
-"""A Dockerfile's stages and the images they are built on, read without building it.
+"""A Dockerfile's stages and the images they are built on, read without a build.
 
-The rules are BuildKit's, from its sources and from trying: names of stages are lower case,
-an ARG counts for FROM where it stands before the first one, ``--from`` knows no variables.
+The rules are BuildKit's, from its sources and from experiments: names of stages are lower case,
+FROM sees only the ARGs before the first FROM, ``--from`` does not expand variables.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from sifline.formats.dockerfile.syntax import Parser, Syntax, Use, refusal
 from sifline.formats.platforms import MACHINES
 from sifline.model import Feature
 
-# What BuildKit calls the last stage where it has no name and nobody asks for another one.
+# BuildKit's name for an unnamed last stage if no target is requested.
 DEFAULT_STAGE = "default"
-# The name of no image.
+# FROM scratch: no image.
 NONE = "scratch"
 # The grammar of an image name, github.com/distribution/reference.
 _PART = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
@@ -36,9 +36,9 @@ _IMAGE = re.compile(
 
 @dataclass(frozen=True, kw_only=True)
 class Reference:
-    """An image that a build takes files from, its name as the engine gets it.
+    """An image that a build takes files from, in the engine's notation.
 
-    ``platform`` is what ``FROM --platform`` asks for, "" where it does not.
+    ``platform`` is that of ``FROM --platform``; "" if there is none.
     """
 
     text: str
@@ -48,7 +48,7 @@ class Reference:
 
 @dataclass(frozen=True, kw_only=True)
 class _Edge:
-    """A place that names a stage or an image, and which: ``stage`` is its number, else None."""
+    """A place that names a stage or an image; ``stage`` is the stage's number, or None."""
 
     use: Use
     stage: int | None
@@ -57,13 +57,13 @@ class _Edge:
 
 @dataclass(frozen=True, kw_only=True)
 class Dockerfile:
-    """A Dockerfile that was read; which images it needs depends on the build arguments.
+    """A parsed Dockerfile; the images that it needs depend on the build arguments.
 
-    ``text`` is the file's, its line ends kept, bytes that are no UTF-8 as ``surrogateescape``.
-    ``arguments`` are the names that ARG declares anywhere, ``stages`` those of the named stages,
-    ``secrets`` the ids that RUN mounts and whether it fails without, ``ssh`` those of agents,
-    ``frontend`` the image that is to read the file itself, "" for the engine's own reader.
-    ``features`` are those that not every engine has, ``contexts`` the names of folders.
+    ``text`` is the file's, with its line ends, non-UTF-8 bytes as ``surrogateescape``.
+    ``arguments`` are the names declared by ARG anywhere, ``stages`` the named stages, ``secrets``
+    the ids that RUN mounts and whether each is required, ``ssh`` those of SSH agents, ``frontend``
+    the image of ``# syntax=``, "" for the engine's own. ``features`` need a recent engine,
+    ``contexts`` are names of folders.
     """
 
     path: Path
@@ -81,9 +81,8 @@ class Dockerfile:
     def read(cls, path: Path, contexts: Iterable[str] = ()) -> Dockerfile:
         """Read the Dockerfile at ``path``.
 
-        :param contexts: the names of folders that it may take files from; they come before
-            stages and images of that name.
-        :raises UsageError: naming the line, where the engine would not take it for one.
+        :param contexts: named build contexts; they hide stages and images of that name.
+        :raises UsageError: naming the line, if the engine would refuse it.
         """
         try:
             text = path.read_bytes().decode("utf-8", "surrogateescape")
@@ -110,7 +109,7 @@ class Dockerfile:
 
         They come in the order of the file; ``arguments`` override the defaults of ARG.
 
-        :raises UsageError: where a name expands to no image, or there is no such stage.
+        :raises UsageError: if a name expands to no image, or there is no such stage.
         """
         graph = self._graph(arguments, target)
         found: dict[str, Reference] = {}
@@ -123,10 +122,10 @@ class Dockerfile:
     def base(self, arguments: Mapping[str, str], *, target: str = "") -> Reference:
         """Return the image that the stage ``target`` (default: the last) begins with.
 
-        Other stages may stand between; what is copied out of images is not meant. ``scratch``
-        is the name of none.
+        It follows FROM through other stages; images of ``COPY --from`` do not count. ``scratch``
+        means that there is none.
 
-        :raises UsageError: as ``references`` does.
+        :raises UsageError: as ``references``.
         """
         graph = self._graph(arguments, target)
         edge = graph[self._target(target)][0]
@@ -137,7 +136,7 @@ class Dockerfile:
     def rewritten(
         self, replacements: Mapping[str, str], arguments: Mapping[str, str], *, target: str = ""
     ) -> str:
-        """Return the text with other images for those in ``replacements``, all else as it is.
+        """Return the text with the images in ``replacements`` replaced, and no other change.
 
         The keys are :attr:`Reference.text`. Write it with ``surrogateescape`` as well.
         """
@@ -214,7 +213,7 @@ class Dockerfile:
         return _Edge(use=use, stage=stage, reference=reference)
 
     def _check(self, text: str, use: Use, stages: Mapping[str, int]) -> None:
-        """Raise UsageError where the engine would not take ``text`` as the name of an image."""
+        """Raise UsageError if the engine would not accept ``text`` as the name of an image."""
         if _IMAGE.fullmatch(text):
             return
         if "$" in use.text and use.kind != "FROM":
@@ -226,7 +225,7 @@ class Dockerfile:
         raise refusal(self.path, use.line, f"{text!r} is no image name; {hint}")
 
     def _needed(self, graph: list[list[_Edge]], target: str) -> set[int]:
-        """Return the numbers of the stages that ``target`` needs, its own included."""
+        """Return the numbers of the stages that ``target`` needs, including its own."""
         left = [self._target(target)]
         found: set[int] = set()
         while left:
@@ -253,7 +252,7 @@ class Dockerfile:
 
 
 def _of_context(use: Use) -> _Edge:
-    """Return the edge of a use that names a folder: to no image."""
+    """Return the edge for a use that names a folder: to no image."""
     return _Edge(use=use, stage=None, reference=Reference(text=NONE, platform="", line=use.line))
 
 

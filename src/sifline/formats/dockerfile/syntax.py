@@ -1,7 +1,9 @@
-"""A Dockerfile's text taken apart: instructions, flags, and where in it images are named.
+"""Parses a Dockerfile into instructions and flags, and finds where images are named.
 
-Lines are continued, comments and here-documents left out as BuildKit does it. What is found
-knows its place in the text, so that it can be replaced there and all else stays as it is.
+One module, because continued lines, here-documents and positions in the text depend on each other.
+
+Continued lines, comments and here-documents follow BuildKit's rules. Results know their position
+in the text, so that they can be replaced without any other change.
 """
 
 from __future__ import annotations
@@ -29,14 +31,14 @@ _BLANK = re.compile(r"\s*")
 _PLAIN = re.compile(r"[^\s'\"\\]+(?!\S)")
 _STAGE_NAME = re.compile(r"[a-z][a-z0-9-_.]*")
 _HERE_DOCUMENT = re.compile(r"\d*<<(-?)\s*([^<]*)")
-# The id of RUN --mount=type=ssh where none is given.
+# The default id of RUN --mount=type=ssh.
 DEFAULT_AGENT = "default"
 _TRUE = frozenset({"", "1", "t", "true"})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Use:
-    """A place that names an image or a stage; ``start`` to ``end`` is what to replace there."""
+    """A place that names an image or a stage; ``start`` to ``end`` is the text to replace."""
 
     text: str
     line: int
@@ -50,7 +52,7 @@ class Use:
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """A stage: FROM and what follows; ``triggers`` are of its ONBUILD, for stages built on it."""
+    """A stage: FROM and what follows; ``triggers`` are its ONBUILD instructions."""
 
     base: Use
     name: str
@@ -60,10 +62,10 @@ class Stage:
 
 @dataclass(frozen=True, kw_only=True)
 class Syntax:
-    """A Dockerfile taken apart; ``defaults`` are the words of ARG before the first FROM.
+    """A parsed Dockerfile; ``defaults`` are the ARGs before the first FROM.
 
-    ``frontend`` is the image of the ``syntax`` directive that is to read the file; "" for none.
-    ``features`` are those that not every engine has.
+    ``frontend`` is the image of the ``syntax`` directive; "" for none. ``features`` need a recent
+    engine.
     """
 
     escape: str
@@ -82,7 +84,7 @@ def refusal(path: Path, line: int, message: str) -> UsageError:
 
 
 class _Line:
-    """One instruction on one line, that knows where each character of it is in the file."""
+    """One instruction on one line, which knows the position of each character in the file."""
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -96,9 +98,9 @@ class _Line:
         self.text += text
 
     def place(self, index: int) -> int:
-        """Where the character ``index`` of the text is in the file."""
+        """Return the position in the file of the character ``index`` of the text."""
         piece = bisect_right(self._starts, index) - 1
-        # Empty pieces share their start with the next one, which bisect_right finds.
+        # Empty pieces have the same start as the next one, which bisect_right finds.
         return self._places[piece] + index - self._starts[piece]
 
     def use(self, text: str, start: int, end: int, **more: str) -> Use:
@@ -108,9 +110,10 @@ class _Line:
 
 @dataclass(frozen=True, kw_only=True)
 class _Flag:
-    """``--name=value`` before an instruction's words, quotes taken away.
+    """``--name=value`` before an instruction's words, without quotes.
 
-    ``places`` are those of the value's characters in the line, ``start`` and ``end`` the flag's.
+    ``places`` are the positions of the value's characters in the line, ``start`` and ``end`` the
+    flag's.
     """
 
     name: str
@@ -121,7 +124,7 @@ class _Flag:
 
 
 class Parser:
-    """Reads one Dockerfile from its first line to its last."""
+    """Parses one Dockerfile from the first line to the last."""
 
     def __init__(self, path: Path, text: str) -> None:
         self.path, self.text = path, text
@@ -137,7 +140,7 @@ class Parser:
         self.triggers: list[list[Use]] = []
 
     def syntax(self) -> Syntax:
-        """Read the whole file.
+        """Parse the whole file.
 
         :raises UsageError: naming the line that the engine would refuse.
         """
@@ -173,7 +176,7 @@ class Parser:
             seen.add(name)
             if name == "syntax":
                 self.frontend = value
-            # Behind a first line #!… newer engines look for syntax alone.
+            # After a first line #!… newer engines look for syntax only.
             if name == "escape" and not self._behind:
                 if value not in {"\\", "`"}:
                     raise refusal(self.path, number, f"escape is \\ or `, not {value}")
@@ -182,7 +185,7 @@ class Parser:
             self._need_dockerfile()
 
     def _need_dockerfile(self) -> None:
-        """Refuse another language, whose frontend stands in ``// syntax=`` or in JSON."""
+        """Raise an error for another language, whose frontend is in ``// syntax=`` or in JSON."""
         found = [
             (number, value)
             for number, name, value in self._leading(_OTHER_DIRECTIVE)
@@ -202,7 +205,7 @@ class Parser:
             )
 
     def _leading(self, form: re.Pattern[str]) -> Iterator[tuple[int, str, str]]:
-        """Yield line, name and value of the directives; the first line that is none ends them."""
+        """Yield line, name and value of the directives, up to the first other line."""
         for number, _, line in self._physical():
             match = form.fullmatch(line.lstrip())
             if number > self._behind:
@@ -212,18 +215,18 @@ class Parser:
 
     @property
     def _behind(self) -> int:
-        """How many lines stand before the directives: one that names an interpreter, or none."""
+        """Return the number of lines before the directives: 1 if the first is #!…, else 0."""
         return int(self.text.removeprefix("\ufeff").startswith("#!"))
 
     def _physical(self) -> Iterator[tuple[int, int, str]]:
-        """Yield number, place in the file and content of each line."""
+        """Yield number, position in the file and content of each line."""
         place = len(self.text) - len(self.text.removeprefix("\ufeff"))
         for number, line in enumerate(self.text[place:].split("\n"), 1):
             yield number, place, line.rstrip("\r")
             place += len(line) + 1
 
     def _lines(self) -> Iterator[_Line]:
-        """Yield the instructions, continued lines joined, here-documents and comments out."""
+        """Yield the instructions: continued lines joined, without here-documents and comments."""
         current: _Line | None = None
         physical = list(self._physical())
         index = 0
@@ -249,7 +252,7 @@ class Parser:
             yield current
 
     def _continued(self, line: str) -> str | None:
-        """The line without the escape that continues it; None where there is none."""
+        """Return the line without its continuation character; None if it has none."""
         content = line.rstrip(" \t")
         if not content.endswith(self.escape) or content.endswith(self.escape * 2):
             return None
@@ -258,7 +261,7 @@ class Parser:
     def _after_here_documents(
         self, text: str, physical: list[tuple[int, int, str]], index: int
     ) -> int:
-        """The number of the first line behind the here-documents that ``text`` begins."""
+        """Return the number of the first line after the here-documents that ``text`` begins."""
         for name, tabs in _here_documents(text) if "<<" in text else ():
             end = index
             while end < len(physical):
@@ -334,7 +337,7 @@ class Parser:
             self.features += found
 
     def _mounted(self, verb: str, flags: list[_Flag]) -> None:
-        """Take note of the secrets and the agents of ssh that RUN mounts."""
+        """Record the secrets and the SSH agents that RUN mounts."""
         mounts = [flag for flag in flags if verb == "RUN" and flag.name == "mount"]
         for fields in (_fields(flag.value) for flag in mounts):
             value = {key: text for key, (text, _) in fields.items()}
@@ -370,7 +373,7 @@ def _verb(text: str, at: int) -> tuple[str, int]:
 
 
 def _here_documents(text: str) -> Iterator[tuple[str, bool]]:
-    """Yield the word that ends each here-document of an instruction, and whether after tabs."""
+    """Yield the end word of each here-document in ``text``, and whether tabs may precede it."""
     verb, at = _verb(text, 0)
     if verb == "ONBUILD":
         verb, at = _verb(text, at)
@@ -387,14 +390,14 @@ def _here_documents(text: str) -> Iterator[tuple[str, bool]]:
 
 
 def _quoted_words(text: str, escape: str) -> list[str]:
-    """The words of ARG as they are written; white space in quotes does not end them."""
+    """Return the words of ARG as they are written; spaces in quotes do not separate."""
     one = re.escape(escape)
     word = rf"(?:{one}.|'[^']*(?:'|$)|\"(?:{one}.|[^\"{one}])*(?:\"|$)|[^\s'\"{one}])+"
     return re.findall(word, text, re.DOTALL)
 
 
 def _flags(text: str, at: int) -> tuple[list[_Flag], int]:
-    """The flags that follow at ``at``, and where the other words begin."""
+    """Return the flags that follow at ``at``, and the start of the other words."""
     found: list[_Flag] = []
     while True:
         start = _BLANK.match(text, at).end()  # type: ignore[union-attr]  # may be empty
@@ -410,7 +413,7 @@ def _flags(text: str, at: int) -> tuple[list[_Flag], int]:
 
 
 def _flag_word(text: str, at: int) -> tuple[str, Sequence[int], int]:
-    """The word at ``at`` without its quotes, the places of its characters, and its end."""
+    """Return the word at ``at`` without quotes, the positions of its characters, and its end."""
     if plain := _PLAIN.match(text, at):
         return plain.group(), range(at, plain.end()), plain.end()
     word, places, quote = "", [], ""
@@ -429,7 +432,7 @@ def _flag_word(text: str, at: int) -> tuple[str, Sequence[int], int]:
 
 
 def _fields(value: str) -> dict[str, tuple[str, int]]:
-    """The settings of a mount and where each value begins in ``value``."""
+    """Return the settings of a mount, and the position of each value in ``value``."""
     found: dict[str, tuple[str, int]] = {}
     at = 0
     for part in value.split(","):
@@ -440,12 +443,12 @@ def _fields(value: str) -> dict[str, tuple[str, int]]:
 
 
 def _flag_use(line: _Line, flag: _Flag, start: int, end: int, kind: str) -> Use:
-    """The use in ``flag.value[start:end]``."""
+    """Return the use in ``flag.value[start:end]``."""
     text, places = flag.value[start:end], flag.places
     first, last = places[start], places[end - 1] + 1
     if line.text[first:last] == text and line.text[first - 1] != "\\":
         return line.use(text, first, last, kind=kind)
-    # Quotes or escapes inside of the name: write the whole flag anew.
+    # There are quotes or escapes inside the name, so replace the whole flag.
     before, after = f"--{flag.name}={flag.value[:start]}", flag.value[end:]
     quoted = {"before": re.sub(r"([\\'\"\s])", r"\\\1", before)}
     quoted["after"] = re.sub(r"([\\'\"\s])", r"\\\1", after)

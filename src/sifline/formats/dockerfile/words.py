@@ -1,6 +1,6 @@
-"""The words of a Dockerfile line: quotes, escapes and variables, read as BuildKit reads them.
+"""The words of a Dockerfile line: quotes, escapes and variables, as BuildKit reads them.
 
-The rules are those of BuildKit's ``frontend/dockerfile/shell``: nearly a shell's, not quite.
+The rules are those of BuildKit's ``frontend/dockerfile/shell``: almost those of a shell.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ _BLANKS = " \t\r"
 
 
 def expand(text: str, values: Mapping[str, str], *, escape: str = "\\") -> str:
-    """Return ``text`` as one word: variables replaced, quotes and escapes taken away.
+    """Return ``text`` as one word: variables replaced, quotes and escapes removed.
 
-    :raises ValueError: where a quote or brace stays open, the operator is none or ``${NAME:?…}``
-        asks for a value that is not there.
+    :raises ValueError: if a quote or brace is not closed, an operator is unknown, or
+        ``${NAME:?…}`` needs a missing value.
     """
     return _Reader(text, values, escape=escape).read()[0]
 
 
 def split(text: str) -> list[str]:
-    """Return the words as written, white space inside quotes and after ``<<`` kept.
+    """Return the words as written, with spaces inside quotes and after ``<<``.
 
     :raises ValueError: as :func:`expand`.
     """
@@ -31,7 +31,7 @@ def split(text: str) -> list[str]:
 
 
 def bare(text: str) -> list[str]:
-    """Return the words without their quotes and escapes, variables left alone.
+    """Return the words without their quotes and escapes; variables are not expanded.
 
     :raises ValueError: as :func:`expand`.
     """
@@ -39,7 +39,7 @@ def bare(text: str) -> list[str]:
 
 
 class _Words:
-    """Words as they grow; white space ends one, except where it is quoted."""
+    """Words under construction; a space ends one, unless it is quoted."""
 
     def __init__(self) -> None:
         self._done: list[str] = []
@@ -61,7 +61,7 @@ class _Words:
 
 
 class _Reader:
-    """One pass over a text. Without ``values`` variables stay as they are written."""
+    """One pass over a text. Without ``values``, variables are not expanded."""
 
     def __init__(
         self,
@@ -75,7 +75,7 @@ class _Reader:
         self._values, self._escape, self._raw = values, escape, raw
 
     def read(self) -> tuple[str, list[str]]:
-        """Read it all: the text, and the same in words."""
+        """Return the whole text, and its words."""
         try:
             return self._until("", raw=self._raw)
         except RecursionError:
@@ -116,7 +116,7 @@ class _Reader:
         return (escape if raw else "") + self._next()
 
     def _less(self) -> str:
-        """``<`` or ``<<`` with the blanks behind it, which belong to a here-document's word."""
+        """Return ``<`` or ``<<`` with the spaces after it, part of a here-document's word."""
         if self._text[self._at : self._at + 2] != "<<":
             return self._next()
         rest = self._text[self._at + 2 :]
@@ -193,7 +193,7 @@ class _Reader:
         replacement, _ = self._until("}", raw=True)
         value = (self._values or {}).get(name, "")
         found = re.compile("".join(_tokens(pattern, greedy=True)))
-        # The empty end behind a greedy match is no second match.
+        # The empty match at the end after a greedy match does not count.
         put: Callable[[re.Match[str]], str] = lambda match: (  # noqa: E731
             replacement if match.group() or not value else ""
         )
@@ -213,7 +213,7 @@ class _Reader:
 
 
 def _tokens(pattern: str, *, greedy: bool) -> list[str]:
-    r"""A shell pattern (``*``, ``?``, ``\`` before them) as pieces of a regular expression."""
+    r"""Split a shell pattern (``*``, ``?``, ``\`` before them) into regular expressions."""
     found: list[str] = []
     characters = iter(pattern)
     for char in characters:
@@ -237,6 +237,6 @@ def _trimmed(value: str, word: str, operator: str) -> str:
     if operator == "#":
         match = re.match("".join(tokens), value)
         return value[match.end() :] if match else value
-    # Backwards, so that the shortest and the longest are those that end the value.
+    # Backwards, so that the shortest and the longest match end at the end of the value.
     match = re.match("".join(reversed(tokens)), value[::-1])
     return value[: len(value) - match.end()] if match else value

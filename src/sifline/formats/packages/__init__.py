@@ -34,7 +34,7 @@ DATABASES: tuple[Database, ...] = (dpkg, python)
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
-    """What an image's files tell; ``broken`` are those that were not understood, or not wholly."""
+    """The packages in an image's files; ``broken`` are files that could not be read completely."""
 
     packages: tuple[Package, ...] = ()
     distribution: Distribution = field(default_factory=Distribution)
@@ -42,15 +42,15 @@ class Found:
 
 
 def wanted(path: str | bytes) -> bool:
-    """Tell whether the file at ``path``, without a leading slash, is one that ``read`` needs."""
+    """Return whether ``read`` needs the file at ``path``, without a leading slash."""
     text = path if isinstance(path, str) else path.decode("utf-8", "surrogateescape")
     return text in OS_RELEASE or any(database.wanted(text) for database in DATABASES)
 
 
 def read(files: Mapping[str, bytes]) -> Found:
-    """Return the packages that ``files`` tell of; files of other names do not count.
+    """Return the packages in ``files``; files with other names are ignored.
 
-    What cannot be understood is never an error: a foreign image may hold anything.
+    Unreadable content is never an error: a foreign image may contain anything.
 
     :param files: contents by path, without a leading slash.
     """

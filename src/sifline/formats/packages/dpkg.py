@@ -1,6 +1,6 @@
 """Debian packages, by dpkg's status file: a stanza for each package. Format: deb-control(5).
 
-Images without dpkg have a folder of such files instead, one for each package.
+Images without dpkg may have a folder of such files, one for each package.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from sifline.formats.packages.package import DEB, VERSION, NoPackageError, Packa
 from sifline.formats.packages.stanzas import Fields, fields, first, stanzas
 
 _STATUS = "var/lib/dpkg/status"
-# Among the files of images without dpkg, the lists of checksums are no packages.
+# In that folder, lists of checksums are not packages.
 _FILES = re.compile(rf"{_STATUS}(?:\.d/[^/]+(?<!\.md5sums))?")
-# Where the files are in place, whatever is left to configure.
+# States of packages whose files are installed, even if not configured.
 _PRESENT = {"installed", "unpacked", "half-configured", "triggers-awaited", "triggers-pending"}
 _ABSENT = {"not-installed", "config-files", "half-installed"}
 _NAME = re.compile(r"[a-z0-9][a-z0-9+.-]*")
@@ -22,16 +22,16 @@ _SOURCE = re.compile(r"(\S+)(?:\s+\((\S+)\))?")
 
 
 def wanted(path: str) -> bool:
-    """Tell whether the file at ``path`` describes packages."""
+    """Return whether the file at ``path`` describes packages."""
     return bool(_FILES.fullmatch(path))
 
 
 def read(path: str, content: bytes) -> Iterator[Package]:
-    """Yield the packages that the file at ``path`` describes and that are installed.
+    """Yield the installed packages that the file at ``path`` describes.
 
-    :raises NoPackageError: after those that were understood, where some were not.
+    :raises NoPackageError: after the readable ones, if some were not readable.
     """
-    # Without dpkg nothing has a status, and all that is described is there.
+    # Without dpkg there are no states, and all described packages are installed.
     usual = "" if path == _STATUS else "install ok installed"
     broken = False
     for stanza in stanzas(content):
@@ -49,9 +49,9 @@ def read(path: str, content: bytes) -> Iterator[Package]:
 
 
 def _package(found: Fields, usual: str) -> Package | None:
-    """Return the package of a stanza; None where it is not installed.
+    """Return the package of a stanza; None if it is not installed.
 
-    :param usual: the status of a stanza that has none.
+    :param usual: the state of a stanza without one.
     """
     words = (first(found, "status") or usual).split()
     state = words[-1] if len(words) == 3 else ""  # noqa: PLR2004 - wanted, flag, state

@@ -14,7 +14,7 @@ _ID = re.compile(r"[a-z0-9._-]+")
 
 @dataclass(frozen=True, kw_only=True)
 class Distribution:
-    """What os-release says: ``debian``, ``12``, ``Debian GNU/Linux 12 (bookworm)``."""
+    """Fields of os-release: ``debian``, ``12``, ``Debian GNU/Linux 12 (bookworm)``."""
 
     id: str = ""
     version: str = ""
@@ -22,7 +22,7 @@ class Distribution:
 
 
 def distribution(files: Mapping[str, bytes]) -> Distribution:
-    """Return what os-release says; a version of testing, which has none, is its code name."""
+    """Return the distribution; the version of testing, which has none, is its code name."""
     content = next((files[path] for path in OS_RELEASE if path in files), b"")
     values = {}
     for line in content.decode("utf-8", "replace").splitlines():

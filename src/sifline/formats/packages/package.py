@@ -1,4 +1,4 @@
-"""A package that is installed in an image, of whatever package database."""
+"""A package installed in an image, from any package database."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ VERSION = re.compile(r"[!-~]{1,255}")
 
 @dataclass(frozen=True, kw_only=True, order=True)
 class Package:
-    """A package that is installed. ``name`` of a Python package as PEP 503 spells it.
+    """An installed package. A Python package has its normalised ``name`` (PEP 503).
 
-    ``source`` is the Debian source package where that has another name or version: ``NAME`` or
-    ``NAME@VERSION``. ``license`` as the package tells it. ``place`` is the folder that a Python
-    package lies in, without a leading slash.
+    ``source`` is the Debian source package if it has another name or version: ``NAME`` or
+    ``NAME@VERSION``. ``license`` is as in the package. ``place`` is the folder of a Python
+    package, without a leading slash.
     """
 
     kind: str
@@ -30,11 +30,11 @@ class Package:
 
 
 class NoPackageError(ValueError):
-    """A description of a package cannot be understood."""
+    """The description of a package cannot be read."""
 
 
 class Database(Protocol):
-    """What the module of a package database has to offer. Paths have no leading slash."""
+    """The interface of a module for a package database. Paths have no leading slash."""
 
     def wanted(self, path: str) -> bool:
         """Return whether the file at ``path`` describes packages of this database."""
@@ -42,10 +42,10 @@ class Database(Protocol):
     def read(self, path: str, content: bytes) -> Iterator[Package]:
         """Yield the installed packages that the file at ``path`` describes.
 
-        :raises NoPackageError: after those that were understood, where some were not.
+        :raises NoPackageError: after the readable ones, if some were not readable.
         """
 
 
 def printable(path: str) -> str:
-    """Return a path with an escape for each byte that is no UTF-8."""
+    """Return a path with non-UTF-8 bytes escaped."""
     return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

@@ -1,4 +1,4 @@
-"""Python packages, by the core metadata that each leaves in its folder."""
+"""Python packages, by the core metadata in their folders."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from sifline.formats.packages.package import (
 )
 from sifline.formats.packages.stanzas import Fields, fields, first, stanzas
 
-# An old package may be one file, or one folder with its description in another.
+# An old package may be one file, or one folder with its metadata in another.
 _METADATA = re.compile(
     r"(?P<place>.*/|)[^/]+(?:\.dist-info/METADATA|\.egg-info(?:/PKG-INFO)?|\.egg/EGG-INFO/PKG-INFO)",
     re.DOTALL,
 )
-# Some give a licence's whole text where its name belongs.
+# Some packages have a licence's whole text in the place of its name.
 _LONGEST_LICENSE = 100
 
 
 def wanted(path: str) -> bool:
-    """Tell whether the file at ``path`` describes a package."""
+    """Return whether the file at ``path`` describes a package."""
     return bool(_METADATA.fullmatch(path))
 
 
 def read(path: str, content: bytes) -> Iterator[Package]:
     """Yield the package that the file at ``path`` describes.
 
-    :raises NoPackageError: where it describes none.
+    :raises NoPackageError: if it describes none.
     """
     found = fields(stanzas(content)[0])
     version = first(found, "version")
@@ -50,7 +50,7 @@ def read(path: str, content: bytes) -> Iterator[Package]:
 
 
 def _name(written: str) -> str:
-    """Return the one spelling of all that mean the same."""
+    """Return the normalised name (PEP 503)."""
     try:
         return canonicalize_name(written, validate=True)
     except InvalidName as error:
@@ -58,7 +58,7 @@ def _name(written: str) -> str:
 
 
 def _license(found: Fields) -> str:
-    """Return the licence's name; from the classifiers where no field holds a usable one."""
+    """Return the licence's name; from the classifiers if no field has a usable one."""
     for key in ("license-expression", "license"):
         text = first(found, key)
         usable = text.isprintable() and len(text) <= _LONGEST_LICENSE

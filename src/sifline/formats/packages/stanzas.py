@@ -1,7 +1,7 @@
-"""Stanzas of fields, as deb-control(5) describes them; the metadata of Python begins with one.
+"""Parses stanzas of fields, the format of deb-control(5) and of Python's core metadata.
 
-No content is an error: images may hold damaged files. python-debian is less tolerant, and slower;
-docs/explanation/architecture.md has the comparison.
+No content raises an error: images may contain damaged files. python-debian is less tolerant, and
+slower; docs/explanation/architecture.md has the comparison.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ Fields = Mapping[str, list[str]]
 
 
 def stanzas(content: bytes) -> list[str]:
-    """Return the stanzas of a file, which empty lines part; a line of spaces is not empty.
+    """Return the stanzas of a file, separated by empty lines; a line of spaces is not empty.
 
-    An empty file has one stanza, which is empty.
+    An empty file gives one empty stanza.
     """
     text = content.decode("utf-8", "replace").replace("\r\n", "\n").strip("\n")
     return re.split(r"\n\n+", text)
 
 
 def fields(stanza: str) -> dict[str, list[str]]:
-    """Return the fields of a stanza by name in lower case; a line that is none does not count."""
+    """Return the fields of a stanza by lower-case name; other lines are ignored."""
     found: dict[str, list[str]] = {}
     last: list[str] = []
     for line in stanza.split("\n"):
@@ -38,5 +38,5 @@ def fields(stanza: str) -> dict[str, list[str]]:
 
 
 def first(of: Fields, key: str) -> str:
-    """Return the first value of a field; "" where there is none."""
+    """Return the first value of a field; "" if there is none."""
     return of[key][0] if key in of else ""
