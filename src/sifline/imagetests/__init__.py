@@ -1,4 +1,4 @@
-"""What tests of images import: containers of Docker images and of SIFs behind one interface."""
+"""What tests of images import: one container interface for Docker images and SIFs."""
 
 from sifline.imagetests.plugin import (
     Container,

@@ -1,1 +1,1 @@
-"""This machine: its processes and locks, files that survive a kill, jobs side by side."""
+"""This machine: processes, locks, records, parallel jobs, memory, disk and GPUs."""

@@ -1,18 +1,18 @@
-"""The certificates that this machine trusts."""
+"""The CA certificates that this machine trusts."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
 
-# Where Debian and the Red Hat family keep them.
+# Their place in Debian and in the Red Hat family.
 BUNDLES = ("etc/ssl/certs/ca-certificates.crt", "etc/pki/tls/certs/ca-bundle.crt")
 
 
 def bundle(environment: Mapping[str, str], root: Path = Path("/")) -> Path | None:
-    """Return the path of the CA bundle that this machine trusts; None where there is none.
+    """Return the path of the CA bundle that this machine trusts; None if there is none.
 
-    :param root: where the machine's files lie.
+    :param root: the folder of the machine's root file system.
     """
     named = environment.get("SSL_CERT_FILE")
     paths = (*((Path(named),) if named else ()), *(root / path for path in BUNDLES))

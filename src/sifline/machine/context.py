@@ -10,7 +10,7 @@ from sifline.model import Progress, Workspace
 
 @dataclass(frozen=True, kw_only=True)
 class Context:
-    """What every stage gets: the folders, a runner for processes, and a callback for progress."""
+    """The folders, a runner for processes, and a callback for progress."""
 
     workspace: Workspace
     runner: Runner

@@ -1,4 +1,4 @@
-"""What this machine has left: memory, within the limits of control groups, and disk."""
+"""The free memory of this machine, within control group limits, and its free disk space."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from pathlib import Path
 
 
 class Machine:
-    """The machine this runs on: its memory, and the disks that hold ``folders``.
+    """The machine this runs on: its memory, and the disks of ``folders``.
 
-    Memory is what the kernel says is available (proc_meminfo(5)), or what is left of the
-    limits of the control groups this process is in, whichever is less.
+    Memory is what the kernel reports as available (proc_meminfo(5)), or what is left of the limits
+    of this process's control groups, whichever is less.
     """
 
     def __init__(self, folders: Iterable[Path], root: Path = Path("/")) -> None:
@@ -44,7 +44,8 @@ class Machine:
             else:
                 continue
             top = self._root / tree
-            # In a container the path may be the host's: then the top is the container's group.
+            # In a container the path may be the host's: then the top folder is the container's
+            # group.
             group = top / path.lstrip("/")
             for folder in (group, *group.parents):
                 yield from _left(folder, *names)
@@ -68,10 +69,10 @@ def _text(path: Path) -> str:
 
 
 def _room(folder: Path) -> int:
-    """The free bytes of the disk that the folder lies on, or will."""
+    """Return the free bytes of the disk of the folder, which need not exist yet."""
     for place in (folder, *folder.parents):
         try:
             return shutil.disk_usage(place).free
-        except OSError:  # not made yet, or not for us to see
+        except OSError:  # it does not exist yet, or is hidden
             continue
     return sys.maxsize

@@ -1,4 +1,4 @@
-"""NVIDIA GPUs of this machine, by the devices that the driver made."""
+"""NVIDIA GPUs of this machine, found by their device nodes."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import shutil
 from pathlib import Path
 
 DEVICES = Path("/dev")
-# The driver's own device; those of the GPUs have a number behind the name.
+# The driver's control device; GPUs have a number after the name.
 DRIVER = "nvidiactl"
-# Programs of NVIDIA's container toolkit, with which the Docker engine gives GPUs to containers.
+# Programs of NVIDIA's container toolkit, with which Docker gives GPUs to containers.
 TOOLKIT = ("nvidia-container-runtime", "nvidia-container-runtime-hook", "nvidia-ctk")
 
 
@@ -18,9 +18,9 @@ def here() -> int:
 
 
 def means() -> list[str]:
-    """Return the number of GPUs and the programs of the container toolkit that are installed.
+    """Return the number of GPUs and the installed programs of the container toolkit.
 
-    They decide which tests of GPUs can run: where one was added, images are tested again.
+    They decide which GPU tests can run: after a change, images are tested again.
     """
     found = here()
     return [str(found), *(tool for tool in TOOLKIT if found and shutil.which(tool))]

@@ -1,6 +1,6 @@
 """Delay Ctrl-C while a process, a container or a thread is being started.
 
-What is started exists before its starter knows of it: interrupted in between, the starter could
+A process exists before its starter has its handle: interrupted in between, the starter could
 neither end it nor wait for it.
 """
 
@@ -25,9 +25,9 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 def undisturbed() -> Iterator[None]:
     """Delay signals such as Ctrl-C until the end of the block; keep such blocks short.
 
-    A handler, not a mask: a mask is inherited by the processes that the block starts, and
-    does not keep another thread from taking the signal. Handlers run in the main thread alone,
-    so a block in any other thread is undisturbed anyway.
+    A handler, not a mask: started processes would inherit a mask, and another thread could still
+    take the signal. Handlers run in the main thread only, so blocks in other threads are
+    undisturbed anyway.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -38,7 +38,7 @@ def undisturbed() -> Iterator[None]:
     def later(number: int, frame: FrameType | None) -> None:
         if held:
             came.append((number, frame))
-        else:  # a second signal came while the handlers were put back
+        else:  # a second signal came while the handlers were restored
             handlers[signal.Signals(number)](number, frame)
 
     before = {number: signal.getsignal(number) for number in SIGNALS}
@@ -59,16 +59,16 @@ def undisturbed() -> Iterator[None]:
 def submit(pool: Executor, work: Callable[[T], R], items: Iterable[T]) -> list[Future[R]]:
     """Submit ``work`` for all ``items`` to ``pool``, uninterrupted; return the futures.
 
-    Interrupted while it starts a thread, a ``ThreadPoolExecutor`` forgets that one.
+    A ``ThreadPoolExecutor`` that is interrupted while it starts a thread forgets that thread.
     """
     with undisturbed():
         return [pool.submit(work, item) for item in items]
 
 
 def each(items: Iterable[T], work: Callable[[T], R], *, workers: int = WORKERS) -> list[R]:
-    """Do ``work`` for all ``items`` in parallel; return the results in their order.
+    """Call ``work`` for all ``items`` in parallel; return the results in their order.
 
-    Where one fails, or it is interrupted, it begins no more and waits for those that run.
+    After a failure or an interruption it starts no more, and waits for those that run.
     """
     with ThreadPoolExecutor(max_workers=workers) as pool:
         try:

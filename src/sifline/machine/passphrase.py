@@ -1,4 +1,4 @@
-"""The passphrase of a signing key: from a file, a variable or a question, and never shown."""
+"""The passphrase of a signing key, from a file, a variable or a prompt; it is never printed."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ Passphrase = Callable[[], str]
 def passphrase_of(
     *, file: Path | None = None, variable: str = "", ask: Passphrase | None = None
 ) -> Passphrase | None:
-    """Return a function that gives the passphrase: from a file, else a variable, else a question.
+    """Return a function that returns the passphrase: from a file, a variable or a prompt.
 
-    File and variable are read at once, the question is asked once, and only if need be.
+    File and variable are read at once; the prompt appears once, when the passphrase is needed.
 
-    :raises MissingError: where there is no such file or variable.
-    :raises UsageError: where it is no single line of text.
+    :raises MissingError: if there is no such file or variable.
+    :raises UsageError: if it is not a single line of text.
     """
     if file is None and not variable:
         return _once(ask) if ask else None
@@ -35,7 +35,7 @@ def passphrase_of(
     try:
         text = found.decode().removesuffix("\n").removesuffix("\r")
     except UnicodeDecodeError:
-        # Not the error itself, not even as its context: it holds the bytes.
+        # Not the error itself, nor its context: it contains the bytes.
         text = ""
     if not text or "\n" in text:
         raise UsageError(f"{place} has to hold the passphrase as one line of UTF-8 text")
@@ -43,7 +43,7 @@ def passphrase_of(
 
 
 def _once(ask: Passphrase) -> Passphrase:
-    """Return a function that asks once and remembers the answer: images are signed in parallel."""
+    """Return a function that asks only once: several images may be signed in parallel."""
     lock, held = Lock(), list[str]()
 
     def answer() -> str:

@@ -1,10 +1,10 @@
-"""The only place that starts processes: argument lists in, results out.
+"""Starts processes from argument lists and returns their results; nothing else does.
 
-Nothing here knows what a command means. Engines build the argument lists and read the
-results; tests hand them a recording runner instead of this one.
+It does not know what a command means. Engines build the argument lists and read the results; tests
+give them a recording runner instead of this one.
 
-Longer than other modules, because nothing else may see ``subprocess``: starting a process, waiting
-for it and ending it, from whatever thread, stay together.
+Longer than 300 lines, because nothing else may use ``subprocess``: starting, waiting for and
+ending a process, from any thread, stay together.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ GRACE_SECONDS = 10
 class Result:
     """A finished process. ``stdout`` and ``stderr`` are text; seconds are wall clock.
 
-    ``hidden`` may stand in ``stdout``, which programs read, and is shown to nobody.
+    ``hidden`` texts may occur in ``stdout``, which programs read, but are never printed.
     """
 
     argv: tuple[str, ...]
@@ -46,11 +46,11 @@ class Result:
 
     @property
     def ok(self) -> bool:
-        """Whether it ended with status 0."""
+        """Return whether it ended with status 0."""
         return self.returncode == 0
 
     def tail(self, lines: int = TAIL_LINES) -> str:
-        """Return the last lines it printed, standard error after standard output."""
+        """Return the last lines of its output, standard error after standard output."""
         printed = [*self.stdout.splitlines(), *self.stderr.splitlines()]
         return masked("\n".join(printed[-lines:]), self.hidden)
 
@@ -68,7 +68,7 @@ class Interrupted(KeyboardInterrupt):
 
 
 class Runner(Protocol):
-    """Starts processes; engines get one, so that tests can hand in another."""
+    """Starts processes; tests replace it."""
 
     def run(
         self,
@@ -84,7 +84,7 @@ class Runner(Protocol):
         hide: Sequence[str] = (),
         without: Collection[str] = (),
     ) -> Result:
-        """Run ``argv`` to its end and return what it did.
+        """Run ``argv`` to its end and return the result.
 
         :param without: names of variables that the process does not inherit.
         """
@@ -99,15 +99,14 @@ class Runner(Protocol):
         """End all running processes, whichever thread started them."""
 
     def check(self) -> None:
-        """Raise ``Interrupted`` where another thread called ``stop``."""
+        """Raise ``Interrupted`` if another thread called ``stop``."""
 
 
 class ProcessRunner:
-    """Runs real processes; with ``echo`` it first prints each as a shell would read it.
+    """Runs real processes; with ``echo`` it first prints each command in shell syntax.
 
-    None of them gets the variables of the environment that it shall be ``without``. What is to
-    ``hide`` stands in no log, no line that is shown and no error; standard output as such, which
-    may be data, is left whole.
+    No process gets the variables in ``without``. Texts in ``hide`` are masked in logs, printed
+    lines and errors; the standard output in a result, which may be data, is unchanged.
     """
 
     def __init__(
@@ -139,7 +138,7 @@ class ProcessRunner:
             starting.close()
             return process.wait()
         except BaseException:
-            # Killed at once, what it started elsewhere, such as a container, would go on.
+            # Killed at once, it would leave what it started elsewhere, such as a container.
             process.terminate()
             with suppress(subprocess.TimeoutExpired):
                 process.wait(GRACE_SECONDS)
@@ -150,8 +149,8 @@ class ProcessRunner:
     def stop(self) -> None:
         """End all running processes and interrupt the work of the other threads.
 
-        Each other thread gets ``Interrupted`` once: from the command it waits for, or from
-        its next one. What it then runs to clean up is not disturbed, as after a Ctrl-C.
+        Each other thread gets ``Interrupted`` once: from its current command or its next one. Its
+        clean-up commands after that run normally, as after a Ctrl-C.
         """
         self._running.stop()
 
@@ -176,17 +175,17 @@ class ProcessRunner:
         hide: Sequence[str] = (),
         without: Collection[str] = (),
     ) -> Result:
-        """Run ``argv`` to its end and return what it did.
+        """Run ``argv`` to its end and return the result.
 
-        ``on_line`` gets each line as it is printed, from either stream. ``log`` gets all of
-        them, after the command itself. ``env`` is added to this process's environment. What is
-        to ``hide`` stands nowhere in what it printed.
+        ``on_line`` gets each line of both streams as it is printed. ``log`` gets the command and
+        all lines. ``env`` is added to this process's environment. Texts in ``hide`` are masked
+        everywhere.
 
         :raises CommandFailed: with ``check``, for a status other than 0; always when
             ``timeout`` seconds pass, after the process group was ended.
-        :raises MissingError: where the program does not exist.
-        :raises StepFailed: where the log cannot be written.
-        :raises Interrupted: where another thread called ``stop``.
+        :raises MissingError: if the program does not exist.
+        :raises StepFailed: if the log cannot be written.
+        :raises Interrupted: if another thread called ``stop``.
         """
         self._running.check()
         self._say(argv)
@@ -231,7 +230,7 @@ class ProcessRunner:
     ) -> int | None:
         """Write standard input and wait; return the status, None on timeout.
 
-        However it returns, the process has ended.
+        The process has ended when this returns.
         """
         try:
             starting.close()  # from here on an interruption ends the process
@@ -272,7 +271,7 @@ class _Running:
         _end(*processes)
 
     def check(self) -> None:
-        """Raise ``Interrupted`` if this thread has not yet been told of a ``stop``.
+        """Raise ``Interrupted`` if this thread has not yet noticed a ``stop``.
 
         :raises Interrupted: once for each stop.
         """
@@ -306,18 +305,18 @@ def _started(
             cwd=cwd,
             env=env,
             text=True,
-            # Whatever the caller's locale is: of engines and nodes it is this.
+            # Engines and nodes use UTF-8, whatever the caller's locale is.
             encoding="utf-8",
             errors="replace",
-            # A group of its own: mmdebstrap hangs up its whole group when it fails, and
-            # what a command started has to end with it.
+            # A process group of its own: mmdebstrap hangs up its whole group when it fails, and
+            # processes that a command started must end with it.
             start_new_session=True,
         )
 
 
 @contextmanager
 def _starting(argv: Argv) -> Iterator[None]:
-    """Turn the errors of starting a program into ours."""
+    """Convert errors of starting a program into ours."""
     try:
         yield
     except FileNotFoundError:
@@ -339,7 +338,7 @@ def _end(*processes: subprocess.Popen[str]) -> None:
         for process in processes:
             with suppress(subprocess.TimeoutExpired):
                 process.wait(max(0, last - time.monotonic()))
-    finally:  # whoever interrupts for a second time does not want to wait
+    finally:  # a second interruption ends the waiting
         for process in processes:
             _signal(process, signal.SIGKILL)
     for process in processes:

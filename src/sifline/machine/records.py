@@ -58,14 +58,14 @@ def claimed(temporary: Path) -> IO[bytes]:
             fcntl.flock(file, fcntl.LOCK_EX)
         if _is_at(file, temporary):
             return file
-        file.close()  # dropped before it was claimed
+        file.close()  # removed before it was locked
 
 
 def drop(temporary: Path) -> None:
-    """Remove a temporary file of a killed run; one that is still ``claimed`` stays."""
+    """Remove a temporary file of a killed run, unless it is still ``claimed``."""
     with suppress(OSError), temporary.open("rb") as file:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if _is_at(file, temporary):  # else it is a record by now, and the name another's
+        if _is_at(file, temporary):  # otherwise it became a record, and the name is another file's
             temporary.unlink()
 
 
@@ -77,10 +77,9 @@ def _is_at(file: IO[bytes], path: Path) -> bool:
 
 
 def read(path: Path) -> dict[str, Any] | None:
-    """Return the record at ``path``; None where there is none that this version can read.
+    """Return the record at ``path``; None if there is none that this version can read.
 
-    A record is a memory, never the truth: a lost or foreign one costs a second look, so it
-    is not an error.
+    Records are caches, so a lost or foreign one is not an error: the facts are determined again.
     """
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
@@ -92,7 +91,7 @@ def read(path: Path) -> dict[str, Any] | None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Write a rename in ``folder`` through to the disk (fsync)."""
+    """Sync a rename in ``folder`` to the disk (fsync)."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
@@ -101,7 +100,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def build_lock(workspace: Workspace, name: str) -> Path:
-    """Return the lock of an image's builds: all checkouts of this user share it, and an engine."""
+    """Return the lock of an image's builds, which all checkouts of this user share."""
     home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111
     lock = Path(home) / "sifline" / "locks" / f"{name}.build.lock"
     if lock.is_absolute():
@@ -109,15 +108,15 @@ def build_lock(workspace: Workspace, name: str) -> Path:
             lock.parent.mkdir(parents=True, exist_ok=True)
             if os.access(lock if lock.exists() else lock.parent, os.W_OK):
                 return lock
-    # Without a home to write to, at least the runs of this checkout take turns.
+    # Without a writable home, at least the runs of this checkout take turns.
     return workspace.build / "locks" / lock.name
 
 
 @contextmanager
 def locked(path: Path, context: Context | None = None) -> Iterator[None]:
-    """Hold the lock file ``path``: two runs do one thing after the other.
+    """Hold the lock file ``path``, so that two runs do not work at the same time.
 
-    :param context: is told when another run holds it, and may be interrupted while it waits.
+    :param context: reports that another run holds it, and may interrupt the wait.
     """
     from filelock import FileLock, Timeout
 
@@ -141,7 +140,7 @@ def locked(path: Path, context: Context | None = None) -> Iterator[None]:
 
 @contextmanager
 def locked_if_free(path: Path) -> Iterator[bool]:
-    """Hold the lock file ``path`` unless another run does; yield whether it is held."""
+    """Try to hold the lock file ``path``; yield whether it succeeded."""
     from filelock import FileLock, Timeout
 
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -14,7 +14,7 @@ class Remote(Protocol):
 
     @property
     def cluster(self) -> Cluster:
-        """The cluster that the nodes belong to."""
+        """Return the cluster of the nodes."""
 
     def run(
         self,
@@ -27,8 +27,8 @@ class Remote(Protocol):
         timeout: float = 60,
         check: bool = True,
     ) -> Result:
-        """Run ``argv`` on ``node``: as root with ``sudo``, or as ``user`` from that one's home.
+        """Run ``argv`` on ``node``: as root with ``sudo``, or as ``user`` in that user's home.
 
-        :raises StepFailed: where the node cannot be talked to; when ``timeout`` seconds are
-            over; with ``check``, for any status but 0.
+        :raises StepFailed: if the node cannot be reached; after ``timeout`` seconds; with
+            ``check``, for any status but 0.
         """

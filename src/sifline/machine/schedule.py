@@ -1,4 +1,7 @@
-"""Jobs that need each other, run side by side as far as workers, memory and disk allow."""
+"""Runs jobs that depend on each other in parallel, as far as workers, memory and disk allow.
+
+One module, because starting, waiting and stopping share the state of one run.
+"""
 
 from __future__ import annotations
 
@@ -15,26 +18,26 @@ from typing import Protocol
 from sifline.errors import MissingError, SiflineError, StepFailed, UsageError
 from sifline.machine import process
 
-# How often a job that waits for memory or disk is looked at again: others use the machine, too.
-# A Ctrl-C just before Python waits is heard only after the wait: it must be short in any case.
+# Seconds between two checks of a job that waits for memory or disk, which others use, too. Python
+# notices a Ctrl-C just before the wait only after it, so it must be short.
 LOOK_SECONDS = 0.5
-# How long what was interrupted may clean up, beside the time in which its process is ended. A
-# thread that hears nothing must not hang us.
+# Seconds that interrupted jobs may clean up, beyond the time in which processes are ended. A
+# thread that does not react must not block us.
 GRACE_SECONDS = process.GRACE_SECONDS + 20.0
-# How much of each log's end is told where several steps failed.
+# Last lines of each log to print if several steps failed.
 TAIL_LINES = 5
 KINDS = {kind.exit_code: kind for kind in (StepFailed, UsageError, MissingError)}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """A job, the keys of the jobs that it needs, and what it claims: bytes, cores.
+    """A job, the keys of the jobs that it needs, and its claims: bytes, cores.
 
-    A job that claims no cores mostly waits, or uses as many as it likes.
+    A job without a claim of cores mostly waits, or uses as many as it likes.
     """
 
     key: str
-    # Keeps its result itself, where those that need it find it: they start after it has ended.
+    # Stores its result itself, where the jobs that need it find it: they start after it ended.
     action: Callable[[], object]
     needs: tuple[str, ...] = ()
     memory: int = 0
@@ -47,8 +50,8 @@ class State(str, Enum):
 
     DONE = "done"
     FAILED = "failed"
-    BLOCKED = "blocked"  # something it needs failed
-    CANCELLED = "cancelled"  # not started, because something else failed
+    BLOCKED = "blocked"  # a job that it needs failed
+    CANCELLED = "cancelled"  # not started, because another job failed
 
 
 NOT_STARTED = (State.BLOCKED, State.CANCELLED)
@@ -66,13 +69,13 @@ class Outcome:
 
 
 class Resources(Protocol):
-    """What the machine has left, in bytes."""
+    """The free resources of the machine, in bytes."""
 
     def free_memory(self) -> int:
         """Return the memory that a new process may take."""
 
     def free_disk(self) -> int:
-        """Return the room on the fullest disk in use."""
+        """Return the free space of the fullest disk in use."""
 
 
 def run(
@@ -85,24 +88,24 @@ def run(
     on_wait: Callable[[str], None],
     stop: Callable[[], None],
 ) -> dict[str, Outcome]:
-    """Run ``jobs``, at most ``workers`` at a time; return what became of each, in their order.
+    """Run ``jobs``, at most ``workers`` at a time; return the outcome of each, in their order.
 
-    Of the jobs that may start, the first in the given order does. A failure blocks what
-    needs it; without ``keep_going`` nothing else starts either, and what runs ends in peace.
+    Of the jobs that may start, the first in the given order does. A failure blocks the jobs that
+    need it; without ``keep_going`` no other job starts either, and running jobs finish.
 
-    :param cores: how many there are to be claimed; 0 for as many as anybody claims.
-    :param on_wait: is told why a job waits for memory or disk, once.
+    :param cores: how many cores can be claimed; 0 for no limit.
+    :param on_wait: called once with the reason why a job waits for memory or disk.
     :param stop: ends what the jobs wait for; called when Ctrl-C interrupts.
-    :raises ValueError: where jobs need what is no job, or each other in a circle, and where
-        there is no worker.
-    :raises BaseException: what a job raised beside a SiflineError, after the others ended.
+    :raises ValueError: if jobs need unknown jobs, or each other in a circle, or there is no
+        worker.
+    :raises BaseException: an error of a job that is no SiflineError, after the others ended.
     """
     limits = _Limits(workers=workers, cores=cores or sys.maxsize, keep_going=keep_going)
     return _Run(jobs, limits, resources, on_wait).run(stop)
 
 
 def failure(outcomes: Mapping[str, Outcome]) -> SiflineError | None:
-    """Return one error for all that failed, and what was not done for it; None without one."""
+    """Return one error for all failed jobs and those that they blocked; None if none failed."""
     failed = {key: item.error for key, item in outcomes.items() if item.error}
     undone = [_undone(item) for item in outcomes.values() if item.state in NOT_STARTED]
     if len(failed) <= 1:
@@ -136,7 +139,7 @@ class _Limits:
 
 
 class _Run:
-    """The state of one run; only the thread that called ``run`` touches it."""
+    """The state of one run; only the thread that called ``run`` uses it."""
 
     def __init__(
         self,
@@ -176,7 +179,7 @@ class _Run:
         return {key: self._outcomes[key] for key in self._keys}
 
     def _start(self) -> bool:
-        """Start what may start; say whether anything did."""
+        """Start the jobs that may start; return whether any did."""
         before = len(self._running)
         for job in tuple(self._pending.values()):
             if len(self._running) >= self._limits.workers or self._halted:
@@ -184,7 +187,7 @@ class _Run:
             if not all(self._done(key) for key in job.needs) or self._lacks_cores(job):
                 continue
             if self._running and not self._fits(job):
-                break  # the next may be smaller, but then this one might wait to the end
+                break  # a smaller job might start, but then this one might wait to the end
             self._launch(job)
         return len(self._running) > before
 
@@ -196,15 +199,15 @@ class _Run:
         return key in self._outcomes and self._outcomes[key].state is State.DONE
 
     def _lacks_cores(self, job: Job) -> bool:
-        """Whether running jobs leave too few cores for this one; without a claim it may start."""
+        """Return whether running jobs leave too few cores for this one; no claim always fits."""
         claimed = sum(item.cores for item in self._running.values())
         return bool(job.cores and claimed and job.cores + claimed > self._limits.cores)
 
     def _fits(self, job: Job) -> bool:
-        """Whether memory and disk suffice for the job and for all that running jobs claim.
+        """Return whether memory and disk suffice for the job and for all claims of running jobs.
 
-        How much of its claim a running job has taken already is not known, so it counts
-        twice: rather one job less at a time than one too many.
+        It is unknown how much of its claim a running job uses already, so that part counts twice:
+        rather one job too few at a time than one too many.
         """
         for what, free in (
             ("memory", self._resources.free_memory),
@@ -228,7 +231,7 @@ class _Run:
 
     def _launch(self, job: Job) -> None:
         self._running[job.key] = self._pending.pop(job.key)
-        # A daemon: a thread that hears no interruption must not keep the program from ending.
+        # A daemon: a thread that ignores the interruption must not keep the program from ending.
         thread = threading.Thread(target=self._work, args=(job,), name=job.key, daemon=True)
         self._threads.append(thread)
         thread.start()
@@ -248,7 +251,7 @@ class _Run:
         self._ended.put((outcome, fault))
 
     def _take(self, seconds: float) -> None:
-        """Wait at most ``seconds`` for a job to end, and note how it did."""
+        """Wait at most ``seconds`` for a job to end, and record its outcome."""
         try:
             outcome, fault = self._ended.get(timeout=seconds)
         except Empty:
@@ -259,11 +262,11 @@ class _Run:
         self._fault = self._fault or fault
 
     def _wind_up(self, stop: Callable[[], None]) -> None:
-        """Stop the running jobs and wait while they clean up; a second Ctrl-C stops that, too.
+        """Stop the running jobs and wait while they clean up; a second Ctrl-C ends the wait.
 
-        :raises KeyboardInterrupt: where not everything was cleaned up.
+        :raises KeyboardInterrupt: if not everything was cleaned up.
         """
-        # From the moment that they hear of it: some have cleaned up before ``stop`` returns.
+        # Counted from the interruption: some have cleaned up before ``stop`` returns.
         last = time.monotonic() + GRACE_SECONDS
         try:
             stop()
@@ -286,9 +289,9 @@ class _Run:
 
 
 def _order(jobs: Sequence[Job]) -> tuple[str, ...]:
-    """Return the keys in an order in which jobs follow what they need.
+    """Return the keys in an order in which jobs follow those that they need.
 
-    :raises ValueError: where that is not possible.
+    :raises ValueError: if that is impossible.
     """
     needs = {job.key: job.needs for job in jobs}
     if len(needs) < len(jobs):

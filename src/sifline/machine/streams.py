@@ -1,4 +1,4 @@
-"""What a process prints: read line by line, masked, and kept in a log."""
+"""Reads the output of a process line by line, masks secrets, and writes the log."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def masked(text: str, hidden: Sequence[str]) -> str:
 
 
 class Log:
-    """A log file of a command and each line that it prints; without a path there is no file."""
+    """The log file of a command; without a path nothing is written."""
 
     def __init__(self, path: Path | None, argv: Argv) -> None:
         self._file: IO[str] | None = None
@@ -44,7 +44,7 @@ class Log:
 
     def __exit__(self, *_: object) -> None:
         if self._file:
-            with suppress(OSError):  # told already, by the line that could not be written
+            with suppress(OSError):  # reported already, by the line that could not be written
                 self._file.close()
 
     def _write(self, line: str) -> None:
@@ -56,8 +56,8 @@ class Log:
 class Streams:
     """Reads both streams of a process at once, so that neither can block the other.
 
-    :param hide: what stands nowhere in what was read.
-    :param unshown: what stands in standard output alone, and in no line that is handed on.
+    :param hide: texts to mask in everything that is read.
+    :param unshown: texts to mask except in the returned standard output.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class Streams:
             thread.start()
 
     def _reader(self, name: str, stream: IO[str]) -> threading.Thread:
-        # In the caller's context: what on_line says belongs to the caller's step.
+        # In the caller's context: messages of on_line belong to the caller's step.
         context = contextvars.copy_context()
         return threading.Thread(target=context.run, args=(self._read, name, stream), daemon=True)
 
@@ -97,23 +97,23 @@ class Streams:
                     for sink in self._sinks:
                         sink(shown.rstrip("\n"))
                 except OSError as error:
-                    # Read on: a command whose output nobody reads would never end.
+                    # Continue reading: a command whose output is not read would never end.
                     self.fault, self._sinks = error, []
 
     def join(self) -> None:
         """Wait until all is read; the process has ended."""
         for thread, stream in self._threads:
-            # A daemon started by the command may keep the pipe open: do not wait for it.
+            # A daemon started by the command may keep the pipe open, so the wait is limited.
             thread.join(timeout=5)
             if not thread.is_alive():
                 stream.close()
 
     def text(self, name: str) -> str:
-        """Return what was read of the stream ``out`` or ``err``."""
+        """Return the text of the stream ``out`` or ``err``."""
         with self._lock:
             return "".join(self._lines[name])
 
 
 def no_log(path: Path | None, error: OSError) -> StepFailed:
-    """Return the error of a log that cannot be written."""
+    """Return the error for a log that cannot be written."""
     return StepFailed(f"the log {path} cannot be written: {error.strerror}; make room, or fix it")

@@ -1,1 +1,1 @@
-"""Programs that run on cluster nodes: standard-library Python, sent there over SSH."""
+"""Programs that are sent to cluster nodes over SSH and run there: only the standard library."""

@@ -1,9 +1,9 @@
-"""Test whether a fence (barrier) of PMIx holds its ranks; srun starts this once on each node.
+"""Tests whether a PMIx fence (barrier) holds its ranks; srun starts this once on each node.
 
-A fence is a barrier: nobody leaves it before all have come. In each round another rank is late,
-and every rank prints when it comes and when it leaves: "fence ROUND RANK HOST comes". The late
-one prints so a while before it comes, so that the order of the lines hangs neither on how fast
-they travel nor on the nodes' clocks.
+A fence is a barrier: no rank may leave it before all have entered. In each round another rank is
+late, and every rank prints when it enters and when it leaves: "fence ROUND RANK HOST comes". The
+late rank prints this a while before it enters, so that the order of the lines depends neither on
+their speed nor on the nodes' clocks.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import socket
 import time
 
 LIBRARY = "libpmix.so.2"
-# How late is late, and how long before it comes a rank says so; in seconds.
+# Seconds of delay, and seconds between the late rank's message and its entry.
 LATE = AHEAD = 1.0
 
 
@@ -25,7 +25,7 @@ class Process(ctypes.Structure):
 
 
 def main() -> None:
-    """Run a round for each rank; exit with a message if a call of PMIx fails."""
+    """Run a round for each rank; exit with a message if a PMIx call fails."""
     try:
         pmix = ctypes.CDLL(LIBRARY)
     except OSError as error:
@@ -36,7 +36,7 @@ def main() -> None:
         time.sleep(LATE if me.rank == late else 0)
         say(me.rank, late, "comes")
         time.sleep(AHEAD if me.rank == late else 0)
-        # Neither data nor processes: all of the job, and nothing but the barrier.
+        # Neither data nor a list of processes: a barrier of the whole job.
         done("PMIx_Fence", pmix.PMIx_Fence(None, 0, None, 0))
         say(me.rank, late, "leaves")
     done("PMIx_Finalize", pmix.PMIx_Finalize(None, 0))
@@ -49,7 +49,7 @@ def done(name: str, status: int) -> None:
 
 
 def say(rank: int, late: int, what: str) -> None:
-    """Print that this rank comes or leaves, in the round in which ``late`` is late."""
+    """Print that this rank enters or leaves, in the round in which ``late`` is late."""
     print("fence", late, rank, socket.gethostname(), what, flush=True)
 
 

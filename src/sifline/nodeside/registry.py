@@ -1,9 +1,8 @@
-"""The SIF registry of one node: what it holds, and how a new file takes its place.
+"""The SIF registry of one node: lists its images, and installs new files.
 
-Runs on the node itself, as root, with nothing but Python 3.9's standard library. It stays one
-module, whatever its length: its source is sent to ``python3 -``, and nothing is left on the node
-that could be imported. Prints one JSON object; a failure is ``{"error", "message"}`` and
-status 1. Layout below the root:
+Runs on the node itself, as root, with Python 3.9's standard library only. It is one module,
+whatever its length, because its source is sent to ``python3 -`` and can import nothing else.
+Prints one JSON object; a failure is ``{"error", "message"}`` and status 1. Layout below the root:
 
     <category>/<name>.sif                              what jobs use: a link to a version
     .registry/versions/<category>/<name>/<sha256>.sif  the files, never changed once here
@@ -11,10 +10,10 @@ status 1. Layout below the root:
     .registry/catalog.json                             what is in place, who put it there
     .registry/lock                                     held while any of these change
 
-A new version is a new file and the link is replaced by rename, so a running job keeps what
-it opened. Every step is durable before the next one begins, and each can be repeated: a run
-that was killed leaves an upload, a version without a link, or a link without an entry, and
-the next run goes on from there.
+A new version is a new file, and the link is replaced by rename, so a running job keeps the file
+that it opened. Every step is synced before the next one begins, and each can be repeated: a killed
+run leaves an upload, a version without a link, or a link without an entry, and the next run
+continues from there.
 """
 
 from __future__ import annotations
@@ -39,14 +38,14 @@ if TYPE_CHECKING:
 
 VERSION = 1
 CATEGORIES = ("ml-frameworks", "custom-images", "base-images")
-# Below the root; provisioning makes them, and the roles of Ansible have no other list.
+# Below the root; provisioning makes them, and the Ansible roles get this list.
 FOLDERS = (*CATEGORIES, ".registry")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,127}")
 SHA256 = re.compile(r"[0-9a-f]{64}")
 TOKEN = re.compile(r"[0-9a-f]{1,32}")
 
-# An upload that nothing wrote to for so long was given up: a transfer that stands still
-# for two minutes ends itself.
+# An upload without writes for so long was abandoned: a transfer without progress ends after two
+# minutes.
 ABANDONED_SECONDS = 15 * 60
 LOCK_SECONDS = 60
 BLOCK = 1 << 20
@@ -81,22 +80,22 @@ class Entry:
         self.upload_prefix = f"{category}.{name}.sif."
 
     def upload(self, sha256: str, token: str) -> Path:
-        """Where the sender identified by ``token`` writes the file with this digest."""
+        """Return the path to which the sender with this ``token`` writes this digest's file."""
         return self.uploads / f"{self.upload_prefix}{sha256}.{token}.partial"
 
     def version(self, sha256: str) -> Path:
-        """Where the file with this digest rests."""
+        """Return the path of the file with this digest."""
         return self.versions / f"{sha256}.sif"
 
 
 def status(options: argparse.Namespace) -> dict[str, Any]:
-    """Return which version of an image is in place, and make room for an upload.
+    """Return which version of an image is in place, and prepare for an upload.
 
     ``--look`` makes no folder and removes nothing.
 
-    A file whose size, inode, and times of modification and change are those in the catalog
-    was not written to since it was verified; any other is read in full, and its digest
-    computed anew. ``settled`` says that nothing is left to do for the digest in place.
+    A file with the size, inode, and times of modification and change in the catalog was not
+    written to since it was verified; any other is read in full for its digest. ``settled`` means
+    that nothing is left to do for the digest in place.
     """
     root = registry(options.root)
     entry = Entry(root, options.category, options.name)
@@ -139,7 +138,7 @@ def ready(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def note(options: argparse.Namespace) -> dict[str, Any]:
-    """Update in the catalog how the tests of the image in place ended."""
+    """Update the test result of the installed image in the catalog."""
     root = registry(options.root)
     entry = Entry(root, options.category, options.name)
     with locked(root):
@@ -153,7 +152,7 @@ def note(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def install(options: argparse.Namespace) -> dict[str, Any]:
-    """Verify an uploaded SIF, or a version kept from before, and make it the one that jobs use."""
+    """Verify an uploaded SIF, or an earlier version, and make it the one that jobs use."""
     root = registry(options.root)
     entry = Entry(root, options.category, options.name)
     meta = json.loads(options.meta)
@@ -162,7 +161,7 @@ def install(options: argparse.Namespace) -> dict[str, Any]:
     source = upload if upload.exists() else version
     if not source.exists():
         raise RegistryError("no-upload", f"neither {upload} nor {version} exists")
-    settle(source, options)  # outside the lock: it reads the whole file
+    settle(source, options)  # without the lock: it reads the whole file
     with locked(root):
         make_folder(entry.versions, 0o755, options)
         if source is upload:
@@ -176,7 +175,7 @@ def install(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def listing(options: argparse.Namespace) -> dict[str, Any]:
-    """Return the catalog, each entry with what is really there; ``--read=yes`` reads all files."""
+    """Return the catalog and the actual state of each entry; ``--read=yes`` reads all files."""
     root = registry(options.root)
     catalog = read_catalog(root)
     images = {}
@@ -195,7 +194,7 @@ def listing(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def registry(root: str) -> Path:
-    """Return the root as a path; the folders that provisioning makes must be there."""
+    """Return the root as a path; the folders that provisioning makes must exist."""
     path = Path(root)
     if not path.is_absolute() or ".." in path.parts:
         raise RegistryError("bad-argument", f"root {root!r} is not an absolute path")
@@ -225,7 +224,7 @@ def holds(path: Path, sha256: str, recorded: dict[str, Any] | None) -> tuple[boo
 
 
 def same_file(path: Path, recorded: dict[str, Any]) -> bool:
-    """Whether nobody wrote to the file since its digest was computed."""
+    """Return whether the file was not written to since its digest was computed."""
     try:
         found = path.stat()
     except OSError:
@@ -234,12 +233,12 @@ def same_file(path: Path, recorded: dict[str, Any]) -> bool:
 
 
 def fingerprint(found: os.stat_result) -> list[int]:
-    """Return what of stat(2) changes with each write to a file, even if its times are set back."""
+    """Return fields of stat(2) that change with each write, even if the times are set back."""
     return [found.st_size, found.st_ino, found.st_mtime_ns, found.st_ctime_ns]
 
 
 def has_owner_and_mode(path: Path, options: argparse.Namespace) -> bool:
-    """Whether the file is readable by all and writable by its owner alone."""
+    """Return whether the file is readable by all and writable only by its owner."""
     found = path.stat()
     return (found.st_uid, found.st_gid) == owner(options) and found.st_mode & 0o7777 == MODE
 
@@ -260,7 +259,7 @@ def digest_of(file: Any) -> str:
 
 
 def settle(path: Path, options: argparse.Namespace) -> None:
-    """Set owner and mode, verify the digest, and write the file through to the disk."""
+    """Set owner and mode, verify the digest, and sync the file to the disk."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     with os.fdopen(descriptor, "rb", buffering=0) as file:
         os.fchown(descriptor, *owner(options))
@@ -286,7 +285,7 @@ def switch(entry: Entry, version: Path) -> None:
 
 
 def record(entry: Entry, sha256: str, meta: dict[str, Any], options: argparse.Namespace) -> None:
-    """Write the catalog entry, and drop the versions that are too many."""
+    """Write the catalog entry, and remove surplus versions."""
     catalog = read_catalog(entry.root)
     before = catalog["images"].get(entry.key)
     found = entry.visible.stat()
@@ -319,7 +318,7 @@ def without_previous(known: dict[str, Any]) -> dict[str, Any]:
 
 
 def read_catalog(root: Path) -> dict[str, Any]:
-    """Return the catalog; an empty one where there is none yet."""
+    """Return the catalog; an empty one if there is no file yet."""
     path = root / ".registry" / "catalog.json"
     try:
         catalog = json.loads(path.read_text(encoding="utf-8"))
@@ -350,7 +349,7 @@ def write_catalog(root: Path, catalog: dict[str, Any], options: argparse.Namespa
 
 
 def remove_leftovers(entry: Entry, options: argparse.Namespace) -> None:
-    """Remove what killed runs left: only the holder of the lock makes these names."""
+    """Remove leftovers of killed runs; only the holder of the lock creates such names."""
     for path in (
         entry.visible.with_name(f".{entry.visible.name}.new"),
         entry.root / ".registry" / "catalog.json.new",
@@ -358,7 +357,7 @@ def remove_leftovers(entry: Entry, options: argparse.Namespace) -> None:
         path.unlink(missing_ok=True)
     mine = entry.upload(options.sha256, options.token)
     for path in entry.uploads.glob("*.partial"):
-        # Another sender may be done with its file, and rename it, at this moment.
+        # Another sender may be renaming its finished file at this moment.
         with suppress(FileNotFoundError):
             idle = time.time() - path.stat().st_mtime
             ours = path.name.startswith(entry.upload_prefix) and path.name.endswith(
@@ -369,7 +368,7 @@ def remove_leftovers(entry: Entry, options: argparse.Namespace) -> None:
 
 
 def make_folder(path: Path, mode: int, options: argparse.Namespace) -> None:
-    """Make a folder below ``.registry`` with its parents, each owned as the registry is."""
+    """Make a folder below ``.registry`` with its parents, each with the registry's owner."""
     if path.is_dir():
         return
     make_folder(path.parent, 0o755, options)
@@ -381,7 +380,7 @@ def make_folder(path: Path, mode: int, options: argparse.Namespace) -> None:
 
 
 def sync_folder(path: Path) -> None:
-    """Write a rename in the folder through to the disk (fsync)."""
+    """Sync a rename in the folder to the disk (fsync)."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
@@ -404,7 +403,7 @@ def owner(options: argparse.Namespace) -> tuple[int, int]:
 
 @contextmanager
 def locked(root: Path) -> Iterator[None]:
-    """Hold the registry's lock; it goes with the process that holds it."""
+    """Hold the registry's lock; it is released when the process ends."""
     descriptor = os.open(root / ".registry" / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         until = time.monotonic() + LOCK_SECONDS
@@ -424,7 +423,7 @@ def locked(root: Path) -> Iterator[None]:
 
 
 def matching(pattern: re.Pattern[str], what: str) -> Any:
-    """Return an argparse type for words of this form."""
+    """Return an argparse type for words that match the pattern."""
 
     def check(word: str) -> str:
         if not pattern.fullmatch(word):
@@ -463,7 +462,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: list[str]) -> int:
-    """Run one verb and print what it found."""
+    """Run one verb and print its result."""
     options = parser().parse_args(arguments)
     os.umask(0o022)
     try:

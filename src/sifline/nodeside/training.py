@@ -1,8 +1,8 @@
-"""A small training job for several processes, run inside an image: it converges, or it fails.
+"""A small training job for several processes inside an image: it converges, or it fails.
 
-Each process learns the same line through points of its own with PyTorch's
-DistributedDataParallel over gloo, and prints one line of JSON about what came out. Started by
-torchrun, or by srun: the variables of either say which process it is and where the first one is.
+Each process learns the same line from points of its own, with PyTorch's DistributedDataParallel
+over gloo, and prints its result as one line of JSON. Started by torchrun or by srun, whose
+variables give the rank and the first host.
 """
 
 from __future__ import annotations
@@ -25,17 +25,16 @@ STEPS = 200
 POINTS = 64
 TRUE = torch.tensor([[2.0, -3.0, 0.5]])
 BIAS = 0.25
-# One below those that Linux hands out by itself, the same for all processes of a job and another
-# for the next job.
+# Below Linux's ephemeral ports; the same for all processes of a job, and another for the next job.
 FIRST_PORT, PORTS = 20000, 12000
-# Of an interface its IPv4 address, netdevice(7).
+# Returns the IPv4 address of an interface, netdevice(7).
 SIOCGIFADDR = 0x8915
-# How long a process waits for the others, in seconds.
+# Seconds that a process waits for the others.
 PATIENCE = 60
 
 
 def first_host(nodes: str) -> str:
-    """Return the first name in a list of Slurm's: ``n[01-03,7],login`` begins with ``n01``."""
+    """Return the first name in a Slurm host list: ``n[01-03,7],login`` begins with ``n01``."""
     match = re.match(r"([^,\[]*)(?:\[([0-9]+)[^\]]*\])?([^,\[]*)", nodes)
     if not match or not match[0]:
         raise SystemExit(f"training: cannot read the list of nodes {nodes!r}")
@@ -43,7 +42,7 @@ def first_host(nodes: str) -> str:
 
 
 def find_others() -> None:
-    """Set the variables that torchrun would set (RANK and others) from those of srun."""
+    """Set the variables of torchrun (RANK and others) from those of srun."""
     env = os.environ
     if "RANK" in env:
         return
@@ -57,14 +56,14 @@ def find_others() -> None:
 
 
 def interface_to(host: str) -> str:
-    """Return the network interface by which ``host`` is reached, "" where none can be told.
+    """Return the network interface through which ``host`` is reached; "" if unknown.
 
-    Gloo takes the address that the machine's own name has, which on Debian may be 127.0.1.1:
-    nobody else gets there. So towards oneself it is the first one that leads elsewhere.
+    Gloo uses the address of the machine's own name, which on Debian may be 127.0.1.1 and
+    unreachable for others. For this host itself, the first interface that leads elsewhere is used.
     """
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
-            probe.connect((host, 9))  # sends nothing
+            probe.connect((host, 9))  # UDP: sends nothing
         except OSError:
             return ""
         own, found = probe.getsockname()[0], {}
@@ -78,8 +77,8 @@ def interface_to(host: str) -> str:
 
 def train(rank: int) -> tuple[torch.nn.Module, float, float]:
     """Return the trained model, and the loss over all processes before and after."""
-    # Other points and another beginning in each process: only if the gradients are averaged
-    # do all end with the same parameters.
+    # Each process has other points and another start: only if the gradients are averaged do all
+    # end with the same parameters.
     torch.manual_seed(rank)
     points = torch.randn(POINTS, TRUE.shape[1])
     values = points @ TRUE.T + BIAS
@@ -128,11 +127,12 @@ def main() -> None:
         "torch": torch.__version__,
         "container": os.environ.get("APPTAINER_CONTAINER", ""),
     }
-    # In one piece: lines of several processes are mixed otherwise.
+    # One write: lines of several processes are mixed otherwise.
     sys.stdout.write(json.dumps(found) + "\n")
     sys.stdout.flush()
     dist.barrier()
-    # PyTorch 2.4 on a busy machine: what takes gloo down again may wait for ever. All is said.
+    # With PyTorch 2.4 on a busy machine, closing gloo may wait for ever; the result is printed
+    # already.
     os._exit(0)
 
 

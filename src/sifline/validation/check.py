@@ -1,8 +1,8 @@
 """A health check, and the registry of all of them.
 
-A check is a function that returns the evidence in one sentence. It raises ``CheckFailed``
-where what it checks is false and ``CheckSkipped`` where it cannot be looked at; its suite
-and its phase come from the decorator, its name and its help from the function.
+A check is a function that returns its evidence in one sentence. It raises ``CheckFailed`` if the
+checked property is false and ``CheckSkipped`` if it cannot be checked; suite and phase come from
+the decorator, name and help from the function.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Check:
 
     @property
     def key(self) -> str:
-        """Its name among all."""
+        """Return its unique name, ``suite.name``."""
         return f"{self.suite}.{self.name}"
 
 
@@ -42,7 +42,7 @@ _known: dict[str, Check] = {}
 
 
 def check(*, suite: str, phase: Phase) -> Callable[[Callable[[Probe], str]], Callable[..., str]]:
-    """Register the function as a check, named as it is with dashes."""
+    """Register a function as a check; its name with dashes is the check's name."""
 
     def register(function: Callable[[Probe], str]) -> Callable[..., str]:
         summary = (function.__doc__ or "").strip().splitlines()[0]
@@ -55,5 +55,5 @@ def check(*, suite: str, phase: Phase) -> Callable[[Callable[[Probe], str]], Cal
 
 
 def registered() -> tuple[Check, ...]:
-    """Return the checks of all suites that were imported."""
+    """Return the checks of all imported suites."""
     return tuple(_known.values())

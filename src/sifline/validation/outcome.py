@@ -15,23 +15,23 @@ class CheckSkipped(Exception):
 
 
 def reason(stderr: str) -> str:
-    """Return the first line of srun's complaint."""
+    """Return the first line of srun's error output."""
     lines = [line.strip() for line in stderr.splitlines() if line.strip()]
     return lines[0] if lines else "it printed nothing"
 
 
 def cause(stderr: str) -> str:
-    """Return the last line that a process said itself: there a traceback names the error."""
+    """Return the last line of a process's own output: there a traceback names the error."""
     lines = [line.strip() for line in stderr.splitlines() if line.strip()]
-    # A step daemon calls itself slurmstepd or slurmstepd-NODE.
+    # A step daemon is called slurmstepd or slurmstepd-NODE.
     own = [line for line in lines if not line.startswith(("srun:", "slurmstepd"))]
     return own[-1] if own else reason(stderr)
 
 
 def one_line(error: Exception) -> str:
-    """Return an error as one line; the last line of its details where there are any.
+    """Return an error as one line; the last line of its details if it has any.
 
-    What keeps a node from being talked to is said, with the next command, in the error itself.
+    An error about an unreachable node keeps its own message, with the next command.
     """
     if isinstance(error, SshFailed):
         return error.message

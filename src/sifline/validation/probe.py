@@ -1,4 +1,4 @@
-"""Access to a cluster for checks, within the time of a check."""
+"""Access to a cluster for one check, within its time limit."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from sifline.validation.outcome import CheckFailed, CheckSkipped, one_line
 
 CHECK_SECONDS = 120
 
-# What a check may still do when its time is over: cancel its job.
+# Seconds that a check may use after its time limit, to cancel its job.
 GRACE_SECONDS = 5.0
 
 
 class Probe:
-    """Runs commands on a cluster for one check; all of them end within its time."""
+    """Runs commands on a cluster for one check; all of them end within its time limit."""
 
     def __init__(self, ssh: Ssh, *, seconds: float) -> None:
         self._ssh = ssh
@@ -31,7 +31,7 @@ class Probe:
 
     @property
     def cluster(self) -> Cluster:
-        """The cluster that is judged."""
+        """Return the cluster to check."""
         return self._ssh.cluster
 
     def run(
@@ -45,7 +45,7 @@ class Probe:
         timeout: float = 60,
         check: bool = True,
     ) -> Result:
-        """Run ``argv`` on ``node``, for as long as the check has left at most."""
+        """Run ``argv`` on ``node``, at most for the remaining time of the check."""
         left = self._until - time.monotonic()
         if left <= -GRACE_SECONDS:
             raise CheckFailed(f"did not end within {self._seconds:g} s")
@@ -68,32 +68,32 @@ class Probe:
         user: str | None = None,
         check: bool = True,
     ) -> dict[str, Result]:
-        """Run ``argv`` on all nodes, or on ``nodes``; one that does not answer is a failure."""
+        """Run ``argv`` on all nodes, or on ``nodes``; an unreachable node is a failure."""
         return self.each(
             nodes or self.cluster.nodes,
             lambda node: self.run(node, argv, sudo=sudo, user=user, check=check),
         )
 
     def each(self, nodes: Sequence[Node], work: Callable[[Node], Any]) -> dict[str, Any]:
-        """Do ``work`` for the nodes side by side; all that fail are named in one failure."""
+        """Call ``work`` for the nodes in parallel; one failure names all that failed."""
         done, failed = self._ssh.each(nodes, work)
         if failed:
             raise CheckFailed("; ".join(one_line(error) for error in failed.values()))
         return done
 
     def holdings(self, *, read: bool = False) -> dict[str, dict[str, Any]]:
-        """Return what the registry of every node lists; ``read`` has all files read in full."""
+        """Return the content of every node's registry; ``read`` makes the nodes read all files."""
         reading = {"read": "yes"} if read else {}
         return self.each(self.cluster.nodes, lambda node: ask(self, node, "list", **reading))
 
     def need_nodes(self, count: int) -> None:
-        """Skip the check where the cluster has fewer compute nodes than ``count``."""
+        """Skip the check if the cluster has fewer compute nodes than ``count``."""
         if len(self.cluster.compute) < count:
             raise CheckSkipped(f"the cluster has fewer than {count} compute nodes")
 
     @property
     def job_user(self) -> str:
-        """The ordinary user as whom checks look and submit jobs."""
+        """Return the ordinary user for checks and jobs."""
         if not self.cluster.job_user:
             raise CheckSkipped(f"{self.cluster.source} names no job_user")
         return self.cluster.job_user

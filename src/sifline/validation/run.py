@@ -1,4 +1,4 @@
-"""Validate: run the checks against a cluster, phase by phase, and say how each ended."""
+"""Validate: runs the checks against a cluster, phase by phase."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ def validate(
 ) -> tuple[CheckResult, ...]:
     """Run health checks on ``cluster``: all, or those of ``suites`` and those named ``checks``.
 
-    A check is called by its name, or by ``suite.name``. One that breaks or does not end
-    within ``seconds`` has failed.
+    A check is named by its name, or by ``suite.name``. A check that raises an error, or does not
+    end within ``seconds``, has failed.
 
-    :raises UsageError: where a suite or a check is not known.
+    :raises UsageError: if a suite or a check is unknown.
     """
     chosen = select(known(), suites, checks)
     results = []
@@ -42,7 +42,7 @@ def validate(
 
 
 def listing() -> dict[str, list[tuple[str, str]]]:
-    """Return the name and the summary of each check, by suite."""
+    """Return the names and summaries of the checks, by suite."""
     suites: dict[str, list[tuple[str, str]]] = {}
     for check in known():
         suites.setdefault(check.suite, []).append((check.name, check.summary))
@@ -52,7 +52,7 @@ def listing() -> dict[str, list[tuple[str, str]]]:
 def select(
     checks: Sequence[Check], suites: Sequence[str], names: Sequence[str]
 ) -> tuple[Check, ...]:
-    """Return the checks that were asked for, in the order they run; all if none was."""
+    """Return the selected checks in the order in which they run; all if none was selected."""
     known_suites = {check.suite for check in checks}
     known_names = {check.name for check in checks} | {check.key for check in checks}
     for kind, words, valid in (("suite", suites, known_suites), ("check", names, known_names)):
@@ -82,7 +82,7 @@ def judge(check: Check, probe: Probe) -> CheckResult:
         status, message = Status.SKIPPED, str(skip)
     except SiflineError as error:
         status, message = Status.FAILED, one_line(error)
-    except Exception as error:  # what breaks has not passed
+    except Exception as error:  # a broken check has not passed
         status, message = Status.FAILED, f"the check broke: {type(error).__name__}: {error}"
     return CheckResult(
         suite=check.suite,

@@ -1,7 +1,7 @@
-"""Virtual clusters: containers with systemd, OpenSSH and Slurm that stand in for hosts.
+"""Virtual clusters: containers with systemd, OpenSSH and Slurm that act as hosts.
 
-What comes out is a cluster like any other: its file, its SSH key and its known host keys are
-in ``build/clusters/NAME/``. The engine's labels are the truth of what stands.
+The result is an ordinary cluster: its file, its SSH key and its known host keys are in
+``build/clusters/NAME/``. Labels of the containers, not these files, decide what exists.
 """
 
 from sifline.virtual.found import shell_argv, standing, status, unknown

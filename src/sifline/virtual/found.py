@@ -1,4 +1,4 @@
-"""Virtual clusters that exist, and whose they are: read from the labels of containers."""
+"""Existing virtual clusters and their checkouts, read from the labels of containers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CLUSTER = "sifline.cluster"
 
 
 def check_name(name: str) -> None:
-    """Refuse a cluster name that cannot be part of paths and of the engine's names."""
+    """Raise an error for a cluster name that cannot be part of paths and of the engine's names."""
     if len(name) > LONGEST_NAME or not NAME.fullmatch(name):
         raise UsageError(
             f"cluster name {name[: LONGEST_NAME + 1]!r}: use lower-case letters, digits and"
@@ -30,22 +30,22 @@ def check_name(name: str) -> None:
 
 
 def cluster_label(name: str) -> str:
-    """Return the label, ``key=value``, of all that is of the cluster ``name``."""
+    """Return the label, ``key=value``, of everything that belongs to the cluster ``name``."""
     return f"{CLUSTER}={name}"
 
 
 def checkout_name(workspace: Workspace) -> str:
-    """Return the value of the label that says which checkout brought a cluster up."""
+    """Return the value of the label that names the checkout of a cluster."""
     return str(workspace.root.absolute())
 
 
 def state_folder(name: str, workspace: Workspace) -> Path:
-    """Return where the cluster ``name`` has its file, its SSH key and its known host keys."""
+    """Return the folder of the cluster's file, its SSH key and its known host keys."""
     return workspace.clusters.absolute() / name
 
 
 def cluster_lock(name: str, context: Context) -> AbstractContextManager[None]:
-    """Return the lock that whoever changes the cluster ``name`` holds."""
+    """Return the lock for changing the cluster ``name``."""
     return records.locked(context.workspace.build / "locks" / f"cluster.{name}.lock", context)
 
 
@@ -65,20 +65,20 @@ def containers_of(name: str, context: Context) -> list[Container]:
 def refuse_other_checkout(
     name: str, found: Sequence[Container], context: Context, advice: str
 ) -> None:
-    """Refuse a cluster that another checkout brought up.
+    """Raise an error for a cluster that another checkout brought up.
 
-    Also where no such folder is here: the engine may serve other machines and containers.
+    The other folder need not exist here: the engine may serve other machines and containers.
     """
     owners = {item.labels.get(WORKSPACE, "") for item in found}
     if not found:
-        # A run that was killed, or begins just now, may have come no further than the network.
+        # A run that was killed, or has just begun, may have created only the network.
         owners = Containers(context.runner).network_labels(cluster_label(name), WORKSPACE)
     for other in sorted(owners - {checkout_name(context.workspace), ""}):
         raise UsageError(f"the cluster {name} belongs to the checkout {other}; {advice}")
 
 
 def status(name: str, context: Context) -> tuple[NodeState, ...]:
-    """Return the nodes of the cluster ``name``, the controller first; none where none stands."""
+    """Return the nodes of the cluster ``name``, the controller first; () if it does not exist."""
     return tuple(
         NodeState(
             node=item.labels["sifline.node"],
@@ -92,7 +92,7 @@ def status(name: str, context: Context) -> tuple[NodeState, ...]:
 
 
 def standing(context: Context) -> tuple[StandingCluster, ...]:
-    """Return all virtual clusters of the engine, whoever brought them up, sorted."""
+    """Return all virtual clusters of the engine, of all checkouts, sorted."""
     by_name = dict[str, list[Container]]()
     for item in Containers(context.runner).find(CLUSTER):
         by_name.setdefault(item.labels[CLUSTER], []).append(item)
@@ -108,7 +108,7 @@ def standing(context: Context) -> tuple[StandingCluster, ...]:
 
 
 def unknown(name: str, context: Context) -> UsageError:
-    """Return the error for a virtual cluster that does not stand, with the nearest that do."""
+    """Return the error for a virtual cluster that does not exist, with the nearest names."""
     names = [item.name for item in standing(context)]
     hint = did_you_mean(name, names) or (f" Standing are {', '.join(names)}." if names else "")
     return UsageError(
@@ -121,8 +121,8 @@ def shell_argv(
 ) -> list[str]:
     """Return the command line that opens ``node``, or runs ``command`` there; as root or ``user``.
 
-    :raises UsageError: where the cluster or the node does not stand, with the nearest names,
-        and where another checkout brought the cluster up.
+    :raises UsageError: if the cluster or the node is not running, with the nearest names, or if
+        another checkout brought the cluster up.
     """
     found = containers_of(name, context)
     refuse_other_checkout(

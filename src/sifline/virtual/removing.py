@@ -22,12 +22,12 @@ from sifline.virtual.found import (
 def down(
     name: str, context: Context, *, foreign: bool = False, dry: bool = False
 ) -> Sequence[str]:
-    """Remove the cluster ``name`` and return what was removed; nothing where none stands.
+    """Remove the cluster ``name`` and return what was removed; () if it does not exist.
 
-    :param foreign: even where another checkout brought it up.
+    :param foreign: even if another checkout brought it up.
     :param dry: remove nothing, and return what would be removed.
-    :raises UsageError: where another checkout brought it up.
-    :raises StepFailed: where the engine cannot remove something.
+    :raises UsageError: if another checkout brought it up.
+    :raises StepFailed: if the engine cannot remove something.
     """
     check_name(name)
     if dry:
@@ -49,7 +49,7 @@ def _refuse_other(name: str, context: Context, *, foreign: bool) -> None:
 
 
 def parts(name: str, context: Context) -> list[str]:
-    """Return what there is of the cluster ``name``, in the words of what was removed."""
+    """Return the parts of the cluster ``name`` that exist, in words."""
     engine, label = Containers(context.runner), cluster_label(name)
     folder = state_folder(name, context.workspace)
     return [
@@ -61,7 +61,7 @@ def parts(name: str, context: Context) -> list[str]:
 
 
 def remove_all(name: str, context: Context, *, keep_folder: bool = False) -> list[str]:
-    """Remove the cluster ``name``, whoever it belongs to; the caller holds the lock."""
+    """Remove the cluster ``name``, of any checkout; the caller holds the lock."""
     engine, label = Containers(context.runner), cluster_label(name)
     folder = state_folder(name, context.workspace)
     removed = list[str]()
@@ -79,7 +79,8 @@ def remove_all(name: str, context: Context, *, keep_folder: bool = False) -> lis
             engine.remove_volume(volume)
             removed.append(f"volume {volume}")
 
-    # Without its file a cluster does not stand: first the file, in case this is interrupted.
+    # A cluster without its file does not count as running: remove it first, in case of
+    # interruption.
     (folder / STATE_FILE).unlink(missing_ok=True)
     despite_a_killed_run(remove)
     if folder.is_dir() and not keep_folder:

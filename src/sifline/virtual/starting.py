@@ -1,4 +1,4 @@
-"""Bring up a virtual cluster: recreate what does not match, then wait until it can be used."""
+"""Brings up a virtual cluster: recreates what does not match, then waits until it can be used."""
 
 from __future__ import annotations
 
@@ -48,13 +48,13 @@ HOST_KEY = "/etc/ssh/ssh_host_ed25519_key.pub"
 
 
 def up(description: Description, context: Context) -> Cluster:
-    """Bring a virtual cluster up as it is described, and return it.
+    """Bring up a virtual cluster that matches its description, and return it.
 
-    One that stands so already is left alone; anything else of that name is made anew.
+    A matching cluster is kept; anything else of that name is recreated.
 
-    :raises UsageError: where it is another checkout's.
-    :raises MissingError: where the image or the engine is missing.
-    :raises StepFailed: where a node does not come up; nothing of the cluster is left then.
+    :raises UsageError: if it belongs to another checkout.
+    :raises MissingError: if the image or the engine is missing.
+    :raises StepFailed: if a node does not come up; then the whole cluster is removed.
     """
     engine, name = Containers(context.runner), description.name
     image_id = image_in_engine(description.image, engine)
@@ -72,13 +72,13 @@ def up(description: Description, context: Context) -> Cluster:
 
 
 def stands_so(description: Description, image_id: str, context: Context) -> bool:
-    """Tell whether the cluster stands as it is described, so that ``up`` has nothing to start.
+    """Return whether the cluster matches its description, so that ``up`` has nothing to start.
 
-    :param image_id: of the image that its nodes shall be made of.
+    :param image_id: the id of the image for its nodes.
     """
     engine, name = Containers(context.runner), description.name
     found, folder = containers_of(name, context), state_folder(name, context.workspace)
-    # A key is made where there is none, and nodes are made for the key.
+    # A missing key would be created, and the nodes with it.
     if not found or not has_key(folder):
         return False
     fitted = fit(description, folder, engine.machine(), context)
@@ -86,9 +86,9 @@ def stands_so(description: Description, image_id: str, context: Context) -> bool
 
 
 def refuse_foreign(name: str, context: Context) -> None:
-    """Refuse a name that cannot be brought up, before minutes go into what comes first.
+    """Raise an error for a name that cannot be brought up, before any slow work.
 
-    :raises UsageError: for a bad name, and for the cluster of another checkout.
+    :raises UsageError: for an invalid name, and for the cluster of another checkout.
     """
     refuse_other_checkout(name, containers_of(name, context), context, _another(name))
 
@@ -127,7 +127,7 @@ def _up(wanted: Wanted, context: Context) -> tuple[Container, ...]:
         engine.start([*wanted.options[node.name], label], wanted.image)
 
     network = f"sifline-{cluster.name}"
-    # In a thread as the nodes are: an interrupt then waits until the engine has made it.
+    # In a thread, like the nodes: an interruption then waits until the engine has created it.
     labels = [cluster_label(cluster.name), f"{WORKSPACE}={checkout_name(context.workspace)}"]
     each([network], lambda name: engine.create_network(name, labels))
     each(cluster.nodes, lambda node: despite_a_killed_run(lambda: start(node)))
@@ -160,7 +160,7 @@ def _settle(wanted: Wanted, found: Iterable[Container], context: Context) -> Clu
 
 
 def _host_key(container: Container, context: Context) -> str:
-    """The line for known_hosts of a node that answers; read through the engine, not the wire."""
+    """Return the known_hosts line of a node; read through the engine, not the network."""
     engine = Containers(context.runner)
     _wait(container, engine)
     kind, key, *_ = engine.execute(container.name, "cat", HOST_KEY).stdout.split()
@@ -171,7 +171,7 @@ def _host_key(container: Container, context: Context) -> str:
 def _wait(container: Container, engine: Containers) -> None:
     """Return when sshd answers.
 
-    :raises StepFailed: where the node ended, or time is over, with what the node printed.
+    :raises StepFailed: if the node ended, or after the time limit, with the node's output.
     """
     started = looked = time.monotonic()
     while not _answers(container.address):
@@ -215,7 +215,7 @@ def _read(path: Path) -> str:
 
 
 def _write(path: Path, text: str) -> None:
-    """Write ``path`` at once or not at all."""
+    """Write ``path`` completely or not at all."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     temporary.write_text(text, encoding="utf-8")
     temporary.replace(path)

@@ -1,4 +1,4 @@
-"""The virtual cluster that a cluster file describes, fitted to this machine."""
+"""The virtual cluster that a cluster file describes, limited to what this machine has."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from sifline.model import Cluster, Node, SshAccess, Workspace
 from sifline.virtual.found import WORKSPACE, check_name, checkout_name, cluster_label
 
 DEFAULT_IMAGE = Virtual.image
-# What the image has: a user with sudo, and one without.
+# Users of the image: one with sudo, and one without.
 ADMIN = "admin"
 JOB_USER = "alice"
 MOST_NODES = 64
 SSH_PORT = 22
 KEY = "id_ed25519"
 KNOWN_HOSTS = "known_hosts"
-# Of the machine's memory, for all that runs beside the nodes: Slurm refuses a node that has
-# less than it was told.
+# Memory kept for everything else on the machine: Slurm refuses a node that has less than
+# configured.
 USABLE_PERCENT = 90
 # systemd and Apptainer mount; slurmd sets the priority of steps and limits their devices.
 CAPABILITIES = ("SYS_ADMIN", "SYS_NICE")
-# Mounts are what the default profiles forbid, and Apptainer needs a /proc without masks.
+# The default profiles forbid mounts, and Apptainer needs an unmasked /proc.
 UNCONFINED = ("seccomp=unconfined", "apparmor=unconfined", "systempaths=unconfined")
 TMPFS = ("/run:mode=0755", "/run/lock:mode=1777", "/tmp:exec,mode=1777")  # noqa: S108 - in the node
 NVIDIA_MAJOR = 195
@@ -36,9 +36,9 @@ NVIDIA_MAJOR = 195
 
 @dataclass(frozen=True, kw_only=True)
 class Description:
-    """What a cluster file says of a virtual cluster, and the image that its nodes are made of.
+    """The description of a virtual cluster in a cluster file, and the image of its nodes.
 
-    ``hosts`` says that the file has no section ``virtual``: it describes hosts.
+    ``hosts``: the file has no section ``virtual``, so it describes hosts.
     """
 
     name: str
@@ -56,15 +56,15 @@ class Wanted:
     options: dict[str, tuple[str, ...]]
 
     def spec(self, node: str) -> str:
-        """Return a digest of all that decides what the node's container is."""
+        """Return a digest of everything that decides the node's container."""
         return hashlib.sha256(json.dumps([self.image, self.options[node]]).encode()).hexdigest()
 
 
 def describe(cluster_file: Path, name: str | None = None) -> Description:
-    """Read how the cluster ``name`` shall stand, before anything is built for it.
+    """Read the description of the cluster ``name``, before anything is built for it.
 
-    :param name: what it is called; without one, as its file says.
-    :raises UsageError: for a name or a file that cannot be used.
+    :param name: the name of the cluster; default: the one in its file.
+    :raises UsageError: for an invalid name or file.
     """
     if name is not None:
         check_name(name)
@@ -81,7 +81,7 @@ def describe(cluster_file: Path, name: str | None = None) -> Description:
 
 
 def image_in_engine(image: str, engine: Containers) -> str:
-    """The id of ``image`` in the engine."""
+    """Return the id of ``image`` in the engine."""
     image_id = engine.image_id(f"sifline/{image}:latest")
     if not image_id:
         raise MissingError(f"the engine has no image {image}; run invoke build.{image}")
@@ -89,17 +89,17 @@ def image_in_engine(image: str, engine: Containers) -> str:
 
 
 def image_of_engine(image: str, context: Context) -> str:
-    """Return the id of an image of nodes that the engine has.
+    """Return the id of a node image in the engine.
 
-    :raises MissingError: where it has none.
+    :raises MissingError: if it does not exist.
     """
     return image_in_engine(image, Containers(context.runner))
 
 
 def fit(description: Description, folder: Path, machine: Machine, context: Context) -> Cluster:
-    """Return the cluster that is described, with no more cores and memory than this machine has.
+    """Return the described cluster, with no more cores and memory than this machine has.
 
-    :param folder: where its key, its known hosts and its file are.
+    :param folder: the folder of its key, its known hosts and its file.
     """
     described = description.cluster
     memory = machine.memory_mb * USABLE_PERCENT // 100
@@ -133,17 +133,17 @@ def fit(description: Description, folder: Path, machine: Machine, context: Conte
 
 
 def want(cluster: Cluster, image: str, key: str, workspace: Workspace) -> Wanted:
-    """Return ``cluster`` with the options of the engine for each of its nodes.
+    """Return ``cluster`` with the engine's options for each of its nodes.
 
-    :param image: the id of the image that they are made of.
-    :param key: the SSH key, in one line, that may log in.
+    :param image: the id of the nodes' image.
+    :param key: the public SSH key that may log in, in one line.
     """
     options = {node.name: _options(cluster, node, key, workspace) for node in cluster.nodes}
     return Wanted(cluster=cluster, image=image, options=options)
 
 
 def _options(cluster: Cluster, node: Node, key: str, workspace: Workspace) -> tuple[str, ...]:
-    """What ``docker run`` is told for one node."""
+    """Return the options of ``docker run`` for one node."""
     return (
         f"--name=sifline-{cluster.name}-{node.name}",
         f"--hostname={node.name}",
@@ -159,7 +159,7 @@ def _options(cluster: Cluster, node: Node, key: str, workspace: Workspace) -> tu
         *(f"--tmpfs={tmpfs}" for tmpfs in TMPFS),
         "--shm-size=1g",
         "--device=/dev/fuse",
-        # One rule for each device: Slurm can only take away what is not allowed as a whole.
+        # One rule for each device: Slurm can only remove single devices, not a wildcard rule.
         *(f"--device-cgroup-rule=c {NVIDIA_MAJOR}:{minor} rwm" for minor in range(node.gpus)),
         f"--env=NODE_GPUS={node.gpus}",
         f"--env=NODE_AUTHORIZED_KEY={key}",
@@ -167,12 +167,12 @@ def _options(cluster: Cluster, node: Node, key: str, workspace: Workspace) -> tu
 
 
 def has_key(folder: Path) -> bool:
-    """Tell whether the cluster has its own SSH key."""
+    """Return whether the cluster has its own SSH key."""
     return (folder / KEY).is_file() and (folder / f"{KEY}.pub").is_file()
 
 
 def public_key(folder: Path, context: Context) -> str:
-    """The cluster's own SSH key, made where there is none."""
+    """Return the cluster's public SSH key; create the key pair if there is none."""
     private, public = folder / KEY, folder / f"{KEY}.pub"
     if not has_key(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -188,7 +188,7 @@ def public_key(folder: Path, context: Context) -> str:
 
 
 def stands(wanted: Wanted, found: Iterable[Container]) -> bool:
-    """Return whether ``found`` are the nodes that are wanted, and all of them run."""
+    """Return whether ``found`` are the wanted nodes, and all of them run."""
     specs = {
         item.labels["sifline.node"]: item.labels.get("sifline.spec")
         for item in found

@@ -16,7 +16,7 @@ MODULES = (infrastructure, gpu_resources, cgroup_isolation, registry, mpi_job, t
 
 
 def known() -> tuple[Check, ...]:
-    """Return all checks, phase by phase, and in a phase what others rest on first."""
+    """Return all checks by phase; within a phase, basic ones first."""
     suites, phases = [module.SUITE for module in MODULES], list(Phase)
     return tuple(
         sorted(

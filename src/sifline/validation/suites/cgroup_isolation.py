@@ -19,12 +19,12 @@ LIMIT_MB = 100
 WANTED_MB = 300
 SURVIVED = "survived"
 
-# All that follow run inside a job, on the node's own Python.
+# These programs run inside a job, with the node's own Python.
 TAKE_MEMORY = (
     "import sys; b = bytearray(b'x') * (int(sys.argv[1]) << 20); print(sys.argv[2], len(b))"
 )
 
-# A mask that the kernel does not enforce can be widened by anybody.
+# A mask that the kernel does not enforce can be widened by any process.
 WIDEN_CORES = """
 import json, os
 given = os.sched_getaffinity(0)
@@ -55,7 +55,7 @@ print(json.dumps({"given": [word for word in given.split(",") if word], "devices
 
 @isolation
 def memory_is_limited(probe: Probe) -> str:
-    """A job that uses more memory than it asked for is killed for that."""
+    """A job that uses more memory than it asked for is killed."""
     result = probe.slurm.srun(
         ["python3", "-c", TAKE_MEMORY, str(WANTED_MB), SURVIVED],
         options=["--ntasks=1", f"--mem={LIMIT_MB}M"],
@@ -64,7 +64,7 @@ def memory_is_limited(probe: Probe) -> str:
         raise CheckFailed(f"a job of {LIMIT_MB} MiB used {WANTED_MB} MiB and was not killed")
     if "oom_kill" not in result.stderr and "Out Of Memory" not in result.stderr:
         raise CheckFailed(
-            f"the job ended with status {result.returncode}, but not for want of memory: "
+            f"the job ended with status {result.returncode}, not because it ran out of memory: "
             f"{result.tail(1)}"
         )
     return f"a job of {LIMIT_MB} MiB was killed when it used {WANTED_MB} MiB"
@@ -84,7 +84,7 @@ def cores_are_limited(probe: Probe) -> str:
 
 
 def judge_cores(found: Mapping[str, Any], node: Node) -> str:
-    """Compare what a job of one CPU got, and what it could take, with what it was allocated."""
+    """Compare the CPUs of a job of one CPU, and those it could move to, with its allocation."""
     allocated, taken = int(found["allocated"]), found["taken"]
     if len(found["given"]) != allocated:
         raise CheckFailed(
@@ -104,7 +104,7 @@ def allocated_gpu_opens(probe: Probe) -> str:
     refused = [
         f"/dev/nvidia{number}: {errno.errorcode.get(devices.get(number, errno.ENOENT))}"
         for number in given
-        # Without a driver behind it, an open device says that nobody is there.
+        # Opening a device without a driver fails with ENXIO.
         if devices.get(number, errno.ENOENT) not in (0, errno.ENXIO)
     ]
     if refused:
@@ -130,7 +130,7 @@ def other_gpus_stay_closed(probe: Probe) -> str:
 
 
 def gpu_job(probe: Probe) -> tuple[Node, list[str], dict[str, int]]:
-    """Run a job with one GPU; return its node, its device numbers, and what opening gave."""
+    """Run a job with one GPU; return its node, its devices, and the results of opening them."""
     node = max(probe.cluster.compute, key=lambda item: item.gpus)
     if not node.gpus:
         raise CheckSkipped("the cluster file names no GPUs")
@@ -145,7 +145,7 @@ def gpu_job(probe: Probe) -> tuple[Node, list[str], dict[str, int]]:
 
 
 def answer(stdout: str, otherwise: str) -> dict[str, Any]:
-    """Return the JSON a job printed."""
+    """Return the JSON that a job printed."""
     try:
         return dict(json.loads(stdout))
     except ValueError:

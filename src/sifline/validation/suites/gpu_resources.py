@@ -1,4 +1,4 @@
-"""Suite gpu-resources: Slurm counts the GPUs of the cluster file and hands them out."""
+"""Suite gpu-resources: Slurm offers the GPUs in the cluster file and allocates them to jobs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SHOW = ["printenv", "CUDA_VISIBLE_DEVICES"]
 
 
 def gpus(probe: Probe) -> dict[str, int]:
-    """Return the GPUs of each compute node by the cluster file."""
+    """Return the number of GPUs of each compute node in the cluster file."""
     found = {node.name: node.gpus for node in probe.cluster.compute}
     if not any(found.values()):
         raise CheckSkipped("the cluster file names no GPUs")

@@ -18,17 +18,17 @@ from sifline.validation.probe import Probe
 SUITE = "infrastructure"
 infrastructure = check(suite=SUITE, phase=Phase.INFRASTRUCTURE)
 
-# MUNGE credentials stand 300 s of skew, but time stamps in logs and build tools do not.
+# MUNGE accepts 300 s of skew, but time stamps in logs and build tools suffer earlier.
 SKEW_SECONDS = 2.0
 
-# Ranks, one on each node, that meet in a fence of PMIx.
+# Ranks, one on each node, for a PMIx fence.
 RANKS = 2
 FENCE = re.compile(r"^fence (\d+) (\d+) (\S+) (comes|leaves)$", re.MULTILINE)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """A node's clock between two looks at this machine's; seconds since the epoch."""
+    """A node's clock, read between two readings of this machine's; seconds since the epoch."""
 
     before: float
     clock: float
@@ -36,7 +36,7 @@ class Reading:
 
     @property
     def ahead(self) -> tuple[float, float]:
-        """The least and the most that the node can be ahead of this machine."""
+        """Return the least and the most that the node can be ahead of this machine."""
         return self.clock - self.after, self.clock - self.before
 
 
@@ -59,12 +59,12 @@ def clocks_agree(probe: Probe) -> str:
         clock = float(probe.run(node, ["date", "+%s.%N"]).stdout)
         return Reading(before=before, clock=clock, after=time.time())
 
-    probe.everywhere(["true"])  # the time to connect shall not blur the reading
+    probe.everywhere(["true"])  # so that the time to connect does not blur the reading
     return judge_clocks(probe.each(probe.cluster.nodes, read))
 
 
 def judge_clocks(readings: Mapping[str, Reading]) -> str:
-    """Compare what each pair of nodes is sure to differ by with what is allowed."""
+    """Compare the certain skew of each pair of nodes with the limit."""
     slowest = min(readings, key=lambda name: readings[name].ahead[1])
     fastest = max(readings, key=lambda name: readings[name].ahead[0])
     skew = readings[fastest].ahead[0] - readings[slowest].ahead[1]
@@ -104,7 +104,7 @@ def nodes_registered(probe: Probe) -> str:
 
 
 def judge_nodes(cluster: Cluster, found: Mapping[str, SlurmNode]) -> str:
-    """Compare what Slurm offers with what the cluster file says."""
+    """Compare the resources in Slurm with those in the cluster file."""
     faults = []
     for node in cluster.compute:
         if node.name not in found:
@@ -150,7 +150,7 @@ def slurm_versions_equal(probe: Probe) -> str:
 
 @infrastructure
 def pmix_fence_spans_nodes(probe: Probe) -> str:
-    """A fence of PMIx holds the ranks of all nodes, as MPI programs need it when they start."""
+    """A PMIx fence holds the ranks of all nodes, which MPI programs need when they start."""
     probe.need_nodes(RANKS)
     plugins = probe.slurm.srun(["true"], options=["--mpi=list"])
     if not plugins.ok:
@@ -171,7 +171,7 @@ def pmix_fence_spans_nodes(probe: Probe) -> str:
 
 
 def judge_fence(text: str) -> str:
-    """Read the lines of the program in their order: nobody leaves before all have come."""
+    """Check the lines of the program in their order: no rank leaves before all have entered."""
     lines = FENCE.findall(text)
     order = [(late, rank, what) for late, rank, _, what in lines]
     hosts = {rank: host for _, rank, host, _ in lines}

@@ -1,4 +1,4 @@
-"""Suite mpi-job: an MPI program runs inside a deployed image, over nodes, as a user's job."""
+"""Suite mpi-job: an MPI program runs in a deployed image on several nodes, as a user's job."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FIELD = re.compile(r"(\w+)=(\S*)")
 
 @dataclass(frozen=True, kw_only=True)
 class Rank:
-    """What one rank printed about itself."""
+    """The line that one rank printed."""
 
     rank: int
     size: int
@@ -48,7 +48,7 @@ def four_ranks_on_two_nodes(probe: Probe) -> str:
 
 
 def host_os(probe: Probe, node: Node) -> str:
-    """Return the system of a node as the program prints it: ``debian-12``."""
+    """Return the system of a node in the notation of the program: ``debian-12``."""
     argv = ["sh", "-c", '. /etc/os-release; echo "$ID-$VERSION_ID"']
     return probe.run(node, argv).stdout.strip()
 
@@ -70,7 +70,7 @@ def read_ranks(text: str) -> tuple[Rank, ...]:
 
 
 def judge(ranks: Sequence[Rank], paths: Sequence[str], host_systems: set[str]) -> str:
-    """Say what the ranks prove; all of it has to hold on every rank."""
+    """Return what the ranks prove; every rank must fulfil all of it."""
     if [item.rank for item in ranks] != list(range(RANKS)):
         raise CheckFailed(f"ranks {[item.rank for item in ranks]} instead of 0 to {RANKS - 1}")
     total = sum(range(RANKS))

@@ -1,4 +1,4 @@
-"""Suite registry: its folders, who may do what there, and that all copies are the same."""
+"""Suite registry: its folders and permissions, and that all copies are the same."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ registry = check(suite=SUITE, phase=Phase.DEPLOYMENT)
 
 FOLDER = "755 root:slurm"
 
-# Prints the folders in which a file could be made, and takes that file away again.
+# Prints the folders in which a file can be created, and removes that file.
 TRY_TO_WRITE = 'for d; do f=$(mktemp -p "$d" 2>/dev/null) && { rm -f "$f"; echo "$d"; }; done; :'
 
 # Prints the files whose first bytes could not be read.
@@ -63,7 +63,7 @@ def users_read_images(probe: Probe) -> str:
 
 @registry
 def users_cannot_write(probe: Probe) -> str:
-    """An ordinary user cannot put anything into the registry of any node."""
+    """An ordinary user cannot write to the registry of any node."""
     user = probe.job_user
     root = probe.cluster.registry_root
     paths = [str(root / name) for name in ("", *FOLDERS)]
@@ -80,7 +80,7 @@ def users_cannot_write(probe: Probe) -> str:
 
 @registry
 def catalog_agrees(probe: Probe) -> str:
-    """The catalog of every node names the files that are there, and no other."""
+    """The catalog of every node names exactly the files that exist."""
     held = probe.holdings()
     faults = []
     for node, answer in held.items():
@@ -101,7 +101,7 @@ def catalog_agrees(probe: Probe) -> str:
 
 @registry
 def copies_equal(probe: Probe) -> str:
-    """Every image has one SHA-256 on all nodes, computed anew from every copy."""
+    """Every image has one SHA-256 on all nodes, computed from every copy."""
     return judge_copies(probe.holdings(read=True))
 
 

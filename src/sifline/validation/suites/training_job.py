@@ -1,4 +1,4 @@
-"""Suite training-job: PyTorch trains one model on several nodes, inside a deployed image."""
+"""Suite training-job: PyTorch trains one model on several nodes, in a deployed image."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ SUITE = "training-job"
 IMAGE = "pytorch-cuda12.1-mpi4.1"
 PROCESSES = 4
 NODES = 2
-# What the program's points lie on, and how near it has to come.
+# The line on which the program's points lie, and the allowed error.
 WEIGHTS, BIAS = (2.0, -3.0, 0.5), 0.25
 LOSS = 1e-6
-# PyTorch is read from the SIF for the first time.
+# PyTorch is read from the SIF for the first time, which takes long.
 SECONDS = 110
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trained:
-    """What one process printed: the loss over all before and after, and its parameters.
+    """The result of one process: the loss over all points before and after, and its parameters.
 
-    ``spread`` is how far the parameters of the processes are apart.
+    ``spread`` is the largest difference between the parameters of two processes.
     """
 
     rank: int
@@ -59,7 +59,7 @@ def one_model_on_two_nodes(probe: Probe) -> str:
 
 
 def read(text: str) -> tuple[Trained, ...]:
-    """Read the lines of JSON that the processes printed, by rank."""
+    """Parse the lines of JSON that the processes printed, by rank."""
     found = []
     for line in text.splitlines():
         if not line.startswith("{"):
@@ -73,7 +73,7 @@ def read(text: str) -> tuple[Trained, ...]:
 
 
 def judge(found: Sequence[Trained], paths: Sequence[str]) -> str:
-    """Say what the processes prove; all of it has to hold in every one."""
+    """Return what the processes prove; every process must fulfil all of it."""
     ranks = [item.rank for item in found]
     if ranks != list(range(PROCESSES)):
         raise CheckFailed(f"processes {ranks} instead of 0 to {PROCESSES - 1}")
