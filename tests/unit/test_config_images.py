@@ -119,7 +119,7 @@ def test_sizes_have_decimal_and_binary_units(size: str, expected: int) -> None:
         ("[build-args]\nA-B = 'x'", "build-args.A-B: the name must be letters, digits and _"),
         ("[build-args]\nhttp_proxy = 'x'", "build-args.http_proxy is not allowed: "),
         ("[build-args]\nNO_PROXY = 'x'", "write it under [proxies] of a site profile"),
-        ("[labels]\n'sifline.image' = 'x'", 'labels."sifline.image" is not allowed: sifline itself'),
+        ("[labels]\n'sifline.image' = 'x'", 'labels."sifline.image" is not allowed: sifline'),
         ("[labels]\n'a=b' = 'x'", 'labels."a=b": the name must be'),
         ("foreign-bases = ['a b']", "foreign-bases[0] must be a word without spaces"),
         ("[run]\nshared-memory = '8 GB'", "run.shared-memory must be a size"),
