@@ -1,4 +1,4 @@
-"""The flags of all tasks, and what the words of a command line mean, told without Invoke."""
+"""The flags of all tasks, and a parser of command lines that does not import Invoke."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ HELP = {
     "compression": "how the squashfs is compressed: zstd or gzip",
     "docker": "remove the Docker images",
     "env": "a variable, as NAME=value, or NAME for the value that you have; may be repeated",
-    "force": "redo it even where nothing changed: the build, the SIF; with make all four steps",
-    "foreign": "take also what another checkout made: its cluster, its versions of an image",
+    "force": "redo it even if nothing changed: the build, the SIF; with make all four steps",
+    "foreign": "also remove what another checkout made: its cluster, its versions of an image",
     "format": "text, dot, mermaid or svg; default: by the ending of --output",
     "gpu": "demand a GPU: without one, tests fail that would be skipped",
     "gpus": "GPUs to hand in: all, a number, device=0,2 or none; default: as image.toml says",
@@ -36,30 +36,30 @@ HELP = {
     "key": "the key: a fingerprint, or its end; to check a signature the whole of it",
     "level": "level of the compression: 1 is quick, the highest (zstd 22, gzip 9) small",
     "list": "print the suites and their checks, run none",
-    "method": "stream (fast) or apptainer (its own build); default: the first that can be",
-    "mount_home": "bind your home folder, and be who you are",
+    "method": "stream (fast) or apptainer (its own build); default: the first that works",
+    "mount_home": "bind your home folder, and run as your user",
     "node": "the node to open, such as controller or compute-01",
     "older_than": "only what is older, such as 12h or 7d",
     "online": "ask a key server for keys that your keyring does not hold",
     "output": "the file to write to; sbom also takes a folder, for the bills of several",
     "passphrase_env": "the variable that holds the key's passphrase",
     "passphrase_file": "the file that holds the key's passphrase",
-    "processors": "how many processors compress; default: all, shared by what runs at once",
+    "processors": "how many processors compress; default: all, shared by parallel conversions",
     "pull": "ask the registries whether the images from there have changed",
     "runtime": "docker or apptainer",
     "shell": "bash, zsh or fish; default: the one you use",
-    "show": "print them: what this does in any case",
+    "show": "print the settings, which is the default",
     "sif": "use the image's SIF instead of the Docker image",
-    "sif_name": "what the SIF of --source is called; default: as the source",
+    "sif_name": "name of the SIF of --source; default: derived from the source",
     "sifs": "remove the SIFs",
     "site": "a site profile of sites/",
-    "source": "convert what is no image here: docker://REFERENCE, FILE.tar, FILE.def, FILE.def.j2",
+    "source": "convert this instead: docker://REFERENCE, FILE.tar, FILE.def, FILE.def.j2",
     "stage": "only this stage: registry makes the folders for images and nothing else",
     "state": "remove records, logs and prepared root file systems",
     "suite": "one suite, or several with commas",
-    "untested": "even where tests fail or were not run; the nodes' records say so",
-    "unused": "only what is not at hand: older versions and, with --all, what has no folder now",
-    "user": "who to be inside",
+    "untested": "deploy even if tests fail or were not run; the nodes' records say so",
+    "unused": "only old versions and, with --all, images whose folder is gone",
+    "user": "the user inside",
     "volume": "bind a folder, as SOURCE:TARGET or SOURCE:TARGET:ro; may be repeated",
     "workdir": "the folder in the container to start in",
     "yes": "remove without asking",
@@ -103,7 +103,7 @@ _NO_TASKS = frozenset({"__future__", "os", "pathlib", "sys", "typing"})
 
 
 def ours_alone(text: str) -> bool:
-    """Tell whether the task file of that content has no tasks but ours."""
+    """Return whether the task file with that content has no tasks but ours."""
     imported = set(_IMPORTS.findall(text)) - _NO_TASKS
     return imported == {"sifline.tasks"}
 
@@ -120,7 +120,7 @@ def task_file(start: Path, name: str = "tasks") -> Path | None:
 
 
 def root_of(file: Path) -> Path:
-    """Return the folder that a task file is the task file of."""
+    """Return the folder to which a task file belongs."""
     return file.parent.parent if file.name == "__init__.py" else file.parent
 
 
@@ -134,7 +134,7 @@ class Takes(Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class Flag:
-    """One flag, as it is written and as the task's function calls it."""
+    """One flag: its spellings, and its name as a parameter of the task's function."""
 
     name: str
     written: tuple[str, ...]
@@ -145,7 +145,7 @@ class Flag:
 
 
 def called(body: Body) -> str:
-    """Return the name of a task as it is written."""
+    """Return the name of a task as users type it."""
     return body.__name__.rstrip("_").replace("_", "-")
 
 
@@ -163,7 +163,7 @@ def _own(task: str) -> str:
 
 
 def files_of(words: Sequence[str], verb: Body) -> int:
-    """Return how many SIF files stand behind ``verb``, at most as many as it takes."""
+    """Return how many SIF files follow ``verb``, at most as many as it takes."""
     named = 0
     for here, word in walk(words):
         named += _own(here.task) == called(verb) and here.takes_file(word)
@@ -194,7 +194,7 @@ def parameters(body: Body, *, over_all: bool = False) -> tuple[inspect.Parameter
 
 
 def need_subject(body: Body, *, files: int, over_all: bool, others: Sequence[str]) -> None:
-    """Refuse a verb without an image where nothing says what it is about.
+    """Raise an error for a verb without an image, --all or a file.
 
     :param files: how many SIF files stand behind it.
     :param over_all: whether ``--all`` was given.
@@ -212,12 +212,12 @@ def need_subject(body: Body, *, files: int, over_all: bool, others: Sequence[str
 
 
 def repeatable(parameter: inspect.Parameter) -> bool:
-    """Tell whether a flag may be given more than once."""
+    """Return whether a flag may be given more than once."""
     return isinstance(parameter.default, tuple)
 
 
 def of(flags: Sequence[inspect.Parameter]) -> dict[str, Flag]:
-    """Return flags by all the ways they are written, as Invoke derives them from parameters."""
+    """Return flags by all their spellings, which Invoke derives from parameters."""
     return {written: flag for flag in map(_flag, flags) for written in flag.written}
 
 
@@ -268,7 +268,7 @@ CORE = {written: flag for flag in _CORE for written in flag.written}
 
 
 def of_task(task: str) -> Mapping[str, Flag] | None:
-    """Return the flags of a task by its name, whatever the image; None for none of ours."""
+    """Return the flags of one of our tasks, by name; None for other tasks."""
     head, dot, name = task.partition(".")
     for verb in images.VERBS:
         if called(verb) == head:
@@ -282,7 +282,7 @@ def of_task(task: str) -> Mapping[str, Flag] | None:
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """Where on a command line the next word will stand.
+    """The state of parsing a command line before the next word.
 
     ``theirs`` are tasks that are not ours, whatever they are called; their flags are not known.
     """
@@ -322,23 +322,23 @@ class Place:
         return self.waiting.takes is Takes.VALUE or not word.startswith("-")
 
     def names_task(self, word: str) -> bool:
-        """Tell whether ``word`` would be the name of a task: to run, or to be helped with."""
+        """Return whether ``word`` would be the name of a task, to run or to get help on."""
         if self.ended or word.startswith("-") or self.takes_file(word):
             return False
         return not self._is_value(word) or self.waiting is CORE["--help"]
 
     def takes_file(self, word: str) -> bool:
-        """Tell whether ``word`` would be a SIF file that the task at hand is about."""
+        """Return whether ``word`` would be a SIF file for the current task."""
         if self.task in self.theirs or not word.endswith(FILES):
             return False
         return most_files(self.task) > 0 and not self._is_value(word)
 
     def flag(self, written: str) -> Flag | None:
-        """Return the flag that ``written`` is here."""
+        """Return the flag that ``written`` means here."""
         return (self.flags or {}).get(written) or CORE.get(written)
 
     def check(self, word: str) -> None:
-        """Refuse ``word`` where it is a flag that nothing here takes, or one file too many.
+        """Raise an error if ``word`` is an unknown flag, or one file too many.
 
         :raises UsageError: naming the nearest flags.
         """
@@ -367,7 +367,7 @@ class Place:
 def walk(
     words: Sequence[str], theirs: frozenset[str] = frozenset()
 ) -> Iterator[tuple[Place, str]]:
-    """Yield each word behind the program's name, with the place where it stands.
+    """Yield each word after the program's name, with the parser's state before it.
 
     :param theirs: the tasks that are not ours.
     """
@@ -378,7 +378,7 @@ def walk(
 
 
 def place(words: Sequence[str], theirs: frozenset[str] = frozenset()) -> Place:
-    """Return the place behind ``words``, the program's name left out; see ``walk``."""
+    """Return the parser's state after ``words``, without the program's name; see ``walk``."""
     here = Place(theirs=theirs)
     for word in words:
         here = here.after(word)

@@ -45,7 +45,7 @@ DEFAULTS: dict[str, Any] = {
 
 
 def options(*names: str) -> Callable[[Body], Body]:
-    """Give a verb flags that go to the pipeline as they are; its body does not see them."""
+    """Add flags to a verb that are passed to the pipeline; its body does not get them."""
 
     def decorate(verb: Body) -> Body:
         @wraps(verb)
@@ -65,10 +65,10 @@ def options(*names: str) -> Callable[[Body], Body]:
 
 @options(*DOING, *SEEING)
 def build(run: Run, pipeline: Pipeline, images: Sequence[str]) -> None:
-    """Build the Docker image and its parents, where they changed.
+    """Build the Docker image and its parents, if they changed.
 
-    Which changes count is what `explain` says: the Dockerfile, files that it copies, arguments,
-    parents, settings. Nothing is pulled that the engine has, unless --pull asks for it.
+    Changes of the Dockerfile, its build context, arguments, parents and settings count; `explain`
+    prints them. Images that the engine has are not pulled again, unless --pull is given.
 
         invoke build.<image>
         invoke --dry build --all
@@ -80,8 +80,8 @@ def build(run: Run, pipeline: Pipeline, images: Sequence[str]) -> None:
 def test(run: Run, pipeline: Pipeline, images: Sequence[str], *, runtime: str = "docker") -> None:
     """Run its tests and its parents', in Docker or in the SIF.
 
-    Builds what the tests need where it is not up to date: the image, and with --runtime
-    apptainer its SIF.
+    Builds what the tests need if it is out of date: the image, and with --runtime apptainer its
+    SIF.
 
         invoke test.<image>
         invoke test.<image> --runtime apptainer
@@ -95,10 +95,10 @@ def test(run: Run, pipeline: Pipeline, images: Sequence[str], *, runtime: str = 
 def convert(
     run: Run, pipeline: Pipeline, images: Sequence[str], *, source: str = "", sif_name: str = ""
 ) -> None:
-    """Convert the image to a verified SIF, built where needed.
+    """Convert the image to a verified SIF, built if needed.
 
-    The SIF goes to build/sif/ under its last name once it is whole and checked. --source converts
-    what is no image here: an image of a registry, an archive, a definition file.
+    The SIF appears in build/sif/ once it is complete and verified. --source converts an image of
+    a registry, an archive or a definition file instead.
 
         invoke convert.<image>
         invoke convert --source docker://docker.io/library/alpine:3.20
@@ -113,8 +113,8 @@ def convert(
 def make(run: Run, pipeline: Pipeline, images: Sequence[str]) -> None:
     """Build, test, convert, test the SIF: what is not up to date.
 
-    All that comes before a deployment. What stands on a step that failed is not tried; with --all
-    the other images go on.
+    All steps before a deployment. Steps that need a failed one are skipped; with --all the other
+    images go on.
 
         invoke make.<image>
         invoke --dry make --all
@@ -134,9 +134,9 @@ def deploy(
 ) -> None:
     """Copy the tested SIF to every node of a cluster.
 
-    Makes the image first where it is not up to date. On each node the copy is verified, then put
-    in place at once; jobs that run keep the one that they opened. What does not pass its tests is
-    refused, unless --untested is given.
+    Makes the image first if it is out of date. On each node the copy is verified, then put
+    in place at once; jobs that run keep the one that they opened. An image that fails its
+    tests is refused, unless --untested is given.
 
         invoke deploy.<image>
         invoke deploy.<image> --cluster clusters/mine.yaml
@@ -161,9 +161,9 @@ def deploy(
 def info(
     run: Run, pipeline: Pipeline, images: Sequence[str | Path], *, json: bool = False
 ) -> None:
-    """Print what is known of an image, its SIF, or a SIF file.
+    """Print the metadata of an image, its SIF, or a SIF file.
 
-    Looks, and builds nothing.
+    Builds nothing.
 
         invoke info.<image>
         invoke info FILE.sif --json
@@ -190,7 +190,7 @@ def sign(
 ) -> None:
     """Sign a SIF with a key of your keyring.
 
-    The SIF of an image is converted first where it is not up to date. Keys are those of Apptainer,
+    The SIF of an image is converted first if it is out of date. Keys are those of Apptainer,
     see `keys`.
 
         invoke sign.<image>
@@ -229,9 +229,9 @@ def verify_signature(
     online: bool = False,
     json: bool = False,
 ) -> None:
-    """Tell who signed a SIF; fail where it was changed since.
+    """Print who signed a SIF; fail if it was changed since.
 
-    Builds nothing. Fails as well where nobody signed it.
+    Builds nothing. Also fails if the SIF is not signed.
 
         invoke verify-signature.<image>
         invoke verify-signature FILE.sif --json
@@ -279,7 +279,7 @@ def compat(
     sif: bool = False,
     json: bool = False,
 ) -> None:
-    """Tell what it needs of a host: driver, PMIx, architecture.
+    """Print what it needs of a host: driver, PMIx, architecture.
 
     Read from its own files; nothing of it is run, and nothing is built for it.
 
@@ -364,7 +364,7 @@ def shell(
 ) -> None:
     """Open a shell in the image, or run the command after --.
 
-    The image is built first where it is not up to date; with --sif its SIF is made.
+    The image is built first if it is out of date; with --sif its SIF is made.
 
         invoke shell.<image>
         invoke shell.<image> --sif -- cat /etc/os-release
@@ -399,7 +399,7 @@ def clean(
     """Remove what sifline made of an image, or parts of it.
 
     Its Docker images, SIFs, and records with logs; with --docker, --sifs or --state these alone.
-    Asks first; without a terminal it wants --yes. What another checkout made stays, unless
+    Asks first; without a terminal it needs --yes. What another checkout made is kept, unless
     --foreign is given.
 
         invoke --dry clean.<image>
@@ -408,7 +408,7 @@ def clean(
     from sifline.report import tables
 
     chosen = {"docker": docker, "sifs": sifs, "state": state}
-    # Which versions of a broken one are in use is not known.
+    # It is unknown which versions of a broken image are in use.
     names, broken = run.sound(pipeline, images) if unused else (images, {})
     parts = [part for part, named in chosen.items() if named or not any(chosen.values())]
     age = seconds("older-than", older_than)
@@ -441,7 +441,7 @@ def clean(
 def status(run: Run, pipeline: Pipeline, images: Sequence[str], *, json: bool = False) -> None:
     """Print what is built and converted, up to date or why not.
 
-    Looks, and builds nothing.
+    Builds nothing.
 
         invoke status
         invoke status.<image> --json
@@ -456,9 +456,9 @@ def status(run: Run, pipeline: Pipeline, images: Sequence[str], *, json: bool = 
 
 @options("force", "pull", *SEEING)
 def explain(run: Run, pipeline: Pipeline, images: Sequence[str], *, json: bool = False) -> None:
-    """Say why an image would be built anew, down to the file.
+    """Print why an image would be rebuilt, down to the file.
 
-    Looks, and builds nothing.
+    Builds nothing.
 
         invoke explain.<image>
         invoke explain --json
@@ -518,7 +518,7 @@ def config(
     """
     from sifline.report import tables
 
-    del show  # the only thing it does: the flag is for those who expect it
+    del show  # printing is all it does: the flag is for users who expect it
     names, broken = run.sound(pipeline, images)
     found = pipeline.queries.settings(names, broken)
     run.print(tables.dump(found) if json else tables.settings(found))
@@ -526,13 +526,13 @@ def config(
 
 
 def _convert_source(run: Run, pipeline: Pipeline, source: str, name: str) -> None:
-    """Convert what is no image of images/."""
+    """Convert an image of a registry, an archive or a definition file."""
     from sifline.report import tables
 
     if not source:
         raise UsageError("--sif-name is for --source; the SIF of an image has the image's name")
     if run.dry:
-        raise UsageError("--dry: convert --source cannot tell what it would do; leave --dry out")
+        raise UsageError("--dry: convert --source does not support a dry run; leave --dry out")
     run.print(tables.converted([pipeline.sifs.convert_source(source, name)]))
 
 
@@ -544,7 +544,7 @@ def _carry_out(
     *shown: str,
     only_new: bool = True,
 ) -> None:
-    """Do what the plan of ``verbs`` says and print what came of some; or print the plan."""
+    """Carry out the plan of ``verbs`` and print some results; with --dry print the plan."""
     from sifline.model import Verb
     from sifline.pipeline import plans
     from sifline.report import tables
@@ -565,7 +565,7 @@ def _carry_out(
 
 
 def _texts(results: Results) -> dict[Verb, str]:
-    """Return what people read of the results of each verb; "" where there are none."""
+    """Return the results of each verb as text; "" if there are none."""
     from sifline.model import Verb
     from sifline.report import tables
 
@@ -578,11 +578,11 @@ def _texts(results: Results) -> dict[Verb, str]:
     }
 
 
-# Over all images even without --all: they change nothing and take no time.
+# Without --all they act on all images: they change nothing and are fast.
 LOOKING = (status, explain, graph, config)
-# About what was made before: nothing was made of a folder whose name is refused.
+# Verbs about existing results: folders with invalid names have none.
 LATER = (verify_signature, clean)
-# How many SIF files a verb may be about instead.
+# Verbs that take SIF files instead of images, and how many.
 FILED: dict[Body, int] = {
     info: 1,
     sign: 1,
@@ -592,7 +592,7 @@ FILED: dict[Body, int] = {
     sizes: 1,
     diff: 2,
 }
-# About one image at a time, so without --all.
+# Verbs for one image at a time, without --all.
 SINGLE = (shell, diff)
 # Flags that a verb has only without an image.
 ALONE: dict[Body, tuple[str, ...]] = {convert: ("source", "sif_name")}
