@@ -466,7 +466,7 @@ def test_a_key_with_a_passphrase_says_where_to_name_it(
 ) -> None:
     use(rings.locked)
     before = path.read_bytes()
-    with pytest.raises(StepFailed, match="has a passphrase; name where it stands"):
+    with pytest.raises(StepFailed, match="has a passphrase; give it with"):
         sign.sign(path, context_of(path.parent))
     assert (path.read_bytes(), hidden(path.parent)) == (before, [])
 

@@ -364,7 +364,7 @@ def test_long_instructions_are_cut() -> None:
 
 def test_copies_and_what_is_hidden_have_their_sum() -> None:
     found = lines(REPORT)
-    assert "files that lie there twice, and waste 4.0 MB:" in found
+    assert "duplicate files, which waste 4.0 MB:" in found
     assert "4.0 MB  /a, /b and 1 more" in found
     assert "hidden by later layers, which delete or replace 4.0 MB:" in found
     assert found[-2:] == ["3.0 MB  /y deleted", "1.0 MB  /z replaced"]
@@ -374,13 +374,13 @@ def test_what_is_not_known_is_told_with_the_reason() -> None:
     report = replace(
         REPORT, copies=None, hidden=None, unknown={"copies": "no time", "hidden": "no right"}
     )
-    assert "files that lie there twice: not known: no time" in lines(report)
-    assert "hidden by later layers: not known: no right" in lines(report)
+    assert "duplicate files: unknown: no time" in lines(report)
+    assert "hidden by later layers: unknown: no right" in lines(report)
 
 
 def test_nothing_wasted_and_nothing_hidden_is_said() -> None:
     report = replace(REPORT, copies=(), hidden=())
-    assert "files that lie there twice: none of 1 MB or more" in lines(report)
+    assert "duplicate files: none of 1 MB or more" in lines(report)
     assert "hidden by later layers: nothing" in lines(report)
 
 

@@ -30,7 +30,7 @@ RETEST = {
     "smoke": "its tests changed",
     "means": "the test tools changed",
     "gpus": "the GPUs are others than when it was tested",
-    "subject": "what was tested is another",
+    "subject": "the image or SIF changed",
 }
 REPORT = {field.name for field in fields(TestReport)}
 

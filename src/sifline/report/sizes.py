@@ -79,12 +79,12 @@ def _heads(item: Report) -> Iterator[str]:
 
 def _copies(item: Report) -> Iterator[str]:
     if item.copies is None:
-        yield f"\nfiles that lie there twice: not known: {item.unknown['copies']}"
+        yield f"\nduplicate files: unknown: {item.unknown['copies']}"
         return
     if not item.copies:
-        yield "\nfiles that lie there twice: none of 1 MB or more"
+        yield "\nduplicate files: none of 1 MB or more"
         return
-    yield f"\nfiles that lie there twice, and waste {megabytes(item.wasted)}:"
+    yield f"\nduplicate files, which waste {megabytes(item.wasted)}:"
     yield _sized(
         ("waste", "files"), [(copy.waste, _names(copy)) for copy in item.copies[:MOST_COPIES]]
     )
@@ -99,7 +99,7 @@ def _names(copy: Copies) -> str:
 
 def _hidden(item: Report) -> Iterator[str]:
     if item.hidden is None:
-        yield f"\nhidden by later layers: not known: {item.unknown['hidden']}"
+        yield f"\nhidden by later layers: unknown: {item.unknown['hidden']}"
         return
     if not item.hidden:
         yield "\nhidden by later layers: nothing"

@@ -135,7 +135,7 @@ class _Signing:
         if signatures.needs_passphrase(result):
             if self._passphrase is None:
                 raise StepFailed(
-                    f"the key {self._key} has a passphrase; name where it stands with"
+                    f"the key {self._key} has a passphrase; give it with"
                     " --passphrase-file or --passphrase-env, or sign on a terminal"
                 )
             result = self._attempt(self._passphrase())

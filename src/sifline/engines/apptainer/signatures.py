@@ -234,7 +234,7 @@ def refusal(path: Path, result: Result, claimed: Sequence[str], keyring: Path) -
     if _PROVED not in result.stderr:
         return StepFailed(f"{path}: cannot be verified: {why}", details=result.tail())
     return StepFailed(
-        f"{path}: is not what was signed: {why}; copy it again, or convert it anew and sign it",
+        f"{path}: is not what was signed: {why}; copy it again, or convert and sign it again",
         details=result.tail(),
     )
 

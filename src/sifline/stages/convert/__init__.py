@@ -163,7 +163,7 @@ class _Conversion:
         self._target.parent.mkdir(parents=True, exist_ok=True)
         self._work.log.unlink(missing_ok=True)
         with self._cleared(), ExitStack() as open_:
-            made = self._road(open_)
+            made = self._make(open_)
             self._notes += made.notes
             proof, sha256 = self._verify(made)
             self._check_budget()
@@ -197,7 +197,7 @@ class _Conversion:
             "definition": definition_digest(work.options.definition),
         }
 
-    def _road(self, open_: ExitStack) -> Made:
+    def _make(self, open_: ExitStack) -> Made:
         """Make the SIF under its temporary name, from a definition file or the image alone."""
         work = self._work
         if isinstance(work, DefinitionWork):
