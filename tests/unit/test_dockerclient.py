@@ -114,10 +114,10 @@ def test_settings_of_any_shape_name_no_proxies(
 
 
 def test_the_reference_names_each_variable_and_what_becomes_of_it() -> None:
-    rows = re.findall(r"^\| (.+?) \| (taken away|refused|left|[^|]*) \|", PAGE.read_text(), re.M)
+    rows = re.findall(r"^\| (.+?) \| (removed|refused|kept|[^|]*) \|", PAGE.read_text(), re.M)
     told = {name: what for names, what in rows for name in re.findall(r"`([A-Z_]+)`", names)}
 
-    assert {name for name, what in told.items() if what == "taken away"} == {
+    assert {name for name, what in told.items() if what == "removed"} == {
         *WITHOUT - {docker_client.PLATFORM},
         docker_client.EPOCH,
     }
