@@ -1,4 +1,7 @@
-"""Runs Ansible playbooks on a cluster; returns their events and counts."""
+"""Runs Ansible playbooks on a cluster; returns their events and counts.
+
+One module, because inventory, events and command line are one interface: that of ansible-playbook.
+"""
 
 from __future__ import annotations
 

@@ -11,15 +11,17 @@ from sifline.model.check import (
 )
 from sifline.model.cluster import (
     Cluster,
-    Deployment,
-    ListedCluster,
     Node,
-    NodeState,
     Partition,
-    Placement,
-    ProvisionedCluster,
     Role,
     SshAccess,
+)
+from sifline.model.deployment import (
+    Deployment,
+    ListedCluster,
+    NodeState,
+    Placement,
+    ProvisionedCluster,
     StandingCluster,
 )
 from sifline.model.image import (

@@ -1,4 +1,4 @@
-"""Clusters: their nodes and partitions, and what provision and deploy return."""
+"""Clusters: their nodes, partitions and SSH access, as cluster files declare them."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Annotated, Any
-
-from sifline.model.sif import SifFile
 
 if TYPE_CHECKING:
     from sifline.fields.keys import Key, Keys, Named, Rows
@@ -250,69 +248,3 @@ class Cluster:
     def compute(self) -> tuple[Node, ...]:
         """Return the nodes that run slurmd, in the order of the file."""
         return tuple(node for node in self.nodes if node.role is Role.COMPUTE)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ProvisionedCluster:
-    """A cluster whose nodes have registries: it was provisioned, or checked by ``inspect``.
-
-    ``changed`` counts the Ansible tasks that changed something. ``kept`` names the backups of
-    files that were replaced, as ``host:path``.
-    """
-
-    cluster: Cluster
-    changed: int = 0
-    ok: int = 0
-    seconds: float = 0.0
-    kept: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Placement:
-    """A verified SIF on one node. ``sent`` is False if the node had it already."""
-
-    node: str
-    path: PurePosixPath
-    sha256: str
-    sent: bool
-
-
-@dataclass(frozen=True, kw_only=True)
-class Deployment:
-    """A SIF on every node of a cluster."""
-
-    sif: SifFile
-    cluster: Cluster
-    path: PurePosixPath
-    placements: tuple[Placement, ...]
-    seconds: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class NodeState:
-    """One container of a virtual cluster, and the checkout that created it."""
-
-    node: str
-    role: str
-    address: str
-    state: str
-    checkout: str = ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class StandingCluster:
-    """A virtual cluster of the engine: its nodes, how many run, and its checkout."""
-
-    name: str
-    nodes: int
-    running: int
-    checkout: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class ListedCluster:
-    """A cluster by name: the file that describes it, and its running containers, if any."""
-
-    name: str
-    file: Path | None
-    standing: StandingCluster | None

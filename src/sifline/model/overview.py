@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sifline.model.check import CheckResult
-from sifline.model.cluster import Cluster, Deployment
+from sifline.model.cluster import Cluster
+from sifline.model.deployment import Deployment
 from sifline.model.plan import BuiltImage, Step
 from sifline.model.sif import Sif
 

@@ -1,4 +1,7 @@
-"""Reports on finished images and SIFs, signatures, and SIFs from other sources."""
+"""Reports on finished images and SIFs, signatures, and SIFs from other sources.
+
+One module, because all of it finds its images and SIF files, and notes missing ones, in one way.
+"""
 
 from __future__ import annotations
 

@@ -3,6 +3,8 @@
 Every run asks every node first: nothing is sent to a node that already has the digest. A node
 trusts its recorded digest while the file's size, inode and times are those of the record;
 otherwise it reads the file again, so a damaged copy is replaced.
+
+One module, because the dry run and the deployment decide from the same survey of the nodes.
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
 """Doctor: checks whether this machine has what scripts/bootstrap installs and the verbs need.
 
-``look`` and ``ask`` collect facts, from files and from programs; the functions below them decide.
+``look`` and ``_ask`` collect facts, from files and from programs; the functions below them decide.
 A verdict says what was found and, if something is wrong, how to fix it.
+
+One module, so that each fact and its verdict stay together.
 """
 
 from __future__ import annotations

@@ -3,6 +3,8 @@
 Apptainer signs in place. So it signs a copy beside the SIF, which is verified and then renamed to
 the SIF's name: the file under that name is complete at every moment. One run at a time works on a
 file; all other copies beside it were left by a killed run, and are removed.
+
+One module, because a new signature is verified in the same way as any other.
 """
 
 from __future__ import annotations

@@ -3,6 +3,8 @@
 A SIF is made under a temporary name beside its place, verified, synced and renamed: a file under
 its final name is always complete. One conversion of an image runs at a time, so all other files
 with the image's name here were left by a killed run, and are removed.
+
+One module, because the steps of a conversion share its lock, scratch folder and clean-up.
 """
 
 from __future__ import annotations

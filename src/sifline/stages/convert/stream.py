@@ -2,6 +2,8 @@
 
 Nothing is unpacked and no layer is copied. The definition, labels, environment and run script come
 from a SIF that Apptainer builds from an image of the same configuration without files.
+
+One module, because source, filter and sqfstar are started and stopped together.
 """
 
 from __future__ import annotations

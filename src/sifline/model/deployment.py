@@ -1,0 +1,78 @@
+"""Clusters in use: what provision, deploy and the lists of clusters return."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path, PurePosixPath
+
+    from sifline.model.cluster import Cluster
+    from sifline.model.sif import SifFile
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProvisionedCluster:
+    """A cluster whose nodes have registries: it was provisioned, or checked by ``inspect``.
+
+    ``changed`` counts the Ansible tasks that changed something. ``kept`` names the backups of
+    files that were replaced, as ``host:path``.
+    """
+
+    cluster: Cluster
+    changed: int = 0
+    ok: int = 0
+    seconds: float = 0.0
+    kept: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placement:
+    """A verified SIF on one node. ``sent`` is False if the node had it already."""
+
+    node: str
+    path: PurePosixPath
+    sha256: str
+    sent: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Deployment:
+    """A SIF on every node of a cluster."""
+
+    sif: SifFile
+    cluster: Cluster
+    path: PurePosixPath
+    placements: tuple[Placement, ...]
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class NodeState:
+    """One container of a virtual cluster, and the checkout that created it."""
+
+    node: str
+    role: str
+    address: str
+    state: str
+    checkout: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StandingCluster:
+    """A virtual cluster of the engine: its nodes, how many run, and its checkout."""
+
+    name: str
+    nodes: int
+    running: int
+    checkout: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ListedCluster:
+    """A cluster by name: the file that describes it, and its running containers, if any."""
+
+    name: str
+    file: Path | None
+    standing: StandingCluster | None
