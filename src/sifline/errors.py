@@ -1,4 +1,4 @@
-"""The one family of errors a user can meet, each with the exit code it ends in.
+"""The errors that users see, each with its exit code.
 
 A message is one line: what failed, the likely cause, the next command.
 Everything longer (a log's last lines, a stack) goes into ``details``.
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class SiflineError(Exception):
-    """What a user sees on one line; never raised itself, only its children.
+    """Base of all errors that are printed as one line; only its subclasses are raised.
 
     ``details`` holds further lines that help to understand the failure, such as the end
     of a log. They are printed below the message.
@@ -29,19 +29,19 @@ class SiflineError(Exception):
 
 
 class StepFailed(SiflineError):
-    """Something that should have worked did not: a build step, a job, a node."""
+    """Something failed that should have worked: a build step, a job, a node (status 1)."""
 
     exit_code = 1
 
 
 class UsageError(SiflineError):
-    """The user's input cannot be used: a flag, a name, a file."""
+    """The user's input is invalid: a flag, a name, a file (status 2)."""
 
     exit_code = 2
 
 
 class MissingError(SiflineError):
-    """Something that is needed is not there: a tool, an engine, a permission."""
+    """A requirement is missing: a tool, an engine, a permission (status 3)."""
 
     exit_code = 3
 

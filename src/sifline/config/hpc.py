@@ -133,7 +133,7 @@ def _partitions(table: Table) -> tuple[Partition, ...]:
 
 
 def _value(of: type, field: str, table: Table, key: str, default: Any) -> Any:
-    """Return ``key``, checked like the short format's ``field``."""
+    """Return the value of ``key``, checked like ``field`` of the short format."""
     return replace(keys_of(of)[field], name=key, default=default).read(table)
 
 

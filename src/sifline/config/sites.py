@@ -75,7 +75,7 @@ class Secret:
             return ""
 
     def argument(self) -> str:
-        """Return it in the format of docker's ``--secret``.
+        """Return the secret in the format of docker's ``--secret``.
 
         :raises MissingError: if there is no such file or variable.
         """

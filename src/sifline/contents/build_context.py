@@ -48,7 +48,7 @@ class Memory:
 
     @property
     def sound(self) -> bool:
-        """Return whether the types are right; the cache file may contain anything."""
+        """Return whether the cache file had the right types; it may contain anything."""
         numbers = isinstance(self.looked, int) and isinstance(self.newest, int)
         texts = isinstance(self.listing, str) and isinstance(self.digest, str)
         return numbers and texts and isinstance(self.files, (dict, type(None)))

@@ -95,13 +95,13 @@ def python(
 
 
 def printed(ran: Ran) -> Any:
-    """Return the JSON in the last line that a program printed; it has to have ended well."""
+    """Return the JSON in the last line that a program printed; the program must have exited with status 0."""
     assert ran.returncode == 0, ran.stderr
     return json.loads(ran.stdout.splitlines()[-1])
 
 
 def installed(container: Container) -> dict[str, str]:
-    """Return the version of every Python package that the image's Python finds."""
+    """Return the versions of all packages that the image's Python finds."""
     found = printed(
         python(
             container,
@@ -113,7 +113,7 @@ def installed(container: Container) -> dict[str, str]:
 
 
 def locked(container: Container, locks: Iterable[Path]) -> dict[str, str]:
-    """Return the version that lock files name for every package, for the image's Python."""
+    """Return the versions of all packages in lock files, for the image's Python."""
     version = printed(
         python(container, "import json, platform\nprint(json.dumps(platform.python_version()))")
     )

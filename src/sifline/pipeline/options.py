@@ -46,7 +46,7 @@ class Options:
 
     @property
     def conversion(self) -> SifOptions:
-        """Return how the flags want SIFs to be made; what they do not set stays unset."""
+        """Return the conversion options of the flags; unset flags stay None."""
         return SifOptions(
             method=self.method or None,
             compression=self.compression or None,

@@ -125,7 +125,7 @@ def root_of(file: Path) -> Path:
 
 
 class Takes(Enum):
-    """What follows a flag."""
+    """Whether a flag takes a value."""
 
     NOTHING = "nothing"
     VALUE = "a value"
@@ -156,7 +156,7 @@ def most_files(task: str) -> int:
 
 
 def _own(task: str) -> str:
-    """The name of a task of ours without the collections of others that ours may stand in."""
+    """Return the name of our task without the collection of a task file around it."""
     while of_task(task) is None and "." in task:
         task = task.partition(".")[2]
     return task
