@@ -95,7 +95,7 @@ def python(
 
 
 def printed(ran: Ran) -> Any:
-    """Return the JSON in the last line that a program printed; the program must have exited with status 0."""
+    """Return the JSON in the last line of a program's output; its status must be 0."""
     assert ran.returncode == 0, ran.stderr
     return json.loads(ran.stdout.splitlines()[-1])
 
