@@ -119,7 +119,7 @@ def test_an_oci_archive_without_one_image_for_the_platform(
 ) -> None:
     path = oci(tmp_path / "a.tar", *platforms)
 
-    with pytest.raises(UsageError, match="for linux/amd64; save the one that is meant alone"):
+    with pytest.raises(UsageError, match="for linux/amd64; save only the one that you need"):
         image_archive.read(path, platform=PLATFORM)
 
 

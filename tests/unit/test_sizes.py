@@ -278,7 +278,7 @@ BUILT = BuiltImage(
 def test_an_image_that_went_away_is_named(tmp_path: Path) -> None:
     gone = answer(stderr="No such image", returncode=1)
     runner = RecordingRunner(dict.fromkeys(NAMES, gone), tools={"docker"})
-    with pytest.raises(MissingError, match=r"holds no x any more.*run invoke build\.x"):
+    with pytest.raises(MissingError, match=r"no longer has x.*run invoke build\.x"):
         stage.of_image(BUILT, context_of(tmp_path, runner))
 
 

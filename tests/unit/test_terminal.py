@@ -500,9 +500,9 @@ def test_only_a_step_that_says_nothing_gets_a_heartbeat(monkeypatch: pytest.Monk
             clock.now += 7
             wait_for_ticks()
 
-    assert [line for line in lines() if "still at it" in line] == [
-        "[silent] still at it after 21 s: compiling",
-        "[silent] still at it after 42 s: compiling",
+    assert [line for line in lines() if "still running" in line] == [
+        "[silent] still running after 21 s: compiling",
+        "[silent] still running after 42 s: compiling",
     ]
 
 

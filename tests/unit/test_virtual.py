@@ -314,7 +314,7 @@ def test_the_nearest_cluster_that_stands_is_named(tmp_path: Path) -> None:
     space = context_of(tmp_path, holding(entry("head", "controller")))
 
     assert str(virtual.unknown("xx", space)).endswith("--cluster xx. Did you mean x?")
-    assert str(virtual.unknown("green", space)).endswith(" Standing are x.")
+    assert str(virtual.unknown("green", space)).endswith(" Running: x.")
 
 
 def test_clusters_that_are_described_and_that_stand_are_listed(tmp_path: Path) -> None:

@@ -154,7 +154,7 @@ def _unpacked(file: IO[bytes]) -> Iterator[bytes]:
 def _of_docker(tar: tarfile.TarFile, path: Path) -> tuple[str, tuple[str, ...], tuple[str, ...]]:
     images = json.loads(_read(tar, "manifest.json"))
     if len(images) != 1:
-        raise UsageError(f"{path}: holds {len(images)} images; save the one that is meant alone")
+        raise UsageError(f"{path}: holds {len(images)} images; save only the one that you need")
     (image,) = images
     names = tuple(image.get("RepoTags") or ())
     if not all(_NAME.fullmatch(name) for name in names):
@@ -168,7 +168,7 @@ def _of_oci(
     found = _for_platform(tar, json.loads(_read(tar, "index.json")), platform)
     if len(found) != 1:
         what = "no image" if not found else f"{len(found)} images"
-        raise UsageError(f"{path}: holds {what} for {platform}; save the one that is meant alone")
+        raise UsageError(f"{path}: holds {what} for {platform}; save only the one that you need")
     (manifest,) = found
     layers = tuple(_blob(layer["digest"]) for layer in manifest["layers"])
     return _blob(manifest["config"]["digest"]), layers, ()

@@ -171,7 +171,7 @@ class Terminal:
         for step in self._steps:
             if time.monotonic() - step.spoken > HEARTBEAT_SECONDS:
                 step.spoken = time.monotonic()
-                doing = f"still at it after {step.seconds:.0f} s: {step.text}"
+                doing = f"still running after {step.seconds:.0f} s: {step.text}"
                 self._print(f"[{step.title}] {doing}")
 
     def _refresh(self) -> None:

@@ -105,8 +105,8 @@ def find(source: str, context: Context, *, offline: bool) -> Wanted:
         )
     except CommandFailed as error:
         raise StepFailed(
-            f"cannot resolve {reference}; is it written right, and does the network reach"
-            " its registry? docker login, where it asks for a name",
+            f"cannot resolve {reference}; check the reference and the network, or log in to the"
+            " registry with docker login",
             details=error.details,
         ) from None
 

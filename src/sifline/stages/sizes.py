@@ -88,8 +88,7 @@ def of_image(
     except CommandFailed as error:
         name = built.image.name
         raise MissingError(
-            f"the engine holds no {name} any more, or does not hand it out;"
-            f" run invoke build.{name}",
+            f"the engine no longer has {name}, or cannot export it; run invoke build.{name}",
             details=error.details,
         ) from None
     return replace(
@@ -149,7 +148,7 @@ def _of_engine(
             return tree, layers.digests(sizes.alike(tree.files)), ""
     except _Unreadable as error:
         why = error.message
-    context.progress(f"the engine hands the files out, which takes longer: {why}")
+    context.progress(f"the engine exports the files, which takes longer: {why}")
     return *_of_stream(image, size, context), why
 
 

@@ -29,13 +29,13 @@ _GROUPS: tuple[tuple[str, tuple[Body, ...]], ...] = (
         (images.build, images.test, images.convert, images.make, images.deploy),
     ),
     (
-        "What there is",
+        "Information",
         (
             *(images.status, images.explain, images.graph, images.config, images.info),
             *(images.sbom, images.compat, images.diff, images.sizes),
         ),
     ),
-    ("With an image", (images.shell, images.sign, images.verify_signature, images.clean)),
+    ("One image", (images.shell, images.sign, images.verify_signature, images.clean)),
     ("Clusters", (*cluster.TOP, *cluster.GROUP)),
     ("This machine", project.TOP),
 )
@@ -119,7 +119,7 @@ def welcome(count: int, image: str, columns: int) -> str:
         "invoke quickstart": "run every stage once, with a small MPI program",
         "invoke --list build": f"the {count} {pieces} here",
         f"invoke make.{image}": "build and test it, convert it, test the SIF",
-        "invoke status": "what is built and converted, and whether it is up to date",
+        "invoke status": "what is built, converted and up to date",
     }
     width = max(map(len, rows))
     return "\n".join(

@@ -111,10 +111,10 @@ def convert(
 
 @options(*DOING, *CONVERTING, *SEEING)
 def make(run: Run, pipeline: Pipeline, images: Sequence[str]) -> None:
-    """Build, test, convert, test the SIF: what is not up to date.
+    """Build, test and convert the image, and test the SIF.
 
-    All steps before a deployment. Steps that need a failed one are skipped; with --all the other
-    images go on.
+    All steps before a deployment, if they are out of date. Steps that need a failed one are
+    skipped; with --all the other images go on.
 
         invoke make.<image>
         invoke --dry make --all

@@ -110,7 +110,7 @@ def standing(context: Context) -> tuple[StandingCluster, ...]:
 def unknown(name: str, context: Context) -> UsageError:
     """Return the error for a virtual cluster that does not exist, with the nearest names."""
     names = [item.name for item in standing(context)]
-    hint = did_you_mean(name, names) or (f" Standing are {', '.join(names)}." if names else "")
+    hint = did_you_mean(name, names) or (f" Running: {', '.join(names)}." if names else "")
     return UsageError(
         f"no virtual cluster {name} stands; for one: invoke cluster.up --cluster {name}.{hint}"
     )

@@ -107,7 +107,7 @@ class _Stream:
         """Continue with the engine's own stream, and note why."""
         self._layers = ()
         self._notes.append(
-            "the engine's layers cannot be read, so it hands the files out itself, which"
+            "the engine's layers cannot be read, so it exports the files itself, which"
             f" takes longer: {_last(error)}"
         )
         self._work.context.progress(self._notes[-1])
