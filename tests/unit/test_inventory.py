@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from sifline.contents import compatibility
 from sifline.contents.comparison import Contents, Settings, compare
 from sifline.engines.apptainer.program import Apptainer
 from sifline.engines.apptainer.squashfs import Squashfs
 from sifline.errors import MissingError, StepFailed, UsageError
 from sifline.formats import sif
-from sifline.formats.packages import Distribution, Found, Package
+from sifline.formats.packages import Distribution, Found, Package, Unread
 from sifline.report import inventory as report
 from sifline.report import tables
 from sifline.stages import inventory
@@ -205,6 +206,31 @@ def test_many_files_that_were_not_understood_are_not_all_named() -> None:
     many = replace(OLD, found=Found(broken=tuple(f"f{number}" for number in range(25))))
     shown = report.bills([Bill(path=Path("x"), contents=many)]).splitlines()
     assert (len(shown), shown[-1]) == (4 + report.NAMED_FILES, "  and 5 more")
+
+
+def test_an_image_whose_packages_cannot_be_read_never_seems_to_have_none() -> None:
+    rpm = Unread(manager="rpm", path="var/lib/rpm/Packages")
+    bill = Bill(path=Path("x"), contents=replace(OLD, found=Found(unread=(rpm,))))
+    note = "incomplete: x has packages that sifline cannot read; package databases: rpm"
+    assert report.bills([bill]).splitlines()[2].startswith(note)
+    (value,) = report.bill_values([bill])
+    assert (value["complete"], value["unread"]) == (False, ["rpm (/var/lib/rpm/Packages)"])
+
+
+def test_an_image_without_any_package_database_is_said_to_have_none() -> None:
+    bill = Bill(path=Path("x"), contents=replace(OLD, found=Found()))
+    assert report.bills([bill]).splitlines()[2:] == [
+        "note: x has no package database that sifline knows"
+    ]
+
+
+def test_difference_and_compatibility_name_the_databases_that_were_not_read() -> None:
+    rpm = Unread(manager="rpm", path="var/lib/rpm/Packages")
+    other = replace(OLD, found=replace(OLD.found, unread=(rpm,)))
+    assert "rpm (/var/lib/rpm/Packages)" in report.difference(compare(OLD, other))
+    needs = compatibility.read({}, (), other.found, architecture="amd64")
+    assert "rpm (/var/lib/rpm/Packages)" in report.compatibility([("x", needs)])
+    assert needs.unread == ("rpm (/var/lib/rpm/Packages)",)
 
 
 def test_difference_is_a_line_for_each_package_and_setting() -> None:

@@ -299,3 +299,56 @@ def test_every_installed_package_is_found_once(versions: dict[str, str]) -> None
     found = packages.read({STATUS: content})
     assert {package.name: package.version for package in found.packages} == versions
     assert len(found.packages) == len(versions)
+
+
+# Databases that are not read
+
+
+@pytest.mark.parametrize(
+    ("manager", "path"),
+    [
+        ("apk", "lib/apk/db/installed"),
+        ("apk", "usr/lib/apk/db/installed"),
+        ("rpm", "var/lib/rpm/Packages"),
+        ("rpm", "usr/lib/sysimage/rpm/rpmdb.sqlite"),
+        ("rpm", "usr/lib/sysimage/rpm/Packages.db"),
+        ("pacman", "var/lib/pacman/local/ALPM_DB_VERSION"),
+        ("Portage", "var/db/pkg/sys-apps/sed-4.9/PF"),
+        ("opkg", "usr/lib/opkg/status"),
+        ("Nix", "nix/var/nix/db/db.sqlite"),
+        ("Guix", "var/guix/db/db.sqlite"),
+        ("conda", "opt/conda/conda-meta/history"),
+        ("Spack", "opt/spack/opt/spack/.spack-db/index.json"),
+    ],
+)
+def test_package_database_that_cannot_be_read_is_named(manager: str, path: str) -> None:
+    assert packages.wanted(path)
+    found = packages.read({path: b"", STATUS: installed("libc6")})
+    assert [(item.manager, item.path) for item in found.unread] == [(manager, path)]
+    assert (found.whole, len(found.packages), found.broken) == (False, 1, ())
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "usr/share/doc/lib/apk/db/installed",
+        "opt/conda/conda-meta/numpy.json",
+        "var/lib/rpm/macros",
+    ],
+)
+def test_other_files_of_package_managers_are_no_databases(path: str) -> None:
+    assert packages.read({path: b""}).whole
+
+
+def test_each_environment_of_conda_is_named_and_each_other_manager_once() -> None:
+    paths = [
+        "opt/conda/conda-meta/history",
+        "opt/conda/envs/a/conda-meta/history",
+        "var/db/pkg/a/b-1/PF",
+        "var/db/pkg/a/c-1/PF",
+    ]
+    assert [str(item) for item in packages.databases(paths)] == [
+        "Portage (/var/db/pkg/a/b-1/PF)",
+        "conda (/opt/conda/conda-meta/history)",
+        "conda (/opt/conda/envs/a/conda-meta/history)",
+    ]

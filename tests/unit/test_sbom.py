@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from sifline.contents import sbom
 from sifline.contents.comparison import Contents
 from sifline.errors import StepFailed
-from sifline.formats.packages import Distribution, Found, Package
+from sifline.formats.packages import Distribution, Found, Package, Unread
 
 DEBIAN = Distribution(id="debian", version="12", name="Debian GNU/Linux 12 (bookworm)")
 LIBC = Package(
@@ -244,3 +244,29 @@ def test_whatever_is_found_makes_a_valid_bill(
     contents = with_packages(*packages, distribution=distribution)
     found = components(contents)
     assert len(found) == len(packages) + bool(distribution.id)
+
+
+@pytest.mark.parametrize(
+    ("found", "whole"),
+    [
+        (Found(packages=(LIBC,)), True),
+        (Found(packages=(LIBC,), broken=("opt/odd",)), False),
+        (Found(unread=(Unread(manager="apk", path="lib/apk/db/installed"),)), False),
+    ],
+)
+def test_bill_says_that_it_is_incomplete_in_the_words_of_the_format(
+    found: Found, *, whole: bool
+) -> None:
+    bill = made(replace(SIF, found=found))
+    subject = bill["metadata"]["component"]["bom-ref"]
+    incomplete = [{"aggregate": "incomplete", "assemblies": [subject]}]
+    assert bill.get("compositions") == (None if whole else incomplete)
+
+
+def test_bill_names_the_package_databases_that_were_not_read() -> None:
+    database = Unread(manager="apk", path="lib/apk/db/installed")
+    bill = made(replace(SIF, found=Found(unread=(database,))))
+    properties = {
+        item["name"]: item["value"] for item in bill["metadata"]["component"]["properties"]
+    }
+    assert properties["sifline:unread-databases"] == "apk (/lib/apk/db/installed)"

@@ -92,7 +92,8 @@ class Side:
 class Difference:
     """What the ``new`` one has and the ``old`` one lacks, and the reverse.
 
-    ``broken`` are package lists that could not be read: there may be more differences.
+    ``broken`` are package lists that could not be read, ``unread`` are databases of package
+    managers that sifline cannot read: there may be more differences.
     """
 
     old: Side
@@ -104,6 +105,7 @@ class Difference:
     labels: tuple[Change, ...]
     start: tuple[Change, ...]
     broken: tuple[str, ...]
+    unread: tuple[str, ...] = ()
 
     @property
     def same(self) -> bool:
@@ -149,6 +151,7 @@ def compare(old: Contents, new: Contents) -> Difference:
         labels=_changes(old.settings.labels, new.settings.labels),
         start=_changes(_start(old), _start(new)),
         broken=tuple(sorted({*old.found.broken, *new.found.broken})),
+        unread=tuple(map(str, sorted({*old.found.unread, *new.found.unread}))),
     )
 
 

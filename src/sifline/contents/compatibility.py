@@ -15,7 +15,7 @@ from typing import Any
 from sifline.formats.packages import Found, Package
 
 # Raise this when the same files would give another result.
-_FORMAT = 3
+_FORMAT = 4
 # By the major version of the CUDA run time.
 LEAST_DRIVERS = {11: "450.80.02", 12: "525.60.13", 13: "580.65.06"}
 FRAMEWORKS = ("torch", "tensorflow", "jax")
@@ -49,7 +49,8 @@ class Compatibility:
     """What an image contains and needs; empty fields if it has nothing of the kind.
 
     ``mpi``, ``pmix`` and the like have several values if an image contains several.
-    ``least_driver`` is "" without CUDA, or if it is not known here.
+    ``least_driver`` is "" without CUDA, or if it is not known here. ``unread`` are package
+    databases that sifline cannot read: what only they say is missing here.
     """
 
     architecture: str = ""
@@ -61,6 +62,7 @@ class Compatibility:
     nccl: tuple[str, ...] = ()
     python: tuple[str, ...] = ()
     frameworks: Mapping[str, str] = field(default_factory=dict)
+    unread: tuple[str, ...] = ()
 
 
 _FIELDS = {item.name for item in fields(Compatibility)}
@@ -113,6 +115,7 @@ def read(
         nccl=_versions(_NCCL, packages) or _named("libnccl.so.", paths),
         python=_python(files, paths, packages),
         frameworks=_frameworks(files, packages),
+        unread=tuple(map(str, found.unread)),
     )
 
 

@@ -40,6 +40,10 @@ def document(contents: Contents) -> bytes:
     # The library draws a random number; equal contents must give equal bills.
     raw = json.loads(JsonV1Dot6(bom).output_as_string())
     del raw["serialNumber"]
+    if not contents.found.whole:
+        # The library has no compositions of its own.
+        subject = raw["metadata"]["component"]["bom-ref"]
+        raw["compositions"] = [{"aggregate": "incomplete", "assemblies": [subject]}]
     text = json.dumps(raw, sort_keys=True)
     raw["serialNumber"] = uuid5(NAMESPACE_URL, text).urn
     made = json.dumps(raw, sort_keys=True, indent=2) + "\n"
@@ -151,6 +155,7 @@ def _properties(contents: Contents) -> Mapping[str, str]:
         "commit": contents.commit,
         # The bill must say that something may be missing.
         "not-understood": "\n".join(contents.found.broken),
+        "unread-databases": "\n".join(map(str, contents.found.unread)),
     }
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from sifline.contents.comparison import Change, Difference, Side
 from sifline.contents.compatibility import Compatibility
+from sifline.formats.packages import Found
 from sifline.model.units import megabytes
 from sifline.report.tables import short, table
 from sifline.stages.inventory import Bill
@@ -33,11 +34,7 @@ def bills(items: Sequence[Bill]) -> str:
         for item in items
     ]
     head = ("name", "kind", "id", *KINDS.values(), "distribution", "file")
-    notes = [
-        line
-        for item in items
-        for line in _not_understood(item.contents.name, item.contents.found.broken)
-    ]
+    notes = [line for item in items for line in _notes(item.contents.name, item.contents.found)]
     return "\n".join([table(head, rows), *notes])
 
 
@@ -53,6 +50,8 @@ def bill_values(items: Sequence[Bill]) -> list[dict[str, Any]]:
             "packages": {kind: _counts(item)[kind] for kind in KINDS},
             "distribution": asdict(item.contents.found.distribution),
             "not understood": list(item.contents.found.broken),
+            "unread": [str(database) for database in item.contents.found.unread],
+            "complete": item.contents.found.whole,
             "file": str(item.path),
         }
         for item in items
@@ -87,6 +86,7 @@ def _needs(name: str, found: Compatibility) -> Iterator[str]:
     for kind, text in told.items():
         if text:
             yield f"  {kind.ljust(width)}  {text}"
+    yield from _incomplete("it", (), found.unread)
 
 
 def difference(found: Difference) -> str:
@@ -98,7 +98,7 @@ def difference(found: Difference) -> str:
     parts.append(
         table(("what", "name", "old", "new"), lines) if lines else "the same packages and settings"
     )
-    return "\n".join([*parts, *_not_understood("either", found.broken)])
+    return "\n".join([*parts, *_incomplete("one of them", found.broken, found.unread)])
 
 
 def difference_values(found: Difference) -> dict[str, Any]:
@@ -151,7 +151,19 @@ def _values(change: Change) -> tuple[str, str]:
     return before, after
 
 
-def _not_understood(name: str, files: Sequence[str]) -> Iterator[str]:
+def _notes(name: str, found: Found) -> Iterator[str]:
+    if found.whole and not found.packages:
+        yield f"note: {name} has no package database that sifline knows"
+    yield from _incomplete(name, found.broken, [*map(str, found.unread)])
+
+
+def _incomplete(name: str, files: Sequence[str], databases: Sequence[str]) -> Iterator[str]:
+    """Say what may be missing: files that were not understood, databases that are not read."""
+    if databases:
+        yield (
+            f"incomplete: {name} has packages that sifline cannot read; package databases:"
+            f" {', '.join(databases)}"
+        )
     if not files:
         return
     yield (

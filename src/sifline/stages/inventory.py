@@ -250,9 +250,18 @@ def _compatible(picked: Excerpt, found: packages.Found, architecture: str) -> Co
 def _found(picked: Excerpt) -> packages.Found:
     """Return the packages; files that could not be read are listed as not understood."""
     found = packages.read(picked.files)
-    unread = (packages.printable(path) for path in picked.unread if packages.wanted(path))
+    others = packages.databases(picked.unread)
+    unread = (
+        packages.printable(path)
+        for path in picked.unread
+        if packages.wanted(path) and not packages.databases([path])
+    )
     lost = (path for path in unread if path not in packages.OS_RELEASE)
-    return replace(found, broken=tuple(sorted({*found.broken, *lost})))
+    return replace(
+        found,
+        broken=tuple(sorted({*found.broken, *lost})),
+        unread=tuple(sorted({*found.unread, *others})),
+    )
 
 
 def _file_name(name: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from sifline.formats.packages import dpkg, python
+from sifline.formats.packages import dpkg, python, unread
 from sifline.formats.packages.os_release import OS_RELEASE, Distribution, distribution
 from sifline.formats.packages.package import (
     DEB,
@@ -15,6 +15,7 @@ from sifline.formats.packages.package import (
     Package,
     printable,
 )
+from sifline.formats.packages.unread import Unread, databases
 
 __all__ = [
     "DEB",
@@ -23,6 +24,8 @@ __all__ = [
     "Distribution",
     "Found",
     "Package",
+    "Unread",
+    "databases",
     "distribution",
     "printable",
     "read",
@@ -34,17 +37,28 @@ DATABASES: tuple[Database, ...] = (dpkg, python)
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
-    """The packages in an image's files; ``broken`` are files that could not be read completely."""
+    """The packages in an image's files, and where there may be more.
+
+    ``broken`` are files that could not be read completely; ``unread`` are databases of package
+    managers that sifline cannot read.
+    """
 
     packages: tuple[Package, ...] = ()
     distribution: Distribution = field(default_factory=Distribution)
     broken: tuple[str, ...] = ()
+    unread: tuple[Unread, ...] = ()
+
+    @property
+    def whole(self) -> bool:
+        """Whether every package database that is known to exist was read."""
+        return not (self.broken or self.unread)
 
 
 def wanted(path: str | bytes) -> bool:
     """Return whether ``read`` needs the file at ``path``, without a leading slash."""
     text = path if isinstance(path, str) else path.decode("utf-8", "surrogateescape")
-    return text in OS_RELEASE or any(database.wanted(text) for database in DATABASES)
+    known = any(database.wanted(text) for database in DATABASES)
+    return text in OS_RELEASE or known or unread.wanted(text)
 
 
 def read(files: Mapping[str, bytes]) -> Found:
@@ -68,4 +82,5 @@ def read(files: Mapping[str, bytes]) -> Found:
         packages=tuple(sorted(found.values())),
         distribution=distribution(files),
         broken=tuple(sorted(broken)),
+        unread=databases(files),
     )
