@@ -235,6 +235,24 @@ def test_nothing_but_what_the_image_says_is_there_without_flags(opened: Opened, 
     assert opened.tried(sif=sif, command=("sh", "-c", look)).stdout == "/work\nimage\n"
 
 
+def test_a_sif_file_is_opened_as_it_is(opened: Opened) -> None:
+    path = opened.project.root / "build" / "sif" / f"{opened.name}.sif"
+    words = ["--search-root", str(opened.project.root), "shell", str(path)]
+    flags = ["--volume", f"{opened.host}/default:/new:ro", "--env", "OWN=mine"]
+    script = 'pwd; cat /new/file; echo "$GREETING $OWN"; exit 7'
+    done = warm.run(
+        ["-m", "invoke", *words, *flags, "--", "sh", "-c", script], cwd=opened.host, timeout=LIMIT
+    )
+    assert (done.returncode, done.stdout) == (7, "/work\nin default\nimage mine\n")
+
+
+def test_what_is_no_sif_is_not_opened(opened: Opened, tmp_path: Path) -> None:
+    (tmp_path / "x.sif").write_text("no SIF")
+    done = opened.project.invoke("shell", str(tmp_path / "x.sif"))
+    assert done.returncode == 2, done.stderr
+    assert "x.sif" in done.stderr.splitlines()[-1]
+
+
 @RUNTIMES
 def test_volumes_with_odd_names_are_there_and_can_be_written(
     opened: Opened, seen: Look, sif: bool

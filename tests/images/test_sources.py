@@ -605,6 +605,66 @@ def sizes(root: Path, name: str) -> list[int]:
     return [path.stat().st_size for path in root.glob(f"*/diff/{name}")]
 
 
+# Any image of the engine, to a file of one's choice
+
+
+@OF_ARCHIVES
+def test_any_image_of_the_engine(project: Project, two_images: tuple[str, str]) -> None:
+    tag, name = two_images[0], f"{project.prefix}-a"
+    before = held(tag, id_of(tag))
+
+    converted(project, "--source", f"docker-daemon:{tag}", "--sif-name", name)
+
+    assert held(tag, id_of(tag)) == before
+    assert file_of(project, name, "x").startswith("x ")
+    assert info(project, name)["provenance"]["source"] == f"docker-daemon:{tag}"
+
+
+@OF_ARCHIVES
+def test_an_image_of_the_engine_by_its_id(project: Project, two_images: tuple[str, str]) -> None:
+    tag, name = two_images[0], f"{project.prefix}-a"
+    source = f"docker-daemon:{id_of(tag)}"
+
+    first = converted(project, "--source", source, "--sif-name", name)
+    again = converted(project, "--source", source, "--sif-name", name)
+
+    assert ("converted" in first, "up to date" in again) == (True, True)
+    assert info(project, name)["provenance"]["source"] == f"docker-daemon:{tag}"
+
+
+@OF_ARCHIVES
+def test_what_the_engine_has_not_is_named(project: Project) -> None:
+    line = refused(project, "--source", "docker-daemon:none/such:1", status=3)
+    assert "the Docker engine has no image none/such:1; see docker image ls" in line
+
+
+@OF_ARCHIVES
+def test_output_is_a_copy_that_replaces_nothing_of_others(
+    project: Project, two_images: tuple[str, str], tmp_path: Path
+) -> None:
+    output, words = tmp_path / "mine.sif", ("--source", f"docker-daemon:{two_images[0]}")
+
+    said = converted(project, *words, "--output", str(output))
+    again = converted(project, *words, "--output", str(output))
+    output.write_text("somebody's")
+    done = project.invoke("convert", *words, "--output", str(output))
+
+    assert (str(output) in said, "up to date" in again) == (True, True)
+    assert (done.returncode, output.read_text()) == (2, "somebody's")
+    assert "replace it with --foreign" in done.stderr
+    converted(project, *words, "--output", str(output), "--foreign")
+    assert output.read_bytes() == sif_of(project, "mine").read_bytes()
+
+
+@OF_ARCHIVES
+def test_output_is_refused_before_anything_is_done(
+    project: Project, two_images: tuple[str, str], tmp_path: Path
+) -> None:
+    output = tmp_path / "no" / "x.sif"
+    words = ("--source", f"docker-daemon:{two_images[0]}", "--output", str(output))
+    assert "there is no folder" in refused(project, *words)
+
+
 # What is asked for
 
 
@@ -612,8 +672,12 @@ def sizes(root: Path, name: str) -> list[int]:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("--source", "x.zip"), "takes docker://REFERENCE"),
-        (("--source", "docker://"), "takes docker://REFERENCE"),
+        (("--source", "x.zip"), "takes docker-daemon:NAME:TAG, docker://REFERENCE"),
+        (("--source", "docker://"), "takes docker-daemon:NAME:TAG, docker://REFERENCE"),
+        (("--source", "docker-daemon:"), "takes docker-daemon:NAME:TAG, docker://REFERENCE"),
+        (("--source", "docker-daemon:--help"), "takes docker-daemon:NAME:TAG, docker://"),
+        (("--output", "x.sif"), "--output is for --source"),
+        (("--source", "a.def", "--foreign"), "--foreign is for --output"),
         (("--source", "none.def"), "there is no such file"),
         (("--source", "Some File.tar"), "--sif-name"),
         (("--sif-name", "x"), "--sif-name is for --source"),

@@ -136,6 +136,28 @@ def test_a_sif_that_was_found_and_fails_is_not_deployed(sif: Sif, tmp_path: Path
         pipeline.work.tested_file(other)
 
 
+def test_a_sif_file_is_tested_by_its_name(sif: Sif, tmp_path: Path) -> None:
+    project = Project(tmp_path)
+    done = project.invoke("test", str(sif.path))
+    assert done.returncode == 0, done.stderr
+    assert sif.name in done.stdout
+    (report,) = (tmp_path / "build" / "reports").iterdir()
+    assert report.name == f"{sif.name}.test-file.xml"
+    other = changed(sif, tmp_path / "other.sif", (b"GREETING=hello you", b"GREETING=hello yox"))
+    done = project.invoke("test", str(other))
+    assert done.returncode == StepFailed.exit_code
+    assert "test_the_images_variables_are_set" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [(["--runtime", "docker"], "a SIF file runs in Apptainer"), (["--all"], "not both")],
+)
+def test_a_sif_file_takes_no_flags_of_images(tmp_path: Path, words: list[str], said: str) -> None:
+    done = Project(tmp_path).invoke("test", "x.sif", *words)
+    assert (done.returncode, said in done.stderr) == (2, True)
+
+
 @pytest.fixture(scope="module")
 def broken(judged: Judge, sif: Sif) -> set[str]:
     """What fails where the SIF keeps none of its promises."""

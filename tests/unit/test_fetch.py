@@ -17,6 +17,8 @@ from sifline.stages import fetch
         ("x.tar.gz", "x"),
         ("oci-archive:/some/where/x.tgz", "x"),
         ("docker-archive:x", "x"),
+        ("docker-daemon:ubuntu:22.04", "ubuntu-22.04"),
+        ("docker-daemon:localhost:5000/acme/base:latest", "base"),
     ],
 )
 def test_a_sif_is_called_as_its_source(source: str, name: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sifline.engines.docker.shell import shell
@@ -48,6 +49,39 @@ class Opener:
         opened = self._open_sif if sif else self._open_image
         return opened(name, wanted, opening, terminal=terminal)
 
+    def shell_file(
+        self,
+        path: Path,
+        command: Sequence[str],
+        *,
+        mount_home: bool,
+        volumes: Sequence[str],
+        gpus: str,
+        workdir: str,
+        env: Sequence[str],
+    ) -> int:
+        """Open a SIF file on the user's terminal; return the exit status.
+
+        :raises UsageError: where it is no SIF, truncated or damaged.
+        """
+        from sifline.formats import sif as siffile
+        from sifline.stages import discover, shell
+
+        siffile.system(siffile.read(path))
+        asked = shell.Asked(
+            mount_home=mount_home, volumes=volumes, gpus=gpus, workdir=workdir, env=env
+        )
+        # Nothing but the flags says how a file of others is opened.
+        image = discover.foreign(
+            path.stem,
+            self._context.workspace,
+            self._planner.site,
+            self._planner.options.conversion,
+        )
+        opening = shell.opening(image, asked, shell.Caller.here())
+        terminal = sys.stdin.isatty() and sys.stdout.isatty()
+        return self._enter(path, shell.command(command), opening, terminal=terminal)
+
     def _open_image(
         self, name: str, command: Sequence[str], opening: Opening, *, terminal: bool
     ) -> int:
@@ -66,18 +100,23 @@ class Opener:
     def _open_sif(
         self, name: str, command: Sequence[str], opening: Opening, *, terminal: bool
     ) -> int:
+        (made,) = self._work.convert([name])
+        return self._enter(made.path, command, opening, terminal=terminal)
+
+    def _enter(
+        self, path: Path, command: Sequence[str], opening: Opening, *, terminal: bool
+    ) -> int:
         from sifline.engines.apptainer.sif import Sifs
         from sifline.formats import sif as siffile
 
         if self._planner.need_toolbox():
             self._work.build([TOOLBOX])
-        (made,) = self._work.convert([name])
         self._tell(opening)
         # As Docker does; Apptainer by default starts in the caller's folder.
-        workdir = siffile.workdir(siffile.read(made.path))
+        workdir = siffile.workdir(siffile.read(path))
         with self._work.labelled(sif=True) as label:
             return Sifs(self._planner.apptainer).shell(
-                made.path, command, opening, workdir=workdir, terminal=terminal, label=label
+                path, command, opening, workdir=workdir, terminal=terminal, label=label
             )
 
     def _tell(self, opening: Opening) -> None:

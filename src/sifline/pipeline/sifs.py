@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from sifline.engines.apptainer.signatures import Signed, Verified
     from sifline.machine.passphrase import Passphrase
     from sifline.stages.inventory import Bill
+    from sifline.stages.output import Output
 
 SIF_ENDING = ".sif"
 # A fingerprint is given in at least that many digits: fewer may be a tag.
@@ -137,12 +138,18 @@ class Sifs:
             self._show.line(f"{name} is left out: {_not_held(name).message}")
         return tuple(done)
 
-    def convert_source(self, source: str, name: str) -> Sif:
-        """Make a SIF from a registry's image, an archive or a definition file.
+    def convert_source(self, source: str, name: str, output: Output | None = None) -> Sif:
+        """Make a SIF from an image of the engine or a registry, an archive or a definition file.
 
-        :param name: the name of the SIF; "" to derive it from the source.
+        :param name: the name of the SIF; "" to derive it from the output or the source.
+        :param output: where a copy of the SIF goes.
         """
         from sifline.stages import convert, discover, fetch
+        from sifline.stages import output as outputs
+
+        if output:
+            outputs.check(output, self._workspace)
+        name = name or self._named(output) or fetch.name_of(source)
 
         known = fetch.is_image(source)
         if not known and not source.endswith(convert.DEFINITIONS):
@@ -150,7 +157,7 @@ class Sifs:
         if not known and not Path(source).is_file():
             raise UsageError(f"--source {source}: there is no such file")
         image = discover.foreign(
-            self._free(name or fetch.name_of(source)),
+            self._free(name),
             self._workspace,
             self._planner.site,
             self._options.conversion,
@@ -158,12 +165,24 @@ class Sifs:
         if self._planner.need_toolbox((Verb.CONVERT,)):
             self._work.build([TOOLBOX])
         with self._show.step(f"convert {image.name}"):
-            if known:
-                return self._fetched(source, image)
-            file = Path(source).absolute()
-            definition = DefinitionFile(image=image, file=file, commit=self._planner.commit)
-            network = not self._planner.site.offline
-            return self._work.told(convert.convert(definition, self._context, network=network))
+            sif = self._fetched(source, image) if known else self._defined(source, image)
+            if not output:
+                return sif
+            new = outputs.place(sif, output, self._context)
+            return replace(sif, path=output.path.absolute(), reused=not new)
+
+    def _defined(self, source: str, image: Image) -> Sif:
+        from sifline.stages import convert
+
+        file = Path(source).absolute()
+        definition = DefinitionFile(image=image, file=file, commit=self._planner.commit)
+        network = not self._planner.site.offline
+        return self._work.told(convert.convert(definition, self._context, network=network))
+
+    def _named(self, output: Output | None) -> str:
+        """What the SIF of an output is called: as the file, where that is a name and free."""
+        name = output.name if output else ""
+        return name if image_names.is_name(name) and name not in self._planner.images else ""
 
     def _fetched(self, source: str, image: Image) -> Sif:
         from sifline.stages import convert, fetch

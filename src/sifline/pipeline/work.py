@@ -16,11 +16,13 @@ from sifline.machine import records
 from sifline.machine.facts import Machine
 from sifline.model import (
     BuiltImage,
+    FoundSif,
     Image,
     Sif,
     Step,
     TestedImage,
     TestedSif,
+    TestReport,
     Verb,
 )
 from sifline.pipeline.done import Done, Results
@@ -250,6 +252,11 @@ class Work:
         return tuple(TestedSif.untested(sif) for sif in self.convert(names))
 
     def tested_file(self, path: Path) -> TestedSif:
+        """Return a SIF that sifline did not make, after the tests of every SIF."""
+        found, report = self.test_file(path)
+        return TestedSif.from_file(found, report)
+
+    def test_file(self, path: Path) -> tuple[FoundSif, TestReport]:
         """Run the tests of every SIF on a file that sifline did not make.
 
         :raises UsageError: if it is not a SIF, or truncated or damaged.
@@ -266,4 +273,5 @@ class Work:
             records.locked(lock, self._context),
             self.labelled(sif=True) as label,
         ):
-            return imagetest.test_file(found, self._context, label=label)
+            gpu = self._planner.options.gpu
+            return found, imagetest.test_file(found, self._context, gpu=gpu, label=label)

@@ -20,10 +20,14 @@ from sifline.machine.context import Context
 from sifline.machine.process import CommandFailed
 
 REGISTRY = "docker://"
+ENGINE = "docker-daemon:"
 ARCHIVE = ("docker-archive:", "oci-archive:")
 ENDINGS = (".tar", ".tar.gz", ".tgz")
 KIND = "fetch"
-FORMS = "docker://REFERENCE, an archive (FILE.tar), or a definition file (FILE.def, FILE.def.j2)"
+FORMS = (
+    "docker-daemon:NAME:TAG, docker://REFERENCE, an archive (FILE.tar), or a definition file"
+    " (FILE.def, FILE.def.j2)"
+)
 # Seconds that the engine may take to finish an abandoned request.
 LATE_SECONDS = 3.0
 LOOK_SECONDS = 0.1
@@ -47,18 +51,18 @@ class Wanted:
 
 
 def is_image(source: str) -> bool:
-    """Return whether ``source`` names an image of a registry or an archive."""
-    return source not in (REGISTRY, *ARCHIVE) and (
-        source.startswith((REGISTRY, *ARCHIVE)) or source.endswith(ENDINGS)
+    """Return whether ``source`` names an image of the engine, a registry or an archive."""
+    return source not in (REGISTRY, ENGINE, *ARCHIVE) and (
+        source.startswith((REGISTRY, ENGINE, *ARCHIVE)) or source.endswith(ENDINGS)
     )
 
 
 def name_of(source: str) -> str:
     """Return a SIF name for ``source``; it may be invalid."""
-    if not source.startswith(REGISTRY):
+    if not source.startswith((REGISTRY, ENGINE)):
         file = Path(source.partition(":")[2] if source.startswith(ARCHIVE) else source).name
         return next((file.removesuffix(end) for end in ENDINGS if file.endswith(end)), file)
-    reference = source.removeprefix(REGISTRY)
+    reference = source.removeprefix(REGISTRY).removeprefix(ENGINE)
     tag = split_tag(reference.partition("@")[0])[1]
     return last_part(reference) + (f"-{tag}" if tag not in ("", "latest") else "")
 
@@ -71,6 +75,8 @@ def find(source: str, context: Context, *, offline: bool) -> Wanted:
     :raises MissingError: at an offline site, if the engine does not have the image.
     """
     docker = Docker(context.runner)
+    if source.startswith(ENGINE):
+        return _of_engine(source.removeprefix(ENGINE), docker)
     if docker.has_other_ids():
         raise MissingError(
             "this engine keeps images in containerd's store, where ids mean something else: build"
@@ -109,6 +115,23 @@ def find(source: str, context: Context, *, offline: bool) -> Wanted:
             " registry with docker login",
             details=error.details,
         ) from None
+
+
+def _of_engine(reference: str, docker: Docker) -> Wanted:
+    """Return the image that the engine has under a name, or under the beginning of its id."""
+    if reference.startswith("-"):
+        raise UsageError(f"--source {ENGINE}{reference}: takes {FORMS}")
+    try:
+        image = docker.inspect(reference)
+    except CommandFailed as error:
+        raise MissingError(
+            f"the Docker engine has no image {reference}; see docker image ls",
+            details=error.details,
+        ) from None
+    names = image.get("RepoTags") or image.get("RepoDigests") or [str(image["Id"])]
+    # It may have several names.
+    asked = next((name for name in names if normalise(name) == normalise(reference)), names[0])
+    return Wanted(image_id=str(image["Id"]), source=f"{ENGINE}{asked}")
 
 
 def _held(reference: str, docker: Docker) -> Wanted:

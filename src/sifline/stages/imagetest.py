@@ -22,7 +22,6 @@ from sifline.model import (
     Image,
     Progress,
     SifFile,
-    TestedSif,
     TestReport,
 )
 
@@ -86,10 +85,21 @@ def suites(image: Image, *, runtime: str) -> list[Path]:
     ]
 
 
-def test_file(file: FoundSif, context: Context, *, label: str) -> TestedSif:
-    """Run the tests of every SIF on a file that sifline did not make; return it if it passed."""
-    report = imagetest(file, [EVERY_SIF], context, runtime=APPTAINER, label=label)
-    return TestedSif.from_file(file, report)
+def test_file(file: FoundSif, context: Context, *, gpu: bool, label: str) -> TestReport:
+    """Run the tests of every SIF on a file that sifline did not make.
+
+    :param gpu: whether a GPU is demanded.
+    :raises StepFailed: naming the tests that failed.
+    """
+    return imagetest(
+        file,
+        [*([A_GPU] if gpu else []), EVERY_SIF],
+        context,
+        runtime=APPTAINER,
+        promises=Promises(gpu=gpu),
+        label=label,
+        kind="file",
+    )
 
 
 def imagetest(
@@ -100,12 +110,15 @@ def imagetest(
     runtime: str,
     promises: Promises = NOTHING_PROMISED,
     label: str = "",
+    kind: str = "",
 ) -> TestReport:
     """Run the tests in ``test_folders``, of the image and its parents, on ``subject``.
 
     Without folders nothing is run, and the report is empty.
 
     :param label: label of the containers, ``key=value``.
+    :param kind: part of the names of report and log, in place of the runtime: a SIF file of others
+        may have the name of an image.
     :raises StepFailed: naming the tests that failed, or if the folders contain none.
     """
     name = subject.name if isinstance(subject, SifFile) else subject.image.name
@@ -115,8 +128,8 @@ def imagetest(
         if not any(found for pattern in TESTS for found in folder.rglob(pattern)):
             raise _holds_none(name, folder)
     space = context.workspace
-    junit = space.build / "reports" / f"{name}.test-{runtime}.xml"
-    log = space.logs / f"{name}.test-{runtime}.log"
+    junit = space.build / "reports" / f"{name}.test-{kind or runtime}.xml"
+    log = space.logs / f"{name}.test-{kind or runtime}.log"
     junit.parent.mkdir(parents=True, exist_ok=True)
     for old in (junit, log):
         old.unlink(missing_ok=True)

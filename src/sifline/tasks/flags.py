@@ -26,7 +26,8 @@ HELP = {
     "docker": "remove the Docker images",
     "env": "a variable, as NAME=value, or NAME for the value that you have; may be repeated",
     "force": "redo it even if nothing changed: the build, the SIF; with make all four steps",
-    "foreign": "also remove what another checkout made: its cluster, its versions of an image",
+    "foreign": "also remove or replace what others made: the cluster or the image versions of"
+    " another checkout, the file at --output",
     "format": "text, dot, mermaid or svg; default: by the ending of --output",
     "gpu": "demand a GPU: without one, tests fail that would be skipped",
     "gpus": "GPUs to hand in: all, a number, device=0,2 or none; default: as image.toml says",
@@ -53,7 +54,8 @@ HELP = {
     "sif_name": "name of the SIF of --source; default: derived from the source",
     "sifs": "remove the SIFs",
     "site": "a site profile of sites/",
-    "source": "convert this instead: docker://REFERENCE, FILE.tar, FILE.def, FILE.def.j2",
+    "source": "convert this instead: docker-daemon:NAME:TAG, docker://REFERENCE, FILE.tar,"
+    " FILE.def, FILE.def.j2",
     "stage": "only this stage: registry makes the folders for images and nothing else",
     "state": "remove records, logs and prepared root file systems",
     "suite": "one suite, or several with commas",

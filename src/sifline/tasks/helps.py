@@ -173,7 +173,9 @@ def _usages(body: Body, task: str, *, named: bool) -> Iterator[str]:
     if body not in images.SINGLE:
         yield f"{task} --all [flags]"
     if files := images.FILED.get(body):
-        yield f"{task} {' '.join(['FILE.sif'] * files)} [flags]"
+        yield f"{task} {' '.join(['FILE.sif'] * files)} [flags]{command}"
+    if body is images.convert:
+        yield f"{task} --source SOURCE [--output FILE.sif] [flags]"
 
 
 def listed(taken: Sequence[object]) -> list[Flag]:

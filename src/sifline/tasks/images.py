@@ -77,34 +77,47 @@ def build(run: Run, pipeline: Pipeline, images: Sequence[str]) -> None:
 
 
 @options("jobs", "keep_going", "gpu", *SEEING)
-def test(run: Run, pipeline: Pipeline, images: Sequence[str], *, runtime: str = "docker") -> None:
-    """Run its tests and its parents', in Docker or in the SIF.
+def test(run: Run, pipeline: Pipeline, images: Sequence[str | Path], *, runtime: str = "") -> None:
+    """Run the tests of an image and its parents, or those of every SIF.
 
-    Builds what the tests need if it is out of date: the image, and with --runtime apptainer its
-    SIF.
+    In Docker, or with --runtime apptainer in the SIF. Builds what the tests need if it is out of
+    date. A SIF file, whoever made it, must pass the tests of every SIF: format, execution, file
+    system, environment, Python, size.
 
-        invoke test.<image>
         invoke test.<image> --runtime apptainer
+        invoke test FILE.sif
     """
-    one_of("runtime", runtime, RUNTIMES)
-    verb = "TEST" if runtime == "docker" else "TEST_SIF"
-    _carry_out(run, pipeline, images, verb, verb, only_new=False)
+    files = [item for item in images if isinstance(item, Path)]
+    if files:
+        _test_files(run, pipeline, files, runtime)
+        return
+    verb = "TEST" if one_of("runtime", runtime or "docker", RUNTIMES) == "docker" else "TEST_SIF"
+    names = [item for item in images if isinstance(item, str)]
+    _carry_out(run, pipeline, names, verb, verb, only_new=False)
 
 
 @options(*DOING, *CONVERTING, *SEEING)
 def convert(
-    run: Run, pipeline: Pipeline, images: Sequence[str], *, source: str = "", sif_name: str = ""
+    run: Run,
+    pipeline: Pipeline,
+    images: Sequence[str],
+    *,
+    source: str = "",
+    sif_name: str = "",
+    output: str = "",
+    foreign: bool = False,
 ) -> None:
     """Convert the image to a verified SIF, built if needed.
 
-    The SIF appears in build/sif/ once it is complete and verified. --source converts an image of
-    a registry, an archive or a definition file instead.
+    The SIF appears in build/sif/ once it is complete and verified. --source converts something
+    else: any image of the Docker engine or of a registry, an archive, a definition file. --output
+    puts a copy of that SIF where you say.
 
         invoke convert.<image>
-        invoke convert --source docker://docker.io/library/alpine:3.20
+        invoke convert --source docker-daemon:alpine:3.20 --output alpine.sif
     """
-    if source or sif_name:
-        _convert_source(run, pipeline, source, sif_name)
+    if source or sif_name or output or foreign:
+        _convert_source(run, pipeline, source, sif_name, output, foreign=foreign)
         return
     _carry_out(run, pipeline, images, "CONVERT", "CONVERT")
 
@@ -353,7 +366,7 @@ def sizes(
 def shell(
     run: Run,
     pipeline: Pipeline,
-    images: Sequence[str],
+    images: Sequence[str | Path],
     *,
     sif: bool = False,
     mount_home: bool = False,
@@ -362,23 +375,28 @@ def shell(
     workdir: str = "",
     env: Sequence[str] = (),
 ) -> None:
-    """Open a shell in the image, or run the command after --.
+    """Open a shell in an image or a SIF, or run the command after --.
 
-    The image is built first if it is out of date; with --sif its SIF is made.
+    The image is built first if it is out of date; with --sif its SIF is made. A SIF file is opened
+    as it is.
 
         invoke shell.<image>
-        invoke shell.<image> --sif -- cat /etc/os-release
+        invoke shell FILE.sif -- cat /etc/os-release
     """
-    code = pipeline.opener.shell(
-        images[0],
-        run.command,
-        sif=sif,
-        mount_home=mount_home,
-        volumes=volume,
-        gpus=gpus,
-        workdir=workdir,
-        env=env,
-    )
+    asked: dict[str, Any] = {
+        "mount_home": mount_home,
+        "volumes": volume,
+        "gpus": gpus,
+        "workdir": workdir,
+        "env": env,
+    }
+    subject = images[0]
+    if isinstance(subject, Path):
+        if sif:
+            raise UsageError("--sif is for images: a SIF file is a SIF in any case")
+        code = pipeline.opener.shell_file(subject, run.command, **asked)
+    else:
+        code = pipeline.opener.shell(subject, run.command, sif=sif, **asked)
     run.end(code)
 
 
@@ -525,15 +543,35 @@ def config(
     refuse_broken(broken)
 
 
-def _convert_source(run: Run, pipeline: Pipeline, source: str, name: str) -> None:
-    """Convert an image of a registry, an archive or a definition file."""
+def _convert_source(
+    run: Run, pipeline: Pipeline, source: str, name: str, output: str, *, foreign: bool
+) -> None:
+    """Convert an image of the engine or a registry, an archive or a definition file."""
     from sifline.report import tables
+    from sifline.stages.output import Output
 
     if not source:
-        raise UsageError("--sif-name is for --source; the SIF of an image has the image's name")
+        given = {"sif-name": name, "output": output, "foreign": foreign}
+        flag = next(flag for flag, value in given.items() if value)
+        raise UsageError(f"--{flag} is for --source; the SIF of an image is build/sif/<image>.sif")
+    if foreign and not output:
+        raise UsageError("--foreign is for --output: it allows to replace that file")
     if run.dry:
         raise UsageError("--dry: convert --source does not support a dry run; leave --dry out")
-    run.print(tables.converted([pipeline.sifs.convert_source(source, name)]))
+    place = Output(path=Path(output).absolute(), foreign=foreign) if output else None
+    run.print(tables.converted([pipeline.sifs.convert_source(source, name, place)]))
+
+
+def _test_files(run: Run, pipeline: Pipeline, files: Sequence[Path], runtime: str) -> None:
+    """Run the tests of every SIF on SIF files."""
+    from sifline.report import tables
+
+    if runtime == "docker":
+        raise UsageError("--runtime docker: a SIF file runs in Apptainer; leave --runtime out")
+    one_of("runtime", runtime or "apptainer", RUNTIMES)
+    if run.dry:
+        raise UsageError("--dry: test FILE.sif does not support a dry run; leave --dry out")
+    run.print(tables.tested([pipeline.work.test_file(path)[1] for path in files]))
 
 
 def _carry_out(
@@ -584,6 +622,7 @@ LOOKING = (status, explain, graph, config)
 LATER = (verify_signature, clean)
 # Verbs that take SIF files instead of images, and how many.
 FILED: dict[Body, int] = {
+    test: 1,
     info: 1,
     sign: 1,
     verify_signature: 1,
@@ -591,11 +630,14 @@ FILED: dict[Body, int] = {
     compat: 1,
     sizes: 1,
     diff: 2,
+    shell: 1,
 }
 # Verbs for one image at a time, without --all.
 SINGLE = (shell, diff)
 # Flags that a verb has only without an image.
-ALONE: dict[Body, tuple[str, ...]] = {convert: ("source", "sif_name")}
+ALONE: dict[Body, tuple[str, ...]] = {
+    convert: ("source", "sif_name", "output", "foreign"),
+}
 VERBS = (
     *(build, test, convert, make, sign, verify_signature, deploy),
     *(info, sbom, compat, diff, sizes, shell, clean, status, explain, graph, config),
