@@ -269,7 +269,18 @@ def test_a_help_shows_the_flags_that_the_task_takes(project: Path, task: str) ->
     [
         ("build", ["build.<image> [flags]", "build --all [flags]"]),
         ("build.hello-mpi", ["build.hello-mpi [flags]"]),
-        ("shell", ["shell.<image> [flags] [-- COMMAND]"]),
+        (
+            "shell",
+            ["shell.<image> [flags] [-- COMMAND]", "shell FILE.sif [flags] [-- COMMAND]"],
+        ),
+        (
+            "convert",
+            [
+                "convert.<image> [flags]",
+                "convert --all [flags]",
+                "convert --source SOURCE [--output FILE.sif] [flags]",
+            ],
+        ),
         ("diff", ["diff.<image> [flags]", "diff FILE.sif FILE.sif [flags]"]),
         ("cluster.shell", ["cluster.shell [flags] [-- COMMAND]"]),
     ],
@@ -623,7 +634,7 @@ def test_a_file_that_is_no_sif_is_refused_by_info(
     [
         (("diff", "--all"), "diff has no flag --all"),
         (("shell", "--all"), "shell has no flag --all"),
-        (("shell",), "which image? Say shell.<image>\n"),
+        (("shell",), "which image? Say shell.<image>, or FILE.sif\n"),
         (("diff", "a.sif"), "diff compares two"),
         (("diff", "a.sif", "b.sif", "--against", "x"), "diff compares two"),
         (("diff", "a.sif", "b.sif", "c.sif"), "diff: c.sif: takes 2 SIF files at most"),

@@ -78,7 +78,7 @@ def build(run: Run, pipeline: Pipeline, images: Sequence[str]) -> None:
 
 @options("jobs", "keep_going", "gpu", *SEEING)
 def test(run: Run, pipeline: Pipeline, images: Sequence[str | Path], *, runtime: str = "") -> None:
-    """Run the tests of an image and its parents, or those of every SIF.
+    """Run the tests of an image and its parents, or of a SIF.
 
     In Docker, or with --runtime apptainer in the SIF. Builds what the tests need if it is out of
     date. A SIF file, whoever made it, must pass the tests of every SIF: format, execution, file
@@ -375,10 +375,10 @@ def shell(
     workdir: str = "",
     env: Sequence[str] = (),
 ) -> None:
-    """Open a shell in an image or a SIF, or run the command after --.
+    """Open a shell in an image or a SIF, or run a command.
 
-    The image is built first if it is out of date; with --sif its SIF is made. A SIF file is opened
-    as it is.
+    The command follows --. The image is built first if it is out of date; with --sif its SIF is
+    made. A SIF file is opened as it is.
 
         invoke shell.<image>
         invoke shell FILE.sif -- cat /etc/os-release
