@@ -617,7 +617,7 @@ def test_any_image_of_the_engine(project: Project, two_images: tuple[str, str]) 
 
     assert held(tag, id_of(tag)) == before
     assert file_of(project, name, "x").startswith("x ")
-    assert info(project, name)["provenance"]["source"] == f"docker-daemon:{tag}"
+    assert info(project, name)["provenance"]["source"] == f"docker-daemon:{tag}:latest"
 
 
 @OF_ARCHIVES
@@ -629,7 +629,7 @@ def test_an_image_of_the_engine_by_its_id(project: Project, two_images: tuple[st
     again = converted(project, "--source", source, "--sif-name", name)
 
     assert ("converted" in first, "up to date" in again) == (True, True)
-    assert info(project, name)["provenance"]["source"] == f"docker-daemon:{tag}"
+    assert info(project, name)["provenance"]["source"] == f"docker-daemon:{tag}:latest"
 
 
 @OF_ARCHIVES
@@ -675,7 +675,7 @@ def test_output_is_refused_before_anything_is_done(
         (("--source", "x.zip"), "takes docker-daemon:NAME:TAG, docker://REFERENCE"),
         (("--source", "docker://"), "takes docker-daemon:NAME:TAG, docker://REFERENCE"),
         (("--source", "docker-daemon:"), "takes docker-daemon:NAME:TAG, docker://REFERENCE"),
-        (("--source", "docker-daemon:--help"), "takes docker-daemon:NAME:TAG, docker://"),
+        (("--source", "docker-daemon:-x", "--sif-name", "x"), "takes docker-daemon:NAME:TAG"),
         (("--output", "x.sif"), "--output is for --source"),
         (("--source", "a.def", "--foreign"), "--foreign is for --output"),
         (("--source", "none.def"), "there is no such file"),

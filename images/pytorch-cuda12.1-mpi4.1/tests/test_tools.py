@@ -32,6 +32,37 @@ def test_cmake_and_ninja_build_a_program(container: Container) -> None:
     assert (ran.returncode, ran.stdout) == (0, "built\n"), ran.stderr
 
 
+def test_the_compilers_are_found_and_build_with_what_pkg_config_says(container: Container) -> None:
+    ran = shell(
+        container,
+        """
+        printf 'p: p.c\n\tcc -o p p.c $(shell pkg-config --cflags --libs python3)\n' > Makefile
+        printf '#include <Python.h>\nint main(void) { return 0; }\n' > p.c
+        echo 'int main() { return 0; }' > q.cc
+        make -s && ./p && g++ -o q q.cc && ./q && echo built
+        """,
+    )
+    assert (ran.returncode, ran.stdout) == (0, "built\n"), ran.stderr
+
+
+def test_files_are_fetched_and_edited(container: Container) -> None:
+    """The old image's list: each does its work without a network."""
+    ran = shell(
+        container,
+        """
+        echo one > file
+        curl --silent --show-error "file://$PWD/file"
+        python3 -u -m http.server --bind 127.0.0.1 0 > log 2>&1 & server=$!
+        for _ in $(seq 100); do port=$(sed -n 's/.* port \\([0-9]*\\) .*/\\1/p' log); \
+            [ -n "$port" ] && break; sleep 0.1; done
+        wget --quiet --output-document - "http://127.0.0.1:$port/file"; kill "$server"
+        vim -es -u NONE -c '%s/one/two/' -c wq file < /dev/null
+        cat file
+        """,
+    )
+    assert (ran.returncode, ran.stdout) == (0, "one\none\ntwo\n"), ran.stderr
+
+
 def test_tensorboard_reads_what_pytorch_writes(container: Container) -> None:
     source = """
 import json, tempfile
