@@ -42,7 +42,7 @@ DRY = frozenset(
             images.sizes,
         ),
         *(cluster.up, cluster.down, cluster.list_, cluster.status, cluster.provision),
-        *(project.doctor, project.completion),
+        *(project.doctor, project.completion, cluster.lint_slurm),
     }
 )
 
@@ -134,15 +134,26 @@ def _for_all(verb: Body) -> Body:
     return every
 
 
+def _with_files(body: Body) -> Body:
+    """The body of a task that is about no image but about files."""
+
+    def call(run: Run, _: Sequence[str], **given: Any) -> None:
+        files = [Path(given.pop(name)) for name in flags.FILE_NAMES if name in given]
+        body(run, files, **given)
+
+    return call
+
+
 def _task(body: Body, workspace: Workspace) -> OwnTask:
     """Make a task from ``body(run, images, *, flags)``; Invoke sees only the flags."""
     from sifline.tasks.naming import OwnTask
 
     return OwnTask(
-        _call(body, workspace, ()),
+        _call(_with_files(body) if body in cluster.FILED else body, workspace, (), verb=body),
         name=flags.called(body),
         help=body.__doc__ or "",
         flags=flags.parameters(body),
+        files=flags.files_of(sys.argv[1:], body) if body in cluster.FILED else 0,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from sifline.tasks.support import Run, cluster_of, one_of
 
@@ -164,4 +165,30 @@ def _words(text: str) -> tuple[str, ...]:
 
 
 GROUP = (up, down, list_, status, shell)
-TOP = (provision, validate)
+
+
+def lint_slurm(
+    run: Run, files: Sequence[Path], *, release: str = "24.11", json: bool = False
+) -> None:
+    """Check the configuration files of Slurm for a release.
+
+    Unknown, obsolete and wrong keys, and settings that together do nothing. Without a file those
+    of /etc/slurm are checked. What a file is comes from its name: slurm.conf, gres.conf,
+    cgroup.conf and so on; files that include each other are read together.
+
+        invoke lint-slurm
+        invoke lint-slurm site/slurm.conf site/gres.conf --release 25.05
+    """
+    from sifline.errors import StepFailed
+    from sifline.report import slurm, tables
+    from sifline.stages import lint_slurm as stage
+
+    found = stage.lint(files or stage.standing(), release)
+    run.print(tables.dump(slurm.values(found)) if json else slurm.text(found))
+    if found.findings:
+        raise StepFailed(f"lint-slurm: {slurm.count(found)}; correct the files")
+
+
+TOP = (provision, validate, lint_slurm)
+# How many files a task may be about.
+FILED = {lint_slurm: 9}

@@ -47,6 +47,7 @@ HELP = {
     "passphrase_file": "the file that holds the key's passphrase",
     "processors": "how many processors compress; default: all, shared by parallel conversions",
     "pull": "ask the registries whether the images from there have changed",
+    "release": "the release of Slurm that the files are for; default: 24.11",
     "runtime": "docker or apptainer",
     "shell": "bash, zsh or fish; default: the one you use",
     "show": "print the settings, which is the default",
@@ -82,6 +83,7 @@ VALUES = {
     "output": "FILE",
     "passphrase_env": "VARIABLE",
     "passphrase_file": "FILE",
+    "release": "RELEASE",
     "runtime": "docker|apptainer",
     "shell": "bash|zsh|fish",
     "source": "SOURCE",
@@ -93,10 +95,10 @@ VALUES = {
 }
 SINGLE = (*cluster.TOP, *project.TOP)
 ALL = inspect.Parameter("all", inspect.Parameter.KEYWORD_ONLY, default=False)
-# What else than images a verb may be about: SIF files, named behind it.
-FILES = (".sif",)
+# What else than images a verb may be about: SIF files, or others, named behind it.
+SIF, CONF = ".sif", ".conf"
 # What Invoke calls them.
-FILE_NAMES = ("file", "other")
+FILE_NAMES = ("file", *(f"file{number}" for number in range(2, 10)))
 
 
 # A task file that imports anything else may have tasks besides ours: only Invoke knows them all.
@@ -152,9 +154,16 @@ def called(body: Body) -> str:
 
 
 def most_files(task: str) -> int:
-    """Return how many SIF files a task takes."""
+    """Return how many files a task takes: SIF files, or those of ``cluster.FILED``."""
     own = _own(task)
-    return next((most for verb, most in images.FILED.items() if called(verb) == own), 0)
+    every = (*images.FILED.items(), *cluster.FILED.items())
+    return next((most for verb, most in every if called(verb) == own), 0)
+
+
+def _ending(task: str) -> str:
+    """How the names of the files end that a task takes."""
+    own = _own(task)
+    return CONF if any(called(body) == own for body in cluster.FILED) else SIF
 
 
 def _own(task: str) -> str:
@@ -165,11 +174,11 @@ def _own(task: str) -> str:
 
 
 def files_of(words: Sequence[str], verb: Body) -> int:
-    """Return how many SIF files follow ``verb``, at most as many as it takes."""
+    """Return how many files follow ``verb``, at most as many as it takes."""
     named = 0
     for here, word in walk(words):
         named += _own(here.task) == called(verb) and here.takes_file(word)
-    return min(named, images.FILED.get(verb, 0))
+    return min(named, most_files(called(verb)))
 
 
 def parameters(body: Body, *, over_all: bool = False) -> tuple[inspect.Parameter, ...]:
@@ -330,8 +339,8 @@ class Place:
         return not self._is_value(word) or self.waiting is CORE["--help"]
 
     def takes_file(self, word: str) -> bool:
-        """Return whether ``word`` would be a SIF file for the current task."""
-        if self.task in self.theirs or not word.endswith(FILES):
+        """Return whether ``word`` would be a file for the current task."""
+        if self.task in self.theirs or not word.endswith(_ending(self.task)):
             return False
         return most_files(self.task) > 0 and not self._is_value(word)
 
@@ -345,7 +354,8 @@ class Place:
         :raises UsageError: naming the nearest flags.
         """
         if self.takes_file(word) and self.files == most_files(self.task):
-            raise UsageError(f"{self.task}: {word}: takes {self.files} SIF files at most")
+            kind = "SIF files" if _ending(self.task) == SIF else "files"
+            raise UsageError(f"{self.task}: {word}: takes {self.files} {kind} at most")
         written, equals, value = word.partition("=")
         waited, told = (self.waiting, word) if self._is_value(word) else (None, "")
         if equals and not waited:

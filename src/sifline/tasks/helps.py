@@ -167,7 +167,8 @@ def _usages(body: Body, task: str, *, named: bool) -> Iterator[str]:
     """Yield the forms in which a task is called; a verb needs an image, --all or files."""
     command = " [-- COMMAND]" if body in COMMANDED else ""
     if named or body not in images.VERBS:
-        yield f"{task} [flags]{command}"
+        others = " [FILE.conf…]" if body in cluster.FILED else ""
+        yield f"{task}{others} [flags]{command}"
         return
     yield f"{task}.<image> [flags]{command}"
     if body not in images.SINGLE:

@@ -1,0 +1,256 @@
+"""Configuration files of Slurm: how they are read, and what is wrong with them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sifline.errors import MissingError, UsageError
+from sifline.formats import slurm_conf
+from sifline.formats.slurm_conf import Effect, Finding
+from sifline.stages import lint_slurm
+from tests.support.invoking import invoke_here
+
+SOUND = """ClusterName=x
+SlurmctldHost=c
+ProctrackType=proctrack/cgroup
+TaskPlugin=task/cgroup,task/affinity
+PrologFlags=Contain
+SelectTypeParameters=CR_Core_Memory
+GresTypes=gpu
+NodeName=n[1-2] CPUs=4 Gres=gpu:a100:2
+PartitionName=p Nodes=n[1-2] Default=YES
+"""
+GRES = "NodeName=n[1-2] Name=gpu Type=a100 File=/dev/nvidia[0-1]\n"
+CGROUP = "ConstrainRAMSpace=yes\nConstrainDevices=yes\nConstrainCores=yes\n"
+
+
+def found(
+    slurm: str = SOUND, gres: str = GRES, cgroup: str = CGROUP, release: str = "24.11"
+) -> list[Finding]:
+    texts = {"slurm.conf": slurm, "gres.conf": gres, "cgroup.conf": cgroup}
+    files = {name: slurm_conf.read(text, kind=name, path=name) for name, text in texts.items()}
+    return [*slurm_conf.check(files, release)]
+
+
+def only(**texts: str) -> Finding:
+    (one,) = found(**texts)
+    return one
+
+
+def test_sound_files_have_no_findings() -> None:
+    assert found() == []
+
+
+# How files are read
+
+
+def test_keys_have_any_case_and_values_may_be_quoted() -> None:
+    file = slurm_conf.read(
+        'clustername = "a b"\nCLUSTERNAME=c # not this=x\n', kind="slurm.conf", path="x"
+    )
+    assert [pair.value for line in file.lines for pair in line.pairs] == ["a b", "c"]
+    assert file.last("ClusterName") == (2, "c")
+
+
+def test_a_line_goes_on_behind_a_backslash_and_keeps_its_first_number() -> None:
+    file = slurm_conf.read("\nNodeName=a \\\n CPUs=2\nX=1\n", kind="slurm.conf", path="x")
+    assert [(line.number, line.group, line.value("CPUs")) for line in file.lines] == [
+        (2, "NodeName", "2"),
+        (4, "", None),
+    ]
+
+
+def test_what_is_no_key_with_a_value_is_kept() -> None:
+    (line,) = slurm_conf.read("A=1 nonsense\n", kind="slurm.conf", path="x").lines
+    assert (line.pairs[0].value, line.rest) == ("1", "nonsense")
+
+
+@given(st.text())
+def test_whatever_stands_in_a_file_is_read_and_checked(text: str) -> None:
+    found(slurm=text, gres=text, cgroup=text)
+
+
+# Keys
+
+
+@pytest.mark.parametrize(
+    ("line", "effect", "words"),
+    [
+        ("SchedulerPort=1", Effect.FATAL, "slurm.conf has no SchedulerPort; remove it"),
+        ("SlurmctldTimout=9", Effect.FATAL, "Did you mean SlurmctldTimeout"),
+        ("PrologTimeout=9", Effect.FATAL, "came with 25.05; write PrologEpilogTimeout"),
+        ("SlurmctldPlugstack=x", Effect.FATAL, "was removed after 22.05"),
+        ("SallocDefaultCommand=x", Effect.FATAL, "LaunchParameters=use_interactive_step"),
+        ("ExtSensorsType=x", Effect.ERROR, "obsolete since 23.11"),
+        ("FastSchedule=1", Effect.ERROR, "config_overrides"),
+        ("SelectType=select/cons_res", Effect.FATAL, "after 23.02; write select/cons_tres"),
+        ("SlurmctldTimeout=soon", Effect.FATAL, "write a whole number"),
+        ("DisableRootJobs=perhaps", Effect.FATAL, "write yes or no"),
+        ("nonsense", Effect.FATAL, "no KEY=VALUE"),
+        ("PartitionName=q Nodes=n1 Foo=1", Effect.FATAL, "no Foo in a line of PartitionName"),
+    ],
+)
+def test_a_wrong_line_says_what_slurm_does_and_what_to_write(
+    line: str, effect: Effect, words: str
+) -> None:
+    one = only(slurm=f"{SOUND}{line}\n")
+    assert one.message.startswith(f"slurm.conf:{SOUND.count(chr(10)) + 1}: ")
+    assert (one.effect, words in one.message) == (effect, True)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "SlurmctldTimeout=INFINITE",
+        "SlurmctldPort=6817",
+        "SelectType=select/cons_tres",
+        "JobSubmitPlugins=lua,ours",
+        "TopologyPlugin=topology/tree",
+        "SlurmUser=slurm SlurmdUser=root",
+        "DownNodes=n1 State=DOWN",
+    ],
+)
+def test_a_right_line_is_no_finding(line: str) -> None:
+    assert found(slurm=f"{SOUND}{line}\n") == []
+
+
+@pytest.mark.parametrize(
+    ("line", "releases"),
+    [
+        ("PrologTimeout=9", {"25.05", "25.11", "26.05"}),
+        ("AccountingStorageUser=x", {"22.05", "23.02", "23.11", "24.05", "24.11", "25.05"}),
+        ("SelectType=select/cons_res", {"22.05", "23.02"}),
+    ],
+)
+def test_a_line_is_right_for_some_releases(line: str, releases: set[str]) -> None:
+    sound = {
+        release
+        for release in slurm_conf.RELEASES
+        if not found(slurm=f"{SOUND}{line}\n", release=release)
+    }
+    assert sound == releases
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("TaskAffinity=no", "TaskPlugin=task/affinity"),
+        ("CgroupReleaseAgentDir=x", "its support was removed"),
+        ("AllowedDevicesFile=x", "logs a warning and ignores it"),
+        ("CgroupAutomount=yes", "obsolete since 23.11"),
+        ("ConstrainKmemSpace=no", "was removed after 23.02"),
+    ],
+)
+def test_the_obsolete_keys_of_cgroup_conf(line: str, words: str) -> None:
+    assert words in only(cgroup=f"{CGROUP}{line}\n").message
+
+
+# Keys that need each other
+
+
+def without(text: str, start: str) -> str:
+    return "".join(line for line in text.splitlines(keepends=True) if not line.startswith(start))
+
+
+@pytest.mark.parametrize(
+    ("texts", "words"),
+    [
+        (
+            {"slurm": SOUND.replace("CR_Core_Memory", "CR_Core")},
+            "ConstrainRAMSpace=yes: memory is no resource",
+        ),
+        ({"slurm": without(SOUND, "TaskPlugin")}, "without task/cgroup"),
+        ({"gres": GRES.replace("File=/dev/nvidia[0-1]", "Count=2")}, "a GPU without File="),
+        ({"slurm": SOUND.replace("a100:2", "a100:4")}, "n1 has 4 GPUs: gres.conf has 2: Slurm dr"),
+        ({"slurm": SOUND.replace("a100:2", "a100:1")}, "jobs can use 1"),
+        ({"slurm": f"{SOUND}Prolog=/x\n"}, "PrologEpilogTimeout=60"),
+        ({"slurm": f"{SOUND}Epilog=/x\n"}, "PrologEpilogTimeout=60"),
+        ({"slurm": without(SOUND, "PrologFlags")}, "write PrologFlags=Contain"),
+        ({"slurm": SOUND.replace("Nodes=n[1-2]", "Nodes=n1")}, "NodeName=n2: no partition"),
+        ({"slurm": SOUND.replace("Nodes=n[1-2]", "Nodes=n[1-4]")}, "describes n[3-4]"),
+        ({"slurm": f"{SOUND}NodeName=n2 CPUs=4 Gres=gpu:2\n"}, "line 8 describes it already"),
+    ],
+)
+def test_settings_that_do_nothing_together(texts: dict[str, str], words: str) -> None:
+    assert words in only(**texts).message
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        {"slurm": f"{SOUND}Prolog=/x\nPrologEpilogTimeout=60\n"},
+        {"slurm": without(SOUND, "SelectTypeParameters")},
+        {"slurm": SOUND.replace("Nodes=n[1-2]", "Nodes=ALL")},
+        {"slurm": SOUND.replace("Nodes=n[1-2]", "Nodes=s") + "NodeSet=s Feature=x\n"},
+        {"gres": "AutoDetect=nvml\nName=gpu\n"},
+        {
+            "gres": "NodeName=n1 Name=gpu Count=2 File=/dev/nvidia[0-1]\nNodeName=n2 Name=gpu"
+            " File=/dev/nvidia0,/dev/nvidia1\n"
+        },
+        {"gres": "Name=gpu File=/dev/nvidia0\nName=gpu File=/dev/nvidia1\n"},
+    ],
+)
+def test_settings_that_work_together(texts: dict[str, str]) -> None:
+    assert found(**texts) == []
+
+
+def test_memory_became_a_resource_by_default() -> None:
+    old = found(slurm=without(SOUND, "SelectTypeParameters"), release="23.11")
+    assert [item.what for item in old] == ["ConstrainRAMSpace=yes"]
+
+
+# The verb
+
+
+def test_files_that_include_others_are_read_with_them(tmp_path: Path) -> None:
+    (tmp_path / "slurm.conf").write_text(SOUND + "Include more.conf\n")
+    (tmp_path / "more.conf").write_text("\n\nSchedulerPort=1\n")
+    (one,) = lint_slurm.lint([tmp_path / "slurm.conf"], "24.11.5").findings
+    assert (one.line, one.what) == (10, "SchedulerPort=1")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("x.conf", "", "takes files that are called slurm.conf"),
+        ("slurm.conf", "Include slurm.conf\n", "too many files in each other"),
+        ("slurm.conf", "Include none.conf\n", "none.conf: cannot be read"),
+    ],
+)
+def test_what_is_no_file_of_slurm(tmp_path: Path, name: str, text: str, said: str) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(UsageError, match=said):
+        lint_slurm.lint([tmp_path / name], "24.11")
+
+
+@pytest.mark.parametrize("release", ["24.10", "x", ""])
+def test_an_unknown_release_is_refused(release: str) -> None:
+    with pytest.raises(UsageError, match=r"takes 22\.05"):
+        lint_slurm.lint([], release)
+
+
+def test_a_machine_without_slurm_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lint_slurm, "FOLDER", tmp_path)
+    with pytest.raises(MissingError, match="name the files"):
+        lint_slurm.standing()
+
+
+def test_the_verb_names_each_line_and_ends_with_an_error(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "tasks.py").write_text(
+        "from pathlib import Path\nfrom sifline.tasks import namespace\n"
+        "ns = namespace(Path(__file__).parent)\n"
+    )
+    (tmp_path / "slurm.conf").write_text(SOUND)
+    (tmp_path / "gres.conf").write_text(GRES)
+    sound = invoke_here(tmp_path, "lint-slurm", "slurm.conf", "gres.conf")
+    (tmp_path / "gres.conf").write_text(f"{GRES}Bogus=1\n")
+    wrong = invoke_here(tmp_path, "lint-slurm", "slurm.conf", "gres.conf", "--release", "25.05")
+    assert (sound.returncode, sound.stdout) == (0, "nothing in 2 files, for Slurm 24.11\n")
+    assert wrong.returncode == 1
+    assert "gres.conf:2: Bogus=1: Slurm 25.05 does not start with it" in wrong.stdout
+    assert "1 finding in 2 files, for Slurm 25.05; correct the files" in wrong.stderr
