@@ -111,6 +111,18 @@ def test_what_sifline_did_not_write_is_replaced_only_where_that_is_asked_for(
     output(ssh, node, "rm", *files)
 
 
+def test_a_configuration_that_slurm_does_not_take_is_refused_before_anything_is_changed(
+    cluster: Cluster, context: Context, ssh: Ssh
+) -> None:
+    before = digests(ssh), daemons(ssh)
+    variables = (*cluster.variables, ("slurm_common_extra", ["NoSuchKey=1"]))
+    wrong = dataclasses.replace(cluster, variables=variables)
+    said = r"slurm\.conf:\d+: NoSuchKey=1: Slurm 24\.11 does not start with it"
+    with pytest.raises(StepFailed, match=said):
+        provision(wrong, context)
+    assert (digests(ssh), daemons(ssh)) == before
+
+
 def test_the_stage_of_the_registry_makes_its_folders_and_nothing_else(
     cluster: Cluster, context: Context, ssh: Ssh, node: Node
 ) -> None:
