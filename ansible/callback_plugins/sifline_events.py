@@ -16,8 +16,10 @@ short_description: Write events as JSON lines
 description:
   - Appends one JSON object a line to the file that the environment variable
     SIFLINE_ANSIBLE_EVENTS names; does nothing without it.
-  - "Events: task (name), host (host, task, outcome, message), nohosts, stats (by host)."
-  - Of tasks with no_log it writes the outcome and no message; of changes, which files they kept.
+  - "Events: task (name), host (host, task, outcome, message), diff (host, text), nohosts, stats
+    (by host)."
+  - Of tasks with no_log it writes the outcome and no message and no difference; of changes, which
+    files they kept.
 requirements: []
 """
 
@@ -69,6 +71,15 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         """Tell of a host that does not answer."""
         self._host(result, "unreachable")
 
+    def v2_on_file_diff(self, result: Any) -> None:
+        """Tell what a change of a file is, or would be, line by line."""
+        if is_hidden(result._result):
+            return
+        for item in result._result.get("results") or [result._result]:
+            if item.get("diff") and item.get("changed") and not is_hidden(item):
+                text = self._get_diff(item["diff"])
+                self._write(event="diff", host=result._host.get_name(), text=text)
+
     def v2_playbook_on_no_hosts_matched(self) -> None:
         """Tell that a play had nothing to do, which no status does."""
         self._write(event="nohosts")
@@ -104,9 +115,14 @@ def kept_of(result: dict[str, Any]) -> str:
     return ", ".join(dict.fromkeys(name for name in names if name.endswith("~")))
 
 
+def is_hidden(result: dict[str, Any]) -> bool:
+    """Tell whether the task handles a secret."""
+    return "censored" in result or bool(result.get("_ansible_no_log"))
+
+
 def message_of(result: dict[str, Any]) -> str:
     """Return what a module says went wrong; of a loop, what its first failed item says."""
-    if "censored" in result or result.get("_ansible_no_log"):
+    if is_hidden(result):
         return HIDDEN
     for item in result.get("results") or []:
         if item.get("failed"):

@@ -92,7 +92,7 @@ def run(tmp_path: Path, bundle: Path) -> Iterator[Run]:
 def failed(error: StepFailed) -> set[str]:
     """The names of the tests that failed, from the one line."""
     names = error.message.partition("failed: ")[2].partition(";")[0]
-    return set(names.split(", "))
+    return set(names.replace(" (inherited from debian-trixie)", "").split(", "))
 
 
 def step(command: str) -> str:
@@ -185,6 +185,12 @@ def test_leftover_settings_of_the_build_are_found(run: Run) -> None:
     with pytest.raises(StepFailed) as caught:
         run("""RUN echo 'Acquire::https::CAInfo "/x";' > /etc/apt/apt.conf.d/90build""")
     assert failed(caught.value) == {"test_apt_was_left_without_the_settings_of_the_build"}
+
+
+def test_a_cache_that_apt_left_is_a_warning(run: Run) -> None:
+    report = run("RUN touch /var/cache/apt/archives/left.deb")
+    (warning,) = report.warnings
+    assert warning.startswith("test_apt_left_no_cache (inherited from debian-trixie): ")
 
 
 def test_an_image_without_sleep_cannot_be_tested_and_says_so(run: Run, tmp_path: Path) -> None:

@@ -30,6 +30,12 @@ from invoke import task
 def mine(c, colour="red"):
     pass
 """
+NODES = """
+nodes:
+  - {name: head, role: controller}
+  - {name: n1, role: compute}
+  - {name: n2, role: compute}
+"""
 SHELLS = ("bash", "zsh", "fish")
 PATIENCE = 120
 PROMPT = "ready-to-type>"
@@ -62,6 +68,8 @@ COMPLETED = [
     ("invoke build --site m", ["machine-room"]),
     ("invoke validate --suite mpi-job,gpu", ["mpi-job,gpu-resources"]),
     ("invoke validate --check counts-", ["counts-match"]),
+    ("invoke validate --cluster lab --node n", ["n1", "n2"]),
+    ("invoke deploy --all --cluster lab --without n1,h", ["n1,head"]),
     ("invoke --list clu", ["cluster"]),
     ("invoke --list-format n", ["nested"]),
     ("invoke cluster.up --cluster clusters/l", ["clusters/lab.yaml"]),
@@ -126,6 +134,7 @@ def fill(folder: Path, tasks: str) -> None:
     for name in ("clusters/lab.yaml", "sites/machine-room.toml", "build/clusters/up/cluster.yaml"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).touch()
+    (folder / "clusters" / "lab.yaml").write_text(NODES)
     if tasks:
         (folder / "tasks.py").write_text(tasks)
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import json
+import os
 import re
 import shlex
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,7 +19,7 @@ import pytest
 import yaml
 
 from sifline.engines import ansible
-from sifline.engines.ansible import HostEvent, NoHosts, Outcome, Stats, TaskStarted
+from sifline.engines.ansible import FileDiff, HostEvent, NoHosts, Outcome, Stats, TaskStarted
 from sifline.errors import MissingError, StepFailed
 from sifline.machine.context import Context
 from sifline.machine.process import Result
@@ -246,6 +249,24 @@ def test_check_reaches_ansible(play: Callable[..., Made]) -> None:
     assert "--check" in runner.argv
 
 
+def diff(text: str, name: str) -> dict[str, Any]:
+    return {"event": "diff", "host": name, "text": text}
+
+
+@pytest.mark.parametrize("check", [True, False])
+def test_a_difference_is_told_once_with_all_its_hosts(
+    play: Callable[..., Made], check: bool
+) -> None:
+    runner, context, _ = play(
+        diff("-a\n+b\n", "n1"), diff("-c\n+d\n", "n1"), diff("-a\n+b\n", "n2")
+    )
+    done = provision(cluster(), context, check=check, diff=True)
+
+    assert "--diff" in runner.argv
+    assert done.diffs == ((("n1", "n2"), "-a\n+b"), (("n1",), "-c\n+d"))
+    assert provision(cluster(), context, check=check).diffs == ()
+
+
 def test_one_stage_is_a_playbook_of_its_own(play: Callable[..., Made]) -> None:
     runner, context, _ = play(STATS)
     provision(cluster(), context, stage="registry")
@@ -434,6 +455,100 @@ def test_a_hidden_result_is_written_without_its_output(callback: Any, tmp_path: 
     (event,) = written(tmp_path)
     assert event.outcome is Outcome.FAILED
     assert "42" not in event.message
+
+
+def diffs(tmp_path: Path) -> list[str]:
+    path = tmp_path / "events"
+    lines = path.read_text().splitlines() if path.exists() else []
+    return [event.text for event in ansible.parse(lines) if isinstance(event, FileDiff)]
+
+
+CHANGE = {
+    "before": "a\nb\n",
+    "after": "a\nc\n",
+    "before_header": "/etc/x",
+    "after_header": "/etc/x",
+}
+
+
+def test_a_difference_names_file_and_line(callback: Any, tmp_path: Path) -> None:
+    items = [{"changed": True, "diff": CHANGE}, {"changed": False, "diff": CHANGE}]
+    callback.v2_on_file_diff(result(results=items))
+    (text,) = diffs(tmp_path)
+
+    assert "--- before: /etc/x" in text
+    assert "@@ -1,2 +1,2 @@\n a\n-b\n+c" in text
+
+
+def test_a_difference_of_a_secret_is_not_written(callback: Any, tmp_path: Path) -> None:
+    hidden = {"changed": True, "diff": CHANGE, "_ansible_no_log": True}
+    callback.v2_on_file_diff(result(**hidden))
+    callback.v2_on_file_diff(result(results=[hidden]))
+    callback.v2_on_file_diff(result(censored="hidden", changed=True, diff=CHANGE))
+    shown = {"changed": True, "diff": CHANGE}
+    callback.v2_on_file_diff(result(censored="hidden", results=[shown]))
+
+    assert diffs(tmp_path) == []
+
+
+KEY_PLAY = """
+- hosts: all
+  connection: local
+  gather_facts: false
+  vars:
+    ansible_python_interpreter: "{{ ansible_playbook_python }}"
+    munge_key_file: %(folder)s/{{ inventory_hostname }}.key
+    munge_record: %(folder)s/{{ inventory_hostname }}.record
+    munge_key_host: controller
+    munge_key_digest: ["x"]
+    munge_own_digest: []
+    munge_foreign: ["{{ munge_key_file }}"]
+  handlers:
+    - name: Restart munge
+      ansible.builtin.meta: noop
+  tasks:
+    - name: Take the tasks of the role
+      ansible.builtin.include_tasks: key.yml
+    - name: Change a file that is no secret
+      ansible.builtin.copy:
+        content: "other\n"
+        dest: %(folder)s/plain
+        mode: "0644"
+"""
+
+
+def test_ansible_shows_changes_of_files_and_never_the_munge_key(tmp_path: Path) -> None:
+    """The role's own tasks, in check mode, by Ansible itself."""
+    for name in ("controller", "node"):
+        (tmp_path / f"{name}.key").write_text(f"this-is-the-key of {name}\n")
+        (tmp_path / f"{name}.key").chmod(0o600)
+    (tmp_path / "plain").write_text("plain\n")
+    tasks = yaml.safe_load((ROOT / "ansible/roles/munge/tasks/key.yml").read_text())
+    for task in tasks:  # this machine need not have these users
+        task.get("ansible.builtin.copy", {}).pop("owner", None)
+        task.get("ansible.builtin.copy", {}).pop("group", None)
+    (tmp_path / "key.yml").write_text(yaml.safe_dump(tasks, sort_keys=False))
+    (tmp_path / "play.yml").write_text(KEY_PLAY % {"folder": tmp_path})
+    program = Path(sys.executable).with_name("ansible-playbook")
+    done = subprocess.run(
+        [program, "--check", "--diff", "--inventory", "controller,node", "play.yml"],
+        cwd=tmp_path,
+        env={
+            **os.environ,
+            ansible.EVENTS_VARIABLE: str(tmp_path / "events"),
+            "ANSIBLE_CONFIG": str(ROOT / "ansible" / "ansible.cfg"),
+            "ANSIBLE_HOME": str(tmp_path / "home"),
+            "ANSIBLE_LOCALHOST_WARNING": "false",
+            "LC_ALL": "C.UTF-8",
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    told = diffs(tmp_path)
+
+    assert ["-plain\n+other" in text for text in told] == [True, True], done
+    assert "this-is-the-key" not in (tmp_path / "events").read_text() + done.stdout
 
 
 def test_a_failed_loop_is_told_by_its_first_failed_item(callback: Any, tmp_path: Path) -> None:

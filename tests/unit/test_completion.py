@@ -142,6 +142,40 @@ def test_checks_are_those_of_the_suites(project: Path) -> None:
     assert "counts-match" in some
 
 
+CLUSTER = """
+nodes:
+  - {name: head, role: controller}
+  - {name: compute-01, role: compute}
+  - {name: compute-02, role: compute}
+"""
+
+
+@pytest.mark.parametrize("task", ["deploy", "deploy.hello-mpi", "validate", "cluster.shell"])
+@pytest.mark.parametrize("place", ["clusters/lab.yaml", "build/clusters/lab/cluster.yaml"])
+def test_the_nodes_that_are_offered_are_those_of_the_cluster(
+    project: Path, task: str, place: str
+) -> None:
+    add(project, place)
+    (project / place).write_text(CLUSTER)
+    typed = (task, "--cluster", "lab", "--node")
+
+    assert words(project, *typed, "") == ["head", "compute-01", "compute-02"]
+    assert words(project, *typed, "head,compute-02"[:-1]) == ["head,compute-01", "head,compute-02"]
+
+
+def test_the_nodes_that_can_be_left_out_are_those_of_the_usual_cluster(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add(project, "clusters/virtual.yaml", "clusters/broken.yaml")
+    (project / "clusters" / "virtual.yaml").write_text(CLUSTER)
+
+    assert words(project, "validate", "--without=he") == ["--without=head"]
+    monkeypatch.setenv("SIFLINE_CLUSTER", "broken")
+    assert words(project, "validate", "--without=he") == []
+    monkeypatch.setenv("SIFLINE_CLUSTER", "none")
+    assert words(project, "validate", "--without=he") == []
+
+
 def test_where_a_value_can_be_anything_nothing_is_offered(project: Path) -> None:
     assert words(project, "build", "--jobs", "") == []
 

@@ -44,6 +44,7 @@ ODD: tuple[Any, ...] = (
     *({"siflinex": "x"}, {"docker.io/": "x/"}, {"docker.io/": "x"}, {"ubuntu": "x/"}),
     *({"ubuntu": "m:5/x@y"}, {"ubuntu": "m:5/x"}, {"x": {}}, {"x": {"build-args": {"A": "1"}}}),
     *({"X": {}}, {"x": {"build-args": {"A": 1}}}, {"x": {"y": 1}}),
+    *({"test_x": "why"}, {"test_x": " "}, {"skip": {"test_x": "why"}}, {"skip": {"test_x": ""}}),
     *({"t": {"env": "T"}}, {"t": {"env": "1T"}}, {"t": {"file": "f"}}, {"t": {}}, {"t": "x"}),
     *({"t": {"env": "T", "file": "f"}}, {"a,b": {"env": "T"}}),
     *({"suite": "x"}, {"packages": ["x"]}, {"suite": "x", "packages": ["y"]}, {"gpus": "all"}),

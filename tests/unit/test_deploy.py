@@ -200,6 +200,28 @@ def test_an_image_goes_to_all_nodes(tmp_path: Path, sif: Sif) -> None:
     assert done.path == PurePosixPath("/opt/containers/custom-images/hello.sif")
 
 
+PARTLY = replace(CLUSTER, nodes=CLUSTER.nodes[1:2], left_out=(CLUSTER.nodes[0], CLUSTER.nodes[2]))
+
+
+def test_nodes_that_are_left_out_get_nothing_and_are_named(tmp_path: Path, sif: Sif) -> None:
+    nodes = Nodes()
+
+    done = deploy(sif, PARTLY, context_of(tmp_path, nodes))
+
+    assert nodes.sent == nodes.installed == ["compute-01"]
+    assert tables.deployed([done]).splitlines()[-1] == (
+        "hello: deployed to 1 of 3 nodes; left out, unchanged: controller, compute-02"
+    )
+
+
+def test_a_failure_counts_the_nodes_that_were_chosen(tmp_path: Path, sif: Sif) -> None:
+    nodes = Nodes(compute_01=DOWN)
+    two = replace(PARTLY, nodes=CLUSTER.nodes[:2], left_out=CLUSTER.nodes[2:])
+
+    with pytest.raises(StepFailed, match="hello is on 1 of 2 chosen nodes of blue: compute-01"):
+        deploy(sif, two, context_of(tmp_path, nodes))
+
+
 def test_nodes_are_told_by_a_digest_which_image_it_is_of(tmp_path: Path, sif: Sif) -> None:
     nodes = Nodes()
     deploy(replace(sif, image_digest="sha256:d"), CLUSTER, context_of(tmp_path, nodes))
@@ -397,6 +419,17 @@ def test_what_a_deployment_would_do_is_told_by_node(tmp_path: Path, sif: Sif) ->
     assert tables.would_deploy(done).splitlines()[-1] == (
         "hello would be sent to controller; would be switched to on compute-02; is on compute-01"
     )
+
+
+def test_a_dry_run_names_the_nodes_that_are_left_out(tmp_path: Path, sif: Sif) -> None:
+    ready = ProvisionedCluster(cluster=PARTLY)
+    told = stage.survey(TestedSif.untested(sif), ready, context_of(tmp_path, Nodes()))
+    left_out = ("controller", "compute-02")
+    done = WouldDeploy(steps=(), nodes={"hello": told}, left_out=left_out)
+
+    assert {*told} == {"compute-01"}
+    assert tables.would_deploy(done).endswith("\nleft out, unchanged: controller, compute-02")
+    assert tables.would_deploy_values(done)["left_out"] == left_out
 
 
 def test_a_node_that_does_not_answer_cannot_be_told_of(tmp_path: Path, sif: Sif) -> None:

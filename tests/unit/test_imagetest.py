@@ -5,18 +5,23 @@ from pathlib import Path
 
 import pytest
 
-from sifline.errors import MissingError, StepFailed
+from sifline.errors import MissingError, StepFailed, UsageError
 from sifline.machine.context import Context
 from sifline.model import Image, Sif, Workspace
 from sifline.stages import imagetest
+from sifline.stages.imagetest import Missed, Promises
 from tests.support.contexts import context_of
 from tests.support.recording import RecordingRunner, answer
 
 JUNIT = """<testsuites><testsuite time="1.5">
 <testcase name="test_a"/>
-<testcase name="test_b"><failure message="no"/></testcase>
+<testcase name="test_b"><properties><property name="sifline-from" value="base"/></properties>
+<failure message="no"/></testcase>
 <testcase name="test_c"><error message="no"/></testcase>
 <testcase name="test_d"><skipped message="no GPU"/></testcase>
+<testcase name="test_e"><properties><property name="sifline-from" value="x"/>
+<property name="sifline-warning" value="too large"/></properties>
+<skipped type="pytest.xfail" message="style: too large"/></testcase>
 </testsuite></testsuites>"""
 SUBJECT = Sif(name="x", path=Path("/s/x.sif"), sha256="0", size=1)
 LOG = Path("x.log")
@@ -25,7 +30,11 @@ LOG = Path("x.log")
 def test_junit_is_counted() -> None:
     found = imagetest.read_junit(JUNIT)
     assert found == imagetest.Outcome(
-        passed=1, failed=("test_b", "test_c"), skipped=("no GPU",), seconds=1.5
+        passed=1,
+        failed=(Missed(name="test_b", origin="base"), Missed(name="test_c")),
+        skipped=("no GPU",),
+        seconds=1.5,
+        warned=(Missed(name="test_e", origin="x", why="too large"),),
     )
 
 
@@ -40,8 +49,12 @@ def test_an_environment_that_was_not_installed_anew_is_told_how(tmp_path: Path) 
 def test_failed_tests_are_named(tmp_path: Path) -> None:
     junit = tmp_path / "j.xml"
     junit.write_text(JUNIT)
-    with pytest.raises(StepFailed, match=r"testing x: 2 failed: test_b, test_c; the whole log"):
+    with pytest.raises(StepFailed) as failure:
         imagetest.judge("x", answer(returncode=1), junit, LOG)
+    assert failure.value.message == (
+        "testing x: 2 failed: test_b (inherited from base), test_c; the whole log is x.log; if x"
+        ' shall not keep it: [tests.skip] test_b = "WHY" in images/x/image.toml'
+    )
 
 
 def test_failures_in_the_file_count_whatever_the_status_says(tmp_path: Path) -> None:
@@ -118,6 +131,7 @@ def test_every_sif_is_held_to_tests_of_our_own_and_an_image_to_its_smoke_command
         ("a/test_x.py::test_b PASSED   [ 50%]", ["test_b: passed"]),
         ("a/test_x.py::test_s[ls 'a b'] FAILED [ 5%]", ["test_s[ls 'a b']: failed"]),
         ("a/test_x.py::test_c SKIPPED (no GPU) [ 9%]", ["test_c: skipped"]),
+        ("a/test_x.py::test_d WARNING (style: x) [ 9%]", ["test_d: warning"]),
         ("collected 5 items", []),
         ("a/test_x.py::test_b ", []),
     ],
@@ -170,3 +184,79 @@ def test_what_the_caller_wants_of_his_own_pytest_is_not_for_the_tests_of_images(
     monkeypatch.setenv("PYTEST_ADDOPTS", "--collect-only")
     report = imagetest.imagetest(SUBJECT, [folder], context_of(tmp_path), runtime="apptainer")
     assert report.passed == 1
+
+
+STYLE = """
+import pytest
+@pytest.mark.style
+def test_small(): assert 3 < 2, "too large"
+@pytest.mark.style
+def test_tidy(): pass
+@pytest.fixture
+def gone(): raise RuntimeError
+@pytest.mark.style
+def test_not_looked_at(gone): pass
+"""
+
+
+def folder_of(image: str, source: str, root: Path) -> Path:
+    """A folder of tests as an image has it."""
+    folder = root / image / "tests"
+    folder.mkdir(parents=True)
+    (folder / "test_it.py").write_text(source)
+    return folder
+
+
+def test_a_failed_test_of_style_is_a_warning_which_the_log_explains(tmp_path: Path) -> None:
+    source = STYLE.replace("(gone)", "()")
+    folders = [folder_of("base", source, tmp_path), folder_of("x", GOOD, tmp_path)]
+    report = imagetest.imagetest(SUBJECT, folders, context_of(tmp_path), runtime="apptainer")
+    log = (tmp_path / "build" / "logs" / "x.test-apptainer.log").read_text()
+
+    assert (report.passed, report.failed, report.skipped) == (3, 0, 0)
+    assert report.warnings == ("test_small (inherited from base): too large",)
+    assert report.summary == "3 passed, 0 skipped, 1 warning"
+    assert "test_small WARNING" in log
+    assert "assert 3 < 2" in log
+
+
+def test_a_test_of_style_that_could_not_look_is_a_failure(tmp_path: Path) -> None:
+    folder = folder_of("x", STYLE, tmp_path)
+    with pytest.raises(StepFailed, match="1 failed: test_not_looked_at;"):
+        imagetest.imagetest(SUBJECT, [folder], context_of(tmp_path), runtime="apptainer")
+
+
+def test_a_failure_says_from_which_image_it_was_inherited_and_the_way_out(tmp_path: Path) -> None:
+    bad = "import pytest\n@pytest.mark.parametrize('n', [1, 2])\ndef test_bad(n): assert n == 1\n"
+    folders = [folder_of("base", bad, tmp_path), folder_of("x", GOOD, tmp_path)]
+    with pytest.raises(StepFailed) as failure:
+        imagetest.imagetest(SUBJECT, folders, context_of(tmp_path), runtime="apptainer")
+    assert "1 failed: test_bad[2] (inherited from base); the whole log" in failure.value.message
+    assert '[tests.skip] test_bad = "WHY" in images/x/image.toml' in failure.value.message
+
+
+def test_a_test_that_is_skipped_is_counted_with_its_reason(tmp_path: Path) -> None:
+    folder = folder_of("x", f"{GOOD}def test_bad(): assert 0\n", tmp_path)
+    report = imagetest.imagetest(
+        SUBJECT,
+        [folder],
+        context_of(tmp_path),
+        runtime="apptainer",
+        promises=Promises(skip={"test_bad": "not kept here"}),
+    )
+    assert (report.passed, report.skipped) == (1, 1)
+    assert report.skip_reasons == ("test_bad: not kept here",)
+
+
+def test_a_test_that_an_image_skips_has_to_be_there(tmp_path: Path) -> None:
+    folders = [folder_of("base", "class Test:\n def test_apt_is_clean(self): pass\n", tmp_path)]
+    image = Image(name="x", folder=tmp_path / "x", tag="", skip=(("test_apt_is_clean", "why"),))
+    wrong = replace(image, skip=(("test_apt_is_claen", "why"),))
+
+    imagetest.need_known(image, folders)
+    with pytest.raises(UsageError) as failure:
+        imagetest.need_known(wrong, folders)
+    assert failure.value.message == (
+        f"{tmp_path}/x/image.toml: tests.skip.test_apt_is_claen: x has no such test, of its own or"
+        " inherited. Did you mean test_apt_is_clean?"
+    )

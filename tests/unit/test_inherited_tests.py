@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -93,3 +94,41 @@ def test_what_passed_without_a_gpu_is_tested_again_with_one(
     (tmp_path / "bin" / "nvidia-ctk").touch(mode=0o755)
     seen.append(pipeline.planner.testing.key(IMAGE))
     assert [key["gpus"] for key in seen] == [["0"], ["2"], ["2", "nvidia-ctk"]]
+
+
+SKIPPING = '[tests.skip]\ntest_x = "%s"\n'
+
+
+def test_what_an_image_skips_those_built_on_it_skip_too(
+    pipeline: Pipeline, tmp_path: Path
+) -> None:
+    images = tmp_path / "images"
+    (images / "base" / "tests" / "test_x.py").write_text("def test_x(): pass\n")
+    (images / "middle" / "image.toml").write_text(SKIPPING % "no need")
+    testing = pipeline.planner.testing
+    before = testing.key(replace(IMAGE, image=replace(IMAGE.image, name="base")))
+
+    assert testing.skip("leaf") == {"test_x": "no need (images/middle/image.toml)"}
+    assert testing.skip("base") == {} == before["skip"]
+    assert testing.key(IMAGE)["skip"] == testing.skip("leaf")
+
+
+def test_an_image_that_skips_a_test_which_is_not_there_is_broken(
+    pipeline: Pipeline, tmp_path: Path
+) -> None:
+    images = tmp_path / "images"
+    (images / "leaf" / "tests" / "test_x.py").write_text("def test_x(): pass\n")
+    # A test of the leaf is none of the middle's.
+    (images / "middle" / "image.toml").write_text(SKIPPING % "no need")
+
+    whole, broken = pipeline.planner.sound(["base", "middle", "leaf"])
+
+    assert whole == ["base"]
+    assert "tests.skip.test_x: middle has no such test" in broken["leaf"].message
+
+
+def test_sifs_own_tests_can_be_skipped_too(pipeline: Pipeline, tmp_path: Path) -> None:
+    own = 'test_it_is_hardly_larger_than_its_image = "sparse files"\n'
+    (tmp_path / "images" / "base" / "image.toml").write_text(f"[tests.skip]\n{own}")
+
+    assert pipeline.planner.sound(["base"])[0] == ["base"]

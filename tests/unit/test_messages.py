@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,10 +11,9 @@ import pytest
 import sifline
 from sifline.errors import UsageError
 from sifline.tasks import cluster, flags, images, project
+from tests.support.texts import ANY, texts
 
 ROOT = Path(__file__).parents[2]
-# What stands for a word that is known only then.
-ANY = "x"
 # A command ends with the sentence, or with what no shell passes on.
 COMMAND = re.compile(r"\binvoke ((?=[a-z-])[^\n,;:()|`'\"]*)")
 DOCUMENTS = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
@@ -23,23 +21,6 @@ PLACEHOLDER = re.compile(r"<[a-z]+>|\.\.\.|…")
 # A page about keys shows which is pressed.
 KEY = re.compile(r".*<Tab>.*")
 VERBS = {flags.called(verb): verb for verb in images.VERBS}
-
-
-def texts(path: Path) -> Iterator[str]:
-    """Yield what a module may print: its strings, ANY for what is put into them."""
-    internal = {flag.name for flag in flags.CORE.values()}
-    tree = ast.parse(path.read_text())
-    parts = {
-        part for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in node.values
-    }
-    for node in ast.walk(tree):
-        if isinstance(node, ast.JoinedStr):
-            yield "".join(
-                str(part.value) if isinstance(part, ast.Constant) else ANY for part in node.values
-            )
-        # What completion calls Invoke's own flags is no command.
-        elif isinstance(node, ast.Constant) and node not in parts and node.value not in internal:
-            yield str(node.value)
 
 
 def commands(text: str) -> Iterator[list[str]]:

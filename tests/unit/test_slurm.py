@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,18 @@ def test_a_job_runs_as_the_job_user_from_the_controller() -> None:
     assert (argv[0], argv[-2:]) == ("srun", ("--nodes=2", "hostname"))
     assert "--time=2" in argv
     assert result.stdout == "hi"
+
+
+def test_a_job_keeps_away_from_nodes_that_are_left_out() -> None:
+    remote = Told(srun=answer())
+    others = tuple(Node(name=name, role=Role.COMPUTE) for name in ("n2", "n3"))
+    head = Node(name="head", role=Role.CONTROLLER)
+    remote.cluster = replace(CLUSTER, nodes=CLUSTER.nodes[1:], left_out=(head, *others))
+
+    Slurm(remote).srun(["hostname"])
+
+    assert "--exclude=n2,n3" in remote.asked[0][1]
+    assert remote.asked[0][0] == "head"
 
 
 def test_a_job_that_does_not_end_is_cancelled() -> None:

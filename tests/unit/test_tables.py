@@ -26,6 +26,7 @@ from sifline.model import (
     Sif,
     SshAccess,
     Status,
+    TestReport,
     Workspace,
 )
 from sifline.report import tables
@@ -144,4 +145,22 @@ def test_facts_are_lines_that_people_read_and_keys_that_scripts_do() -> None:
         "  file system: squashfs",
         "  labels:",
         "    own_label: a_b",
+    ]
+
+
+def test_a_warning_of_a_test_is_counted_and_told_with_the_way_out() -> None:
+    report = TestReport(
+        name="x",
+        runtime="docker",
+        passed=3,
+        failed=0,
+        skipped=0,
+        seconds=1.0,
+        warnings=("test_small (inherited from base): too large",),
+    )
+
+    assert tables.tested([report]).splitlines() == [
+        "x (docker): 3 passed, 0 skipped, 1 warning, 1.0 s",
+        "  warning: test_small (inherited from base): too large",
+        "  to skip a test, give its reason under [tests.skip] in images/x/image.toml",
     ]

@@ -24,6 +24,7 @@ from types import SimpleNamespace
 import pytest
 from invoke.parser import Parser
 
+import sifline
 from sifline.errors import UsageError
 from sifline.model import Workspace
 from sifline.tasks import flags, helps, images, namespace, reference
@@ -656,6 +657,9 @@ def test_a_file_that_is_no_sif_is_refused_by_info(
         (("info", "a.sif", "b.sif"), "info: b.sif: takes 1 SIF files at most"),
         (("convert", "--all", "--source", "x.tar"), "--all, or --source; not both"),
         (("convert.hello-mpi", "--source", "x.tar"), "convert.hello-mpi has no flag --source"),
+        (("clean", "--all", "--environments"), "--all, or --environments; not both"),
+        (("clean", "--environments", "--sifs"), "--environments: stands alone; the other flags"),
+        (("clean.hello-mpi", "--environments"), "clean.hello-mpi has no flag --environments"),
     ],
 )
 def test_what_bills_and_differences_refuse(
@@ -717,11 +721,87 @@ def test_on_a_terminal_it_asks(project: Path, with_sif: Path, typed: bytes, left
     assert ("nothing was removed" in shown) is left
 
 
+def test_environments_are_removed_as_images_are(project: Path, with_sif: Path) -> None:
+    cache = project / ".ruff_cache"
+    cache.mkdir()
+
+    would = invoke_here(project, "--dry", "clean", "--environments")
+    asked = invoke_here(project, "clean", "--environments")
+    assert (would.returncode, would.stdout) == (0, "would remove .ruff_cache (0 MB)\n")
+    assert (asked.returncode, cache.exists()) == (2, True)
+    assert "say --yes" in asked.stderr
+
+    done = invoke_here(project, "clean", "--environments", "--yes")
+    assert (done.returncode, cache.exists(), with_sif.exists()) == (0, False, True)
+    assert done.stdout == "removed .ruff_cache (0 MB)\nfreed 0 MB\n"
+
+
 @pytest.mark.usefixtures("with_sif")
 def test_there_is_no_question_where_nothing_would_go(project: Path) -> None:
     done = invoke_here(project, f"clean.{DOTTED}", "--sifs")
 
     assert (done.returncode, done.stdout) == (0, "nothing to remove\n")
+
+
+NODES = """
+nodes:
+  - {name: head, role: controller, address: 192.0.2.1}
+  - {name: n1, role: compute, address: 192.0.2.2}
+"""
+
+
+@pytest.mark.parametrize("verb", ["validate", "deploy.hello-mpi"])
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--node", "n2"), "--node n2: clusters/lab.yaml has no node 'n2'. Did you mean n1?"),
+        (("--node", ""), "--node '': names no node; say such as"),
+        (("--without", "head,n1"), "no node of lab is left"),
+    ],
+)
+def test_nodes_that_are_not_there_are_refused(
+    project: Path, verb: str, words: tuple[str, ...], said: str
+) -> None:
+    (project / "clusters").mkdir()
+    (project / "clusters" / "lab.yaml").write_text(NODES)
+
+    assert said.replace("clusters/", f"{project}/clusters/") in refused(
+        project, verb, "--cluster", "lab", *words
+    )
+
+
+@pytest.mark.parametrize("task", ["build", "test", "convert", "make", "deploy"])
+def test_json_of_what_is_made_is_of_the_dry_run(project: Path, task: str) -> None:
+    assert "--json: prints what --dry would do" in refused(project, f"{task}.hello-mpi", "--json")
+
+
+@pytest.mark.usefixtures("empty_engine")
+def test_a_plan_for_scripts_says_the_same_as_for_people(project: Path) -> None:
+    add(project, "bad", "FORM scratch\n")
+    done = invoke_here(project, "--dry", "build", "--all", "--json")
+    built = {"action": "build", "needed": True, "reason": "not in the engine"}
+    *found, broken = json.loads(done.stdout)
+
+    assert found == [{"image": name, **built} for name in ("hello-mpi", DOTTED)]
+    assert broken["image"] == "bad"
+    assert "FORM" in broken["error"]
+    assert done.returncode == 1
+
+
+def test_a_graph_for_scripts_is_no_drawing(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{project}/no.sock")
+    found = json.loads(invoke_here(project, "graph", "--json").stdout)
+
+    assert {item["name"] for item in found} == {"hello-mpi", DOTTED}
+    assert "--json: is printed, and no drawing" in refused(
+        project, "graph", "--json", "--format", "dot"
+    )
+
+
+def test_lists_and_first_words_name_the_release(project: Path) -> None:
+    """Invoke prints its own version before it loads a task file."""
+    assert invoke_here(project, "--list").stdout.startswith(f"sifline {sifline.__version__}\n")
+    assert invoke_here(project).stdout.startswith(f"sifline {sifline.__version__} makes")
 
 
 def test_a_cluster_that_nothing_names_is_that_of_the_environment(

@@ -17,9 +17,10 @@ from sifline.errors import StepFailed, UsageError
 from sifline.machine.process import Result
 from sifline.machine.streams import Argv
 from sifline.model import Cluster, Node, Partition, Role, SshAccess, Status
+from sifline.report import tables
 from sifline.validation.check import Check, Phase
 from sifline.validation.outcome import CheckFailed, CheckSkipped, one_line
-from sifline.validation.probe import Probe
+from sifline.validation.probe import Probe, deployed
 from sifline.validation.run import judge as run_check
 from sifline.validation.run import listing, select
 from sifline.validation.suites import known
@@ -363,3 +364,83 @@ def test_the_next_command_is_the_end_of_what_is_said_of_a_node_that_cannot_be_ta
     fault = Fault.SUDO_ASKS
     error = SshFailed(said, fault=fault, node="node-1", details="sudo: a password is required")
     assert one_line(error) == said
+
+
+PARTLY = replace(
+    CLUSTER, nodes=(COMPUTE,), left_out=(CLUSTER.nodes[0], replace(COMPUTE, name="n2", gpus=0))
+)
+NO_COMPUTE = replace(CLUSTER, nodes=CLUSTER.nodes[:1], left_out=(COMPUTE,))
+
+
+def statuses(cluster: Cluster) -> dict[str, tuple[Status, str]]:
+    """How every check ends where no command is answered."""
+    found = {}
+    for check in known():
+        with Ssh(cluster, RecordingRunner({("ssh",): answer(returncode=255)})) as ssh:
+            result = run_check(check, Probe(ssh, seconds=5))
+        found[check.name] = (result.status, result.message)
+        assert result.left_out == tuple(node.name for node in cluster.left_out)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("check", "what"),
+    [
+        ("clocks-agree", "2 nodes"),
+        ("munge-credentials-cross-nodes", "2 nodes"),
+        ("copies-equal", "2 nodes"),
+        ("pmix-fence-spans-nodes", "2 compute nodes"),
+        ("four-ranks-on-two-nodes", "2 compute nodes"),
+        ("one-model-on-two-nodes", "2 compute nodes"),
+    ],
+)
+def test_what_needs_two_nodes_is_skipped_on_one(check: str, what: str) -> None:
+    found = statuses(PARTLY)
+
+    assert found[check] == (
+        Status.SKIPPED,
+        f"it needs {what}, and --node and --without leave 1",
+    )
+    assert found["nodes-answer"][0] is Status.FAILED  # it is looked at, and does not answer
+
+
+def test_without_a_compute_node_no_job_is_run() -> None:
+    jobs = {
+        *("nodes-registered", "counts-match", "one-gpu-is-one-device", "memory-is-limited"),
+        *("cores-are-limited", "allocated-gpu-opens", "other-gpus-stay-closed"),
+        "too-many-gpus-are-refused",
+    }
+    told = "it needs 1 compute nodes, and --node and --without leave 0"
+    found = statuses(NO_COMPUTE)
+
+    assert {name for name in jobs if found[name] != (Status.SKIPPED, told)} == set()
+
+
+def test_the_result_names_the_nodes_that_were_not_checked() -> None:
+    with Ssh(PARTLY, RecordingRunner()) as ssh:
+        check = Check(
+            suite="s", name="n", phase=Phase.DEPLOYMENT, summary="", function=lambda _: "x"
+        )
+        result = run_check(check, Probe(ssh, seconds=5))
+
+    assert tables.checks([result]).splitlines()[-1] == (
+        "not checked, by --node or --without: c, n2"
+    )
+    assert "not checked" not in tables.checks([replace(result, left_out=())])
+
+
+def test_an_image_is_found_without_the_controller() -> None:
+    class Holding(Probe):
+        def __init__(self) -> None:
+            pass
+
+        cluster = PARTLY
+
+        def holdings(self, *, read: bool = False) -> dict[str, dict[str, object]]:
+            entry = {"name": "hello-mpi", "path": PATH, "found": "a"}
+            return {"n1": {"images": {"x": entry}}}
+
+        def run(self, node: Node, argv: Argv, **_: object) -> Result:
+            return answer("/real\n")
+
+    assert deployed(Holding(), "hello-mpi") == (PATH, "/real")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from sifline.imagetests import Container, certificates, run_as_root
 
 
@@ -75,6 +77,7 @@ def test_apt_was_left_without_the_settings_of_the_build(container: Container) ->
     assert (settings.returncode, settings.stdout) == (0, "")
 
 
+@pytest.mark.style
 def test_apt_left_no_cache(container: Container) -> None:
     found = container.run(
         [

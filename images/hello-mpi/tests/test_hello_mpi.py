@@ -105,6 +105,7 @@ def test_ranks_do_not_try_to_read_each_others_memory(container: Container) -> No
     assert found.stdout.strip() == "none"
 
 
+@pytest.mark.style
 def test_nothing_to_compile_with_is_left(container: Container) -> None:
     script = 'for tool; do command -v "$tool"; done; true'
     found = container.run(["sh", "-c", script, "sh", "ls", "gcc", "ld", "make"])

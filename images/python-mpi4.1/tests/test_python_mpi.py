@@ -90,6 +90,7 @@ def test_the_entrypoint_gives_an_unknown_user_a_home_and_a_name(container: Conta
     assert ran.stdout.split() == ["uid12345", "/tmp/home-12345"]
 
 
+@pytest.mark.style
 def test_no_cache_of_pip_is_left(container: Container) -> None:
     # What is there in any case shows that the search was made.
     known, cache = ["-path", "/etc/os-release"], ["-path", "*/.cache/pip", "-not", "-empty"]

@@ -65,7 +65,7 @@ def find_cluster(name_or_path: str, workspace: Workspace) -> Path:
     )
     name = name_or_path if is_host_name(name_or_path) else "NAME"
     raise UsageError(
-        f"no cluster {name_or_path!r}: it is neither a file clusters/NAME.yaml nor a virtual"
+        f"no cluster {name_or_path!r}: it is neither a file clusters/{name}.yaml nor a virtual"
         f" cluster of this checkout; for one: invoke cluster.up --cluster {name}.{hint}"
     )
 

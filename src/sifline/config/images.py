@@ -9,7 +9,7 @@ from typing import Annotated
 from sifline.fields.keys import Key, Keys, Most, Named
 from sifline.fields.kinds import Choice, Several, Text
 from sifline.fields.table import read_toml
-from sifline.model import Prepare, Run, SifOptions
+from sifline.model import Prepare, Run, SifOptions, Tests
 from sifline.nodeside.registry import CATEGORIES
 
 CATEGORY = "custom-images"
@@ -200,6 +200,10 @@ class ImageSettings:
             example=[["python3", "-c", "import torch"]],
         ),
     ] = ()
+    tests: Annotated[
+        Tests,
+        Key(kind=Keys(of=Tests), help="Which tests the image does not have to pass, and why."),
+    ] = field(default_factory=Tests)
     convert: Annotated[
         SifOptions,
         Key(kind=Keys(of=SifOptions, most=LEVELS), help="How the SIF is made."),

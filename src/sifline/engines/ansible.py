@@ -63,6 +63,14 @@ class HostEvent:
 
 
 @dataclass(frozen=True, kw_only=True)
+class FileDiff:
+    """The difference that a task makes in a file of a host, as diff(1) writes it."""
+
+    host: str
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class NoHosts:
     """A play matched no host."""
 
@@ -76,7 +84,7 @@ class Stats:
     lost: tuple[str, ...] = ()
 
 
-Event = TaskStarted | HostEvent | NoHosts | Stats
+Event = TaskStarted | HostEvent | FileDiff | NoHosts | Stats
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +109,15 @@ class Run:
             for event in self.events
             if isinstance(event, HostEvent) and event.outcome is Outcome.CHANGED and event.message
         )
+
+    @property
+    def diffs(self) -> dict[str, list[str]]:
+        """The hosts by the difference in a file that is the same on all of them."""
+        found: dict[str, list[str]] = {}
+        for event in self.events:
+            if isinstance(event, FileDiff) and event.text.strip():
+                found.setdefault(event.text.strip("\n"), []).append(event.host)
+        return found
 
     @property
     def faults(self) -> tuple[HostEvent, ...]:
@@ -189,6 +206,8 @@ def parse(lines: Iterable[str]) -> Iterator[Event]:
                 outcome=Outcome(event["outcome"]),
                 message=event["message"],
             )
+        elif kind == "diff":
+            yield FileDiff(host=event["host"], text=event["text"])
         elif kind == "nohosts":
             yield NoHosts()
         elif kind == "stats":
@@ -215,12 +234,13 @@ def playbook(
     *,
     check: bool = False,
     adopt: bool = False,
+    diff: bool = False,
 ) -> Run:
     """Run the playbook ``name`` of ``folder`` on ``cluster``; ``log`` gets what it prints.
 
     ``check`` changes nothing and reports what would change; ``adopt`` lets the roles replace files
-    that they did not write. The caller decides whether the run succeeded: Ansible's exit status is
-    0 for a play without hosts.
+    that they did not write; ``diff`` reports changes of files line by line, as ``check`` does. The
+    caller decides whether the run succeeded: Ansible's exit status is 0 for a play without hosts.
 
     :raises MissingError: if there is no ansible-playbook.
     """
@@ -233,7 +253,8 @@ def playbook(
         result = context.runner.run(
             [
                 *argv,
-                *(["--check", "--diff"] if check else []),
+                *(["--check"] if check else []),
+                *(["--diff"] if check or diff else []),
                 *(["--extra-vars", "adopt=true"] if adopt else []),
                 *(["--ask-become-pass"] if password else []),
             ],

@@ -12,7 +12,7 @@ from sifline.errors import StepFailed
 from sifline.machine.process import Result
 from sifline.machine.remote import Remote
 from sifline.machine.streams import Argv
-from sifline.model import Cluster
+from sifline.model import Cluster, Role
 
 # Seconds that a job may wait for its resources before srun gives up.
 QUEUE_SECONDS = 20
@@ -68,7 +68,7 @@ class Slurm:
         """Run ``argv`` as a job and return its output and status.
 
         The job waits at most ``QUEUE_SECONDS`` for resources, and is cancelled after ``timeout``
-        seconds.
+        seconds. It does not run on nodes that the user left out.
 
         :raises CommandFailed: after the time limit; with ``check``, for any status but 0.
         """
@@ -79,6 +79,7 @@ class Slurm:
             f"--job-name={name}",
             f"--time={minutes}",
             f"--immediate={QUEUE_SECONDS}",
+            *_without(self._cluster),
             *options,
             *argv,
         ]
@@ -124,6 +125,11 @@ class Slurm:
             timeout=timeout,
             check=check,
         )
+
+
+def _without(cluster: Cluster) -> list[str]:
+    names = [node.name for node in cluster.left_out if node.role is Role.COMPUTE]
+    return [f"--exclude={','.join(names)}"] if names else []
 
 
 def read_nodes(text: str) -> dict[str, SlurmNode]:

@@ -5,10 +5,11 @@ It does nothing where its options are not given, so that other projects do not n
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
 
 RUNTIMES = ("docker", "apptainer")
 LABEL_TEST = "sifline.test"
+# What the JUnit file says of a test: whose folder has it, and why one of style did not pass.
+FROM, WARNING = "sifline-from", "sifline-warning"
+STYLE = "style"
 # A container whose test run was killed is gone after this many seconds.
 LIFETIME = 3600
 # Nobody's number on a host; no file of an image is theirs.
@@ -90,6 +94,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--sifline-parent", metavar="PID", type=int, help="whose end ends the run")
     group.addoption("--sifline-gpu", action="store_true", help="without a GPU, fail")
     group.addoption("--sifline-smoke", metavar="JSON", default="[]", help="smoke commands")
+    group.addoption("--sifline-skip", metavar="JSON", default="{}", help="reasons by test")
     group.addoption("--sifline-budget", metavar="BYTES", type=int, default=0, help="of the SIF")
     group.addoption("--sifline-image-size", metavar="BYTES", type=int, default=0, help="in Docker")
 
@@ -110,10 +115,61 @@ class _Whole:
             session.exitstatus = pytest.ExitCode.INTERRUPTED
 
 
+class _Told:
+    """Hooks of pytest that skip what image.toml skips, and make failures of style warnings."""
+
+    def __init__(self, skipped: Mapping[str, str]) -> None:
+        self._skipped = skipped
+
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        """Note whose folder has each test, and skip those that image.toml names."""
+        for item in items:
+            item.user_properties.append((FROM, origin(item.path)))
+            name = getattr(item, "originalname", "") or item.name
+            if name in self._skipped:
+                item.add_marker(pytest.mark.skip(reason=f"{name}: {self._skipped[name]}"))
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(
+        self, item: pytest.Item, call: pytest.CallInfo[None]
+    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        """Count a failed test of style as expected: it is told, and does not fail the run."""
+        report = yield
+        if report.when == "call" and report.failed and item.get_closest_marker(STYLE):
+            assert call.excinfo is not None
+            why = (str(call.excinfo.value).splitlines() or [call.excinfo.typename])[0]
+            item.user_properties.append((WARNING, why))
+            report.outcome, report.wasxfail = "skipped", f"style: {why}"
+        return report
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_report_teststatus(
+        self, report: pytest.CollectReport | pytest.TestReport
+    ) -> tuple[str, str, str] | None:
+        """Call it a warning where its name is printed."""
+        style = getattr(report, "wasxfail", "").startswith(f"{STYLE}: ")
+        return (STYLE, "w", "WARNING") if style and report.when == "call" else None
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """Print what did not hold, as pytest does of failures."""
+        for report in terminalreporter.getreports(STYLE):
+            terminalreporter.write_sep("_", f"warning: {report.nodeid}")
+            terminalreporter.write_line(report.longreprtext)
+
+
+def origin(path: Path) -> str:
+    """Return the image whose folder ``tests`` holds the file; "" for a test of sifline's own."""
+    suites = Path(__file__).parent
+    folders = () if path.is_relative_to(suites) else path.parents
+    return next((folder.parent.name for folder in folders if folder.name == "tests"), "")
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Set up the handling of signals and early ends, if these are tests of images."""
+    config.addinivalue_line("markers", f"{STYLE}: of tests of images: a failure is a warning")
     if config.getoption("--sifline-runtime"):
         config.pluginmanager.register(_Whole())
+        config.pluginmanager.register(_Told(json.loads(config.getoption("--sifline-skip"))))
         # By itself it would end the process at once, and leave the container.
         signal.signal(signal.SIGTERM, _interrupt)
         if parent := config.getoption("--sifline-parent"):

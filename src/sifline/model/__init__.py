@@ -37,6 +37,7 @@ from sifline.model.image import (
     SifCompression,
     SifOptions,
     Source,
+    Tests,
 )
 from sifline.model.overview import (
     Cleaned,
@@ -113,6 +114,7 @@ __all__ = [
     "TestReport",
     "TestedImage",
     "TestedSif",
+    "Tests",
     "Verb",
     "Workspace",
     "WouldBringUp",

@@ -16,10 +16,14 @@ class Status(str, Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class CheckResult:
-    """The result of one check on a cluster: its evidence, or why it was skipped."""
+    """The result of one check on a cluster: its evidence, or why it was skipped.
+
+    ``left_out`` are nodes that the user excluded.
+    """
 
     suite: str
     name: str
     status: Status
     message: str
     seconds: float
+    left_out: tuple[str, ...] = ()

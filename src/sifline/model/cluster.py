@@ -164,7 +164,11 @@ class Partition:
 
 @dataclass(frozen=True, kw_only=True)
 class Cluster:
-    """A Slurm cluster: its hosts and how to reach them."""
+    """A Slurm cluster: its hosts and how to reach them.
+
+    ``nodes`` are those that a verb acts on: all of them, unless the user chose some. Then the
+    others are ``left_out``.
+    """
 
     name: Annotated[
         str,
@@ -233,6 +237,7 @@ class Cluster:
     ] = ()
     notes: tuple[str, ...] = field(default=(), compare=False)
     asked: str = field(default="", compare=False)
+    left_out: tuple[Node, ...] = ()
 
     @property
     def flag(self) -> str:
@@ -240,11 +245,16 @@ class Cluster:
         return f"--cluster {shlex.quote(self.asked or self.name)}"
 
     @property
+    def whole(self) -> tuple[Node, ...]:
+        """All of its nodes, chosen or not."""
+        return (*self.nodes, *self.left_out)
+
+    @property
     def controller(self) -> Node:
-        """Return the one node that runs slurmctld."""
-        return next(node for node in self.nodes if node.role is Role.CONTROLLER)
+        """Return the one node that runs slurmctld, chosen or not."""
+        return next(node for node in self.whole if node.role is Role.CONTROLLER)
 
     @property
     def compute(self) -> tuple[Node, ...]:
-        """Return the nodes that run slurmd, in the order of the file."""
+        """Return the chosen nodes that run slurmd, in the order of the file."""
         return tuple(node for node in self.nodes if node.role is Role.COMPUTE)

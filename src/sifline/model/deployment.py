@@ -17,7 +17,8 @@ class ProvisionedCluster:
     """A cluster whose nodes have registries: it was provisioned, or checked by ``inspect``.
 
     ``changed`` counts the Ansible tasks that changed something. ``kept`` names the backups of
-    files that were replaced, as ``host:path``.
+    files that were replaced, as ``host:path``. ``diffs`` are changes of files, each with the hosts
+    that have it.
     """
 
     cluster: Cluster
@@ -25,6 +26,7 @@ class ProvisionedCluster:
     ok: int = 0
     seconds: float = 0.0
     kept: tuple[str, ...] = ()
+    diffs: tuple[tuple[tuple[str, ...], str], ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +41,7 @@ class Placement:
 
 @dataclass(frozen=True, kw_only=True)
 class Deployment:
-    """A SIF on every node of a cluster."""
+    """A SIF on every node of a cluster, except those that it names as left out."""
 
     sif: SifFile
     cluster: Cluster

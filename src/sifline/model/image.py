@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 if TYPE_CHECKING:
-    from sifline.fields.keys import Key
+    from sifline.fields.keys import Key, Named
     from sifline.fields.kinds import Choice, Several, Text, Whole
 
 # File name of a prepared root file system in the image's folder.
@@ -186,6 +186,33 @@ class Run:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Tests:
+    """What an image says of the tests that it has to pass, as image.toml writes it."""
+
+    __test__ = False  # not a test class, whatever pytest thinks of the name
+
+    skip: Annotated[
+        tuple[tuple[str, str], ...],
+        Key(
+            kind=Named(
+                entries=(
+                    (
+                        Text(
+                            what="the name of a test such as test_apt_left_no_cache",
+                            pattern="test[A-Za-z0-9_]*",
+                        ),
+                        Text(what="a reason, in one line of text", pattern=r"\S[^\r\n]*"),
+                    ),
+                ),
+            ),
+            help="Tests that are not run for this image and those built on it, each with its"
+            " reason: its own, inherited ones, and sifline's.",
+            example={"test_apt_left_no_cache": "users install packages without a network"},
+        ),
+    ] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class Bind:
     """A path of this machine that appears at ``target`` in a container; read-only by default."""
 
@@ -228,9 +255,10 @@ class Image:
     """A folder with a Dockerfile, and what is known of it without a build.
 
     ``base`` is the image of ours in its final ``FROM``; only files are copied from its other
-    ``parents``. ``ssh`` are the ids of SSH agents that RUN mounts, and whether each is required;
-    ``agents`` says where they come from (image.toml). ``contexts`` are its named build contexts:
-    folders by the names that its Dockerfile uses.
+    ``parents``. ``skip`` are tests that it need not pass, with reasons. ``ssh`` are the ids of SSH
+    agents that RUN mounts, and whether each is required; ``agents`` says where they come from
+    (image.toml). ``contexts`` are its named build contexts: folders by the names that its
+    Dockerfile uses.
     """
 
     name: str
@@ -253,6 +281,7 @@ class Image:
     sif: SifOptions = SifOptions()
     run: Run = Run()
     smoke: tuple[tuple[str, ...], ...] = ()
+    skip: tuple[tuple[str, str], ...] = ()
 
     @property
     def parents(self) -> tuple[str, ...]:

@@ -81,8 +81,10 @@ class WouldBringUp:
 class WouldDeploy:
     """What a deployment would do: the steps of images, and the action by image and node.
 
-    The actions are "send", "switch" (to a version that is there) and "keep".
+    The actions are "send", "switch" (to a version that is there) and "keep". ``left_out`` are the
+    nodes that the user excluded.
     """
 
     steps: tuple[Step, ...]
     nodes: Mapping[str, Mapping[str, str]]
+    left_out: tuple[str, ...] = ()

@@ -12,7 +12,10 @@ UNTESTED = "untested"
 
 @dataclass(frozen=True, kw_only=True)
 class TestReport:
-    """The results of the tests of one image or one SIF."""
+    """The results of the tests of one image or one SIF.
+
+    ``warnings`` are failed tests of style, each with the reason.
+    """
 
     __test__ = False  # pytest would take the name for a test class
 
@@ -23,11 +26,14 @@ class TestReport:
     skipped: int
     seconds: float
     skip_reasons: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     @property
     def summary(self) -> str:
         """Return the counts, for people and for the records on nodes."""
-        return f"{self.passed} passed, {self.skipped} skipped"
+        count = len(self.warnings)
+        warned = f", {count} warning{'s' if count > 1 else ''}" if count else ""
+        return f"{self.passed} passed, {self.skipped} skipped{warned}"
 
 
 @dataclass(frozen=True, kw_only=True)

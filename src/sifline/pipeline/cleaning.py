@@ -16,6 +16,12 @@ class Cleaner:
         self._planner = planner
         self._context, self._workspace = planner.context, planner.workspace
 
+    def environments(self, *, dry: bool) -> Cleaned:
+        """Remove the environments and the tools' caches that were made for this checkout."""
+        from sifline.stages import environments
+
+        return environments.clean(self._workspace, dry=dry)
+
     def clean(
         self,
         names: Sequence[str],

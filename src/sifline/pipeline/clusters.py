@@ -161,25 +161,44 @@ class Clusters:
             virtual.shell_argv(name, node, self._context, command=command, user=user)
         )
 
-    def find(self, name: str, *, become_password: str = "") -> Cluster:
-        """Return the cluster of that name or file.
+    def find(
+        self,
+        name: str,
+        *,
+        become_password: str = "",
+        only: str | None = None,
+        without: str | None = None,
+    ) -> Cluster:
+        """Return the cluster of that name or file, with the nodes that were chosen.
 
         :param become_password: for sudo on the nodes; "" if sudo must not ask for one.
+        :param only: a list of nodes, as Slurm writes them; None for all.
+        :param without: a list of nodes to leave out.
         """
         from sifline.config.clusters import find_cluster, load_cluster
 
         found = load_cluster(find_cluster(name, self._workspace))
+        if only is not None or without is not None:
+            from sifline.config.node_lists import choose
+
+            found = choose(found, only=only, without=without)
         return replace(found, asked=name, ssh=replace(found.ssh, become_password=become_password))
 
     def provision(
-        self, cluster: Cluster, *, check: bool = False, stage: str = "", adopt: bool = False
+        self,
+        cluster: Cluster,
+        *,
+        check: bool = False,
+        stage: str = "",
+        adopt: bool = False,
+        diff: bool = False,
     ) -> ProvisionedCluster:
         """Configure a cluster with Ansible: all stages, or only ``stage``."""
         from sifline.stages import provision
 
         with self._show.step(f"provision {_called(cluster)}"):
             return provision.provision(
-                cluster, self._context, check=check, stage=stage, adopt=adopt
+                cluster, self._context, check=check, stage=stage, adopt=adopt, diff=diff
             )
 
     def deploy(
@@ -217,7 +236,8 @@ class Clusters:
             sif = convert.standing(self._planner.images[name], self._workspace)
             found = deploy.survey(TestedSif.untested(sif), target, self._context)
             nodes[name] = {node: action.value for node, action in found.items()}
-        return WouldDeploy(steps=done.steps, nodes=nodes)
+        left_out = tuple(node.name for node in cluster.left_out)
+        return WouldDeploy(steps=done.steps, nodes=nodes, left_out=left_out)
 
     def deployed(self, sif: TestedSif, cluster: ProvisionedCluster) -> Deployment:
         """Deploy one SIF."""

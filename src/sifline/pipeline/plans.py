@@ -144,6 +144,7 @@ class Planner:
         """Read the files of ``names`` and of their parents that a plan needs."""
         for name in plan.order(self.images, names):
             self._digest(self.images[name])
+            self.testing.need_known(self.images[name])
 
     def plan_from(
         self,
@@ -158,6 +159,9 @@ class Planner:
         # convert --force means the SIF, not the image.
         forced = names if self.options.force and tuple(verbs) in (BUILD, MAKE) else ()
         held = self.held(built, look)
+        for name in plan.order(self.images, names):
+            # Before hours of building, not behind them.
+            self.testing.need_known(self.images[name])
         steps = list(plan.builds(self.images, built, held, self._digest, forced=forced))
         builds = {step.image.name: step for step in steps}
         toolbox = (builds[TOOLBOX].key,) if TOOLBOX in builds else ()

@@ -28,6 +28,7 @@ HERE, TEST_MEANS = Path(__file__).parents[1] / "imagetests", ("plugin.py", "pyth
 RETEST = {
     "tests": "its tests changed",
     "smoke": "its tests changed",
+    "skip": "its tests changed",
     "means": "the test tools changed",
     "gpus": "the GPUs are others than when it was tested",
     "subject": "the image or SIF changed",
@@ -63,7 +64,8 @@ class Testing:
     def passed(self, name: str, verb: Verb) -> TestReport:
         """Return the recorded report of tests that need not be run again."""
         report = self._record(name, verb)["report"]
-        return TestReport(**{**report, "skip_reasons": tuple(report["skip_reasons"])})
+        lists = {part: tuple(report[part]) for part in ("skip_reasons", "warnings")}
+        return TestReport(**{**report, **lists})
 
     def test(self, built: BuiltImage, held: AbstractContextManager[str]) -> TestedImage:
         """Run the tests of an image.
@@ -83,6 +85,7 @@ class Testing:
             "subject": subject.sha256 if isinstance(subject, Sif) else subject.image_id,
             "tests": [_tests_digest(folder) for folder in self.folders(subject)],
             "smoke": [list(words) for words in self._images[name].smoke],
+            "skip": self.skip(name),
             "means": self._means,
             "gpus": gpus.means(),
         }
@@ -94,12 +97,44 @@ class Testing:
         """
         from sifline.stages import imagetest
 
-        name, folders = _name(subject), list[Path]()
+        name = _name(subject)
         own = imagetest.suites(self._images[name], runtime=RUNTIMES[_verb(subject)])
+        return [*own, *self._tests(name)]
+
+    def _tests(self, name: str) -> list[Path]:
+        """The folders of tests of what an image begins with, its own at last."""
+        folders = (image.folder / "tests" for image in self._line(name))
+        return [folder for folder in folders if folder.is_dir()]
+
+    def _line(self, name: str) -> list[Image]:
+        """The images that ``name`` begins with, the first base first, and itself."""
+        found = list[Image]()
         while name:
-            folders.append(self._images[name].folder / "tests")
-            name = self._images[name].base
-        return [*own, *(folder for folder in reversed(folders) if folder.is_dir())]
+            found.insert(0, self._images[name])
+            name = found[0].base
+        return found
+
+    def skip(self, name: str) -> dict[str, str]:
+        """Return the tests that an image does not have to pass, each with the reason.
+
+        What an image departs from, those that are built on it depart from too.
+        """
+        return {
+            test: f"{reason} (images/{image.name}/image.toml)"
+            for image in self._line(name)
+            for test, reason in image.skip
+        }
+
+    def need_known(self, image: Image) -> None:
+        """Refuse an image that skips a test which it does not have.
+
+        :raises UsageError: with the nearest names.
+        """
+        if image.skip:
+            from sifline.stages import imagetest
+
+            folders = [*imagetest.EVERY_SUITE, *self._tests(image.name)]
+            imagetest.need_known(image, folders)
 
     @cached_property
     def _means(self) -> list[str]:
@@ -154,6 +189,7 @@ class Testing:
             # What a definition file installs is in no image.
             image_size=0 if options.definition else size,
             gpu=self._gpu,
+            skip=self.skip(image.name),
         )
 
 

@@ -67,7 +67,10 @@ def checks(results: Sequence[CheckResult]) -> str:
     counts = ", ".join(
         f"{sum(item.status is status for item in results)} {status.value}" for status in Status
     )
-    return f"{table(('result', 'suite', 'check', 'took', 'what was found'), rows)}\n{counts}"
+    lines = [table(("result", "suite", "check", "took", "what was found"), rows), counts]
+    left_out = dict.fromkeys(name for item in results for name in item.left_out)
+    lines += [f"not checked, by --node or --without: {', '.join(left_out)}"] if left_out else []
+    return "\n".join(lines)
 
 
 def short(digest: str) -> str:
@@ -101,6 +104,23 @@ def plan(steps: Sequence[Step], broken: Mapping[str, SiflineError]) -> str:
     rows += [(name, "broken", error.message) for name, error in broken.items()]
     needed = sum(step.needed for step in steps)
     return f"{table(('image', 'action', 'reason'), rows)}\n{needed} of {len(steps)} steps to do"
+
+
+def plan_values(
+    steps: Sequence[Step], broken: Mapping[str, SiflineError]
+) -> list[dict[str, object]]:
+    """Return the same for JSON."""
+    found: list[dict[str, object]] = [
+        {
+            "image": step.image.name,
+            "action": step.verb.value,
+            "needed": step.needed,
+            "reason": step.reason,
+        }
+        for step in steps
+    ]
+    found += [{"image": name, "error": error.message} for name, error in broken.items()]
+    return found
 
 
 def _from(step: Step) -> str:
@@ -167,7 +187,12 @@ def cleaned(item: Cleaned, *, dry: bool) -> str:
         return "\n".join([*lines, "nothing to remove"])
     if dry:
         return "\n".join(lines)
-    return "\n".join([*lines, f"freed {megabytes(item.freed, 0)}; images share layers"])
+    shared = (
+        "; images share layers"
+        if any(what.startswith("image ") for what, _ in item.removed)
+        else ""
+    )
+    return "\n".join([*lines, f"freed {megabytes(item.freed, 0)}{shared}"])
 
 
 def sized(item: Cleaned) -> list[str]:
@@ -193,11 +218,14 @@ def tested(reports: Sequence[TestReport]) -> str:
     """Return what the tests said, each skip with its reason."""
     lines = []
     for item in reports:
-        line = f"{item.name} ({item.runtime}): {item.passed} passed, {item.skipped} skipped"
-        lines.append(f"{line}, {item.seconds:.1f} s")
+        lines.append(f"{item.name} ({item.runtime}): {item.summary}, {item.seconds:.1f} s")
         if not item.passed + item.skipped:
             lines.append(f"note: {item.name} has no tests; add images/{item.name}/tests/test_*.py")
         lines += [f"  skipped: {reason}" for reason in item.skip_reasons]
+        lines += [f"  warning: {warning}" for warning in item.warnings]
+        if item.warnings:
+            place = f"[tests.skip] in images/{item.name}/image.toml"
+            lines.append(f"  to skip a test, give its reason under {place}")
     return "\n".join(lines)
 
 
@@ -229,7 +257,13 @@ def deployed(deployments: Sequence[Deployment]) -> str:
         for item in deployments
         for place in item.placements
     ]
-    return table(("image", "node", "state", "sha256", "file"), rows)
+    lines = [table(("image", "node", "state", "sha256", "file"), rows)]
+    for item in deployments:
+        if item.cluster.left_out:
+            names = ", ".join(node.name for node in item.cluster.left_out)
+            count = f"{len(item.placements)} of {len(item.cluster.whole)} nodes"
+            lines.append(f"{item.sif.name}: deployed to {count}; left out, unchanged: {names}")
+    return "\n".join(lines)
 
 
 def states(items: Sequence[ImageState]) -> str:
@@ -328,7 +362,18 @@ def would_deploy(item: WouldDeploy) -> str:
             if (places := [node for node, found in nodes.items() if found == action])
         ]
         lines.append(f"{name} {'; '.join(parts)}")
+    if item.left_out:
+        lines.append(f"left out, unchanged: {', '.join(item.left_out)}")
     return "\n".join(lines)
+
+
+def would_deploy_values(item: WouldDeploy) -> dict[str, object]:
+    """Return the same for JSON."""
+    return {
+        "steps": plan_values(item.steps, {}),
+        "nodes": item.nodes,
+        "left_out": item.left_out,
+    }
 
 
 def would_bring_up(item: WouldBringUp) -> str:

@@ -94,9 +94,10 @@ class Holding:
 def deploy(
     tested: TestedSif, provisioned: ProvisionedCluster, context: Context, *, keep: int = KEEP
 ) -> Deployment:
-    """Put a SIF on all nodes of a cluster; keep ``keep`` earlier versions there.
+    """Put a SIF on the chosen nodes of a cluster; keep ``keep`` earlier versions there.
 
-    Nodes that do not answer do not stop the others.
+    Nodes that do not answer do not stop the others. Nodes that are left out are not asked, and
+    keep what they hold.
 
     :raises UsageError: if the file is not a complete SIF, or its name is invalid.
     :raises StepFailed: before anything is sent, if a registry is missing or a disk is too full; at
@@ -221,11 +222,12 @@ def refuse(
 def incomplete(sif: SifFile, cluster: Cluster, errors: Mapping[str, SiflineError]) -> StepFailed:
     """Return the error that names the nodes without the file."""
     done = len(cluster.nodes) - len(errors)
+    chosen = "chosen " if cluster.left_out else ""
     first = next(iter(errors.values()))
     others = f" (and {', '.join(list(errors)[1:])})" if len(errors) > 1 else ""
     lines = [line for error in errors.values() for line in (error.message, error.details) if line]
     return StepFailed(
-        f"{sif.name} is on {done} of {len(cluster.nodes)} nodes of {cluster.name}: "
+        f"{sif.name} is on {done} of {len(cluster.nodes)} {chosen}nodes of {cluster.name}: "
         f"{first.message}{others}; then deploy again",
         details="\n".join(lines),
     )

@@ -136,6 +136,7 @@ def _image(folder: Path, own: OwnReferences, site: Site, flags: Mapping[str, str
         category=settings.category,
         run=settings.run,
         smoke=settings.smoke,
+        skip=settings.tests.skip,
     )
 
 

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import re
 import sys
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 from xml.etree import ElementTree
 
-from sifline.errors import MissingError, StepFailed
+from sifline.errors import MissingError, StepFailed, UsageError, did_you_mean
 from sifline.machine.context import Context
 from sifline.machine.process import Result
 from sifline.model import (
@@ -24,6 +25,7 @@ from sifline.model import (
     SifFile,
     TestReport,
 )
+from sifline.model.image import SETTINGS
 
 # pytest's exit statuses: https://docs.pytest.org/en/stable/reference/exit-codes.html
 PASSED, FAILED, NONE_COLLECTED = 0, 1, 5
@@ -35,33 +37,48 @@ SUITES = Path(str(resources.files("sifline") / "imagetests" / "suites"))
 EVERY_SIF = SUITES / "sif"
 # The tests that --gpu adds.
 A_GPU = SUITES / "gpu"
+EVERY_SUITE = (EVERY_SIF, A_GPU, SUITES / "smoke")
 # A parameter in a test's name may contain spaces.
-ENDED = re.compile(r"::(?P<name>.+) (?P<status>PASSED|FAILED|SKIPPED|ERROR|XFAIL|XPASS)\b")
+ENDED = re.compile(r"::(?P<name>.+) (?P<status>PASSED|FAILED|SKIPPED|ERROR|XFAIL|XPASS|WARNING)\b")
+# What the plugin notes of a test in the JUnit file; it is imported by pytest alone.
+FROM, WARNING = "sifline-from", "sifline-warning"
 # File names of tests, as pytest has them.
 TESTS = ("test_*.py", "*_test.py")
 
 
 @dataclass(frozen=True, kw_only=True)
+class Missed:
+    """A test that did not pass; ``origin`` is the image whose folder has it, "" for sifline's."""
+
+    name: str
+    origin: str = ""
+    why: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """The results in the JUnit file of one run."""
+    """The results in the JUnit file of one run; ``warned`` are tests of style."""
 
     passed: int
-    failed: tuple[str, ...]
+    failed: tuple[Missed, ...]
     skipped: tuple[str, ...]
     seconds: float
+    warned: tuple[Missed, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Promises:
     """What sifline's own tests expect of an image; sizes in bytes, 0 if there is none.
 
-    ``gpu``: a GPU is required: without one, tests fail that would be skipped.
+    ``gpu``: a GPU is required: without one, tests fail that would be skipped. ``skip`` has the
+    reasons of tests that are not run.
     """
 
     smoke: tuple[tuple[str, ...], ...] = ()
     budget: int = 0
     image_size: int = 0
     gpu: bool = False
+    skip: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def words(self) -> list[str]:
@@ -71,6 +88,7 @@ class Promises:
             *("--sifline-budget", str(self.budget)),
             *("--sifline-image-size", str(self.image_size)),
             *(["--sifline-gpu"] if self.gpu else []),
+            *(["--sifline-skip", json.dumps(dict(self.skip))] if self.skip else []),
         ]
 
 
@@ -83,6 +101,32 @@ def suites(image: Image, *, runtime: str) -> list[Path]:
         *([EVERY_SIF] if runtime == APPTAINER else []),
         *([SUITES / "smoke"] if image.smoke else []),
     ]
+
+
+def need_known(image: Image, folders: Sequence[Path]) -> None:
+    """Refuse an image that skips a test which is in none of ``folders``.
+
+    :raises UsageError: with the nearest names.
+    """
+    known = {name for folder in folders for name in _names(folder) if name.startswith("test")}
+    for name, _ in image.skip:
+        if name not in known:
+            raise UsageError(
+                f"{image.folder / SETTINGS}: tests.skip.{name}: {image.name} has no such test,"
+                f" of its own or inherited.{did_you_mean(name, known)}"
+            )
+
+
+def _names(folder: Path) -> Iterator[str]:
+    """Yield the names of the test functions below a folder; they are read, not run."""
+    for path in (path for pattern in TESTS for path in folder.rglob(pattern)):
+        try:
+            tree = ast.parse(path.read_bytes())
+        except (OSError, SyntaxError, ValueError):
+            continue  # pytest reports it when it runs them
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                yield node.name
 
 
 def test_file(file: FoundSif, context: Context, *, gpu: bool, label: str) -> TestReport:
@@ -162,6 +206,7 @@ def imagetest(
         skipped=len(outcome.skipped),
         seconds=outcome.seconds,
         skip_reasons=tuple(dict.fromkeys(outcome.skipped)),
+        warnings=tuple(f"{_whose(item, name)}: {item.why}" for item in outcome.warned),
     )
 
 
@@ -205,24 +250,48 @@ def judge(name: str, result: Result, junit: Path, log: Path) -> Outcome:
     outcome = read_junit(junit.read_text(encoding="utf-8"))
     if outcome.failed or result.returncode == FAILED:
         more = len(outcome.failed) - NAMED_FAILURES
+        first = [_whose(item, name) for item in outcome.failed[:NAMED_FAILURES]]
         raise StepFailed(
-            f"testing {name}: {len(outcome.failed)} failed:"
-            f" {', '.join(outcome.failed[:NAMED_FAILURES])}"
-            f"{f' and {more} more' if more > 0 else ''}; the whole log is {log}",
+            f"testing {name}: {len(outcome.failed)} failed: {', '.join(first)}"
+            f"{f' and {more} more' if more > 0 else ''}; the whole log is {log}"
+            f"{_way_out(name, outcome.failed)}",
             details=result.tail(),
         )
     return outcome
+
+
+def _whose(item: Missed, name: str) -> str:
+    """A test, and where it comes from if that is not the image ``name`` itself."""
+    inherited = item.origin and item.origin != name
+    return f"{item.name} (inherited from {item.origin})" if inherited else item.name
+
+
+def _way_out(name: str, failed: Sequence[Missed]) -> str:
+    """How image.toml opts out of tests that others wrote; "" where they are the image's own."""
+    item = next((item for item in failed if item.origin and item.origin != name), None)
+    if not item:
+        return ""
+    test = item.name.partition("[")[0]
+    return (
+        f'; if {name} shall not keep it: [tests.skip] {test} = "WHY" in images/{name}/{SETTINGS}'
+    )
 
 
 def read_junit(text: str) -> Outcome:
     """Read a JUnit file written by pytest."""
     root = ElementTree.fromstring(text)  # noqa: S314 - written by our own process
     counts = Counter[str]()
-    failed, skipped = list[str](), list[str]()
+    failed, skipped, warned = list[Missed](), list[str](), list[Missed]()
     for case in root.iter("testcase"):
         reason = case.find("skipped")
+        told = {item.get("name"): item.get("value", "") for item in case.iter("property")}
+        item = Missed(
+            name=case.get("name", "?"), origin=told.get(FROM, ""), why=told.get(WARNING, "")
+        )
         if case.find("failure") is not None or case.find("error") is not None:
-            failed.append(case.get("name", "?"))
+            failed.append(item)
+        elif WARNING in told:
+            warned.append(item)
         elif reason is not None:
             skipped.append(reason.get("message") or "no reason given")
         else:
@@ -232,6 +301,7 @@ def read_junit(text: str) -> Outcome:
         failed=tuple(dict.fromkeys(failed)),
         skipped=tuple(skipped),
         seconds=sum(float(suite.get("time", 0)) for suite in root.iter("testsuite")),
+        warned=tuple(warned),
     )
 
 

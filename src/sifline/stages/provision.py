@@ -40,11 +40,14 @@ def provision(
     check: bool = False,
     stage: str = "",
     adopt: bool = False,
+    diff: bool = False,
 ) -> ProvisionedCluster:
     """Configure all nodes of ``cluster`` with the roles; with ``check`` change nothing.
 
     :param stage: the only stage to run, of ``STAGES``; "" for all.
     :param adopt: replace files that sifline did not write, or that were changed since.
+    :param diff: return the changes of files line by line, secrets left out; an error has them in
+        its details.
 
     A node that fails or does not answer does not stop the others.
 
@@ -56,11 +59,14 @@ def provision(
     log.unlink(missing_ok=True)
     folder = playbooks(context.workspace)
     play = STAGES[stage] if stage else SITE
-    run = ansible.playbook(cluster, context, folder, play, log, check=check, adopt=adopt)
+    run = ansible.playbook(
+        cluster, context, folder, play, log, check=check, adopt=adopt, diff=diff
+    )
+    diffs = tuple((tuple(sorted(hosts)), text) for text, hosts in run.diffs.items() if diff)
     if fault := find_fault(run, cluster):
         raise StepFailed(
             f"provision {cluster.name}: {fault}; all it printed: {log}",
-            details=run.result.tail(DETAIL_LINES),
+            details="\n".join([*(text for _, text in diffs), run.result.tail(DETAIL_LINES)]),
         )
     return ProvisionedCluster(
         cluster=cluster,
@@ -68,6 +74,7 @@ def provision(
         ok=run.stats.ok,
         seconds=time.monotonic() - started,
         kept=run.kept,
+        diffs=diffs,
     )
 
 
@@ -96,7 +103,7 @@ def find_fault(run: Run, cluster: Cluster) -> str:
 
 def describe(fault: HostEvent, cluster: Cluster) -> str:
     """Return a fault with its host, task, message and the next command."""
-    node = next(node for node in cluster.nodes if node.name == fault.host)
+    node = next(node for node in cluster.whole if node.name == fault.host)
     login = login_command(cluster.ssh, node.address or node.name)
     if fault.outcome is Outcome.UNREACHABLE:
         return f"{fault.host} does not answer: {ssh_reason(fault.message)}; try: {login}"

@@ -106,14 +106,16 @@ def provision(
     cluster: str = "",
     stage: str = "",
     adopt: bool = False,
+    diff: bool = False,
     ask_become_pass: bool = False,
 ) -> None:
     """Configure a cluster with Ansible: MUNGE, Slurm, registry.
 
     Files that sifline did not write, or that were changed since, are kept and reported, unless
     --adopt is given. --stage registry creates only the image folders, if others manage Slurm.
+    --diff prints the changes of files line by line, but no secret.
 
-        invoke provision --dry
+        invoke provision --dry --diff
         invoke provision --cluster clusters/mine.yaml --stage registry
     """
     if stage:
@@ -121,7 +123,9 @@ def provision(
     password = run.become_password() if ask_become_pass else ""
     clusters = run.pipeline().clusters
     found = clusters.find(cluster_of(cluster), become_password=password)
-    done = clusters.provision(found, check=run.dry, stage=stage, adopt=adopt)
+    done = clusters.provision(found, check=run.dry, stage=stage, adopt=adopt, diff=diff)
+    for hosts, text in done.diffs:
+        run.print(f"{', '.join(hosts)}:\n{text}\n")
     for place in done.kept:
         run.print(f"kept {place}")
     verb = "would change" if run.dry else "changed"
@@ -133,6 +137,8 @@ def validate(
     _: Sequence[str],
     *,
     cluster: str = "",
+    node: str | None = None,
+    without: str | None = None,
     suite: str = "",
     check: str = "",
     list: bool = False,
@@ -141,10 +147,11 @@ def validate(
 ) -> None:
     """Run health checks on a cluster and print how each ended.
 
-    A check passes, fails, or is skipped with a reason.
+    A check passes, fails, or is skipped with a reason. With --node or --without jobs run on the
+    chosen nodes only; what needs two nodes is skipped on one.
 
         invoke validate
-        invoke validate --cluster clusters/mine.yaml --suite infrastructure
+        invoke validate --cluster clusters/mine.yaml --without compute-07 --suite infrastructure
     """
     from sifline.report import tables
 
@@ -154,7 +161,9 @@ def validate(
         return
     password = run.become_password() if ask_become_pass else ""
     clusters = run.pipeline().clusters
-    found = clusters.find(cluster_of(cluster), become_password=password)
+    found = clusters.find(
+        cluster_of(cluster), become_password=password, only=node, without=without
+    )
     results = clusters.validate(found, suites=_words(suite), checks=_words(check))
     run.print(tables.dump(results) if json else tables.checks(results))
     tables.refuse_failures(results, f"validating {cluster_of(cluster)}")

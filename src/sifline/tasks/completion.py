@@ -14,6 +14,7 @@ from sifline.model import Workspace
 from sifline.tasks import cluster, console, flags, helps, images
 from sifline.tasks.flags import Flag, Place, Takes
 from sifline.tasks.shells import SHELLS
+from sifline.tasks.support import cluster_of
 
 # Exit codes of main, which the scripts know. On any other code they fall back to Invoke.
 DONE, FILES, ASK_INVOKE = 0, 10, 11
@@ -22,7 +23,7 @@ DONE, FILES, ASK_INVOKE = 0, 10, 11
 PATHS = frozenset({"output", "source", "volume", "invoke config", "invoke search-root"})
 # These take running virtual clusters only.
 ONLY_STANDING = frozenset({"cluster.down", "cluster.shell", "cluster.status"})
-LISTS = frozenset({"suite", "check"})
+LISTS = frozenset({"suite", "check", "node", "without"})
 
 # What takes a second word on the command line of the program sifline.
 SPACED = frozenset({*console.VERBS, *console.GROUPS})
@@ -181,6 +182,18 @@ def _standing(root: Path) -> list[Candidate]:
     return _words(sorted(path.parent.name for path in root.glob("build/clusters/*/cluster.yaml")))
 
 
+def _nodes(root: Path, here: Place) -> list[Candidate]:
+    """The nodes of the cluster that the task at hand is about."""
+    from sifline.config.clusters import find_cluster, load_virtual
+
+    name = cluster_of(here.given.get("cluster", ""))
+    try:
+        found, _ = load_virtual(find_cluster(name, Workspace(root=root)))
+    except UsageError:
+        return []
+    return [Candidate(word=node.name, help=node.role.value) for node in found.nodes]
+
+
 def _sites(root: Path) -> list[Candidate]:
     return _words(sorted(path.stem for path in root.glob("sites/*.toml")))
 
@@ -224,9 +237,11 @@ VALUES: Mapping[str, Find] = {
         [*(flags.called(verb) for verb in images.VERBS), "cluster"]
     ),
     "invoke list-format": lambda root, here, half: _words(["flat", "nested", "json"]),
+    "node": lambda root, here, half: _nodes(root, here),
     "runtime": lambda root, here, half: _words(images.RUNTIMES),
     "shell": lambda root, here, half: _words(SHELLS),
     "site": lambda root, here, half: _sites(root),
     "stage": lambda root, here, half: _words(cluster.STAGES),
     "suite": lambda root, here, half: _suites(),
+    "without": lambda root, here, half: _nodes(root, here),
 }

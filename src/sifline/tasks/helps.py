@@ -7,6 +7,7 @@ import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from sifline import __version__
 from sifline.tasks import cluster, flags, images, project
 from sifline.tasks.flags import Flag, Takes, called
 
@@ -91,6 +92,7 @@ def overview(count: int, others: Mapping[str, str], columns: int) -> str:
     width = max(len(name) for _, rows in parts for name in rows)
     lines = [line for title, rows in parts for line in (f"{title}:", *_rows(rows, width, columns))]
     pieces = "image" if count == 1 else "images"
+    lines.insert(0, f"sifline {__version__}")
     lines.append("")
     for text in (
         f"Verbs take one of {count} {pieces}, as in build.<image>, or --all.",
@@ -125,7 +127,8 @@ def welcome(count: int, image: str, columns: int) -> str:
     return "\n".join(
         [
             *textwrap.wrap(
-                "sifline turns Dockerfiles into containers that run on a Slurm cluster.",
+                f"sifline {__version__} turns Dockerfiles into containers that run on a Slurm"
+                " cluster.",
                 columns,
             ),
             "",

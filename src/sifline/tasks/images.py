@@ -64,7 +64,7 @@ def options(*names: str) -> Callable[[Body], Body]:
 
 
 @options(*DOING, *SEEING)
-def build(run: Run, pipeline: Pipeline, images: Sequence[str]) -> None:
+def build(run: Run, pipeline: Pipeline, images: Sequence[str], *, json: bool = False) -> None:
     """Build the Docker image and its parents, if they changed.
 
     Changes of the Dockerfile, its build context, arguments, parents and settings count; `explain`
@@ -73,11 +73,18 @@ def build(run: Run, pipeline: Pipeline, images: Sequence[str]) -> None:
         invoke build.<image>
         invoke --dry build --all
     """
-    _carry_out(run, pipeline, images, "BUILD", "BUILD")
+    _carry_out(run, pipeline, images, "BUILD", "BUILD", json=json)
 
 
 @options("jobs", "keep_going", "gpu", *SEEING)
-def test(run: Run, pipeline: Pipeline, images: Sequence[str | Path], *, runtime: str = "") -> None:
+def test(
+    run: Run,
+    pipeline: Pipeline,
+    images: Sequence[str | Path],
+    *,
+    runtime: str = "",
+    json: bool = False,
+) -> None:
     """Run the tests of an image and its parents, or of a SIF.
 
     In Docker, or with --runtime apptainer in the SIF. Builds what the tests need if it is out of
@@ -93,7 +100,7 @@ def test(run: Run, pipeline: Pipeline, images: Sequence[str | Path], *, runtime:
         return
     verb = "TEST" if one_of("runtime", runtime or "docker", RUNTIMES) == "docker" else "TEST_SIF"
     names = [item for item in images if isinstance(item, str)]
-    _carry_out(run, pipeline, names, verb, verb, only_new=False)
+    _carry_out(run, pipeline, names, verb, verb, only_new=False, json=json)
 
 
 @options(*DOING, *CONVERTING, *SEEING)
@@ -106,6 +113,7 @@ def convert(
     sif_name: str = "",
     output: str = "",
     foreign: bool = False,
+    json: bool = False,
 ) -> None:
     """Convert the image to a verified SIF, built if needed.
 
@@ -119,11 +127,11 @@ def convert(
     if source or sif_name or output or foreign:
         _convert_source(run, pipeline, source, sif_name, output, foreign=foreign)
         return
-    _carry_out(run, pipeline, images, "CONVERT", "CONVERT")
+    _carry_out(run, pipeline, images, "CONVERT", "CONVERT", json=json)
 
 
 @options(*DOING, *CONVERTING, *SEEING)
-def make(run: Run, pipeline: Pipeline, images: Sequence[str]) -> None:
+def make(run: Run, pipeline: Pipeline, images: Sequence[str], *, json: bool = False) -> None:
     """Build, test and convert the image, and test the SIF.
 
     All steps before a deployment, if they are out of date. Steps that need a failed one are
@@ -132,7 +140,7 @@ def make(run: Run, pipeline: Pipeline, images: Sequence[str]) -> None:
         invoke make.<image>
         invoke --dry make --all
     """
-    _carry_out(run, pipeline, images, "MAKE", "TEST", "CONVERT", "TEST_SIF")
+    _carry_out(run, pipeline, images, "MAKE", "TEST", "CONVERT", "TEST_SIF", json=json)
 
 
 @options(*SEEING)
@@ -142,27 +150,36 @@ def deploy(
     images: Sequence[str],
     *,
     cluster: str = "",
+    node: str | None = None,
+    without: str | None = None,
     ask_become_pass: bool = False,
     untested: bool = False,
+    json: bool = False,
 ) -> None:
     """Copy the tested SIF to every node of a cluster.
 
     Makes the image first if it is out of date. On each node the copy is verified, then put
     in place at once; jobs that run keep the one that they opened. An image that fails its
-    tests is refused, unless --untested is given.
+    tests is refused, unless --untested is given. With --node or --without the other nodes stay
+    as they are, and are named.
 
         invoke deploy.<image>
-        invoke deploy.<image> --cluster clusters/mine.yaml
+        invoke deploy.<image> --cluster clusters/mine.yaml --node 'compute-[01-03],gpu-1'
     """
     from sifline.report import tables
 
+    _need_dry(run, json=json)
     password = run.become_password() if ask_become_pass else ""
     names, broken = run.sound(pipeline, images)
     clusters = pipeline.clusters
-    found = clusters.find(cluster_of(cluster), become_password=password)
+    found = clusters.find(
+        cluster_of(cluster), become_password=password, only=node, without=without
+    )
     if run.dry:
         would = clusters.would_deploy(names, found, untested=untested)
-        run.print("\n".join([tables.would_deploy(would), *tables.broken(broken)]))
+        values = {**tables.would_deploy_values(would), "broken": tables.broken_values(broken)}
+        shown = "\n".join([tables.would_deploy(would), *tables.broken(broken)])
+        run.print(tables.dump(values) if json else shown)
         refuse_broken(broken)
         return
     done = clusters.deploy(names, found, untested=untested)
@@ -413,12 +430,14 @@ def clean(
     unused: bool = False,
     foreign: bool = False,
     yes: bool = False,
+    environments: bool = False,
 ) -> None:
     """Remove what sifline made of an image, or parts of it.
 
     Its Docker images, SIFs, and records with logs; with --docker, --sifs or --state these alone.
     Asks first; without a terminal it needs --yes. What another checkout made is kept, unless
-    --foreign is given.
+    --foreign is given. --environments is about no image: it removes the environments of
+    scripts/bootstrap and Nox, and the caches of linters and tests.
 
         invoke --dry clean.<image>
         invoke clean --all --unused --older-than 7d --yes
@@ -426,12 +445,16 @@ def clean(
     from sifline.report import tables
 
     chosen = {"docker": docker, "sifs": sifs, "state": state}
+    if environments and (any(chosen.values()) or older_than or unused or foreign):
+        raise UsageError("--environments: stands alone; the other flags are about images")
     # It is unknown which versions of a broken image are in use.
     names, broken = run.sound(pipeline, images) if unused else (images, {})
     parts = [part for part, named in chosen.items() if named or not any(chosen.values())]
     age = seconds("older-than", older_than)
 
     def clean(*, dry: bool) -> Cleaned:
+        if environments:
+            return pipeline.cleaner.environments(dry=dry)
         return pipeline.cleaner.clean(
             names,
             parts=parts,
@@ -491,7 +514,13 @@ def explain(run: Run, pipeline: Pipeline, images: Sequence[str], *, json: bool =
 
 @options(*SEEING)
 def graph(
-    run: Run, pipeline: Pipeline, images: Sequence[str], *, format: str = "", output: str = ""
+    run: Run,
+    pipeline: Pipeline,
+    images: Sequence[str],
+    *,
+    format: str = "",
+    output: str = "",
+    json: bool = False,
 ) -> None:
     """Draw which image is built on which, and their states.
 
@@ -500,8 +529,10 @@ def graph(
         invoke graph
         invoke graph --output images.svg
     """
-    from sifline.report import graphs
+    from sifline.report import graphs, tables
 
+    if json and (format or output):
+        raise UsageError("--json: is printed, and no drawing; leave --format and --output out")
     ending = Path(output).suffix
     if not format and ending not in (*ENDINGS, *TEXT_ENDINGS):
         known = ", ".join((*ENDINGS, *filter(None, TEXT_ENDINGS)))
@@ -513,6 +544,10 @@ def graph(
     one_of("format", chosen, GRAPH_FORMATS)
     names, broken = run.sound(pipeline, images)
     nodes = pipeline.queries.graph(names, broken)
+    if json:
+        run.print(tables.dump(nodes))
+        refuse_broken(broken)
+        return
     drawn = graphs.render(nodes, "dot" if chosen == "svg" else chosen)
     if chosen == "svg":
         drawn = pipeline.queries.svg(drawn)
@@ -581,16 +616,20 @@ def _carry_out(
     verbs: str,
     *shown: str,
     only_new: bool = True,
+    json: bool = False,
 ) -> None:
     """Carry out the plan of ``verbs`` and print some results; with --dry print the plan."""
     from sifline.model import Verb
     from sifline.pipeline import plans
     from sifline.report import tables
 
+    _need_dry(run, json=json)
     wanted = getattr(plans, verbs)
     if run.dry:
         planned = pipeline.work.dry(wanted, images, only_new=only_new)
-        run.print(tables.plan(planned.steps, planned.broken))
+        form = tables.plan_values if json else tables.plan
+        found = form(planned.steps, planned.broken)
+        run.print(found if isinstance(found, str) else tables.dump(found))
         planned.check()
         return
     done = pipeline.work.run(wanted, images, only_new=only_new)
@@ -600,6 +639,12 @@ def _carry_out(
     for line in tables.broken(done.broken):
         run.print(line)
     done.check()
+
+
+def _need_dry(run: Run, *, json: bool) -> None:
+    """Refuse JSON of what is done: it is of what would be."""
+    if json and not run.dry:
+        raise UsageError("--json: prints what --dry would do; say --dry as well")
 
 
 def _texts(results: Results) -> dict[Verb, str]:
@@ -637,6 +682,7 @@ SINGLE = (shell, diff)
 # Flags that a verb has only without an image.
 ALONE: dict[Body, tuple[str, ...]] = {
     convert: ("source", "sif_name", "output", "foreign"),
+    clean: ("environments",),
 }
 VERBS = (
     *(build, test, convert, make, sign, verify_signature, deploy),

@@ -23,6 +23,9 @@ def reference() -> str:
         "`VERB.<image>` acts on one image, `VERB --all` on all of them, `VERB FILE.sif` on a file."
         " `sifline VERB <image>` is the same as `invoke VERB.<image>`. Every verb takes"
         " `--echo`, which prints each command that is run, and `--debug`.",
+        "`sifline --version` names the releases of sifline, Invoke and Python; `invoke --list`"
+        " begins with that of sifline. `invoke --version` is Invoke's: it is printed before Invoke"
+        " looks for a task file.",
     ]
     for title, bodies in helps.groups():
         parts += [f"## {title}"]

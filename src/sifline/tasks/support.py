@@ -214,9 +214,17 @@ def _told(error: SiflineError | KeyboardInterrupt | OSError) -> tuple[str, int]:
 
 
 def complain(error: SiflineError) -> str:
-    """Return the details, then the one line that says what failed."""
+    """Return what the user reads: the details, then the one line that says what failed.
+
+    The line ends with its section of the troubleshooting page, if there is one.
+    """
+    from sifline.tasks.troubleshooting import section
+
     details = "".join(f"  | {line}\n" for line in error.details.splitlines())
-    return visible(f"{details}error: {error.message}")
+    message, more = error.message, section(error.message, error.details)
+    if more:
+        message += f" See {more}" if message.endswith((".", "?", "!")) else f"; see {more}"
+    return visible(f"{details}error: {message}")
 
 
 def visible(text: str) -> str:

@@ -27,7 +27,7 @@ class Probe:
         self._ssh = ssh
         self._seconds = seconds
         self._until = time.monotonic() + seconds
-        self.slurm = Slurm(self)
+        self.slurm: Slurm = _Jobs(self)
 
     @property
     def cluster(self) -> Cluster:
@@ -88,8 +88,17 @@ class Probe:
 
     def need_nodes(self, count: int) -> None:
         """Skip the check if the cluster has fewer compute nodes than ``count``."""
-        if len(self.cluster.compute) < count:
-            raise CheckSkipped(f"the cluster has fewer than {count} compute nodes")
+        self._need(count, len(self.cluster.compute), "compute nodes")
+
+    def need_pair(self) -> None:
+        """Skip the check if there is no second node to compare with."""
+        self._need(2, len(self.cluster.nodes), "nodes")
+
+    def _need(self, count: int, found: int, what: str) -> None:
+        if found < count and self.cluster.left_out:
+            raise CheckSkipped(f"it needs {count} {what}, and --node and --without leave {found}")
+        if found < count:
+            raise CheckSkipped(f"the cluster has fewer than {count} {what}")
 
     @property
     def job_user(self) -> str:
@@ -99,10 +108,30 @@ class Probe:
         return self.cluster.job_user
 
 
+class _Jobs(Slurm):
+    """Slurm, for checks: a job needs a node to run on."""
+
+    def __init__(self, probe: Probe) -> None:
+        super().__init__(probe)
+        self._probe = probe
+
+    def srun(
+        self,
+        argv: Argv,
+        *,
+        options: Sequence[str] = (),
+        timeout: float = 60,
+        check: bool = False,
+    ) -> Result:
+        """Run ``argv`` as a job on the chosen nodes; see ``Slurm.srun``."""
+        self._probe.need_nodes(1)
+        return super().srun(argv, options=options, timeout=timeout, check=check)
+
+
 def deployed(probe: Probe, image: str) -> tuple[str, ...]:
     """Return the path of ``image`` on the compute nodes, and the file it leads to."""
     held = probe.holdings()
-    for entry in held[probe.cluster.controller.name]["images"].values():
+    for entry in (entry for answer in held.values() for entry in answer["images"].values()):
         if entry["name"] == image:
             missing = [
                 node.name

@@ -90,4 +90,5 @@ def judge(check: Check, probe: Probe) -> CheckResult:
         status=status,
         message=message,
         seconds=time.monotonic() - started,
+        left_out=tuple(node.name for node in probe.cluster.left_out),
     )

@@ -28,7 +28,7 @@ class Connections:
     def __init__(self, cluster: Cluster, runner: Runner) -> None:
         self._cluster, self._runner = cluster, runner
         self._sockets = _socket_folder()
-        self._locks = {node.name: threading.Lock() for node in cluster.nodes}
+        self._locks = {node.name: threading.Lock() for node in cluster.whole}
         self._open: set[str] = set()
         self._closed = False
         self._down: dict[str, tuple[float, SshFailed]] = {}
@@ -63,7 +63,7 @@ class Connections:
     def close(self) -> None:
         """Close all open connections; no new ones can be opened."""
         self._closed = True
-        for node in self._cluster.nodes:
+        for node in self._cluster.whole:
             if node.name in self._open:
                 # A connection that hangs closes after half a minute.
                 with suppress(CommandFailed):
@@ -78,7 +78,7 @@ class Connections:
     def ssh(self, node: Node, *, master: bool = False) -> list[str]:
         """Return the ssh command line up to the target, with the shared connection."""
         access = self._cluster.ssh
-        number = self._cluster.nodes.index(node)
+        number = self._cluster.whole.index(node)
         options = {
             "BatchMode": "yes",
             "ConnectTimeout": str(CONNECT_SECONDS),

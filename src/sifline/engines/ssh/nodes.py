@@ -52,7 +52,7 @@ class Ssh:
         self._runner = runner
         self._parallel = parallel
         self._connections = Connections(cluster, runner)
-        self._locks = {node.name: threading.Lock() for node in cluster.nodes}
+        self._locks = {node.name: threading.Lock() for node in cluster.whole}
         self._asking: dict[tuple[str, ...], bool | SshFailed] = {}
 
     def __enter__(self) -> Ssh:

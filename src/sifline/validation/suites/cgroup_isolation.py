@@ -73,6 +73,7 @@ def memory_is_limited(probe: Probe) -> str:
 @isolation
 def cores_are_limited(probe: Probe) -> str:
     """A job runs on the cores it was given, and cannot move to others."""
+    probe.need_nodes(1)
     node = max(probe.cluster.compute, key=lambda item: item.cpus)
     if node.cpus == 1:
         raise CheckSkipped("no node has a second CPU that could be withheld")
@@ -131,6 +132,7 @@ def other_gpus_stay_closed(probe: Probe) -> str:
 
 def gpu_job(probe: Probe) -> tuple[Node, list[str], dict[str, int]]:
     """Run a job with one GPU; return its node, its devices, and the results of opening them."""
+    probe.need_nodes(1)
     node = max(probe.cluster.compute, key=lambda item: item.gpus)
     if not node.gpus:
         raise CheckSkipped("the cluster file names no GPUs")

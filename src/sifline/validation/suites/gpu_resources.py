@@ -14,6 +14,7 @@ SHOW = ["printenv", "CUDA_VISIBLE_DEVICES"]
 
 def gpus(probe: Probe) -> dict[str, int]:
     """Return the number of GPUs of each compute node in the cluster file."""
+    probe.need_nodes(1)
     found = {node.name: node.gpus for node in probe.cluster.compute}
     if not any(found.values()):
         raise CheckSkipped("the cluster file names no GPUs")

@@ -53,6 +53,7 @@ def nodes_answer(probe: Probe) -> str:
 @infrastructure
 def clocks_agree(probe: Probe) -> str:
     """The clocks of all nodes agree to two seconds."""
+    probe.need_pair()
 
     def read(node: Node) -> Reading:
         before = time.time()
@@ -76,6 +77,7 @@ def judge_clocks(readings: Mapping[str, Reading]) -> str:
 @infrastructure
 def munge_credentials_cross_nodes(probe: Probe) -> str:
     """A MUNGE credential made on one node is accepted by the next one, all the way round."""
+    probe.need_pair()
     nodes = probe.cluster.nodes
     credentials = probe.everywhere(["munge", "--no-input"], check=False)
     for name, made in credentials.items():
@@ -100,6 +102,7 @@ def controller_answers(probe: Probe) -> str:
 @infrastructure
 def nodes_registered(probe: Probe) -> str:
     """Every compute node is ready, with the cores, memory and GPUs of the cluster file."""
+    probe.need_nodes(1)
     return judge_nodes(probe.cluster, probe.slurm.nodes())
 
 
@@ -131,11 +134,8 @@ def slurm_versions_equal(probe: Probe) -> str:
     """All daemons are of one Slurm version, and it is the one that is installed."""
     versions = {
         node.name: probe.run(node, [daemon, "-V"], sudo=True).stdout.split()[-1]
-        for daemon, nodes in (
-            ("slurmctld", (probe.cluster.controller,)),
-            ("slurmd", probe.cluster.compute),
-        )
-        for node in nodes
+        for node in probe.cluster.nodes
+        for daemon in ["slurmctld" if node is probe.cluster.controller else "slurmd"]
     }
     for name, node in probe.slurm.nodes().items():
         if name in versions and node.version != versions[name]:

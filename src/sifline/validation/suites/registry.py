@@ -102,6 +102,7 @@ def catalog_agrees(probe: Probe) -> str:
 @registry
 def copies_equal(probe: Probe) -> str:
     """Every image has one SHA-256 on all nodes, computed from every copy."""
+    probe.need_pair()
     return judge_copies(probe.holdings(read=True))
 
 

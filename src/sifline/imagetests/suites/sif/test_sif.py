@@ -201,6 +201,7 @@ def test_it_keeps_to_its_budget(request: pytest.FixtureRequest, file: siffile.Si
     assert file.size <= budget
 
 
+@pytest.mark.style
 def test_it_is_hardly_larger_than_its_image(
     request: pytest.FixtureRequest, file: siffile.SifFile
 ) -> None:
