@@ -17,9 +17,9 @@ NAME = "hello-mpi"
 
 
 def compat(*words: str) -> tuple[dict[str, Any], str]:
-    done = invoke(*words)
+    done = invoke("--verbose", *words)
     assert done.returncode == 0, done.stderr
-    (found,) = json.loads(done.stdout)
+    (found,) = json.loads(done.stdout)["images"]
     return found, done.stderr
 
 

@@ -58,7 +58,7 @@ def steps(progress: str) -> list[tuple[str, str]]:
 
 
 def explained(project: Project, name: str, *flags: str) -> list[str]:
-    (found,) = json.loads(project.invoke(f"explain.{name}", "--json", *flags).stdout)
+    (found,) = json.loads(project.invoke(f"explain.{name}", "--json", *flags).stdout)["images"]
     assert isinstance(found["changes"], list)
     return found["changes"]
 

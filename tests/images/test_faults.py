@@ -58,6 +58,7 @@ from sifline.machine import records
 from sifline.machine.process import ProcessRunner
 
 kind, place = sys.argv.pop(1).split(" ", 1)
+sys.argv[0] = "invoke"  # else it takes no flags of ours
 lock, numbers = Lock(), itertools.count(1)
 
 def dying(function):
@@ -116,7 +117,7 @@ MOMENTS = {
 
 def kill(project: Project, moment: str) -> None:
     """Build all in a run that is killed at that moment; the engine may go on for a while."""
-    words = ["-c", PROGRAM, moment, "build", "--all"]
+    words = ["-c", PROGRAM, moment, "--verbose", "build", "--all"]
     done = warm.run(words, cwd=project.root, timeout=LIMIT)
     assert done.returncode == -signal.SIGKILL, f"it came to no {moment}:\n{done.stderr}"
 

@@ -55,7 +55,8 @@ def test_status_tells_each_image_for_people_and_for_scripts(project: Project) ->
     project.build(built)
 
     table = project.invoke("status").stdout.splitlines()
-    found = {item["name"]: item for item in json.loads(project.invoke("status", "--json").stdout)}
+    told = json.loads(project.invoke("status", "--json").stdout)
+    found = {item["name"]: item for item in told["images"]}
 
     assert [line.split()[0] for line in table] == ["image", built, new]
     assert (found[built]["stale"], found[new]["stale"]) == ("", "not in the engine")
@@ -72,7 +73,7 @@ def test_config_names_the_origin_of_each_value(project: Project) -> None:
     flags = ("--site", "lab", "--build-arg", "C=3")
     shown = project.invoke(f"config.{name}", "--show", "--json", *flags).stdout
 
-    rows = {item["key"]: item for item in json.loads(shown)[name]}
+    rows = {item["key"]: item for item in json.loads(shown)["settings"][name]}
     said = {
         key: (rows[f"build-args.{key}"]["value"], rows[f"build-args.{key}"]["origin"])
         for key in "ABC"

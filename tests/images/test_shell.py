@@ -490,8 +490,9 @@ def test_what_cannot_be_used_is_refused_before_anything_is_built(project: Projec
 
 def test_what_run_says_is_no_reason_to_build_or_convert(opened: Opened) -> None:
     with opened.settings('[run]\nshared-memory = "64m"\n'):
-        said = json.loads(opened.project.invoke(f"status.{opened.name}", "--json").stdout)
+        told = opened.project.invoke(f"status.{opened.name}", "--json").stdout
         size = opened.shell("df --output=size --block-size=1M /dev/shm", sif=False).split()[-1]
 
+    said = json.loads(told)["images"]
     assert [(item["stale"], item["sif"]) for item in said] == [("", "up to date")]
     assert size == "64"

@@ -126,7 +126,7 @@ class Image:
             check=False,
         )
         assert done.returncode == 0, done.stderr
-        return dict(json.loads(done.stdout)[0])
+        return dict(json.loads(done.stdout)["images"][0])
 
 
 @pytest.fixture(scope="module")

@@ -82,7 +82,7 @@ def refused(project: Project, *words: str, status: int = 2) -> str:
 def info(project: Project, name: str) -> dict[str, Any]:
     done = project.invoke("info", f"build/sif/{name}.sif", "--json")
     assert done.returncode == 0, done.stderr
-    return dict(json.loads(done.stdout)[0]["sif"])
+    return dict(json.loads(done.stdout)["images"][0]["sif"])
 
 
 def held(*own: str) -> set[str]:

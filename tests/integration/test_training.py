@@ -51,7 +51,7 @@ def test_what_the_sif_needs_is_read_from_it(pytorch: str) -> None:
     done = invoke(f"compat.{pytorch}", "--sif", "--json")
 
     assert done.returncode == 0, done.stderr
-    (found,) = json.loads(done.stdout)
+    (found,) = json.loads(done.stdout)["images"]
     assert found["libc"].startswith("glibc 2.")
     assert (found["mpi"], found["cuda"]) == (["Open MPI 4.1.4"], ["12.1.105"])
     assert (found["nccl"], found["least_driver"]) == (["2.20.5"], "525.60.13")

@@ -134,7 +134,7 @@ class Project:
     ) -> tuple[int, str]:
         """Run invoke to its end, and ``act`` when it prints ``when``; return status and output."""
         process = subprocess.Popen(
-            [sys.executable, "-m", "invoke", *words],
+            [sys.executable, "-m", "invoke", "--verbose", *words],
             cwd=self.root,
             stderr=subprocess.PIPE,
             stdout=subprocess.DEVNULL,

@@ -101,7 +101,7 @@ def fault(request: pytest.FixtureRequest, project: Path) -> str:
 def test_whatever_is_broken_in_an_image_stays_there(project: Path, fault: str) -> None:
     BREAKS[fault](image(project, "bad"))
 
-    found = json.loads(told(project, "status", "--json"))
+    found = json.loads(told(project, "status", "--json"))["images"]
 
     errors = {item["name"]: item["error"] for item in found}
     assert errors.pop("good") == ""
@@ -136,20 +136,20 @@ def test_all_images_have_their_rows_and_the_broken_one_says_so(
 
 
 def test_json_of_explanations_has_a_field_for_it(project: Path, fault: str) -> None:
-    found = json.loads(told(project, "explain", "--json"))
+    found = json.loads(told(project, "explain", "--json"))["images"]
 
     assert sorted(fault in item["error"] for item in found) == [False, True]
 
 
 def test_json_of_what_is_known_names_the_error_alone(project: Path, fault: str) -> None:
-    good, broken = json.loads(told(project, "info", "--all", "--json"))
+    good, broken = json.loads(told(project, "info", "--all", "--json"))["images"]
 
     assert ("error" in good, set(broken)) == (False, {"name", "error"})
     assert fault in broken["error"]
 
 
 def test_json_of_settings_has_the_error_as_the_only_one(project: Path, fault: str) -> None:
-    found = json.loads(told(project, "config", "--json"))
+    found = json.loads(told(project, "config", "--json"))["settings"]
 
     (broken,) = (found[name] for name in found if name not in ("", "good"))
     assert [item["key"] for item in broken] == ["error"]
@@ -194,7 +194,7 @@ def test_what_is_built_on_a_broken_one_is_broken_as_well(project: Path) -> None:
     image(project, "bad", "FRMO\n")
     image(project, "child", "FROM sifline/bad\n")
 
-    found = json.loads(told(project, "status", "--json"))
+    found = json.loads(told(project, "status", "--json"))["images"]
 
     assert [(item["name"], "FRMO" in item["error"]) for item in found] == [
         ("bad", True),

@@ -100,7 +100,8 @@ def test_all_is_offered_for_all_images_alone(project: Path) -> None:
 def test_flags_are_those_of_the_task_that_stands_before(project: Path) -> None:
     typed = ("clean.hello-mpi", "--sifs", "cluster.up", "--cluster", "clean", "--")
 
-    assert words(project, *typed) == ["--cluster", "--dry", "--help"]
+    ours = ["--cluster", "--dry", "--help", "--quiet", "--verbose", "--wide"]
+    assert words(project, *typed) == ours
 
 
 def test_the_clusters_that_are_offered_are_there(project: Path) -> None:

@@ -197,7 +197,7 @@ def test_summary_counts_packages_and_tells_what_may_be_missing() -> None:
 
 def test_summary_for_scripts_is_json() -> None:
     values = report.bill_values([Bill(path=Path("x.cdx.json"), contents=OLD)])
-    (found,) = json.loads(tables.dump(values))
+    (found,) = json.loads(tables.dump(bills=values))["bills"]
     assert found["packages"] == {"deb": 1, "python": 1}
     assert found["file"] == "x.cdx.json"
 
@@ -253,7 +253,7 @@ def test_sizes_of_an_image_and_a_sif_are_not_compared() -> None:
 
 
 def test_difference_for_scripts_is_json() -> None:
-    found = json.loads(tables.dump(report.difference_values(compare(OLD, NEW))))
+    found = json.loads(tables.dump(**report.difference_values(compare(OLD, NEW))))
     assert found["same"] is False
     assert found["changed"][0]["after"] == ["2.0"]
     assert found["environment"] == [{"name": "A", "before": "1", "after": ""}]

@@ -72,7 +72,7 @@ def forget_others() -> None:
         (BELOW, ("config", "x"), "config x\n"),
         (BELOW, ("config", "--name", "x", "lint"), "config x\nlint False \n"),
         (BELOW, ("images.build.hello", "--dry"), "hello  build"),
-        (BELOW, ("images.status",), "not in the engine"),
+        (BELOW, ("images.status",), "not built"),
         (BELOW, ("images.graph.hello", "--format", "dot"), "digraph"),
         (REPLACED, ("config", "--name", "x"), "config x\n"),
         (REPLACED_GROUP, ("doctor.unit", "test"), "unit\ndoctor\n"),

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from datetime import datetime, timezone
 from pathlib import Path
 from subprocess import PIPE, Popen
 
@@ -89,7 +90,27 @@ def test_lines_and_log_hold_what_was_printed(runner: ProcessRunner, tmp_path: Pa
     )
 
     assert lines == ["one", "two"]
-    assert (tmp_path / "l" / "x").read_text().splitlines()[1:] == ["one", "two"]
+    command, *rest = logged(tmp_path / "l" / "x")
+    assert command.startswith("+ ")
+    assert rest == ["one", "two"]
+
+
+def test_what_a_log_gets_is_shown_and_what_programs_read_is_not(tmp_path: Path) -> None:
+    shown = list[str]()
+    runner = ProcessRunner(output=shown.append, hide=["word"])
+
+    runner.run(["echo", "data"])
+    runner.run(["echo", "a word"], log=tmp_path / "log")
+
+    assert shown == ["a ***"]
+
+
+def logged(path: Path) -> list[str]:
+    """The lines of a log; each has the time in front, with its offset."""
+    lines = [line.partition(" ") for line in path.read_text().splitlines()]
+    times = [datetime.strptime(time, "%Y-%m-%dT%H:%M:%S%z") for time, *_ in lines]
+    assert all(abs((datetime.now(timezone.utc) - time).total_seconds()) < 600 for time in times)
+    return [text for *_, text in lines]
 
 
 def test_what_a_command_started_ends_with_it(runner: ProcessRunner) -> None:
@@ -348,7 +369,7 @@ def test_what_a_runner_hides_is_shown_nowhere_and_left_in_data(tmp_path: Path) -
     assert caught.value.details.splitlines() == ["http://***@p ***", "***"]
     assert caught.value.result.stderr == "***\n"
     assert set(lines) == {"http://***@p ***", "***"}
-    assert set((tmp_path / "log").read_text().splitlines()[1:]) == set(lines)
+    assert set(logged(tmp_path / "log")[1:]) == set(lines)
 
 
 def test_output_is_read_as_utf_8_whatever_the_locale_is() -> None:

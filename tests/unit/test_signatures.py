@@ -315,7 +315,7 @@ def test_document_says_who_signed_all() -> None:
     (found,) = report.document([made(**{ADA: (1, 2), BOB: (2,)})])
     assert found["signers"] == [ADA]
     assert [item["fingerprint"] for item in found["signatures"]] == [ADA, BOB]
-    assert json.loads(tables.dump(found)) == found
+    assert json.loads(tables.dump(**found)) == {"schema": 1, **found}
 
 
 def test_table_of_signatures_tells_all_from_some() -> None:

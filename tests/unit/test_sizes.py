@@ -398,7 +398,7 @@ def test_names_that_are_no_text_do_not_reach_the_terminal() -> None:
 
 
 def test_reports_for_scripts_are_json_in_bytes() -> None:
-    (found,) = json.loads(tables.dump(shown.values([REPORT])))
+    (found,) = json.loads(tables.dump(images=shown.values([REPORT])))["images"]
     assert found["folders"][0] == {"path": "/opt/a", "size": 12_000_000}
     assert found["copies"] == [
         {"size": 2_000_000, "waste": 4_000_000, "paths": ["/a", "/b", "/c"]}

@@ -28,7 +28,8 @@ import sifline
 from sifline.errors import UsageError
 from sifline.model import Workspace
 from sifline.tasks import flags, helps, images, namespace, reference
-from sifline.tasks.support import Run
+from sifline.tasks.support import READER_GONE, Run
+from tests.support.fake_engine import fake_engine
 from tests.support.invoking import engine_without_images, invoke, invoke_here
 
 TASKS = """
@@ -165,6 +166,15 @@ def test_whoever_reads_the_first_line_alone_sees_no_error(
 ) -> None:
     for number in range(300):
         add(project, f"image-{number}")
+    status, said = read_lines(project, lines, *words)
+
+    # A short list is written whole before its reader goes.
+    ended = {0, -signal.SIGPIPE} if words == ("--list",) else {READER_GONE}
+    assert (status in ended, said) == (True, b"")
+
+
+def read_lines(project: Path, lines: int, *words: str) -> tuple[int, bytes]:
+    """Read that many lines of invoke's output, then no more: its status, and what it said."""
     with subprocess.Popen(
         [sys.executable, "-m", "invoke", *words],
         cwd=project,
@@ -177,7 +187,121 @@ def test_whoever_reads_the_first_line_alone_sees_no_error(
             assert process.stdout.readline()
         process.stdout.close()
         said = process.stderr.read()
-    assert (process.returncode in {0, -signal.SIGPIPE}, said) == (True, b"")
+    return process.returncode, said
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        *(("status",), ("status", "--json"), ("explain",), ("graph",), ("config",)),
+        *(("info", "--all"), ("--dry", "build", "--all"), ("clean", "--all", "--dry")),
+        *(("validate", "--list"), ("cluster.list", "--json"), ("--debug", "config")),
+        ("completion", "--shell", "bash"),
+    ],
+    ids=" ".join,
+)
+@pytest.mark.usefixtures("empty_engine")
+def test_a_verb_whose_output_nobody_reads_ends_quietly(
+    project: Path, words: tuple[str, ...]
+) -> None:
+    status, said = read_lines(project, 0, *words)
+
+    # Where the command line has --list, the signal itself ends it: nothing is begun there.
+    gone = -signal.SIGPIPE if "--list" in words else READER_GONE
+    assert (status, b"Traceback" in said) == (gone, False)
+    assert said == b"" or "--debug" in words
+
+
+def test_in_a_pipe_to_head_the_shell_sees_what_it_sees_of_others(project: Path) -> None:
+    for number in range(300):
+        add(project, f"image-{number}")
+    script = '"$0" -m invoke config --json | head -n 1; echo "${PIPESTATUS[@]}"'
+
+    done = subprocess.run(
+        ["bash", "-c", script, sys.executable],
+        cwd=project,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert (done.stdout, done.stderr) == ("{\n141 0\n", "")
+
+
+@pytest.mark.parametrize(
+    ("words", "own"),
+    [
+        (("--quiet", "status"), {"quiet"}),
+        (("status", "-q"), {"quiet"}),
+        (("--wide", "--dry", "status"), {"wide", "dry"}),
+        (("status", "--verbose", "--dry", "--echo"), {"verbose", "dry", "echo"}),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,
+)
+@pytest.mark.usefixtures("empty_engine")
+def test_flags_of_every_task_stand_before_it_and_behind_it(
+    project: Path, words: tuple[str, ...], own: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = list[Run]()
+
+    def noted(run: Run) -> None:
+        runs.append(run)
+
+    monkeypatch.setattr(Run, "draw", noted)
+
+    done = invoke_here(project, *words)
+
+    (run,) = runs
+    flags = ("quiet", "verbose", "wide", "dry", "echo")
+    assert (done.returncode, {name for name in flags if getattr(run, name)}) == (0, own)
+
+
+def test_behind_a_flag_of_ours_debug_is_still_read(project: Path) -> None:
+    assert "invoke.program" in invoke(project, "--wide", "--debug", "config").stderr
+
+
+@pytest.mark.parametrize(
+    ("flag", "first", "steps"),
+    [
+        ((), r"\[build hello-mpi\] done in \d+\.\d s", 1),
+        (("--quiet",), "", 0),
+        (("--verbose",), r"\[build hello-mpi\] building: not in the engine", 1),
+    ],
+    ids=str,
+)
+def test_progress_is_a_line_for_each_step_or_all_that_tools_print_or_nothing(
+    project: Path, monkeypatch: pytest.MonkeyPatch, flag: tuple[str, ...], first: str, steps: int
+) -> None:
+    fake_engine(project, monkeypatch)
+
+    done = invoke_here(project, *flag, "build.hello-mpi")
+
+    said = done.stderr.splitlines()
+    assert done.returncode == 0
+    assert re.fullmatch(first, said[0] if said else "")
+    assert len([line for line in said if "done in" in line]) == steps
+    printed = "[build hello-mpi] #3 [2/2] RUN make --jobs" in said
+    assert printed is ("--verbose" in flag)
+    assert (len(said) <= 1) is ("--verbose" not in flag)
+
+
+@pytest.mark.usefixtures("empty_engine")
+def test_in_a_pipe_a_table_costs_no_import_of_rich(project: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "invoke", "status"],
+        cwd=project,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    imported = re.findall(r"\| +([\w.]+)$", done.stderr, re.MULTILINE)
+    assert "sifline.report.tables" in imported
+    assert [name for name in imported if name.partition(".")[0] == "rich"] == []
+
+
+def test_quiet_and_verbose_contradict_each_other(project: Path) -> None:
+    assert "--quiet, or --verbose; not both" in refused(project, "-q", "status", "--verbose")
 
 
 def test_the_json_list_is_json(project: Path) -> None:
@@ -408,7 +532,7 @@ def test_tasks_of_other_makes_are_left_to_invoke(project: Path) -> None:
         (("--lst",), "invoke has no flag --lst. Did you mean --list"),
         (("build", "--al"), "build has no flag --al. Did you mean --all"),
         (("build.hello-mpi", "--all"), "build.hello-mpi has no flag --all."),
-        (("build.hello-mpi", "--forse=yes"), "Did you mean --force?"),
+        (("build.hello-mpi", "--forse=yes"), "Did you mean --force"),
         (("test.hello-mpi", "--runtime", "docker", "--runtme", "x"), "Did you mean --runtime?"),
         (("clean.hello-mpi", "--sifs", "build", "--sifs"), "build has no flag --sifs."),
         (("cluster.up", "--clutser", "x"), "has no flag --clutser. Did you mean --cluster"),
@@ -677,7 +801,7 @@ def test_what_converts_sources_is_a_flag_without_an_image_alone() -> None:
 
 def test_the_checks_are_listed_for_scripts_as_well(project: Path) -> None:
     shown = invoke_here(project, "validate", "--list")
-    found = json.loads(invoke_here(project, "validate", "--list", "--json").stdout)
+    found = json.loads(invoke_here(project, "validate", "--list", "--json").stdout)["checks"]
 
     assert [(item["suite"], item["check"]) for item in found] == [
         tuple(row.split()[:2]) for row in shown.stdout.splitlines()[1:]

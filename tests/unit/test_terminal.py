@@ -90,8 +90,8 @@ def screen(monkeypatch: pytest.MonkeyPatch) -> Iterator[Screen]:
     made.end()
 
 
-def on(screen: Screen) -> Terminal:
-    return Terminal(open(screen.slave, "w", encoding="utf-8", closefd=False))
+def on(screen: Screen, *, quiet: bool = False) -> Terminal:
+    return Terminal(open(screen.slave, "w", encoding="utf-8", closefd=False), quiet=quiet)
 
 
 def soon(true: Callable[[], object]) -> None:
@@ -139,10 +139,13 @@ def side_by_side(*works: Callable[[], object]) -> None:
         thread.join()
 
 
-def plain() -> tuple[Terminal, Callable[[], list[str]]]:
+def plain(
+    *, quiet: bool = False, verbose: bool = True
+) -> tuple[Terminal, Callable[[], list[str]]]:
     """A terminal that is none, and the lines it got, with seconds as N."""
     stream = io.StringIO()
-    return Terminal(stream), lambda: re.sub(r"\d+\.\d s", "N s", stream.getvalue()).splitlines()
+    show = Terminal(stream, quiet=quiet, verbose=verbose)
+    return show, lambda: re.sub(r"\d+\.\d s", "N s", stream.getvalue()).splitlines()
 
 
 # On a terminal
@@ -150,7 +153,7 @@ def plain() -> tuple[Terminal, Callable[[], list[str]]]:
 
 def test_each_running_step_has_a_row_below_the_headline(screen: Screen) -> None:
     show = on(screen)
-    show.total(3)
+    show.expect(dict.fromkeys(["build a", "build b", "build c"]))
     with show.step("build a") as a, show.step("build b") as b:
         a("apt-get update")
         b("pip install")
@@ -159,7 +162,7 @@ def test_each_running_step_has_a_row_below_the_headline(screen: Screen) -> None:
 
 def test_a_finished_step_leaves_one_line_above_the_others(screen: Screen) -> None:
     show = on(screen)
-    show.total(3)
+    show.expect(dict.fromkeys(["build a", "build b", "build c"]))
     with show.step("build a"):
         soon(lambda: "[build a]" in rows(screen))
         with suppress(ZeroDivisionError), show.step("build b"):
@@ -182,13 +185,54 @@ def test_without_a_total_there_is_no_headline(screen: Screen) -> None:
 
 def test_a_total_that_is_reached_is_not_counted_beyond(screen: Screen) -> None:
     show = on(screen)
-    show.total(1)
+    show.expect({"build a": None})
     with show.step("build a"):
         pass
     with show.step("cluster.up"):
         soon(lambda: "[cluster.up]" in rows(screen))
 
         assert "of 1 done" not in screen.raw
+
+
+def test_what_is_announced_in_several_parts_is_counted_over_the_whole_run(screen: Screen) -> None:
+    show = on(screen)
+    show.expect(dict.fromkeys(["build a", "deploy a"]))
+    show.expect(dict.fromkeys(["build a", "convert a"]))
+    with show.step("build a"):
+        pass
+    with show.step("convert a"):
+        soon(lambda: "1 of 3 done" in rows(screen))
+
+
+def test_the_headline_says_how_long_the_rest_will_take(screen: Screen) -> None:
+    show = on(screen)
+    show.expect({"build a": 100.0, "build b": 5000.0}, workers=2)
+    with show.step("build a"):
+        soon(lambda: "0 of 2 done, about 1 h 23 min left" in rows(screen))
+
+
+@pytest.mark.parametrize(
+    ("rest", "workers", "left"),
+    [
+        ([], 1, 0),
+        ([30.0, 20.0], 1, 50),
+        ([30.0, 20.0], 2, 30),
+        ([10.0, 10.0, 10.0, 10.0], 2, 20),
+        ([30.0, None], 1, 0),
+        ([0.0], 1, 0),
+    ],
+)
+def test_time_left_is_told_where_all_of_it_is_known(
+    rest: list[float | None], workers: int, left: int
+) -> None:
+    assert terminal.time_left(rest, workers) == left
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(40, "40 s"), (61, "1 min"), (3599, "1 h 0 min"), (4800, "1 h 20 min")]
+)
+def test_durations_are_told_in_the_unit_that_fits(seconds: int, text: str) -> None:
+    assert terminal.duration(seconds) == text
 
 
 def test_when_all_is_done_only_lines_that_stay_are_left(screen: Screen) -> None:
@@ -285,16 +329,23 @@ def widths(screen: Screen) -> list[int]:
     return [0, *(len(row) for row in drawn if row)][:-1]
 
 
-@pytest.mark.parametrize("force", ["NO_COLOR", "FORCE_COLOR"])
-def test_there_are_no_colours(screen: Screen, monkeypatch: pytest.MonkeyPatch, force: str) -> None:
-    monkeypatch.setenv(force, "1")
+@pytest.mark.parametrize("no_colour", ["", "1"])
+def test_a_step_that_ended_has_a_colour_unless_nobody_wants_one(
+    screen: Screen, monkeypatch: pytest.MonkeyPatch, no_colour: str
+) -> None:
+    monkeypatch.setenv("NO_COLOR", no_colour)
     show = on(screen)
-    show.total(2)
-    with show.step("a") as progress:
+    show.expect({"a": None})
+    with suppress(ZeroDivisionError), show.step("a") as progress:
         progress("12 of '34' in https://x")
         soon(lambda: "34" in screen.raw)
+        raise ZeroDivisionError
+    with show.step("b"):
+        pass
+    screen.finish()
 
-    assert re.findall(r"\x1b\[[\d;]*m", screen.raw) == []
+    found = re.findall(r"\x1b\[[1-9][\d;]*m[^\x1b]*", screen.raw)
+    assert found == ([] if no_colour else ["\x1b[31mfailed", "\x1b[32mdone"])
 
 
 def test_the_cursor_comes_back_after_an_error(screen: Screen) -> None:
@@ -370,10 +421,54 @@ def test_a_dumb_terminal_gets_plain_lines(screen: Screen, monkeypatch: pytest.Mo
         ticks(show, monkeypatch)()
 
     screen.finish()
-    assert re.sub(r"\d+\.\d", "N", screen.raw) == "[a] one\r\n[a] done in N s\r\n"
+    assert re.sub(r"\d+\.\d", "N", screen.raw) == "[a] done in N s\r\n"
 
 
 # Elsewhere
+
+
+def test_each_step_is_one_line() -> None:
+    show, lines = plain(verbose=False)
+
+    with show.step("test a") as progress:
+        progress("test_one: passed")
+        progress("test_two: passed")
+
+    assert lines() == ["[test a] done in N s"]
+
+
+def test_a_quiet_run_prints_what_stays_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(terminal, "HEARTBEAT_SECONDS", 0)
+    monkeypatch.setattr(terminal, "TICK_SECONDS", 0.001)
+    show, lines = plain(quiet=True, verbose=False)
+
+    show("asking")
+    show.aside("build a waits for memory")
+    with show.step("build a") as progress:
+        progress("RUN")
+        ticks(show, monkeypatch)()
+        show.line("[build a] warning: large")
+
+    assert lines() == ["[build a] warning: large"]
+
+
+def test_a_quiet_run_draws_no_rows(screen: Screen, monkeypatch: pytest.MonkeyPatch) -> None:
+    show = on(screen, quiet=True)
+    with show.step("build a"):
+        ticks(show, monkeypatch)()
+    screen.finish()
+
+    assert screen.raw == ""
+
+
+def test_what_tools_print_belongs_to_the_step_that_runs_them() -> None:
+    show, lines = plain()
+
+    with show.step("build a"):
+        show.output("#5 RUN make")
+    show.output("outside")
+
+    assert lines() == ["[build a] #5 RUN make", "[build a] done in N s", "outside"]
 
 
 def test_each_new_text_is_one_line_with_its_step() -> None:
@@ -534,7 +629,7 @@ class Torn(io.StringIO):
 
 def test_lines_of_several_threads_stay_whole() -> None:
     stream = Torn()
-    show = Terminal(stream)
+    show = Terminal(stream, verbose=True)
 
     def work(name: str) -> None:
         with show.step(name) as progress:

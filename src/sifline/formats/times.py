@@ -1,8 +1,8 @@
-"""Times in the format of engines and OCI images: RFC 3339, with up to nanoseconds, in UTC."""
+"""Times in the format of engines, OCI images and our JSON: RFC 3339 (ISO 8601), in UTC."""
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timezone
 
 _SECONDS = len("2024-01-31T12:00:00")
 
@@ -14,3 +14,8 @@ def seconds_of(text: str) -> int:
     except ValueError:
         return 0
     return max(0, int(found.timestamp()))
+
+
+def iso(seconds: float) -> str:
+    """Return a time, given in seconds since 1970, as ``2024-01-31T12:00:00+00:00``."""
+    return datetime.fromtimestamp(seconds, timezone.utc).isoformat(timespec="seconds")

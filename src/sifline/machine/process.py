@@ -105,6 +105,8 @@ class Runner(Protocol):
 class ProcessRunner:
     """Runs real processes; with ``echo`` it first prints each command in shell syntax.
 
+    ``output`` gets each line that goes to a log.
+
     No process gets the variables in ``without``. Texts in ``hide`` are masked in logs, printed
     lines and errors; the standard output in a result, which may be data, is unchanged.
     """
@@ -113,10 +115,11 @@ class ProcessRunner:
         self,
         echo: OnLine | None = None,
         *,
+        output: OnLine | None = None,
         without: Collection[str] = (),
         hide: Sequence[str] = (),
     ) -> None:
-        self._echo, self._without = echo, without
+        self._echo, self._output, self._without = echo, output, without
         self._hide = tuple(sorted(hide, key=len, reverse=True))
         self._running = _Running()
 
@@ -198,7 +201,10 @@ class ProcessRunner:
             assert process.stderr is not None
             try:
                 streams = Streams(
-                    process.stdout, process.stderr, sink, on_line, hide=hide, unshown=self._hide
+                    *(process.stdout, process.stderr),
+                    [sink, on_line, self._output if log else None],
+                    hide=hide,
+                    unshown=self._hide,
                 )
             except BaseException:  # no more threads
                 _end(process)

@@ -90,6 +90,12 @@ def read(path: Path) -> dict[str, Any] | None:
     return record
 
 
+def seconds(record: Mapping[str, Any] | None) -> float | None:
+    """Return how long what a record is of took; None where it does not say."""
+    took = (record or {}).get("seconds")
+    return float(took) if isinstance(took, int | float) else None
+
+
 def sync_folder(folder: Path) -> None:
     """Sync a rename in ``folder`` to the disk (fsync)."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)

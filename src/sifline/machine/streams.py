@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextvars
 import shlex
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -14,6 +15,7 @@ from typing import IO
 from sifline.errors import StepFailed
 
 HIDDEN = "***"
+TIME = "%Y-%m-%dT%H:%M:%SZ"
 
 Argv = Sequence[str]
 OnLine = Callable[[str], None]
@@ -27,7 +29,10 @@ def masked(text: str, hidden: Sequence[str]) -> str:
 
 
 class Log:
-    """The log file of a command; without a path nothing is written."""
+    """The log file of a command, and each line of its output; without a path there is no file.
+
+    Each line begins with its time, in UTC, as ISO 8601 writes it.
+    """
 
     def __init__(self, path: Path | None, argv: Argv) -> None:
         self._file: IO[str] | None = None
@@ -49,13 +54,14 @@ class Log:
 
     def _write(self, line: str) -> None:
         if self._file:
-            self._file.write(line + "\n")
+            self._file.write(f"{time.strftime(TIME, time.gmtime())} {line}\n")
             self._file.flush()
 
 
 class Streams:
     """Reads both streams of a process at once, so that neither can block the other.
 
+    :param sinks: get each line as it comes.
     :param hide: texts to mask in everything that is read.
     :param unshown: texts to mask except in the returned standard output.
     """
@@ -64,14 +70,13 @@ class Streams:
         self,
         out: IO[str],
         err: IO[str],
-        sink: OnLine,
-        on_line: OnLine | None,
+        sinks: Sequence[OnLine | None],
         *,
         hide: Sequence[str],
         unshown: Sequence[str],
     ) -> None:
         self._lock = threading.Lock()
-        self._sinks = [sink, *([on_line] if on_line else [])]
+        self._sinks = [sink for sink in sinks if sink]
         self._lines: dict[str, deque[str]] = {"out": deque(), "err": deque()}
         self._hide = sorted(hide, key=len, reverse=True)
         self._unshown = unshown

@@ -40,7 +40,9 @@ from sifline.model.image import (
     Tests,
 )
 from sifline.model.overview import (
+    NOT_TESTED,
     Cleaned,
+    Deployed,
     GraphNode,
     ImageState,
     Quickstart,
@@ -73,6 +75,7 @@ from sifline.model.workspace import (
 
 __all__ = [
     "DOCKER_CLEAN",
+    "NOT_TESTED",
     "PREPARED",
     "SETTINGS",
     "Bind",
@@ -81,6 +84,7 @@ __all__ = [
     "Cleaned",
     "Cluster",
     "DefinitionFile",
+    "Deployed",
     "Deployment",
     "Explanation",
     "Feature",

@@ -11,11 +11,30 @@ from sifline.model.deployment import Deployment
 from sifline.model.plan import BuiltImage, Step
 from sifline.model.sif import Sif
 
+NOT_TESTED = "not tested"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Deployed:
+    """The last deployment of an image to a cluster, as this checkout recorded it.
+
+    ``current`` says that its SIF is the one in build/sif/ now; ``error`` why the deployment
+    failed, "" where it did not. ``when`` is a time as ISO 8601 writes it.
+    """
+
+    cluster: str
+    sha256: str
+    nodes: tuple[str, ...]
+    when: str
+    current: bool
+    error: str = ""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ImageState:
     """The state of one image. ``stale`` is why it would be built; "" if it is up to date.
 
+    ``tests`` and ``sif_tests`` are "passed", "failed" or "not tested", of what is there now.
     ``error`` is as in ``Explanation``.
     """
 
@@ -25,7 +44,25 @@ class ImageState:
     stale: str
     sif: str
     sif_size: int
+    tests: str = NOT_TESTED
+    sif_tests: str = NOT_TESTED
+    signed: bool = False
+    deployed: tuple[Deployed, ...] = ()
     error: str = ""
+
+    @property
+    def build(self) -> str:
+        """The state of the image in the engine in one or two words; "" where it is broken."""
+        if self.error:
+            return ""
+        return "not built" if not self.image_id else "stale" if self.stale else "built"
+
+    @property
+    def sif_state(self) -> str:
+        """The state of the SIF in one word; "" where the image is broken."""
+        if self.error:
+            return ""
+        return {"up to date": "current", "none": "none"}.get(self.sif, "stale")
 
 
 @dataclass(frozen=True, kw_only=True)

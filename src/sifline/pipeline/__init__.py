@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from sifline.model import CheckResult, Quickstart
@@ -11,7 +11,7 @@ from sifline.pipeline.cleaning import Cleaner
 from sifline.pipeline.clusters import Clusters
 from sifline.pipeline.opening import Opener
 from sifline.pipeline.options import Options
-from sifline.pipeline.plans import TEST, TOOLBOX, Planner
+from sifline.pipeline.plans import BUILD, MAKE, TEST, TOOLBOX, Planner
 from sifline.pipeline.queries import Queries
 from sifline.pipeline.sifs import Sifs
 from sifline.pipeline.work import Work
@@ -60,6 +60,7 @@ class Pipeline:
         described = self.clusters.described(cluster)
         virtual.refuse_foreign(described.name, self.planner.context)
         tools = [NODE_IMAGE, *([TOOLBOX] if self.planner.need_toolbox() else [])]
+        self._expect([image, *tools], image, described.name)
         built = timed("build", lambda: self.work.build([image, *tools]))
         timed("test in Docker", lambda: self.work.run(TEST, [image]).check())
         (converted,) = timed("convert", lambda: self.work.convert([image]))
@@ -78,3 +79,13 @@ class Pipeline:
             job=job,
             seconds=tuple(seconds.items()),
         )
+
+    def _expect(self, built: Sequence[str], image: str, cluster: str) -> None:
+        """Announce all steps of a quickstart: the headline counts them from the beginning."""
+        steps = [*self.planner.plan(BUILD, built).steps, *self.planner.plan(MAKE, [image]).steps]
+        self.work.expect(steps)
+        titles = (
+            *(f"cluster.up {cluster}", f"provision {cluster}"),
+            *(f"deploy {image}", f"validate {cluster}"),
+        )
+        self.planner.show.expect(dict.fromkeys(titles))

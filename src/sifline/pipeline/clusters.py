@@ -7,7 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sifline.errors import UsageError
+from sifline.contents import deployments
+from sifline.errors import StepFailed, UsageError
 from sifline.model import (
     CheckResult,
     Cluster,
@@ -42,6 +43,7 @@ class Clusters:
         from sifline import virtual
 
         described = self.described(asked)
+        self._show.expect({f"cluster.up {described.name}": None})
         if described.image in self._planner.images:
             self._work.build([described.image])
         with self._show.step(f"cluster.up {described.name}"):
@@ -115,6 +117,7 @@ class Clusters:
             removed = virtual.down(name, self._context, foreign=foreign)
             if not removed:
                 raise virtual.unknown(name, self._context)
+        deployments.forget(name, self._workspace)
         return tuple(removed)
 
     def would_down(self, asked: str, *, foreign: bool = False) -> tuple[str, ...]:
@@ -212,6 +215,10 @@ class Clusters:
 
         with self._show.step(f"inspect {_called(cluster)}"):
             target = inspect.inspect(cluster, self._context)
+        took = {
+            f"deploy {name}": deployments.seconds(name, cluster, self._workspace) for name in names
+        }
+        self._show.expect(took)
         sifs = self._work.untested_sifs(names) if untested else self._work.tested_sifs(names)
         return tuple(self.deployed(sif, target) for sif in sifs)
 
@@ -243,8 +250,15 @@ class Clusters:
         """Deploy one SIF."""
         from sifline.stages import deploy
 
-        with self._show.step(f"deploy {sif.sif.name}"):
-            return deploy.deploy(sif, cluster, self._context)
+        name, space = sif.sif.name, self._workspace
+        with self._show.step(f"deploy {name}"):
+            try:
+                done = deploy.deploy(sif, cluster, self._context)
+            except StepFailed as error:
+                deployments.remember_failure(name, cluster.cluster, error.message, space)
+                raise
+            deployments.remember(done, space)
+            return done
 
     def checks(self) -> Mapping[str, Sequence[tuple[str, str]]]:
         """Return the names and summaries of the checks, by suite."""

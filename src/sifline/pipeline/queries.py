@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from sifline.contents import deployments
 from sifline.contents.build_context import DOCKERFILE
 from sifline.engines.docker.images import Docker
 from sifline.errors import MissingError, SiflineError
@@ -169,12 +170,20 @@ class Queries:
     def _state(self, step: Step) -> ImageState:
         from sifline.stages import convert
 
-        held, path = step.held, self._workspace.sif(step.image.name)
+        name, held = step.image.name, step.held
+        path, state = self._workspace.sif(name), convert.state(name, held, self._workspace)
+        made = state == convert.UP_TO_DATE
+        digest = convert.standing(step.image, self._workspace).sha256 if made else ""
+        tests, sif_tests = self._planner.testing.states(step.image, held)
         return ImageState(
-            name=step.image.name,
+            name=name,
             image_id=held.image_id if held else "",
             size=held.size if held else 0,
             stale=step.reason,
-            sif=convert.state(step.image.name, held, self._workspace),
+            sif=state,
             sif_size=path.stat().st_size if path.is_file() else 0,
+            tests=tests,
+            sif_tests=sif_tests,
+            signed=convert.signed(path),
+            deployed=deployments.known(name, self._workspace, sha256=digest),
         )

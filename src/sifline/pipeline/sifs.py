@@ -5,7 +5,7 @@ One module, because all of it finds its images and SIF files, and notes missing 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -46,6 +46,8 @@ class Sifs:
         from sifline.stages import sign
 
         names = [item for item in subjects if isinstance(item, str)]
+        titles = (item if isinstance(item, str) else item.stem for item in subjects)
+        self._show.expect(dict.fromkeys(f"sign {title}" for title in titles))
         made = {sif.name: sif.path for sif in self._work.convert(names)} if names else {}
         done = []
         for item in subjects:
@@ -83,26 +85,34 @@ class Sifs:
         """Return the metadata of each image and of its SIF."""
         from sifline.stages import convert
 
-        facts = []
+        facts = list[dict[str, Any]]()
         held_images = self._versions(names)
         for name in names:
             image = self._planner.images[name]
             held = next(iter(held_images[name]), None)
-            fact: dict[str, Any] = {
-                "name": name,
-                "description": image.description,
-                "category": image.category,
-                "built_on": [*image.parents, *image.bases],
-                "tag": image.tag,
-                "image_id": held.image_id if held else "",
-                "size": held.size if held else 0,
-                "sif_budget": image.sif.budget,
-                "fingerprint": held.fingerprint if held else "",
-            }
             path = self._workspace.sif(name)
-            if path.is_file():
-                fact["sif"] = convert.info(path, self._context)
-            facts.append(fact)
+            tests, sif_tests = self._planner.testing.states(image, held)
+            sif = convert.info(path, self._context) if path.is_file() else None
+            # In the order in which people ask for it.
+            facts.append(
+                {
+                    "name": name,
+                    "description": image.description,
+                    "category": image.category,
+                    "size": held.size if held else 0,
+                    "sif_size": sif["size"] if sif else 0,
+                    "sif_budget": image.sif.budget,
+                    "tests": tests,
+                    "sif_tests": sif_tests,
+                    "image_id": held.image_id if held else "",
+                    "fingerprint": held.fingerprint if held else "",
+                    "built_on": [*image.parents, *image.bases],
+                    "source": str(image.folder.relative_to(self._workspace.root)),
+                    "commit": held.commit if held else "",
+                    "tag": image.tag,
+                    **({"sif": sif} if sif else {}),
+                }
+            )
         return facts
 
     def sizes_of(self, files: Sequence[Path]) -> tuple[Report, ...]:
@@ -110,6 +120,7 @@ class Sifs:
         from sifline.stages import sizes
 
         done = []
+        self._expect("sizes", files)
         for path in files:
             with self._show.step(f"sizes {path}"):
                 done.append(sizes.of_sif(path, self._context))
@@ -125,6 +136,7 @@ class Sifs:
         if missing and not built:
             raise _not_held(missing[0])
         done = []
+        self._expect("sizes", (item.image.name for item in built))
         for item in built:
             name = item.image.name
             with self._show.step(f"sizes {name}"):
@@ -221,8 +233,9 @@ class Sifs:
                 f"--output {target}: takes one bill; name one image or SIF, or a folder that is"
                 " there"
             )
-        done = []
-        for item, subject in self._subjects(subjects, sif=sif):
+        done, found = [], self._subjects(subjects, sif=sif)
+        self._expect("sbom", (item for item, _ in found))
+        for item, subject in found:
             with self._show.step(f"sbom {item}"):
                 done.append(inventory.write_sbom(subject, self._context, target=target))
         return tuple(done)
@@ -236,12 +249,17 @@ class Sifs:
         """
         from sifline.stages import inventory
 
-        done = []
-        for item, subject in self._subjects(subjects, sif=sif):
+        done, found = [], self._subjects(subjects, sif=sif)
+        self._expect("compat", (item for item, _ in found))
+        for item, subject in found:
             with self._show.step(f"compat {item}"):
                 name = item.stem if isinstance(item, Path) else item
                 done.append((name, inventory.needs(subject, self._context)))
         return tuple(done)
+
+    def _expect(self, verb: str, items: Iterable[object]) -> None:
+        """Announce a step for each of several things; how long they take is not known."""
+        self._show.expect(dict.fromkeys(f"{verb} {item}" for item in items))
 
     def _versions(self, names: Sequence[str]) -> Mapping[str, Sequence[BuiltImage]]:
         """Return the versions of each image in the engine, the current one first."""

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sifline.contents.build_context import file_digest
-from sifline.errors import UsageError
+from sifline.errors import StepFailed, UsageError
 from sifline.machine import gpus, records
 from sifline.machine.context import Context
-from sifline.model import BuiltImage, Image, Sif, Step, TestedImage, TestReport, Verb
+from sifline.model import NOT_TESTED, BuiltImage, Image, Sif, Step, TestedImage, TestReport, Verb
 
 if TYPE_CHECKING:
     from sifline.stages.imagetest import Promises
@@ -60,6 +60,36 @@ class Testing:
             return error.message
         changed = (why for part, why in RETEST.items() if known["key"].get(part) != now[part])
         return next(changed, "")
+
+    def states(self, image: Image, held: BuiltImage | None) -> tuple[str, str]:
+        """Return how the tests of an image, and of its SIF, ended: passed, failed, not tested.
+
+        :param held: the image that the engine has of it.
+        """
+        from sifline.stages import convert
+
+        step = Step(image=image, reason="", needed=False, held=held)
+        made = convert.state(image.name, held, self._workspace) == convert.UP_TO_DATE
+        return (
+            self._state(Verb.TEST, step) if held else NOT_TESTED,
+            self._state(Verb.TEST_SIF, step) if held and made else NOT_TESTED,
+        )
+
+    def _state(self, verb: Verb, before: Step) -> str:
+        if not self.needed(verb, before):
+            return "passed"
+        known = records.read(self._workspace.record(before.image.name, KINDS[verb])) or {}
+        subject = before.held if verb is Verb.TEST else self._sif(before)
+        assert subject is not None  # noqa: S101 - for the type checker: it is up to date
+        try:
+            failed = "failed" in known and known.get("key") == self.key(subject)
+        except UsageError:  # its tests cannot be read
+            failed = False
+        return "failed" if failed else NOT_TESTED
+
+    def seconds(self, name: str, verb: Verb) -> float | None:
+        """Return how long the tests took the last time that they passed; None if not known."""
+        return records.seconds(self._record(name, verb).get("report"))
 
     def passed(self, name: str, verb: Verb) -> TestReport:
         """Return the recorded report of tests that need not be run again."""
@@ -165,15 +195,20 @@ class Testing:
             place, key = self._workspace.record(name, kind), self.key(subject)
             # Whatever passed before, the new result counts.
             place.unlink(missing_ok=True)
-            report = imagetest.imagetest(
-                subject,
-                # Not part of the key: tests that passed with a GPU remain passed.
-                [*([imagetest.A_GPU] if self._gpu else []), *self.folders(subject)],
-                self._context,
-                runtime=RUNTIMES[_verb(subject)],
-                promises=self._promises(self._images[name], image_size),
-                label=label,
-            )
+            try:
+                report = imagetest.imagetest(
+                    subject,
+                    # Not part of the key: tests that passed with a GPU remain passed.
+                    [*([imagetest.A_GPU] if self._gpu else []), *self.folders(subject)],
+                    self._context,
+                    runtime=RUNTIMES[_verb(subject)],
+                    promises=self._promises(self._images[name], image_size),
+                    label=label,
+                )
+            except StepFailed as error:
+                if key == self.key(subject):
+                    records.write(place, {"key": key, "failed": error.message})
+                raise
             if key == self.key(subject):  # else the tests changed while they ran
                 records.write(place, {"key": key, "report": vars(report)})
         return report

@@ -9,6 +9,7 @@ from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 
+from sifline.contents import sif_records
 from sifline.engines.docker import holding
 from sifline.engines.docker.images import Docker
 from sifline.errors import MissingError, SiflineError
@@ -123,7 +124,7 @@ class Work:
         from sifline.machine import schedule
 
         pending = {step.key for step in needed}
-        workers, cores = self._options.jobs or _cores(), _cores()
+        workers, cores = self._workers, _cores()
         conversions = sum(step.verb is Verb.CONVERT for step in needed)
         share = max(LEAST_CORES, cores // max(1, min(workers, conversions)))
         jobs = [
@@ -135,14 +136,14 @@ class Work:
             )
             for step in needed
         ]
-        self._show.total(len(jobs))
+        self.expect(needed)
         outcomes = schedule.run(
             jobs,
             workers=workers,
             cores=cores,
             keep_going=self._options.keep_going,
             resources=Machine(self._disks(len(jobs))),
-            on_wait=self._show.line,
+            on_wait=self._show.aside,
             stop=self._context.runner.stop,
         )
         failure = schedule.failure(outcomes)
@@ -181,6 +182,24 @@ class Work:
             else:
                 held, size = self.labelled(sif=True), results.built[name].size
                 results.sif_reports[name] = testing.test_sif(results.sifs[name], size, held)
+
+    @property
+    def _workers(self) -> int:
+        return self._options.jobs or _cores()
+
+    def expect(self, steps: Sequence[Step]) -> None:
+        """Announce those of ``steps`` that are needed, with how long they took the last time."""
+        took = {step.key: self._took(step) for step in steps if step.needed}
+        self._show.expect(took, workers=self._workers)
+
+    def _took(self, step: Step) -> float | None:
+        """How many seconds the same took the last time; None where nobody knows."""
+        name = step.image.name
+        if step.verb is Verb.BUILD:
+            return build.last_seconds(name, self._workspace)
+        if step.verb is Verb.CONVERT:
+            return records.seconds(sif_records.read(name, self._workspace))
+        return self._planner.testing.seconds(name, step.verb)
 
     def _build(self, step: Step, built: Mapping[str, BuiltImage]) -> BuiltImage:
         parents = {name: built[name] for name in step.image.parents}

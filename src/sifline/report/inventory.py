@@ -49,7 +49,7 @@ def bill_values(items: Sequence[Bill]) -> list[dict[str, Any]]:
             "fingerprint": item.contents.fingerprint,
             "packages": {kind: _counts(item)[kind] for kind in KINDS},
             "distribution": asdict(item.contents.found.distribution),
-            "not understood": list(item.contents.found.broken),
+            "not_understood": list(item.contents.found.broken),
             "unread": [str(database) for database in item.contents.found.unread],
             "complete": item.contents.found.whole,
             "file": str(item.path),

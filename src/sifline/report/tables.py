@@ -10,11 +10,13 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from sifline.errors import MissingError, SiflineError, StepFailed
+from sifline.formats import times
 from sifline.model import (
     BuiltImage,
     CheckResult,
     Cleaned,
     Cluster,
+    Deployed,
     Deployment,
     Explanation,
     ImageState,
@@ -31,19 +33,32 @@ from sifline.model import (
     WouldDeploy,
 )
 from sifline.model.units import megabytes
+from sifline.report import screen
 
 if TYPE_CHECKING:
     from sifline.config.settings import Setting
 
 
+# Raised where a script that reads an output would have to change; more keys are no such change.
+SCHEMA = 1
 # Facts whose names in JSON are read by people as well, and those that count bytes.
-FACTS = frozenset({"built_on", "file_system", "image_digest", "image_id", "sif_budget"})
-SIZES = frozenset({"sif_budget", "size"})
+FACTS = frozenset(
+    {
+        *("built_on", "file_system", "image_digest", "image_id"),
+        *("sif_budget", "sif_size", "sif_tests"),
+    }
+)
+SIZES = frozenset({"sif_budget", "sif_size", "size"})
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return ``rows`` under ``head``, columns aligned, the last one left ragged."""
+    """Return ``rows`` under ``head``, columns aligned, the last one left ragged.
+
+    On a terminal it is as wide as that, elsewhere each row is a line with whole values.
+    """
     lines = [list(head), *([_on_one_line(cell) for cell in row] for row in rows)]
+    if screen.current() != screen.PLAIN:
+        return screen.drawn(lines, screen.current())
     widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
@@ -78,9 +93,13 @@ def short(digest: str) -> str:
     return digest.removeprefix("sha256:")[:12]
 
 
-def dump(value: Any) -> str:
-    """Return ``value`` (dataclasses, paths and enumerations included) as JSON."""
-    return json.dumps(value, default=_plain, indent=2, sort_keys=True)
+def dump(**values: Any) -> str:
+    """Return ``values`` (dataclasses, paths and enumerations included) as a JSON object.
+
+    Its first key is ``schema``, the number of the form that docs/reference/json.md describes.
+    """
+    plain = json.loads(json.dumps(values, default=_plain, sort_keys=True))
+    return json.dumps({"schema": SCHEMA, **plain}, indent=2)
 
 
 def _plain(value: Any) -> Any:
@@ -132,6 +151,18 @@ def _from(step: Step) -> str:
 def explanations(items: Sequence[Explanation]) -> str:
     """Return why each image would be built or not, and what changed."""
     return "\n\n".join(_explanation(item) for item in items)
+
+
+def explanation_values(items: Sequence[Explanation]) -> list[dict[str, Any]]:
+    """Return the same for JSON."""
+    return [
+        {
+            **asdict(item),
+            "built": times.iso(item.built) if item.image_id else None,
+            "words": [{"image": name, "written": words} for name, words in item.words],
+        }
+        for item in items
+    ]
 
 
 def broken(errors: Mapping[str, SiflineError]) -> list[str]:
@@ -271,15 +302,38 @@ def states(items: Sequence[ImageState]) -> str:
     rows = [
         (
             item.name,
-            short(item.image_id) or "-",
             megabytes(item.size, 0) if item.size else "-",
-            _broken(item.error) or item.stale or "up to date",
-            item.sif,
-            megabytes(item.sif_size, 0) if item.sif_size else "-",
+            _broken(item.error) or _stale(item.build, item.stale),
+            "-" if item.error else _tests(item),
+            "-" if item.error else _stale(item.sif_state, item.sif),
+            "yes" if item.signed else "no",
+            ", ".join(map(_deployed_to, item.deployed)) or "-",
         )
         for item in items
     ]
-    return table(("image", "id", "size", "build", "sif", "sif size"), rows)
+    return table(("image", "size", "build", "tests", "sif", "signed", "deployed to"), rows)
+
+
+def _tests(item: ImageState) -> str:
+    """How the tests ended, of the image and of its SIF, if there is one."""
+    if item.tests == "passed" and item.sif_state == "current" and item.sif_tests != "passed":
+        return "failed (SIF)" if item.sif_tests == "failed" else f"SIF {item.sif_tests}"
+    return item.tests
+
+
+def _stale(word: str, reason: str) -> str:
+    return f"{word}: {reason}" if word == "stale" else word
+
+
+def _deployed_to(item: Deployed) -> str:
+    if item.error:
+        return f"{item.cluster} (failed)"
+    return item.cluster if item.current else f"{item.cluster} (stale)"
+
+
+def state_values(items: Sequence[ImageState]) -> list[dict[str, Any]]:
+    """Return the same for JSON, sizes in bytes."""
+    return [{**asdict(item), "build": item.build, "sif_state": item.sif_state} for item in items]
 
 
 def facts(items: Sequence[Mapping[str, Any]]) -> str:

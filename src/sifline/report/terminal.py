@@ -8,12 +8,13 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, TextIO
 
 from sifline.model import Progress
+from sifline.report import screen
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -25,6 +26,8 @@ TICK_SECONDS = 0.2
 SPINNERS = {True: "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏", False: "|/-\\"}
 # Control sequences (ECMA-48), as tools use them for colours and bars, and control characters.
 RATE = re.compile(r"\d [kMG]?B/s")
+OUTCOMES = {"done": "green", "failed": "red", "interrupted": "yellow"}
+MINUTE, HOUR = 60, 3600
 CONTROLS = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b[@-Z\\-_]|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
@@ -51,28 +54,41 @@ _current: ContextVar[_Step | None] = ContextVar("sifline_step", default=None)
 class Terminal:
     """Shows progress: a row per running step on a terminal, plain lines elsewhere.
 
-    Without a terminal, each new message is a line, and a step without messages for
-    ``HEARTBEAT_SECONDS`` gets a line, so that a log never seems dead. Steps may run in several
+    Without a terminal, each step that ends is a line, and a step that takes longer than
+    ``HEARTBEAT_SECONDS`` gets one, so that a log never seems dead. Steps may run in several
     threads at once.
+
+    :param quiet: show only lines that stay.
+    :param verbose: also print all output of tools, and each new message of progress.
     """
 
-    def __init__(self, stream: TextIO | None = None) -> None:
+    def __init__(
+        self, stream: TextIO | None = None, *, quiet: bool = False, verbose: bool = False
+    ) -> None:
         self._stream = stream or sys.stderr
-        self._terminal = self._stream.isatty() and os.environ.get("TERM") not in (
-            "dumb",
-            "unknown",
-        )
+        self._quiet, self._verbose = quiet, verbose
+        dumb = os.environ.get("TERM") in screen.DUMB
+        self._terminal = self._stream.isatty() and not dumb and not quiet
+        self._colour = screen.has_colours(self._stream, os.environ)
         self._lock = threading.RLock()
         self._steps: list[_Step] = []
         self._live: Live | None = None
         self._idle = threading.Event()
         self._asked = False
-        self._total = self._done = self._failed = 0
+        self._expected: dict[str, float | None] = {}
+        self._workers = 1
+        self._done = self._failed = 0
 
-    def total(self, steps: int) -> None:
-        """Set the number of steps to come, for the headline."""
+    def expect(self, steps: Mapping[str, float | None], *, workers: int = 0) -> None:
+        """Announce steps, so that the headline counts them and says how long they will take.
+
+        :param steps: seconds that each took the last time, by title; None if unknown. Steps that
+            were announced before are not counted twice.
+        :param workers: how many of them run at once; 0 for as many as before.
+        """
         with self._lock:
-            self._total, self._done, self._failed = steps, 0, 0
+            self._expected |= steps
+            self._workers = workers or self._workers
 
     def __call__(self, text: str) -> None:
         """Report what the caller's step is doing now."""
@@ -84,7 +100,17 @@ class Terminal:
             if step:
                 self.say(step, text)
             elif not self._terminal:
-                self._print(text)
+                self.aside(text)
+
+    def aside(self, text: str) -> None:
+        """Print a line of progress."""
+        if not self._quiet:
+            self.line(text)
+
+    def output(self, text: str) -> None:
+        """Print a line that a tool printed, with the step of the caller in front."""
+        step = _current.get()
+        self.line(f"[{step.title}] {text}" if step else text)
 
     @contextmanager
     def step(self, title: str) -> Iterator[Progress]:
@@ -132,14 +158,12 @@ class Terminal:
             counts = bool(RATE.search(text) and RATE.search(step.text))
             soon = time.monotonic() - step.spoken < COUNTING_SECONDS
             step.text = text
-            if new and not self._terminal and not (counts and soon):
+            if new and self._verbose and not self._terminal and not (counts and soon):
                 step.spoken = time.monotonic()
                 self._print(f"[{step.title}] {text}")
 
     def _open(self, step: _Step) -> None:
         with self._lock:
-            if self._done + self._failed >= self._total:
-                self._total = 0
             self._steps.append(step)
             if len(self._steps) == 1:
                 self._idle = threading.Event()
@@ -149,9 +173,12 @@ class Terminal:
     def _close(self, step: _Step, outcome: str) -> None:
         with self._lock:
             self._steps.remove(step)
-            self._done += outcome == "done"
-            self._failed += outcome != "done"
-            self._print(f"[{step.title}] {outcome} in {step.seconds:.1f} s")
+            if step.title in self._expected:
+                del self._expected[step.title]
+                self._done += outcome == "done"
+                self._failed += outcome != "done"
+            if not self._quiet:
+                self._print(f"[{step.title}] {outcome} in {step.seconds:.1f} s", outcome)
             if not self._steps:
                 self._idle.set()
                 self._restore()
@@ -163,7 +190,8 @@ class Terminal:
                 if idle.is_set():
                     return
                 if not self._terminal:
-                    self._beat()
+                    if not self._quiet:
+                        self._beat()
                 elif not self._asked:
                     self._refresh()
 
@@ -179,7 +207,7 @@ class Terminal:
         with suppress(OSError):
             if self._live is None:
                 self._live = self._start()
-            self._live.console.size = _size(self._stream)
+            self._live.console.size = screen.size(self._stream)
             self._live.refresh()
 
     def _start(self) -> Live:
@@ -215,7 +243,7 @@ class Terminal:
         from rich.console import Group
         from rich.text import Text
 
-        width, _ = _size(self._stream)
+        width, _ = screen.size(self._stream)
         wheel = SPINNERS[(self._stream.encoding or "").lower().startswith("utf")]
         turn = wheel[int(time.monotonic() / TICK_SECONDS) % len(wheel)]
         shown = [
@@ -227,19 +255,32 @@ class Terminal:
         return Group(*rows)
 
     def _headline(self) -> list[str]:
-        if not self._total:
+        if not self._expected:
             return []
+        total = self._done + self._failed + len(self._expected)
         failed = f", {self._failed} failed" if self._failed else ""
-        return [f"{self._done} of {self._total} done{failed}"]
+        began = {step.title: step.seconds for step in self._steps}
+        rest = [
+            None if took is None else max(0.0, took - began.get(title, 0.0))
+            for title, took in self._expected.items()
+        ]
+        left = time_left(rest, self._workers)
+        if total == 1 and not left:  # its row says as much
+            return []
+        about = f", about {duration(left)} left" if left else ""
+        return [f"{self._done} of {total} done{failed}{about}"]
 
-    def _print(self, text: str) -> None:
+    def _print(self, text: str, outcome: str = "") -> None:
+        """Print a line; its ``outcome`` has a colour where the terminal has some."""
         text = CONTROLS.sub("", text)
+        if outcome and self._colour:
+            text = screen.emphasised(text, outcome, OUTCOMES[outcome])
         # A closed terminal must not make a build fail.
         with suppress(OSError):
             if self._live:
                 from rich.text import Text
 
-                self._live.console.print(Text(text))
+                self._live.console.print(Text.from_ansi(text))
             else:
                 self._stream.write(text + "\n")
                 self._stream.flush()
@@ -249,10 +290,21 @@ def _one_line(text: str) -> str:
     return " ".join(CONTROLS.sub("", text).split())
 
 
-def _size(stream: TextIO) -> tuple[int, int]:
-    """Return columns and rows of the stream's terminal; a default if they are unknown."""
-    try:
-        columns, rows = os.get_terminal_size(stream.fileno())
-    except OSError:
-        columns, rows = 0, 0
-    return columns or 80, rows or 24
+def time_left(rest: Sequence[float | None], workers: int) -> int:
+    """Return how many seconds a run still takes; 0 if unknown.
+
+    :param rest: how long each unfinished step will still take; None if unknown.
+    """
+    known = [seconds for seconds in rest if seconds is not None]
+    if not known or len(known) < len(rest):
+        return 0
+    return round(max(*known, sum(known) / max(1, workers), 0.0))
+
+
+def duration(seconds: int) -> str:
+    """Return a duration for people, such as ``40 s``, ``3 min`` or ``1 h 20 min``."""
+    if seconds < MINUTE:
+        return f"{seconds} s"
+    minutes = round(seconds / MINUTE)
+    hours, minutes = divmod(minutes, MINUTE)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min"

@@ -169,6 +169,7 @@ def _call(
         run = Run.of(workspace, c)
 
         def checked() -> None:
+            run.draw()
             known = verb or body
             if run.dry and known not in DRY:
                 raise UsageError(

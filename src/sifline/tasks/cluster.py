@@ -64,7 +64,8 @@ def list_(run: Run, _: Sequence[str], *, json: bool = False) -> None:
     from sifline.report import tables
 
     found = run.pipeline().clusters.listed()
-    run.print(tables.dump(tables.cluster_values(found)) if json else tables.clusters(found))
+    values = tables.cluster_values(found)
+    run.print(tables.dump(clusters=values) if json else tables.clusters(found))
 
 
 def status(run: Run, _: Sequence[str], *, cluster: str = "", json: bool = False) -> None:
@@ -78,7 +79,7 @@ def status(run: Run, _: Sequence[str], *, cluster: str = "", json: bool = False)
     from sifline.report import tables
 
     states = run.pipeline().clusters.status(cluster_of(cluster))
-    run.print(tables.dump(states) if json else tables.node_states(states))
+    run.print(tables.dump(nodes=states) if json else tables.node_states(states))
 
 
 def shell(
@@ -157,7 +158,8 @@ def validate(
 
     if list:
         suites = run.pipeline().clusters.checks()
-        run.print(tables.dump(tables.checks_of(suites)) if json else tables.listing(suites))
+        values = tables.checks_of(suites)
+        run.print(tables.dump(checks=values) if json else tables.listing(suites))
         return
     password = run.become_password() if ask_become_pass else ""
     clusters = run.pipeline().clusters
@@ -165,7 +167,7 @@ def validate(
         cluster_of(cluster), become_password=password, only=node, without=without
     )
     results = clusters.validate(found, suites=_words(suite), checks=_words(check))
-    run.print(tables.dump(results) if json else tables.checks(results))
+    run.print(tables.dump(checks=results) if json else tables.checks(results))
     tables.refuse_failures(results, f"validating {cluster_of(cluster)}")
 
 
@@ -193,7 +195,7 @@ def lint_slurm(
     from sifline.stages import lint_slurm as stage
 
     found = stage.lint(files or stage.standing(), release)
-    run.print(tables.dump(slurm.values(found)) if json else slurm.text(found))
+    run.print(tables.dump(**slurm.values(found)) if json else slurm.text(found))
     if found.findings:
         raise StepFailed(f"lint-slurm: {slurm.count(found)}; correct the files")
 

@@ -28,8 +28,8 @@ LISTS = frozenset({"suite", "check", "node", "without"})
 # What takes a second word on the command line of the program sifline.
 SPACED = frozenset({*console.VERBS, *console.GROUPS})
 
-# Flags of Invoke itself that are also offered after a task.
-EVERYWHERE = ("--dry", "--help")
+# Core flags that are also offered after a task.
+EVERYWHERE = ("--dry", "--help", "--quiet", "--verbose", "--wide")
 
 
 @dataclass(frozen=True, kw_only=True)

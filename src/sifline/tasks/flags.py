@@ -257,8 +257,15 @@ def _core(long: str, short: str = "", takes: Takes = Takes.NOTHING, text: str = 
     return Flag(name=f"invoke {long}", written=written, takes=takes, help=text)
 
 
+# Ours that every task takes, beside Invoke's own.
+OWN = (
+    _core("quiet", "q", text="print results and errors alone, no progress"),
+    _core("verbose", "v", text="print each line of the tools as it comes"),
+    _core("wide", "", text="print whole values, wider than the terminal if need be"),
+)
 # Invoke's own, which it knows only after it has been loaded.
 _CORE = (
+    *OWN,
     _core("collection", "c", Takes.VALUE, "another task file"),
     _core("command-timeout", "T", Takes.VALUE),
     _core("complete"),

@@ -179,7 +179,7 @@ def deploy(
         would = clusters.would_deploy(names, found, untested=untested)
         values = {**tables.would_deploy_values(would), "broken": tables.broken_values(broken)}
         shown = "\n".join([tables.would_deploy(would), *tables.broken(broken)])
-        run.print(tables.dump(values) if json else shown)
+        run.print(tables.dump(**values) if json else shown)
         refuse_broken(broken)
         return
     done = clusters.deploy(names, found, untested=untested)
@@ -204,7 +204,7 @@ def info(
     names, broken = run.sound(pipeline, [item for item in images if isinstance(item, str)])
     facts = pipeline.sifs.info_of(files) if files else pipeline.sifs.info(names)
     facts += tables.broken_values(broken)
-    run.print(tables.dump(facts) if json else tables.facts(facts))
+    run.print(tables.dump(images=facts) if json else tables.facts(facts))
     refuse_broken(broken)
 
 
@@ -269,7 +269,7 @@ def verify_signature(
     from sifline.report import signatures, tables
 
     found = pipeline.sifs.verify_signature(images, signers=[key] if key else [], online=online)
-    run.print(tables.dump(signatures.document(found)) if json else signatures.verified(found))
+    run.print(tables.dump(sifs=signatures.document(found)) if json else signatures.verified(found))
 
 
 @options(*SEEING)
@@ -296,7 +296,7 @@ def sbom(
     made = pipeline.sifs.sbom(subjects, sif=sif, target=target)
     values = [*inventory.bill_values(made), *tables.broken_values(broken)]
     lines = [inventory.bills(made), *tables.broken(broken)]
-    run.print(tables.dump(values) if json else "\n".join(lines))
+    run.print(tables.dump(bills=values) if json else "\n".join(lines))
     refuse_broken(broken)
 
 
@@ -322,7 +322,7 @@ def compat(
     found = pipeline.sifs.compat(subjects, sif=sif)
     values = [*inventory.compatibility_values(found), *tables.broken_values(broken)]
     lines = [inventory.compatibility(found), *tables.broken(broken)]
-    run.print(tables.dump(values) if json else "\n\n".join(lines))
+    run.print(tables.dump(images=values) if json else "\n\n".join(lines))
     refuse_broken(broken)
 
 
@@ -352,7 +352,7 @@ def diff(
         pipeline.sifs.diff_of(files) if files else pipeline.sifs.diff(names[0], against=against)
     )
     run.print(
-        tables.dump(inventory.difference_values(found)) if json else inventory.difference(found)
+        tables.dump(**inventory.difference_values(found)) if json else inventory.difference(found)
     )
 
 
@@ -375,7 +375,7 @@ def sizes(
     found = pipeline.sifs.sizes_of(files) if files else pipeline.sifs.sizes(names)
     values = [*report.values(found), *tables.broken_values(broken)]
     lines = [report.sizes(found), *tables.broken(broken)]
-    run.print(tables.dump(values) if json else "\n\n".join(lines))
+    run.print(tables.dump(images=values) if json else "\n\n".join(lines))
     refuse_broken(broken)
 
 
@@ -480,9 +480,10 @@ def clean(
 
 @options(*SEEING)
 def status(run: Run, pipeline: Pipeline, images: Sequence[str], *, json: bool = False) -> None:
-    """Print what is built and converted, up to date or why not.
+    """Print what is built, tested, converted, signed, deployed.
 
-    Builds nothing.
+    Looks at this machine only, and builds nothing. Deployments are those that this checkout
+    recorded; `validate` asks the nodes.
 
         invoke status
         invoke status.<image> --json
@@ -491,7 +492,8 @@ def status(run: Run, pipeline: Pipeline, images: Sequence[str], *, json: bool = 
 
     names, broken = run.sound(pipeline, images)
     states = pipeline.queries.status(names, broken)
-    run.print(tables.dump(states) if json else tables.states(states))
+    values = tables.state_values(states)
+    run.print(tables.dump(images=values) if json else tables.states(states))
     refuse_broken(broken)
 
 
@@ -508,7 +510,8 @@ def explain(run: Run, pipeline: Pipeline, images: Sequence[str], *, json: bool =
 
     names, broken = run.sound(pipeline, images)
     found = pipeline.queries.explain(names, broken)
-    run.print(tables.dump(found) if json else tables.explanations(found))
+    values = tables.explanation_values(found)
+    run.print(tables.dump(images=values) if json else tables.explanations(found))
     refuse_broken(broken)
 
 
@@ -545,7 +548,7 @@ def graph(
     names, broken = run.sound(pipeline, images)
     nodes = pipeline.queries.graph(names, broken)
     if json:
-        run.print(tables.dump(nodes))
+        run.print(tables.dump(images=nodes))
         refuse_broken(broken)
         return
     drawn = graphs.render(nodes, "dot" if chosen == "svg" else chosen)
@@ -574,7 +577,7 @@ def config(
     del show  # printing is all it does: the flag is for users who expect it
     names, broken = run.sound(pipeline, images)
     found = pipeline.queries.settings(names, broken)
-    run.print(tables.dump(found) if json else tables.settings(found))
+    run.print(tables.dump(settings=found) if json else tables.settings(found))
     refuse_broken(broken)
 
 
@@ -627,9 +630,10 @@ def _carry_out(
     wanted = getattr(plans, verbs)
     if run.dry:
         planned = pipeline.work.dry(wanted, images, only_new=only_new)
-        form = tables.plan_values if json else tables.plan
-        found = form(planned.steps, planned.broken)
-        run.print(found if isinstance(found, str) else tables.dump(found))
+        if json:
+            run.print(tables.dump(steps=tables.plan_values(planned.steps, planned.broken)))
+        else:
+            run.print(tables.plan(planned.steps, planned.broken))
         planned.check()
         return
     done = pipeline.work.run(wanted, images, only_new=only_new)

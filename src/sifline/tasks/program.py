@@ -8,11 +8,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sifline.config import image_names
 from sifline.errors import SiflineError, StepFailed, UsageError, did_you_mean
-from sifline.tasks import flags, helps, images
+from sifline.tasks import flags, helps, images, own_flags
 from sifline.tasks.support import complain
 
 if TYPE_CHECKING:
@@ -66,6 +66,8 @@ def adapt(here: Here) -> None:
 
     if Path(sys.argv[0]).name not in PROGRAMS:
         return
+    for name, change in own_flags.CHANGES.items():
+        _replace(Program, name, change)
     _make_room(sys.argv, here.found)
     _replace(Program, "list_tasks", lambda before: _listed(before, here))
     _replace(Program, "no_tasks_given", lambda before: _welcomed(before, here))
@@ -75,7 +77,7 @@ def adapt(here: Here) -> None:
             _replace(Program, step, lambda before: _explained(before, here))
 
 
-def _replace(program: type[Program], name: str, change: Callable[[Step], Step]) -> None:
+def _replace(program: type[Program], name: str, change: Callable[[Any], Any]) -> None:
     """Wrap a method of Invoke's program, once: a process may load several task files."""
     before = getattr(program, name)
     before = getattr(before, "__wrapped__", before)

@@ -18,7 +18,7 @@ def doctor(run: Run, _: Sequence[str], *, json: bool = False) -> None:
     from sifline.report import tables
 
     results = run.pipeline().doctor()
-    run.print(tables.dump(results) if json else tables.checks(results))
+    run.print(tables.dump(checks=results) if json else tables.checks(results))
     tables.refuse_failures(results, "this machine", exit_missing=True)
 
 

@@ -22,7 +22,17 @@ def reference() -> str:
         " writes this page.",
         "`VERB.<image>` acts on one image, `VERB --all` on all of them, `VERB FILE.sif` on a file."
         " `sifline VERB <image>` is the same as `invoke VERB.<image>`. Every verb takes"
-        " `--echo`, which prints each command that is run, and `--debug`.",
+        " `--echo`, which prints each command that is run, and `--debug`; and these:",
+        "\n".join(
+            [
+                "| flag | meaning |",
+                "|---|---|",
+                *(f"| `{', '.join(flag.written)}` | {flag.help} |" for flag in flags.OWN),
+            ]
+        ),
+        "On a terminal, tables have its width: texts are wrapped, and long values shortened in the"
+        " middle. In a pipe each row is one line with whole values. There are no colours if"
+        " `NO_COLOR` is set, with `TERM=dumb`, and in a pipe.",
         "`sifline --version` names the releases of sifline, Invoke and Python; `invoke --list`"
         " begins with that of sifline. `invoke --version` is Invoke's: it is printed before Invoke"
         " looks for a task file.",

@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import sys
+import textwrap
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -23,6 +24,11 @@ if TYPE_CHECKING:
 T = TypeVar("T", str, str | Path)
 
 INTERRUPTED = 130
+# As a shell reports a program that SIGPIPE ended.
+READER_GONE = 128 + signal.SIGPIPE
+PIECE = 4096
+# Where Invoke's configuration holds our own flags.
+SECTION = "sifline"
 # The default cluster, unless the environment names another.
 CLUSTER_VARIABLE, VIRTUAL = "SIFLINE_CLUSTER", "virtual"
 MAX_DIGITS = 6
@@ -42,11 +48,34 @@ class Run:
     dry: bool
     echo: bool
     over_all: bool = False
+    quiet: bool = False
+    verbose: bool = False
+    wide: bool = False
 
     @classmethod
     def of(cls, workspace: Workspace, c: Any) -> Run:
-        """Read Invoke's flags from its context ``c``."""
-        return cls(workspace=workspace, dry=bool(c.config.run.dry), echo=bool(c.config.run.echo))
+        """Read Invoke's flags, and ours that every task takes, from its context ``c``."""
+        own = c.config.get(SECTION, {})
+        return cls(
+            workspace=workspace,
+            dry=bool(c.config.run.dry),
+            echo=bool(c.config.run.echo),
+            quiet=bool(own.get("quiet")),
+            verbose=bool(own.get("verbose")),
+            wide=bool(own.get("wide")),
+        )
+
+    def draw(self) -> None:
+        """Draw tables as wide as the terminal, if there is one, and in its colours.
+
+        :raises UsageError: where the flags contradict each other.
+        """
+        if self.quiet and self.verbose:
+            raise UsageError("--quiet, or --verbose; not both")
+        if sys.stdout.isatty():
+            from sifline.report import screen
+
+            screen.use(screen.Screen.of(sys.stdout, os.environ, wide=self.wide))
 
     @property
     def debug(self) -> bool:
@@ -65,7 +94,7 @@ class Run:
         """Return the progress display."""
         from sifline.report.terminal import Terminal
 
-        return Terminal()
+        return Terminal(quiet=self.quiet, verbose=self.verbose)
 
     def pipeline(
         self, *, build_arg: Sequence[str] = (), jobs: int = 0, **options: Any
@@ -83,6 +112,7 @@ class Run:
         show = self.terminal
         runner = ProcessRunner(
             echo=show.line if self.echo else None,
+            output=show.output if self.verbose else None,
             without=docker_client.WITHOUT,
             hide=docker_client.hidden(os.environ),
         )
@@ -140,10 +170,21 @@ class Run:
 
     def print(self, text: str) -> None:
         """Print a result to standard output; progress goes to standard error."""
+        from sifline.report import screen
+
         # File names may contain bytes that are not text.
         encoding = sys.stdout.encoding or "utf-8"
         shown = visible(text).rstrip("\n").encode(encoding, "backslashreplace").decode(encoding)
-        sys.stdout.write(shown + "\n")
+        try:
+            text = screen.current().coloured(shown) + "\n"
+            # Of a longer piece Python writes what the pipe takes, and tells nobody of the rest.
+            for start in range(0, len(text), PIECE):
+                sys.stdout.write(text[start : start + PIECE])
+                sys.stdout.flush()
+        except BrokenPipeError:
+            # Python would fail once more, when it writes what is left at its end.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise ReaderGone from None
 
     def write(self, path: Path, text: str) -> None:
         """Write a result to a file, completely or not at all; to a pipe or device directly."""
@@ -175,6 +216,10 @@ class Run:
             raise Exit(code=status if status > 0 else 128 - status)
 
 
+class ReaderGone(BrokenPipeError):
+    """Whoever read standard output has had enough, as head does."""
+
+
 def guarded(body: Callable[[], None], *, debug: bool) -> None:
     """Call ``body``; on failure print one line and exit with its code."""
     from invoke.exceptions import Exit
@@ -186,7 +231,7 @@ def guarded(body: Callable[[], None], *, debug: bool) -> None:
     try:
         body()
     except (SiflineError, KeyboardInterrupt, OSError) as error:
-        if debug and not isinstance(error, KeyboardInterrupt):
+        if debug and not isinstance(error, KeyboardInterrupt | ReaderGone):
             raise
         raise Exit(*_told(error)) from None
 
@@ -195,8 +240,8 @@ def _told(error: SiflineError | KeyboardInterrupt | OSError) -> tuple[str, int]:
     """Return the message for the user, and the exit code."""
     if isinstance(error, SiflineError):
         return complain(error), error.exit_code
-    if isinstance(error, BrokenPipeError):
-        return "", 0
+    if isinstance(error, ReaderGone):
+        return "", READER_GONE
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
         return f"error: {where}{error.strerror}; fix that and run it again", 1
@@ -218,13 +263,23 @@ def complain(error: SiflineError) -> str:
 
     The line ends with its section of the troubleshooting page, if there is one.
     """
+    from sifline.report import screen
     from sifline.tasks.troubleshooting import section
 
     details = "".join(f"  | {line}\n" for line in error.details.splitlines())
-    message, more = error.message, section(error.message, error.details)
+    text, more = error.message, section(error.message, error.details)
     if more:
-        message += f" See {more}" if message.endswith((".", "?", "!")) else f"; see {more}"
-    return visible(f"{details}error: {message}")
+        text += f" See {more}" if text.endswith((".", "?", "!")) else f"; see {more}"
+    details, message = visible(details), visible(f"error: {text}")
+    if not sys.stderr.isatty():
+        return details + message
+    columns = screen.size(sys.stderr)[0]
+    # A path or a command is to be copied: it stays whole.
+    lines = textwrap.wrap(message, columns, break_long_words=False, break_on_hyphens=False)
+    message = "\n".join(lines)
+    if screen.has_colours(sys.stderr, os.environ):
+        message = screen.emphasised("error:", "error:", "red") + message.removeprefix("error:")
+    return details + message
 
 
 def visible(text: str) -> str:

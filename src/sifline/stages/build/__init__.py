@@ -288,3 +288,10 @@ class _Build:
 def build_record(workspace: Workspace, name: str, mark: str) -> Path:
     """Return the path of the record of the build with this fingerprint."""
     return workspace.record(name, f"build-{mark[:SHORT]}")
+
+
+def last_seconds(name: str, workspace: Workspace) -> float | None:
+    """Return how long the newest build of the image took here; None where nobody knows."""
+    found = (records.read(path) for path in (workspace.records / name).glob("build-*.json"))
+    known = [item for item in found if item and isinstance(item.get("built"), int)]
+    return records.seconds(max(known, key=lambda item: int(item["built"]), default=None))

@@ -12,6 +12,7 @@ from sifline.contents import sif_records
 from sifline.contents.build_context import file_digest
 from sifline.engines.apptainer.program import Apptainer
 from sifline.engines.apptainer.sif import Sifs
+from sifline.errors import UsageError
 from sifline.formats import sif
 from sifline.machine.context import Context
 from sifline.model import FoundSif, HeldImage, Image, Sif, Workspace
@@ -116,6 +117,14 @@ def state(name: str, held: HeldImage | None, workspace: Workspace) -> str:
     if held is None:
         return "its image is gone"
     return changed(record, held) or UP_TO_DATE
+
+
+def signed(path: Path) -> bool:
+    """Tell whether the SIF at ``path`` carries a signature; nobody vouches for it."""
+    try:
+        return any(item.kind == sif.Kind.SIGNATURE for item in sif.read(path).objects)
+    except UsageError:  # there is none, or it is damaged
+        return False
 
 
 def changed(record: Mapping[str, Any] | None, held: HeldImage) -> str:

@@ -1,0 +1,74 @@
+"""Records of deployments: which SIF this checkout put on the nodes of which cluster."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from sifline.formats import times
+from sifline.machine import records
+from sifline.model import Cluster, Deployed, Deployment, Workspace
+
+_KIND = "deploy-"
+
+
+def remember(done: Deployment, workspace: Workspace) -> None:
+    """Write down that a SIF is on all nodes that it was deployed to."""
+    records.write(
+        _record(done.sif.name, done.cluster, workspace),
+        {
+            "cluster": done.cluster.name,
+            "sha256": done.sif.sha256,
+            "path": str(done.path),
+            "nodes": [place.node for place in done.placements],
+            "when": times.iso(time.time()),
+            "seconds": round(done.seconds, 1),
+        },
+    )
+
+
+def remember_failure(name: str, cluster: Cluster, why: str, workspace: Workspace) -> None:
+    """Write down that the last deployment failed: no node is known to have the new SIF."""
+    records.write(
+        _record(name, cluster, workspace),
+        {"cluster": cluster.name, "when": times.iso(time.time()), "error": why},
+    )
+
+
+def known(name: str, workspace: Workspace, *, sha256: str = "") -> tuple[Deployed, ...]:
+    """Return where this checkout deployed the image ``name``, by the names of clusters.
+
+    :param sha256: the digest of the SIF that is there now.
+    """
+    paths = sorted((workspace.records / name).glob(f"{_KIND}*.json"))
+    found = (records.read(path) for path in paths)
+    return tuple(_deployed(record, sha256) for record in found if record and "cluster" in record)
+
+
+def seconds(name: str, cluster: Cluster, workspace: Workspace) -> float | None:
+    """Return how long the last deployment to that cluster took; None where nobody knows."""
+    return records.seconds(records.read(_record(name, cluster, workspace)))
+
+
+def forget(cluster: str, workspace: Workspace) -> None:
+    """Remove all records of deployments to a cluster, which is gone."""
+    for path in workspace.records.glob(f"*/{_KIND}{cluster}.json"):
+        path.unlink(missing_ok=True)
+
+
+def _record(name: str, cluster: Cluster, workspace: Workspace) -> Path:
+    return workspace.record(name, f"{_KIND}{cluster.name}")
+
+
+def _deployed(record: Mapping[str, Any], sha256: str) -> Deployed:
+    held = str(record.get("sha256", ""))
+    return Deployed(
+        cluster=str(record["cluster"]),
+        sha256=held,
+        nodes=tuple(map(str, record.get("nodes", ()))),
+        when=str(record.get("when", "")),
+        current=bool(held) and held == sha256,
+        error=str(record.get("error", "")),
+    )

@@ -1,0 +1,296 @@
+"""Each output of --json: what docs/reference/json.md shows of it has the same keys."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from sifline.contents import deployments
+from sifline.contents.comparison import Contents, Settings, compare
+from sifline.contents.compatibility import Compatibility
+from sifline.contents.sizes import Copies, Folder, Hidden, Layer, Report
+from sifline.engines.apptainer.signatures import DataObject, Signature, Verified
+from sifline.formats.packages import Distribution, Found, Package
+from sifline.model import (
+    CheckResult,
+    Image,
+    ListedCluster,
+    NodeState,
+    StandingCluster,
+    Status,
+    Step,
+    Workspace,
+    WouldDeploy,
+)
+from sifline.stages.inventory import Bill
+from sifline.tasks import helps, support
+from tests.support import sif_files
+from tests.support.fake_engine import fake_engine
+from tests.support.invoking import invoke_here
+
+PAGE = Path(__file__).parents[2] / "docs" / "reference" / "json.md"
+SECTION = re.compile(r"^### `([^`]+)`\n(.*?)(?=^##|\Z)", re.MULTILINE | re.DOTALL)
+EXAMPLE = re.compile(r"^```json\n(.*?)^```", re.MULTILINE | re.DOTALL)
+TASKS = """
+from pathlib import Path
+from sifline.tasks import namespace
+ns = namespace(Path(__file__).parent)
+"""
+# Below these, keys are names of things.
+NAMED = frozenset({"labels", "settings", "frameworks"})
+SIF = Path("build/sif/hello-mpi.sif")
+KEY = "0123456789ABCDEF0123456789ABCDEF01234567"
+
+NUMPY = Package(kind="python", name="numpy", version="1.26.4", architecture="")
+CONTENTS = Contents(
+    name="hello-mpi",
+    kind="image",
+    version=f"sha256:{'a' * 64}",
+    size=247291925,
+    fingerprint="f" * 64,
+    found=Found(
+        packages=(Package(kind="deb", name="libc6", version="2.41-12"), NUMPY),
+        distribution=Distribution(id="debian", version="13", name="Debian GNU/Linux 13"),
+        broken=("opt/odd/METADATA",),
+    ),
+    settings=Settings(
+        environment={"OMPI_MCA_btl": "self"}, labels={"title": "x"}, command=("bash",)
+    ),
+)
+OTHER = Contents(
+    name="hello-mpi",
+    kind="image",
+    version=f"sha256:{'b' * 64}",
+    size=248291925,
+    fingerprint="e" * 64,
+    found=Found(
+        packages=(
+            Package(kind="deb", name="libc6", version="2.41-13"),
+            Package(kind="deb", name="libpmix2", version="5.0.7"),
+        ),
+        distribution=CONTENTS.found.distribution,
+    ),
+    settings=Settings(environment={"OMPI_MCA_btl": "tcp"}, labels={"title": "y"}),
+)
+COMPATIBILITY = Compatibility(
+    architecture="amd64",
+    libc="glibc 2.36",
+    mpi=("Open MPI 4.1.4",),
+    pmix=("4.2.2",),
+    cuda=("12.1.105",),
+    least_driver="525.60.13",
+    nccl=("2.20.5",),
+    python=("3.11.2",),
+    frameworks={"torch": "2.4.0 for CUDA 12.1"},
+)
+SIZES = Report(
+    name="hello-mpi",
+    image=247291925,
+    sif=81000000,
+    budget=500000000,
+    layers=(Layer(instruction="RUN apt-get update", size=52000000),),
+    total=240000000,
+    files=9120,
+    folders=(Folder(path="usr/lib", size=120000000),),
+    copies=(Copies(size=2000000, paths=("opt/a", "opt/b")),),
+    hidden=(Hidden(path="var/cache/apt", size=1500000, replaced=False),),
+)
+VERIFIED = Verified(
+    path=SIF,
+    objects=(DataObject(id=1, kind="Def.FILE"), DataObject(id=2, kind="FS")),
+    signatures=(Signature(id=3, fingerprint=KEY, name="Ada", local=True, objects=(1, 2)),),
+)
+CHECK = CheckResult(
+    suite="mpi-job",
+    name="ranks-on-nodes",
+    status=Status.PASSED,
+    message="4 ranks on 2 nodes",
+    seconds=3.1,
+)
+NODE = NodeState(
+    node="compute-01",
+    role="compute",
+    address="172.20.0.3",
+    state="running",
+    checkout="/home/ada/containers",
+)
+WOULD_DEPLOY = WouldDeploy(
+    steps=(
+        Step(
+            image=Image(name="hello-mpi", folder=Path("images/hello-mpi"), tag=""),
+            reason="its Dockerfile or context changed",
+            needed=True,
+        ),
+    ),
+    nodes={"hello-mpi": {"compute-01": "send"}},
+    left_out=("compute-02",),
+)
+PLANNED = SimpleNamespace(steps=WOULD_DEPLOY.steps, broken={}, check=lambda: None)
+LISTED = ListedCluster(
+    name="virtual",
+    file=Path("clusters/virtual.yaml"),
+    standing=StandingCluster(name="virtual", nodes=3, running=3, checkout="/home/ada/containers"),
+)
+
+
+def pipeline(*_: object, **__: object) -> SimpleNamespace:
+    """Stands in for what needs an engine or a cluster: returns what a real one would."""
+    return SimpleNamespace(
+        work=SimpleNamespace(dry=lambda *_, **__: PLANNED),
+        planner=SimpleNamespace(sound=lambda names: ([*names], {})),
+        sifs=SimpleNamespace(
+            compat=lambda *_, **__: (("hello-mpi", COMPATIBILITY),),
+            diff=lambda *_, **__: compare(CONTENTS, OTHER),
+            sbom=lambda *_, **__: (Bill(path=Path("hello-mpi.cdx.json"), contents=CONTENTS),),
+            sizes=lambda _: (SIZES,),
+            verify_signature=lambda *_, **__: (VERIFIED,),
+        ),
+        clusters=SimpleNamespace(
+            find=lambda *_, **__: None,
+            listed=lambda: (LISTED,),
+            status=lambda _: (NODE,),
+            validate=lambda *_, **__: (CHECK,),
+            would_deploy=lambda *_, **__: WOULD_DEPLOY,
+        ),
+    )
+
+
+# Those that are carried out on a checkout with a fake engine, and those on a stand-in.
+REAL = (
+    *("status", "explain", "info", "config", "doctor", "validate --list", "graph"),
+    *("build --dry", "test --dry", "lint-slurm slurm.conf"),
+)
+STANDING_IN = (
+    *("convert --dry", "make --dry", "deploy --dry"),
+    *("compat", "diff", "sbom", "sizes", "verify-signature"),
+    *("cluster.list", "cluster.status", "validate"),
+)
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A checkout with an image that is built and deployed, whose SIF is another's."""
+    folder = tmp_path_factory.mktemp("project")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["pytest"])
+        fake_engine(folder, patch)
+        (folder / "tasks.py").write_text(TASKS)
+        (folder / "images" / "hello-mpi").mkdir(parents=True)
+        (folder / "images" / "hello-mpi" / "Dockerfile").write_text("FROM scratch\n")
+        (folder / "images" / "debian").mkdir(parents=True)
+        (folder / "images" / "debian" / "Dockerfile").write_text("FROM sifline/hello-mpi\n")
+        done = invoke_here(folder, "build.hello-mpi")
+        assert done.returncode == 0, done.stderr
+        (folder / "build" / "sif").mkdir()
+        labels = sif_files.labels_object({"title": "hello-mpi"})
+        sif_files.write(folder / SIF, [labels, sif_files.SQUASHFS])
+        record = folder / "build" / "records" / "hello-mpi" / "deploy-lab.json"
+        record.write_text(
+            json.dumps(
+                {
+                    "version": 2,
+                    "cluster": "lab",
+                    "sha256": "a" * 64,
+                    "nodes": ["controller", "compute-01"],
+                    "when": "2026-01-31T12:00:00+00:00",
+                }
+            )
+        )
+        (folder / "slurm.conf").write_text("SchedulerPort=7321\n")
+        with pytest.MonkeyPatch.context() as there:
+            there.chdir(folder)
+            yield folder
+
+
+def words_of(call: str) -> list[str]:
+    """The command line of an output; of the image verbs, about one image."""
+    task, *more = call.split()
+    body = helps.tasks()[task]
+    about = f"{task}.hello-mpi" if "images" in body.__module__ else task
+    return [about, *more, "--json"]
+
+
+@pytest.fixture
+def output(project: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], dict[str, Any]]:
+    """Return what carries out a call and reads what it prints."""
+    monkeypatch.setattr(sys, "argv", ["pytest"])
+
+    def read(call: str) -> dict[str, Any]:
+        if call in STANDING_IN:
+            monkeypatch.setattr(support.Run, "pipeline", pipeline)
+        done = invoke_here(project, *words_of(call))
+        assert done.stdout, done.stderr
+        return dict(json.loads(done.stdout))
+
+    return read
+
+
+def documented() -> dict[str, dict[str, Any]]:
+    return {
+        name: json.loads(found[1])
+        for name, text in SECTION.findall(PAGE.read_text())
+        if (found := EXAMPLE.search(text))
+    }
+
+
+def shape(value: Any) -> Any:
+    """The keys of a value; those of all elements of a list together."""
+    if isinstance(value, Mapping):
+        return {key: shape(item) for key, item in value.items()}
+    if isinstance(value, list):
+        found: dict[str, Any] = {}
+        for item in map(shape, value):
+            found |= item if isinstance(item, dict) else {}
+        return [found] if found else []
+    return None
+
+
+def keys(value: Any) -> Iterator[str]:
+    if isinstance(value, Mapping):
+        yield from value
+        for key, item in value.items():
+            if key == "nodes" and isinstance(item, dict):
+                continue  # by image and node
+            yield from keys([*item.values()] if key in NAMED and isinstance(item, dict) else item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from keys(item)
+
+
+@pytest.mark.parametrize("call", [*REAL, *STANDING_IN])
+def test_the_page_shows_the_keys_that_are_there(
+    output: Callable[[str], dict[str, Any]], call: str
+) -> None:
+    found = output(call)
+
+    assert (next(iter(found)), found["schema"]) == ("schema", 1)
+    assert shape(found) == shape(documented()[call])
+    assert [key for key in keys(found) if not re.fullmatch(r"[a-z][a-z0-9_]*", key)] == []
+
+
+def test_every_task_that_prints_json_is_on_the_page() -> None:
+    with_json = {
+        name
+        for name, body in helps.tasks().items()
+        if "json" in (getattr(body, "__kwdefaults__", None) or {})
+        or "json" in getattr(getattr(body, "__signature__", None), "parameters", {})
+    }
+
+    assert {call.split()[0] for call in documented()} == with_json
+
+
+def test_deployments_of_the_example_are_those_that_are_recorded(project: Path) -> None:
+    (found,) = deployments.known("hello-mpi", Workspace(root=project), sha256="a" * 64)
+
+    assert (found.cluster, found.current, found.nodes) == (
+        "lab",
+        True,
+        ("controller", "compute-01"),
+    )
