@@ -97,7 +97,7 @@ def lint(session: nox.Session) -> None:
     run(session, "ruff", "format", "--check")
     run(session, "lint-imports")
     run(session, "shellcheck", *(path for path in files if is_shell(path)))
-    run(session, "hadolint", *(path for path in files if path.match("images/*/Dockerfile")))
+    run(session, "hadolint", *(path for path in files if path.name == "Dockerfile"))
     run(session, "yamllint", "--strict", ".")
     run(session, "ansible-lint", "--offline", "--strict", "ansible")
     run(session, "actionlint")
@@ -134,6 +134,13 @@ def integration(session: nox.Session) -> None:
     """The whole way, from a Dockerfile to jobs on a virtual cluster."""
     chosen = () if with_big(session) else ("-m", "not big")
     run(session, "pytest", *WORKERS, "tests/integration", *chosen, *session.posargs)
+
+
+@judges(default=False)
+def devcontainer(session: nox.Session) -> None:
+    """Build the development container, and make an image and run sessions in it: minutes."""
+    run(session, "invoke", "build.debian-trixie")
+    run(session, "pytest", "tests/devcontainer", *session.posargs)
 
 
 @judges(default=False)

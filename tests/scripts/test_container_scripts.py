@@ -1,5 +1,5 @@
-"""What as-user and a node's entrypoint refuse; what they do is tested in containers, by
-tests/images/test_container_scripts.py.
+"""What as-user and the entrypoints of a node and of the development container refuse; what they do
+is tested in containers, by tests/images/test_container_scripts.py and tests/devcontainer.
 
 They change the machine they run on, so here they run as a user who may not.
 """
@@ -14,6 +14,7 @@ from tests.support.calls import as_nobody, copy, program, refusal, run
 
 AS_USER = "images/toolbox/as-user"
 NODE = "images/slurm-node/entrypoint"
+DEVELOPMENT = ".devcontainer/entrypoint"
 USAGE, MISSING = 2, 3
 
 
@@ -70,3 +71,11 @@ def test_a_node_is_the_first_process_or_nothing(public: Path, count: str | None)
         pytest.skip(said)
     assert status == USAGE
     assert "first process" in said
+
+
+@pytest.mark.parametrize("words", [("true",), ("--", "true"), ("a b", "")])
+def test_the_development_container_starts_as_root(public: Path, words: tuple[str, ...]) -> None:
+    status, said = call(public, DEVELOPMENT, *words)
+
+    assert status == MISSING
+    assert "root" in said

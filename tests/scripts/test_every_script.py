@@ -13,7 +13,7 @@ import pytest
 
 from tests.support.calls import ROOT, as_nobody, copy, program, refusal, run
 
-FOLDERS = (".ci", "images", "scripts", "src")
+FOLDERS = (".ci", ".devcontainer", "images", "scripts", "src")
 SHELLS = ("sh", "bash", "zsh", "fish")
 USAGE, MISSING = 2, 3
 
@@ -41,6 +41,12 @@ COMPLETION = Script(tests="test_completion.py", read_by="the shell at hand, whic
 SCRIPTS = {
     # Arguments and options are those of nox.
     ".ci/run": Script(tests="test_ci_run.py", tool="df", own_options=False),
+    ".devcontainer/entrypoint": Script(
+        tests="test_container_scripts.py",
+        right=("true",),
+        tool="chmod",
+        lacking={"COMMAND": (), "no COMMAND": ("--",)},
+    ),
     "images/python-mpi4.1/entrypoint": Script(
         tests="test_entrypoint.py",
         right=("true",),
@@ -101,10 +107,12 @@ LANGUAGES = found()
 def call(name: str, script: Path) -> list[str]:
     """Return how a script is called by absolute paths: an empty PATH does not matter then.
 
-    Those of images may change the machine, if they do not refuse what they should: not this one.
+    Those of containers may change the machine, if they do not refuse what they should: not this
+    one.
     """
     interpreter = sys.executable if LANGUAGES[name] == "python" else program(LANGUAGES[name])
-    return [*(as_nobody() if name.startswith("images/") else []), interpreter, str(script)]
+    in_container = name.startswith((".devcontainer/", "images/"))
+    return [*(as_nobody() if in_container else []), interpreter, str(script)]
 
 
 # No script is forgotten

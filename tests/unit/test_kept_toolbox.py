@@ -9,6 +9,7 @@ import pytest
 from sifline.engines.apptainer.program import Apptainer
 from sifline.engines.apptainer.sif import Sifs
 from sifline.engines.apptainer.toolbox import ALIVE, Box
+from sifline.engines.docker.engine import mount
 from sifline.errors import MissingError, StepFailed
 from sifline.imagetests import plugin
 from sifline.model import Bind
@@ -62,6 +63,17 @@ def test_all_calls_run_in_one_container_which_goes_in_the_end() -> None:
     assert "--network=none" in [
         f"{a}={b}" for a, b in zip(runner.argvs[0], runner.argvs[0][1:], strict=False)
     ]
+
+
+def test_what_tells_that_we_live_lies_in_a_folder_that_is_handed_in(tmp_path: Path) -> None:
+    runner = toolbox()
+    folder = Bind(source=tmp_path, target=str(tmp_path), writable=True)
+
+    with Apptainer(runner, user=(0, 0)).held([HELD, folder], purpose="p"):
+        (alive,) = tmp_path.iterdir()
+
+    assert mount(Bind(source=alive, target=ALIVE)) in runner.argvs[0]
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_call_that_fails_leaves_the_container_to_the_others() -> None:

@@ -175,9 +175,12 @@ def test_whoever_reads_the_first_line_alone_sees_no_error(
 
 def read_lines(project: Path, lines: int, *words: str) -> tuple[int, bytes]:
     """Read that many lines of invoke's output, then no more: its status, and what it said."""
+    # With it Python keeps nothing back to write when it ends; few users set it.
+    usual = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"}
     with subprocess.Popen(
         [sys.executable, "-m", "invoke", *words],
         cwd=project,
+        env=usual,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     ) as process:

@@ -43,8 +43,8 @@ def test_the_workflow_of_changes_runs_the_sessions_that_nox_alone_runs(
     assert named_sessions(WORKFLOWS[0]) == default_sessions - {"environment"}
 
 
-def test_the_weekly_workflow_runs_the_sessions_that_have_big_images() -> None:
-    assert named_sessions(WORKFLOWS[1]) == {"images", "integration"}
+def test_the_weekly_workflow_runs_what_takes_too_long_for_each_change() -> None:
+    assert named_sessions(WORKFLOWS[1]) == {"images", "integration", "devcontainer"}
 
 
 @pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda path: path.name)

@@ -144,7 +144,7 @@ class Toolbox:
         name = _new_name()
         extra = ["--detach", "--name", name, "--label", label]
         extra += [*([] if network else ["--network", "none"]), *(["--gpus", "all"] * gpus)]
-        with tempfile.NamedTemporaryFile(prefix="sifline-held-") as alive:
+        with tempfile.NamedTemporaryFile(prefix="sifline-held-", dir=_shared(binds)) as alive:
             # If this process is killed, it loses the lock: the container's first process gets it
             # and ends.
             fcntl.flock(alive, fcntl.LOCK_EX)
@@ -187,6 +187,15 @@ class Toolbox:
             f"the engine did not start {self.image}: {reason(result)}; run invoke doctor",
             details=result.tail(),
         )
+
+
+def _shared(binds: Sequence[Bind]) -> Path | None:
+    """Return a folder that the engine sees as well as we do; None where only a guess is left.
+
+    Where sifline runs in a container, its /tmp is none that the host's engine could bind.
+    """
+    folders = (Path(bind.source) for bind in binds if bind.writable)
+    return next((folder for folder in folders if folder.is_dir()), None)
 
 
 def seen(path: Path, *, writable: bool = False) -> Bind:
