@@ -66,8 +66,12 @@ def test_the_flags_of_every_task_are_those_that_invoke_makes_of_it(project: Path
             assert ours(flags.of_task(name) or {}) == spelled(context), name
 
 
-def test_invokes_own_flags_are_those_that_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_invokes_own_flags_are_those_that_it_has(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(program, "argv", ["invoke"], raising=False)
+    monkeypatch.setattr(sys, "argv", ["invoke"])
+    namespace(project)  # adds ours
 
     assert ours(flags.CORE) == spelled(program.initial_context)
 

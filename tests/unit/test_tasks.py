@@ -907,7 +907,7 @@ def test_a_plan_for_scripts_says_the_same_as_for_people(project: Path) -> None:
     add(project, "bad", "FORM scratch\n")
     done = invoke_here(project, "--dry", "build", "--all", "--json")
     built = {"action": "build", "needed": True, "reason": "not in the engine"}
-    *found, broken = json.loads(done.stdout)
+    *found, broken = json.loads(done.stdout)["steps"]
 
     assert found == [{"image": name, **built} for name in ("hello-mpi", DOTTED)]
     assert broken["image"] == "bad"
@@ -917,7 +917,7 @@ def test_a_plan_for_scripts_says_the_same_as_for_people(project: Path) -> None:
 
 def test_a_graph_for_scripts_is_no_drawing(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DOCKER_HOST", f"unix://{project}/no.sock")
-    found = json.loads(invoke_here(project, "graph", "--json").stdout)
+    found = json.loads(invoke_here(project, "graph", "--json").stdout)["images"]
 
     assert {item["name"] for item in found} == {"hello-mpi", DOTTED}
     assert "--json: is printed, and no drawing" in refused(
@@ -928,7 +928,7 @@ def test_a_graph_for_scripts_is_no_drawing(project: Path, monkeypatch: pytest.Mo
 def test_lists_and_first_words_name_the_release(project: Path) -> None:
     """Invoke prints its own version before it loads a task file."""
     assert invoke_here(project, "--list").stdout.startswith(f"sifline {sifline.__version__}\n")
-    assert invoke_here(project).stdout.startswith(f"sifline {sifline.__version__} makes")
+    assert invoke_here(project).stdout.startswith(f"sifline {sifline.__version__} turns")
 
 
 def test_a_cluster_that_nothing_names_is_that_of_the_environment(
