@@ -24,6 +24,7 @@ GresTypes=gpu
 NodeName=n[1-2] CPUs=4 Gres=gpu:a100:2
 PartitionName=p Nodes=n[1-2] Default=YES
 """
+DEFAULT = "NodeName=DEFAULT CPUs=4 Gres=gpu:a100:2\nNodeName=n[1-2]"
 GRES = "NodeName=n[1-2] Name=gpu Type=a100 File=/dev/nvidia[0-1]\n"
 CGROUP = "ConstrainRAMSpace=yes\nConstrainDevices=yes\nConstrainCores=yes\n"
 
@@ -164,14 +165,38 @@ def without(text: str, start: str) -> str:
             "ConstrainRAMSpace=yes: memory is no resource",
         ),
         ({"slurm": without(SOUND, "TaskPlugin")}, "without task/cgroup"),
-        ({"gres": GRES.replace("File=/dev/nvidia[0-1]", "Count=2")}, "a GPU without File="),
-        ({"slurm": SOUND.replace("a100:2", "a100:4")}, "n1 has 4 GPUs: gres.conf has 2: Slurm dr"),
+        (
+            {"gres": GRES.replace("File=/dev/nvidia[0-1]", "Count=2")},
+            "gres.conf has 0 with a file: Slurm drains the node; write File=/dev/nvidia0",
+        ),
+        (
+            {"slurm": SOUND.replace("a100:2", "a100:4")},
+            "n1 has 4 GPUs: gres.conf has 2 with a file: Slurm dr",
+        ),
         ({"slurm": SOUND.replace("a100:2", "a100:1")}, "jobs can use 1"),
         ({"slurm": f"{SOUND}Prolog=/x\n"}, "PrologEpilogTimeout=60"),
         ({"slurm": f"{SOUND}Epilog=/x\n"}, "PrologEpilogTimeout=60"),
         ({"slurm": without(SOUND, "PrologFlags")}, "write PrologFlags=Contain"),
         ({"slurm": SOUND.replace("Nodes=n[1-2]", "Nodes=n1")}, "NodeName=n2: no partition"),
         ({"slurm": SOUND.replace("Nodes=n[1-2]", "Nodes=n[1-4]")}, "describes n[3-4]"),
+        (
+            {
+                "slurm": SOUND + "NodeName=m\nPartitionName=q Nodes=m\n",
+                "gres": "Name=gpu File=/dev/nvidia[0-1]\n",
+            },
+            "gres.conf:1: a GPU of all nodes: m have none in slurm.conf",
+        ),
+        ({"slurm": f"{SOUND}TaskPluginParam=Cores,Sched\n"}, "does not start with Sched"),
+        ({"slurm": f"{SOUND}AccountingStorageEnforce=limit,qos\n"}, "does not start with limit"),
+        (
+            {"slurm": f"{SOUND}AccountingStorageType=accounting_storage/mysql\n"},
+            "write accounting_storage/slurmdbd",
+        ),
+        ({"slurm": without(SOUND, "ClusterName")}, "slurm.conf: no ClusterName"),
+        (
+            {"slurm": SOUND.replace("Default=YES", 'AllowGroups="a b"Default=YES')},
+            "no KEY=VALUE",
+        ),
         ({"slurm": f"{SOUND}NodeName=n2 CPUs=4 Gres=gpu:2\n"}, "line 8 describes it already"),
     ],
 )
@@ -187,6 +212,17 @@ def test_settings_that_do_nothing_together(texts: dict[str, str], words: str) ->
         {"slurm": SOUND.replace("Nodes=n[1-2]", "Nodes=ALL")},
         {"slurm": SOUND.replace("Nodes=n[1-2]", "Nodes=s") + "NodeSet=s Feature=x\n"},
         {"gres": "AutoDetect=nvml\nName=gpu\n"},
+        {"gres": "AutoDetect=nvml\n"},
+        {"gres": "NodeName=n[1-2] AutoDetect=nvml\n"},
+        {"slurm": SOUND.replace("NodeName=n[1-2] CPUs=4 Gres=gpu:a100:2", DEFAULT)},
+        {"slurm": SOUND.replace("gpu:a100:2", "gpu:a100:2(S:0,1)")},
+        {"slurm": SOUND.replace("gpu:a100:2", "gpu:a100:no_consume:2")},
+        {"gres": GRES.replace("File=", "Files=")},
+        {"gres": "Name=gpu MultipleFiles=/dev/a,/dev/b\nName=gpu MultipleFiles=/dev/c,/dev/d\n"},
+        {"gres": "Name=gpu File=/dev/card[0-1]of[1]\n"},
+        {"slurm": SOUND.replace("PrologFlags=Contain", "PrologFlags=X11")},
+        {"slurm": f"{SOUND}TaskPluginParam=Cores,Verbose,AutoBind=threads\n"},
+        {"slurm": f"{SOUND}AccountingStorageEnforce=associations,limits,qos,safe\n"},
         {
             "gres": "NodeName=n1 Name=gpu Count=2 File=/dev/nvidia[0-1]\nNodeName=n2 Name=gpu"
             " File=/dev/nvidia0,/dev/nvidia1\n"
@@ -203,7 +239,36 @@ def test_memory_became_a_resource_by_default() -> None:
     assert [item.what for item in old] == ["ConstrainRAMSpace=yes"]
 
 
+def test_a_range_without_an_end_is_no_range() -> None:
+    one = only(
+        gres="Name=gpu File=/dev/nvidia[0-]\nName=gpu File=/dev/nvidia[,]\nName=gpu File=/x\n"
+    )
+    assert "gres.conf has 3" in one.message
+
+
+def test_what_matters_on_some_clusters_is_advice() -> None:
+    assert only(slurm=without(SOUND, "PrologFlags")).effect is Effect.ADVICE
+    default = without(without(SOUND, "PrologFlags"), "ProctrackType")
+    assert only(slurm=default).effect is Effect.ADVICE
+
+
+def test_a_gres_conf_of_another_node_is_no_error_yet() -> None:
+    one = only(slurm=f"{SOUND}NodeName=m Gres=gpu:1\nPartitionName=q Nodes=m\n")
+    assert (one.effect, "gres.conf names other nodes" in one.message) == (Effect.ADVICE, True)
+
+
+def test_only_a_newline_ends_a_line() -> None:
+    assert found(slurm=SOUND.replace("SlurmctldHost=c", "SlurmctldHost=c # a\x0cb\x85c")) == []
+
+
 # The verb
+
+
+def test_a_copy_of_the_files_includes_its_own(tmp_path: Path) -> None:
+    (tmp_path / "slurm.conf").write_text(SOUND + "Include /etc/slurm/more.conf\n")
+    (tmp_path / "more.conf").write_text("SchedulerPort=1\n")
+    (one,) = lint_slurm.lint([tmp_path / "slurm.conf"], "24.11").findings
+    assert one.what == "SchedulerPort=1"
 
 
 def test_files_that_include_others_are_read_with_them(tmp_path: Path) -> None:

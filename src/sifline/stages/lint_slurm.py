@@ -68,7 +68,9 @@ def _whole(file: File, folder: Path, *, depth: int) -> Iterator[Line]:
         if not line.include:
             yield line
             continue
+        # A copy of the files lies elsewhere than on the node.
         place = folder / line.include
+        place = place if place.is_file() else folder / Path(line.include).name
         if depth == DEEPEST:
             raise UsageError(f"{file.path}:{line.number}: {place}: too many files in each other")
         other = slurm_conf.read(_text(place), kind=file.kind, path=str(place))

@@ -38,10 +38,22 @@ _YES_NO = frozenset({"yes", "up", "true", "1", "no", "down", "false", "0"})
 _ENDLESS = frozenset({"infinite", "unlimited"})
 _NUMBER = re.compile(r"[-+]?(?:0[xX][0-9a-fA-F]+|\d+)[kKmMgGtTpP]?[bB]?")
 _FRACTION = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?%?")
-_FILES = re.compile(r"(?P<start>.*?)\[(?P<ranges>[\d,-]+)\](?P<end>.*)")
-_GPU = re.compile(
-    r"gpu(?::(?P<type>(?!\d+(?:\(|$))[^:=()]+))?(?:[:=](?P<count>\d+))?(?:\(.*\))?", re.IGNORECASE
+_FILES = re.compile(
+    r"(?P<start>.*?)\[(?P<ranges>\d+(?:-\d+)?(?:,\d+(?:-\d+)?)*)\](?P<end>.*)", re.ASCII
 )
+_GPU = re.compile(
+    r"gpu(?::(?P<type>(?!\d+(?:\(|$))[^:=()]+))?(?::no_consume)?(?:[:=](?P<count>\d+))?(?:\(.*\))?",
+    re.IGNORECASE,
+)
+# What TaskPluginParam takes; any other word is fatal.
+_TASK = re.compile(
+    r"none|sockets|cores|threads|verbose|slurmdoffspec|oomkillstep|autobind=\w+", re.IGNORECASE
+)
+_ENFORCE = frozenset(
+    {"none", "all", "associations", "limits", "nojobs", "nosteps", "qos", "safe", "wckeys"}
+)
+# No node has more devices of a kind.
+_MOST = 4096
 # Words that stand for nodes and are no names of any.
 _EVERY = frozenset({"all", "default"})
 
@@ -176,47 +188,82 @@ def _devices(files: Mapping[str, File], _: str) -> Iterator[Finding]:
             does="without task/cgroup no job is kept from any device",
             write="write TaskPlugin=task/cgroup,task/affinity in slurm.conf",
         )
-    gres = files.get(GRES)
-    for line in _gpu_lines(gres) if gres else ():
-        if not (line.value("File") or line.value("MultipleFiles") or _detects(gres, line)):
-            yield Finding(
-                file=gres.path if gres else GRES,
-                line=line.number,
-                effect=Effect.USELESS,
-                what="a GPU without File=",
-                does="Slurm counts it, and keeps no job from it",
-                write="write File=/dev/nvidia0 and so on, or AutoDetect=nvml",
-            )
 
 
 def _gpus(files: Mapping[str, File], _: str) -> Iterator[Finding]:
     """The GPUs of a node in slurm.conf and in gres.conf are as many."""
     slurm, gres = files[SLURM], files.get(GRES)
-    if gres is None:
+    if gres is None or _detects_all(gres):
         return
-    counts: dict[str, int] = {}
+    counts, shared = _devices_of(gres)
+    itself = _detecting(gres)
+    without = list[str]()
+    for line, text in _gres_of(slurm):
+        said = _gpus_of(text)
+        nodes = [node for node in _nodes(line.value("NodeName") or "") if node not in itself]
+        without += [node for node in nodes if shared and not said and node not in counts]
+        wrong = [
+            node
+            for node in nodes
+            if (said or node in counts) and said != counts.get(node, 0) + shared
+        ]
+        elsewhere = [node for node in wrong if counts and not shared and node not in counts]
+        if elsewhere:
+            yield Finding(
+                file=slurm.path,
+                line=line.number,
+                # Each node may have a gres.conf of its own.
+                effect=Effect.ADVICE,
+                what=f"{elsewhere[0]} has {said} GPUs",
+                does="gres.conf names other nodes: if this one has the same file, Slurm drains it",
+                write="describe its GPUs there",
+            )
+        elif wrong:
+            there = counts.get(wrong[0], 0) + shared
+            yield Finding(
+                file=slurm.path,
+                line=line.number,
+                effect=Effect.DRAINS if said > there else Effect.USELESS,
+                what=f"{wrong[0]} has {said} GPUs",
+                does=f"gres.conf has {there} with a file: Slurm drains the node"
+                if said > there
+                else f"gres.conf has {there}: jobs can use {said}",
+                write=f"write Gres=gpu:{there}, or correct gres.conf"
+                if there
+                else "write File=/dev/nvidia0 and so on, or AutoDetect=nvml, in gres.conf",
+            )
+    if without:
+        yield Finding(
+            file=gres.path,
+            line=next(line.number for line in _gpu_lines(gres) if not line.value("NodeName")),
+            effect=Effect.FATAL,
+            what="a GPU of all nodes",
+            does=f"{_folded(without)} have none in slurm.conf: with this file there, slurmd waits"
+            " for the device and does not start",
+            write="write NodeName= of the nodes with GPUs",
+        )
+
+
+def _devices_of(gres: File) -> tuple[dict[str, int], int]:
+    """How many GPUs each named node has, and how many lines without a node give to all."""
+    counts, shared = dict[str, int](), 0
     for line in _gpu_lines(gres):
-        if _detects(gres, line):
-            return
-        count = _count(line)
-        for node in _nodes(line.value("NodeName") or "") or ["*"]:
-            counts[node] = counts.get(node, 0) + count
+        nodes = _nodes(line.value("NodeName") or "")
+        for node in nodes:
+            counts[node] = counts.get(node, 0) + _count(line)
+        shared += 0 if nodes else _count(line)
+    return counts, shared
+
+
+def _gres_of(slurm: File) -> Iterator[tuple[Line, str]]:
+    """Yield the lines that describe nodes with their Gres, which may be that of DEFAULT."""
+    default = ""
     for line in slurm.of("NodeName"):
-        said = _gpus_of(line.value("Gres") or "")
-        for node in _nodes(line.value("NodeName") or ""):
-            there = counts.get(node, 0) + counts.get("*", 0)
-            if said != there:
-                yield Finding(
-                    file=slurm.path,
-                    line=line.number,
-                    effect=Effect.DRAINS if said > there else Effect.USELESS,
-                    what=f"{node} has {said} GPUs",
-                    does=f"gres.conf has {there}: Slurm drains the node"
-                    if said > there
-                    else f"gres.conf has {there}: jobs can use {said}",
-                    write=f"write Gres=gpu:{there}, or correct gres.conf",
-                )
-                break
+        said = line.value("Gres")
+        if (line.value("NodeName") or "").lower() == "default":
+            default = default if said is None else said
+        else:
+            yield line, default if said is None else said
 
 
 def _prologs(files: Mapping[str, File], _: str) -> Iterator[Finding]:
@@ -240,16 +287,64 @@ def _prologs(files: Mapping[str, File], _: str) -> Iterator[Finding]:
 def _contain(files: Mapping[str, File], _: str) -> Iterator[Finding]:
     slurm = files[SLURM]
     tracks, flags = slurm.last("ProctrackType"), slurm.last("PrologFlags")
-    if tracks and "cgroup" in tracks[1].lower() and not (flags and "contain" in flags[1].lower()):
+    # X11 and RunInJob imply it; the default of ProctrackType is proctrack/cgroup.
+    implied = re.search("contain|x11|runinjob", flags[1], re.IGNORECASE) if flags else None
+    if implied or (tracks and "cgroup" not in tracks[1].lower()):
+        return
+    yield Finding(
+        file=slurm.path,
+        line=(flags or tracks or (0, ""))[0],
+        effect=Effect.ADVICE,
+        what="no PrologFlags=Contain",
+        does="a job has no cgroup on a node before its first step starts there: pam_slurm_adopt"
+        " finds none for a login",
+        write="write PrologFlags=Contain",
+    )
+
+
+def _values(files: Mapping[str, File], release: str) -> Iterator[Finding]:
+    """Values that slurmctld does not start with."""
+    slurm = files[SLURM]
+    for name, takes, wrong in (
+        ("TaskPluginParam", "such as Cores, Verbose or AutoBind=cores", _wrong_task),
+        ("AccountingStorageEnforce", ", ".join(sorted(_ENFORCE)), _wrong_enforced),
+        ("AccountingStorageType", "accounting_storage/slurmdbd", _wrong_storage),
+    ):
+        found = slurm.last(name)
+        words = wrong(found[1]) if found else []
+        if found and words:
+            yield Finding(
+                file=slurm.path,
+                line=found[0],
+                effect=Effect.FATAL,
+                what=f"{name}={found[1]}",
+                does=f"Slurm {release} does not start with {', '.join(words)}",
+                write=f"write {takes}",
+            )
+    if slurm.lines and not slurm.last("ClusterName"):
         yield Finding(
             file=slurm.path,
-            line=flags[0] if flags else tracks[0],
-            effect=Effect.USELESS,
-            what="no PrologFlags=Contain",
-            does="a job has no cgroup before its first step starts there: pam_slurm_adopt finds"
-            " none for a login",
-            write="write PrologFlags=Contain",
+            line=0,
+            effect=Effect.FATAL,
+            what="no ClusterName",
+            does=f"Slurm {release} does not start without it",
+            write="write ClusterName=",
         )
+
+
+def _wrong_task(value: str) -> list[str]:
+    return [word for word in value.split(",") if not _TASK.fullmatch(word.strip())]
+
+
+def _wrong_enforced(value: str) -> list[str]:
+    # Slurm also takes them as one number of bits.
+    words = [word.strip().lower() for word in value.split(",")]
+    return [word for word in words if word not in _ENFORCE and not word.isdecimal()]
+
+
+def _wrong_storage(value: str) -> list[str]:
+    gone = {"accounting_storage/mysql", "accounting_storage/filetxt"}
+    return [value] if value.lower() in gone else []
 
 
 def _described(files: Mapping[str, File], _: str) -> Iterator[Finding]:
@@ -315,7 +410,7 @@ def _members(slurm: File, line: Line, described: Mapping[str, int]) -> list[str]
 
 
 _RULES: tuple[Callable[[Mapping[str, File], str], Iterator[Finding]], ...] = (
-    *(_memory, _devices, _gpus, _prologs, _contain, _described, _partitions),
+    *(_memory, _devices, _gpus, _prologs, _contain, _values, _described, _partitions),
 )
 
 
@@ -339,19 +434,24 @@ def _gpu_lines(gres: File) -> Iterator[Line]:
     return (line for line in gres.lines if (line.value("Name") or "").lower() == "gpu")
 
 
-def _detects(gres: File | None, line: Line) -> bool:
-    """Tell whether slurmd finds the devices of a line by itself."""
-    every = gres.last("AutoDetect") if gres else None
-    said = line.value("AutoDetect") or (every[1] if every else "off")
-    return said.lower() != "off"
+def _detects_all(gres: File) -> bool:
+    """Tell whether slurmd of every node finds its devices by itself."""
+    every = gres.last("AutoDetect")
+    return every is not None and every[1].lower() != "off"
+
+
+def _detecting(gres: File) -> set[str]:
+    """The nodes whose slurmd finds its devices by itself."""
+    lines = (line for line in gres.lines if (line.value("AutoDetect") or "off").lower() != "off")
+    return {node for line in lines for node in _nodes(line.value("NodeName") or "")}
 
 
 def _count(line: Line) -> int:
-    """How many devices a line of gres.conf has on each of its nodes."""
-    if count := line.value("Count"):
-        return int(count) if count.isdecimal() else 0
-    files = line.value("MultipleFiles") or line.value("File") or ""
-    return sum(1 for part in _listed(files) for _ in _expanded(part)) or 1
+    """How many GPUs a line of gres.conf has on each node; Slurm drops those without a file."""
+    if line.value("MultipleFiles"):
+        return 1  # one device, of several files
+    files = line.value("File") or line.value("Files") or ""
+    return sum(1 for part in _listed(files) for _ in _expanded(part))
 
 
 def _expanded(path: str) -> Iterator[str]:
@@ -361,13 +461,15 @@ def _expanded(path: str) -> Iterator[str]:
         return
     for part in match["ranges"].split(","):
         first, _, last = part.partition("-")
-        for number in range(int(first), int(last or first) + 1):
-            yield f"{match['start']}{number}{match['end']}"
+        for number in range(int(first), min(int(last or first), int(first) + _MOST) + 1):
+            yield from (f"{match['start']}{number}{end}" for end in _expanded(match["end"]))
 
 
 def _gpus_of(gres: str) -> int:
     """How many GPUs ``Gres=gpu:a100:2,gpu:1`` has."""
-    found = (match for text in gres.split(",") if (match := _GPU.fullmatch(text.strip())))
+    # A comma may stand in the sockets: gpu:2(S:0,1).
+    texts = re.split(r",(?![^(]*\))", gres)
+    found = (match for text in texts if (match := _GPU.fullmatch(text.strip())))
     return sum(int(match["count"] or 1) for match in found)
 
 

@@ -13,6 +13,7 @@ class Effect(Enum):
     DRAINS = "drains"  # the node takes no jobs
     ERROR = "error"  # they log an error and go on without the key
     IGNORED = "ignored"  # they go on without a word
+    ADVICE = "advice"  # it matters on some clusters
     USELESS = "no effect"  # they accept it, and it does nothing, or not what people expect
 
 

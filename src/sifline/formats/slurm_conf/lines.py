@@ -17,10 +17,11 @@ GROUPS = {
     "job_container.conf": ("NodeName",),
 }
 _PAIR = re.compile(
-    r'\s*(?P<name>[\w.]+)\s*(?P<sign>[-*+/]?)=\s*(?:"(?P<quoted>[^"]*)"|(?P<value>\S+))'
+    r'\s*(?P<name>[\w.]+)\s*(?P<sign>[-*+/]?)=\s*(?:"(?P<quoted>[^"]*)"|(?P<value>\S+))(?=\s|$)',
+    re.ASCII,
 )
 _COMMENT = re.compile(r"(?<!\\)#.*")
-_INCLUDE = re.compile(r"\s*include\s+(?P<path>\S+)\s*", re.IGNORECASE)
+_INCLUDE = re.compile(r"include\s+(?P<path>\S+)\s*", re.IGNORECASE | re.ASCII)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +85,7 @@ def read(text: str, *, kind: str, path: str) -> File:
 def _joined(text: str) -> Iterator[tuple[int, str]]:
     """Yield lines without comments, those that end in a backslash with the next, and numbers."""
     held, first = "", 0
-    for number, raw in enumerate(text.splitlines(), start=1):
+    for number, raw in enumerate(text.split("\n"), start=1):
         line = _COMMENT.sub("", raw).replace("\\#", "#").rstrip()
         first = first or number
         if line.endswith("\\"):
