@@ -17,15 +17,20 @@ def slurm_faults(texts: Mapping[str, str], release: str) -> list[str]:
     :param texts: contents by name, slurm.conf and so on.
     """
     try:
+        from sifline.errors import UsageError
         from sifline.formats import slurm_conf
     except ImportError:
         return []
+    try:
+        series = slurm_conf.release(str(release))  # YAML makes 24.11 a number
+    except UsageError as error:
+        return [f"slurm_common_release: {error.message}"]
     files = {
         name: slurm_conf.read(text, kind=name, path=name)
         for name, text in texts.items()
         if name in slurm_conf.FILES
     }
-    found = slurm_conf.check(files, slurm_conf.release(release))
+    found = slurm_conf.check(files, series)
     return [item.message for item in found if item.effect.value in STOPPING]
 
 

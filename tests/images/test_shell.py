@@ -237,7 +237,8 @@ def test_nothing_but_what_the_image_says_is_there_without_flags(opened: Opened, 
 
 def test_a_sif_file_is_opened_as_it_is(opened: Opened) -> None:
     path = opened.project.root / "build" / "sif" / f"{opened.name}.sif"
-    words = ["--search-root", str(opened.project.root), "shell", str(path)]
+    name = os.path.relpath(path, opened.host)
+    words = ["--search-root", str(opened.project.root), "shell", name]
     flags = ["--volume", f"{opened.host}/default:/new:ro", "--env", "OWN=mine"]
     script = 'pwd; cat /new/file; echo "$GREETING $OWN"; exit 7'
     done = warm.run(

@@ -68,7 +68,7 @@ def test_its_file_names_no_folder_of_the_host_but_the_checkout_and_the_socket() 
 @pytest.mark.parametrize(
     ("environment", "base", "bundle"),
     [
-        ({}, "", "/etc/ssl/certs/ca-certificates.crt"),
+        ({}, "", "/dev/null"),
         (
             {"SIFLINE_DEVCONTAINER_BASE": "a/b:c", "SSL_CERT_FILE": "/site.pem"},
             "a/b:c",

@@ -93,3 +93,15 @@ def test_the_environment_in_use_goes_last(root: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(sys, "prefix", str(root / ".nox" / "environment"))
 
     assert [what for what, _ in clean(Workspace(root=root)).removed][-1] == ".nox"
+
+
+def test_byte_code_behind_links_stays(root: Path, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere" / "__pycache__"
+    elsewhere.mkdir(parents=True)
+    (elsewhere / "x.pyc").write_text("theirs")
+    (root / "ansible").symlink_to(elsewhere.parent)
+    (root / "src" / "linked").mkdir(parents=True)
+    (root / "src" / "linked" / "__pycache__").symlink_to(elsewhere)
+    clean(Workspace(root=root))
+    assert (elsewhere / "x.pyc").read_text() == "theirs"
+    assert (root / "src" / "linked" / "__pycache__").is_symlink()

@@ -213,7 +213,9 @@ def words_of(call: str) -> list[str]:
     """The command line of an output; of the image verbs, about one image."""
     task, *more = call.split()
     body = helps.tasks()[task]
-    about = f"{task}.hello-mpi" if "images" in body.__module__ else task
+    # The graph of one image has no parents.
+    one = "images" in body.__module__ and task != "graph"
+    about = f"{task}.hello-mpi" if one else task
     return [about, *more, "--json"]
 
 

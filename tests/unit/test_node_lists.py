@@ -66,7 +66,9 @@ def test_the_controller_is_known_where_it_is_left_out() -> None:
         ({"only": "compute-[01-"}, "is no list such as"),
         ({"only": "n[1-2,1-99999999]"}, "1-99999999 has more than 65536 nodes"),
         ({"only": f"n[1-{'9' * 5000}]"}, "has more than 65536 nodes"),
-        ({"only": "@all"}, "has no node '@all'"),
+        ({"only": "@all"}, "is no list such as compute-[01-03],gpu-1"),
+        ({"only": "compute-[01-03]!compute-02"}, "is no list such as"),
+        ({"only": "n[1-60000]x[1-60000]"}, "names more than 65536 nodes"),
         ({"only": "gpu-1", "without": "gpu-1"}, "--node gpu-1, --without gpu-1: no node is left"),
         (
             {"without": "head,gpu-1,compute-[01-03]"},
@@ -104,4 +106,4 @@ def test_other_configuration_of_the_library_decides_nothing(
     (tmp_path / "groups.conf").write_text("[Main]\ndefault: x\n[x]\nmap: echo gpu-1\n")
     monkeypatch.setenv("CLUSTERSHELL_CFGDIR", str(tmp_path))
 
-    assert expanded("--node", "@x,a[1-2]") == ["@x", "a1", "a2"]
+    assert expanded("--node", "x,a[1-2]") == ["a1", "a2", "x"]

@@ -114,14 +114,25 @@ def test_a_file_of_others_is_replaced_where_that_is_asked_for(
     assert place(sif(tmp_path, b"second"), Output(path=target), context)
 
 
-def test_a_copy_that_differs_takes_nobodys_place(
+def test_a_sif_that_another_run_replaced_is_said_to_be(
     context: Context, target: Path, tmp_path: Path
 ) -> None:
+    replaced = sif(tmp_path)
+    replaced.path.write_bytes(b"other")
+    with pytest.raises(StepFailed, match="another run replaced it"):
+        place(replaced, Output(path=target), context)
+    assert not target.exists()
+
+
+def test_a_copy_that_differs_takes_nobodys_place(
+    context: Context, target: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     place(sif(tmp_path), Output(path=target), context)
-    damaged = sif(tmp_path, b"second")
-    damaged.path.write_bytes(b"secund")
+    monkeypatch.setattr(
+        "sifline.stages.output.shutil.copyfile", lambda _, to: Path(to).write_bytes(b"secund")
+    )
     with pytest.raises(StepFailed, match="the copy differs"):
-        place(damaged, Output(path=target), context)
+        place(sif(tmp_path, b"second"), Output(path=target), context)
     assert target.read_bytes() == b"first"
     assert list(target.parent.iterdir()) == [target]
 

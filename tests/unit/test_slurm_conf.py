@@ -257,6 +257,16 @@ def test_a_gres_conf_of_another_node_is_no_error_yet() -> None:
     assert (one.effect, "gres.conf names other nodes" in one.message) == (Effect.ADVICE, True)
 
 
+def test_reserves_need_no_partition_and_lists_have_an_end() -> None:
+    assert found(slurm=f"{SOUND}NodeName=f[1-3] State=FUTURE\nNodeName=c1 State=CLOUD\n") == []
+    found(slurm=f"{SOUND}NodeName=n[1-99999999]\n", gres=f"Name=gpu File=/dev/x[{'9' * 5000}]\n")
+
+
+def test_what_is_in_a_file_that_was_not_read_is_no_finding() -> None:
+    text = SOUND.replace("Nodes=n[1-2]", "Nodes=gpus") + "include sets.conf\n"
+    assert found(slurm=text) == []
+
+
 def test_only_a_newline_ends_a_line() -> None:
     assert found(slurm=SOUND.replace("SlurmctldHost=c", "SlurmctldHost=c # a\x0cb\x85c")) == []
 
@@ -269,6 +279,16 @@ def test_a_copy_of_the_files_includes_its_own(tmp_path: Path) -> None:
     (tmp_path / "more.conf").write_text("SchedulerPort=1\n")
     (one,) = lint_slurm.lint([tmp_path / "slurm.conf"], "24.11").findings
     assert one.what == "SchedulerPort=1"
+
+
+def test_the_name_of_the_cluster_stands_in_paths_and_odd_paths_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "slurm.conf").write_text(SOUND + "include %c.conf\n")
+    (tmp_path / "x.conf").write_text("SchedulerPort=1\n")
+    (one,) = lint_slurm.lint([tmp_path / "slurm.conf"], "24.11").findings
+    assert one.what == "SchedulerPort=1"
+    (tmp_path / "slurm.conf").write_text(SOUND + "include a\0b\n")
+    with pytest.raises(UsageError, match="cannot be read"):
+        lint_slurm.lint([tmp_path / "slurm.conf"], "24.11")
 
 
 def test_files_that_include_others_are_read_with_them(tmp_path: Path) -> None:

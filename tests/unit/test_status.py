@@ -38,6 +38,7 @@ from sifline.pipeline import Pipeline
 from sifline.report import tables
 from sifline.report.terminal import Terminal
 from sifline.stages import build, convert, deploy, imagetest
+from sifline.stages.imagetest import TestsFailed
 from sifline.virtual import Description
 from tests.support import sif_files
 from tests.support.contexts import context_of
@@ -126,7 +127,28 @@ def test_a_deployment_that_failed_is_none_of_which_anything_is_known(
         deployed_by(pipeline, monkeypatch, StepFailed("x is on 1 of 2 nodes"))
 
     (found,) = known(tmp_path)
-    assert (found.error, found.current, found.nodes) == ("x is on 1 of 2 nodes", False, ())
+    assert (found.error, found.current) == ("x is on 1 of 2 nodes", True)
+    assert found.nodes == tuple(place.node for place in done().placements)
+
+
+def test_a_deployment_to_some_nodes_adds_to_those_before(
+    pipeline: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (place,) = done().placements
+    lab = replace(LAB, nodes=(*LAB.nodes, replace(LAB.nodes[0], name="extra")))
+    places = tuple(replace(place, node=node.name) for node in lab.nodes)
+    whole = replace(done(), cluster=lab, placements=places)
+    part = replace(whole, placements=whole.placements[-1:])
+    deployed_by(pipeline, monkeypatch, whole)
+    deployed_by(pipeline, monkeypatch, part)
+    (same,) = known(tmp_path)
+    deployed_by(pipeline, monkeypatch, replace(part, sif=replace(part.sif, sha256="c" * 64)))
+    (other,) = known(tmp_path)
+
+    names = tuple(place.node for place in whole.placements)
+    assert (same.nodes, same.missing) == (names, ())
+    assert (other.nodes, other.missing) == (names[-1:], names[:-1])
+    assert tables._deployed_to(replace(other, current=True)) == f"lab (1 of {len(names)} nodes)"
 
 
 def test_what_was_deployed_to_a_cluster_that_is_gone_is_forgotten(
@@ -171,7 +193,7 @@ def test_tests_passed_failed_or_were_not_run(
     run_tests(pipeline, monkeypatch, REPORT)
     found.append(states(pipeline)[0])
     with pytest.raises(StepFailed):
-        run_tests(pipeline, monkeypatch, StepFailed("testing x: 1 failed"))
+        run_tests(pipeline, monkeypatch, TestsFailed("testing x: 1 failed"))
     found.append(states(pipeline)[0])
     (tmp_path / "images" / "x" / "tests" / "test_x.py").write_text("# another\n")
     found.append(states(pipeline)[0])

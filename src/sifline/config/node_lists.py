@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 
-from sifline.errors import UsageError, did_you_mean
+from sifline.errors import MissingError, UsageError, did_you_mean
 from sifline.model import Cluster
 
 # As many nodes as Slurm takes in a range; the library would go on until the memory is full.
@@ -56,11 +56,14 @@ def expanded(flag: str, text: str) -> list[str]:
 
     :raises UsageError: where it is no list of nodes, an empty one, or one without an end.
     """
-    for first, last in _RANGE.findall(text):
-        if len(last) > len(first) + len(str(MOST)) or int(last) - int(first) >= MOST:
-            raise UsageError(f"{flag} {text!r}: {first}-{last} has more than {MOST} nodes")
+    _refuse_odd(flag, text)
     try:
         from ClusterShell.NodeSet import RESOLVER_NOGROUP, NodeSet, NodeSetException
+    except ModuleNotFoundError:
+        raise MissingError(
+            f"{flag}: this Python environment has no ClusterShell; run scripts/bootstrap, or"
+            " install sifline anew"
+        ) from None
     except (configparser.Error, ValueError) as error:
         # It reads defaults.conf as it is loaded; nothing of that matters here.
         raise UsageError(
@@ -69,11 +72,24 @@ def expanded(flag: str, text: str) -> list[str]:
         ) from None
     try:
         # No groups: they would be read from the configuration of ClusterShell.
-        names = list(NodeSet(text, resolver=RESOLVER_NOGROUP))
+        nodes = NodeSet(text, resolver=RESOLVER_NOGROUP)
     except NodeSetException as error:
         raise UsageError(
             f"{flag} {text!r}: is no list such as compute-[01-03],gpu-1: {error}"
         ) from None
+    if len(nodes) > MOST:
+        raise UsageError(f"{flag} {text!r}: names more than {MOST} nodes")
+    names = list(nodes)
     if not names:
         raise UsageError(f"{flag} {text!r}: names no node; say such as compute-[01-03],gpu-1")
     return names
+
+
+def _refuse_odd(flag: str, text: str) -> None:
+    """Refuse what the library would read as something else, or would never come to the end of."""
+    # Its operators, which Slurm does not have.
+    if set(text) & set("!&^@%"):
+        raise UsageError(f"{flag} {text!r}: is no list such as compute-[01-03],gpu-1")
+    for first, last in _RANGE.findall(text):
+        if len(last) > len(first) + len(str(MOST)) or int(last) - int(first) >= MOST:
+            raise UsageError(f"{flag} {text!r}: {first}-{last} has more than {MOST} nodes")

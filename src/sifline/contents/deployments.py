@@ -15,14 +15,20 @@ _KIND = "deploy-"
 
 
 def remember(done: Deployment, workspace: Workspace) -> None:
-    """Write down that a SIF is on all nodes that it was deployed to."""
+    """Write down which nodes have a SIF: those of this deployment, and of earlier ones of it."""
+    place = _record(done.sif.name, done.cluster, workspace)
+    old = records.read(place) or {}
+    same = old.get("sha256") == done.sif.sha256
+    have = {node.node for node in done.placements} | set(old.get("nodes", ()) if same else ())
+    whole = [node.name for node in done.cluster.whole]
     records.write(
-        _record(done.sif.name, done.cluster, workspace),
+        place,
         {
             "cluster": done.cluster.name,
             "sha256": done.sif.sha256,
             "path": str(done.path),
-            "nodes": [place.node for place in done.placements],
+            "nodes": [name for name in whole if name in have],
+            "missing": [name for name in whole if name not in have],
             "when": times.iso(time.time()),
             "seconds": round(done.seconds, 1),
         },
@@ -30,11 +36,12 @@ def remember(done: Deployment, workspace: Workspace) -> None:
 
 
 def remember_failure(name: str, cluster: Cluster, why: str, workspace: Workspace) -> None:
-    """Write down that the last deployment failed: no node is known to have the new SIF."""
-    records.write(
-        _record(name, cluster, workspace),
-        {"cluster": cluster.name, "when": times.iso(time.time()), "error": why},
-    )
+    """Write down that the last deployment failed; nodes keep what earlier ones gave them."""
+    place = _record(name, cluster, workspace)
+    old = records.read(place) or {}
+    old.pop("version", None)
+    new = {"cluster": cluster.name, "when": times.iso(time.time()), "error": why}
+    records.write(place, {**old, **new})
 
 
 def known(name: str, workspace: Workspace, *, sha256: str = "") -> tuple[Deployed, ...]:
@@ -68,6 +75,7 @@ def _deployed(record: Mapping[str, Any], sha256: str) -> Deployed:
         cluster=str(record["cluster"]),
         sha256=held,
         nodes=tuple(map(str, record.get("nodes", ()))),
+        missing=tuple(map(str, record.get("missing", ()))),
         when=str(record.get("when", "")),
         current=bool(held) and held == sha256,
         error=str(record.get("error", "")),

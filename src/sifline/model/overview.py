@@ -18,8 +18,9 @@ NOT_TESTED = "not tested"
 class Deployed:
     """The last deployment of an image to a cluster, as this checkout recorded it.
 
-    ``current`` says that its SIF is the one in build/sif/ now; ``error`` why the deployment
-    failed, "" where it did not. ``when`` is a time as ISO 8601 writes it.
+    ``current`` says that its SIF is the one in build/sif/ now; ``missing`` are nodes that do not
+    have it. ``error`` is why the last deployment failed, "" if it did not. ``when`` is a time as
+    ISO 8601 writes it.
     """
 
     cluster: str
@@ -27,6 +28,7 @@ class Deployed:
     nodes: tuple[str, ...]
     when: str
     current: bool
+    missing: tuple[str, ...] = ()
     error: str = ""
 
 

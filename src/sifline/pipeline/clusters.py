@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,7 +48,9 @@ class Clusters:
         if described.image in self._planner.images:
             self._work.build([described.image])
         with self._show.step(f"cluster.up {described.name}"):
-            return virtual.up(described, self._context)
+            # What was deployed went with the containers.
+            gone = partial(deployments.forget, described.name, self._workspace)
+            return virtual.up(described, self._context, removed=gone)
 
     def would_up(self, asked: str) -> WouldBringUp:
         """Return what ``up`` would do; nothing is built or started.

@@ -67,6 +67,7 @@ class Opener:
         from sifline.formats import sif as siffile
         from sifline.stages import discover, shell
 
+        path = path.absolute()  # the toolbox starts in another folder
         siffile.system(siffile.read(path))
         asked = shell.Asked(
             mount_home=mount_home, volumes=volumes, gpus=gpus, workdir=workdir, env=env

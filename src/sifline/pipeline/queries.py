@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from sifline.contents import deployments
+from sifline.contents import deployments, sif_records
 from sifline.contents.build_context import DOCKERFILE
 from sifline.engines.docker.images import Docker
 from sifline.errors import MissingError, SiflineError
@@ -172,8 +172,9 @@ class Queries:
 
         name, held = step.image.name, step.held
         path, state = self._workspace.sif(name), convert.state(name, held, self._workspace)
-        made = state == convert.UP_TO_DATE
-        digest = convert.standing(step.image, self._workspace).sha256 if made else ""
+        record = sif_records.read(name, self._workspace)
+        there = sif_records.current(path, record) if record and path.is_file() else None
+        digest = str(there["sha256"]) if there else ""
         tests, sif_tests = self._planner.testing.states(step.image, held)
         return ImageState(
             name=name,

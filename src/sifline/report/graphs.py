@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from html import escape
+from typing import Any
 
 from sifline.model import GraphNode
 
@@ -225,3 +226,14 @@ def _entities(text: str) -> str:
 
 
 FORMATS: dict[str, Callable[[Graph], str]] = {"text": _text, "dot": _dot, "mermaid": _mermaid}
+
+
+def values(nodes: Sequence[GraphNode]) -> list[dict[str, Any]]:
+    """Return the nodes for JSON."""
+    return [
+        {
+            **asdict(node),
+            "words": [{"image": image, "written": written} for image, written in node.words],
+        }
+        for node in nodes
+    ]

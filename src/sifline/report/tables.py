@@ -328,7 +328,10 @@ def _stale(word: str, reason: str) -> str:
 def _deployed_to(item: Deployed) -> str:
     if item.error:
         return f"{item.cluster} (failed)"
-    return item.cluster if item.current else f"{item.cluster} (stale)"
+    have, every = len(item.nodes), len(item.nodes) + len(item.missing)
+    notes = [*([] if item.current else ["stale"])]
+    notes += [f"{have} of {every} nodes"] if item.missing else []
+    return f"{item.cluster} ({', '.join(notes)})" if notes else item.cluster
 
 
 def state_values(items: Sequence[ImageState]) -> list[dict[str, Any]]:

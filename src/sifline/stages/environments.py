@@ -61,13 +61,15 @@ def clean(workspace: Workspace, *, dry: bool = False) -> Cleaned:
 def _things(root: Path) -> Iterator[_Thing]:
     if _is_folder(root / ENVIRONMENT) and (root / ENVIRONMENT / STAMP).is_file():
         yield _Thing(what=ENVIRONMENT, folders=(root / ENVIRONMENT,))
+    # One of them has the stamp; those of other sessions, such as lock, do not.
     if _is_folder(root / NOX) and any((root / NOX).glob(f"*/{STAMP}")):
         yield _Thing(what=NOX, folders=(root / NOX,))
     for name in CACHES:
         if _is_folder(root / name):
             yield _Thing(what=name, folders=(root / name,))
     for name in SOURCES:
-        if found := tuple(sorted((root / name).rglob(BYTE_CODE))):
+        paths = sorted((root / name).rglob(BYTE_CODE)) if _is_folder(root / name) else []
+        if found := tuple(path for path in paths if _is_folder(path)):
             yield _Thing(what=f"byte code in {name}", folders=found)
 
 

@@ -280,6 +280,8 @@ def _tag(name: str, context: Context) -> str:
 
 def _bring(wanted: Wanted, docker: Docker, context: Context) -> None:
     """Pull or load the image, and check that it is the right one."""
+    if not (wanted.archive or wanted.pull):
+        raise MissingError(f"{wanted.source}: the Docker engine has it no longer; run it again")
     try:
         if wanted.archive:
             docker.load(_told(wanted.archive, context))

@@ -55,6 +55,12 @@ class Missed:
     why: str = ""
 
 
+class TestsFailed(StepFailed):
+    """Tests failed; not that they could not be run."""
+
+    __test__ = False  # pytest would take the name for a test class
+
+
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
     """The results in the JUnit file of one run; ``warned`` are tests of style."""
@@ -251,7 +257,7 @@ def judge(name: str, result: Result, junit: Path, log: Path) -> Outcome:
     if outcome.failed or result.returncode == FAILED:
         more = len(outcome.failed) - NAMED_FAILURES
         first = [_whose(item, name) for item in outcome.failed[:NAMED_FAILURES]]
-        raise StepFailed(
+        raise TestsFailed(
             f"testing {name}: {len(outcome.failed)} failed: {', '.join(first)}"
             f"{f' and {more} more' if more > 0 else ''}; the whole log is {log}"
             f"{_way_out(name, outcome.failed)}",

@@ -60,28 +60,32 @@ def _read(path: Path) -> File:
     """Return the file at ``path`` with the files that it includes."""
     text = _text(path)
     file = slurm_conf.read(text, kind=path.name, path=str(path))
-    return replace(file, lines=tuple(_whole(file, path.parent, depth=0)))
+    cluster = file.last("ClusterName")
+    name = cluster[1] if cluster else ""
+    return replace(file, lines=tuple(_whole(file, path.parent, cluster=name)))
 
 
-def _whole(file: File, folder: Path, *, depth: int) -> Iterator[Line]:
+def _whole(file: File, folder: Path, *, cluster: str, depth: int = 0) -> Iterator[Line]:
+    """Yield the lines of a file and of those that it includes; %c is the cluster's name."""
     for line in file.lines:
         if not line.include:
             yield line
             continue
-        # A copy of the files lies elsewhere than on the node.
-        place = folder / line.include
-        place = place if place.is_file() else folder / Path(line.include).name
+        path = line.include.replace("%c", cluster)
+        # Of files that were copied from a node, those beside them are meant.
+        beside = folder / Path(path).name
+        place = beside if beside.is_file() else folder / path
         if depth == DEEPEST:
             raise UsageError(f"{file.path}:{line.number}: {place}: too many files in each other")
         other = slurm_conf.read(_text(place), kind=file.kind, path=str(place))
         # Told at the line that includes it.
-        yield from (
-            replace(item, number=line.number) for item in _whole(other, folder, depth=depth + 1)
-        )
+        lines = _whole(other, folder, cluster=cluster, depth=depth + 1)
+        yield from (replace(item, number=line.number) for item in lines)
 
 
 def _text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8", errors="surrogateescape")
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be read: {error.strerror}") from None
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise UsageError(f"{path}: cannot be read: {why}") from None

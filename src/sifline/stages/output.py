@@ -82,6 +82,11 @@ def place(sif: Sif, output: Output, context: Context) -> bool:
             with partial.open("rb") as file:
                 os.fsync(file.fileno())
             if file_digest(partial) != sif.sha256:
+                if file_digest(sif.path) != sif.sha256:
+                    raise StepFailed(
+                        f"{sif.path}: another run replaced it meanwhile; run it again, with"
+                        " another --sif-name"
+                    )
                 raise StepFailed(
                     f"{path}: the copy differs from {sif.path}; is the disk sound? See dmesg"
                 )
@@ -125,7 +130,8 @@ def _remember(output: Output, sif: Sif, workspace: Workspace, *, next_: bool = F
 def _record(path: Path, workspace: Workspace) -> Path:
     """Path of what is remembered of a file that was written, whatever SIF it is."""
     # No image has a name that begins so.
-    return workspace.record("_outputs", _hash(path.resolve()))
+    # Not where a link leads to: --foreign replaces the link itself.
+    return workspace.record("_outputs", _hash(path.parent.resolve() / path.name))
 
 
 def _hash(path: Path) -> str:

@@ -96,6 +96,7 @@ def test(
     """
     files = [item for item in images if isinstance(item, Path)]
     if files:
+        _no_json("test FILE.sif", json=json)
         _test_files(run, pipeline, files, runtime)
         return
     verb = "TEST" if one_of("runtime", runtime or "docker", RUNTIMES) == "docker" else "TEST_SIF"
@@ -125,6 +126,7 @@ def convert(
         invoke convert --source docker-daemon:alpine:3.20 --output alpine.sif
     """
     if source or sif_name or output or foreign:
+        _no_json("convert --source", json=json)
         _convert_source(run, pipeline, source, sif_name, output, foreign=foreign)
         return
     _carry_out(run, pipeline, images, "CONVERT", "CONVERT", json=json)
@@ -548,7 +550,7 @@ def graph(
     names, broken = run.sound(pipeline, images)
     nodes = pipeline.queries.graph(names, broken)
     if json:
-        run.print(tables.dump(images=nodes))
+        run.print(tables.dump(images=graphs.values(nodes)))
         refuse_broken(broken)
         return
     drawn = graphs.render(nodes, "dot" if chosen == "svg" else chosen)
@@ -643,6 +645,11 @@ def _carry_out(
     for line in tables.broken(done.broken):
         run.print(line)
     done.check()
+
+
+def _no_json(what: str, *, json: bool) -> None:
+    if json:
+        raise UsageError(f"--json: {what} prints no JSON; leave --json out")
 
 
 def _need_dry(run: Run, *, json: bool) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -47,11 +47,14 @@ LOOK_SECONDS = 1.0
 HOST_KEY = "/etc/ssh/ssh_host_ed25519_key.pub"
 
 
-def up(description: Description, context: Context) -> Cluster:
+def up(
+    description: Description, context: Context, *, removed: Callable[[], None] = lambda: None
+) -> Cluster:
     """Bring up a virtual cluster that matches its description, and return it.
 
     A matching cluster is kept; anything else of that name is recreated.
 
+    :param removed: is called when what stood is gone.
     :raises UsageError: if it belongs to another checkout.
     :raises MissingError: if the image or the engine is missing.
     :raises StepFailed: if a node does not come up; then the whole cluster is removed.
@@ -62,7 +65,7 @@ def up(description: Description, context: Context) -> Cluster:
         found = engine.find(cluster_label(name))
         refuse_other_checkout(name, found, context, _another(name))
         try:
-            return _bring(description, image_id, found, context)
+            return _bring(description, image_id, found, context, removed)
         except BaseException:
             # What cannot be removed now is removed by the next run.
             if not (state_folder(name, context.workspace) / STATE_FILE).exists():
@@ -101,7 +104,11 @@ def _another(name: str) -> str:
 
 
 def _bring(
-    description: Description, image_id: str, found: Iterable[Container], context: Context
+    description: Description,
+    image_id: str,
+    found: Iterable[Container],
+    context: Context,
+    removed: Callable[[], None],
 ) -> Cluster:
     """Recreate the containers unless they match the description."""
     name = description.name
@@ -111,6 +118,7 @@ def _bring(
     wanted = want(fitted, image_id, public_key(folder, context), context.workspace)
     if not stands(wanted, found):
         remove_all(name, context, keep_folder=True)
+        removed()
         found = _up(wanted, context)
     return _settle(wanted, found, context)
 

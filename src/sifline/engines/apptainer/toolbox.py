@@ -148,6 +148,8 @@ class Toolbox:
             # If this process is killed, it loses the lock: the container's first process gets it
             # and ends.
             fcntl.flock(alive, fcntl.LOCK_EX)
+            # Root of the container opens it, who may be nobody on a shared file system.
+            os.fchmod(alive.fileno(), 0o666)
             waiting = [*binds, Bind(source=Path(alive.name), target=ALIVE)]
             words = ["flock", ALIVE, "true"]
             argv = self.argv(words, root=True, binds=waiting, env={}, extra=extra)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from sifline.errors import did_you_mean
@@ -39,7 +40,8 @@ _ENDLESS = frozenset({"infinite", "unlimited"})
 _NUMBER = re.compile(r"[-+]?(?:0[xX][0-9a-fA-F]+|\d+)[kKmMgGtTpP]?[bB]?")
 _FRACTION = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?%?")
 _FILES = re.compile(
-    r"(?P<start>.*?)\[(?P<ranges>\d+(?:-\d+)?(?:,\d+(?:-\d+)?)*)\](?P<end>.*)", re.ASCII
+    r"(?P<start>.*?)\[(?P<ranges>\d{1,6}(?:-\d{1,6})?(?:,\d{1,6}(?:-\d{1,6})?)*)\](?P<end>.*)",
+    re.ASCII,
 )
 _GPU = re.compile(
     r"gpu(?::(?P<type>(?!\d+(?:\(|$))[^:=()]+))?(?::no_consume)?(?:[:=](?P<count>\d+))?(?:\(.*\))?",
@@ -52,8 +54,9 @@ _TASK = re.compile(
 _ENFORCE = frozenset(
     {"none", "all", "associations", "limits", "nojobs", "nosteps", "qos", "safe", "wckeys"}
 )
-# No node has more devices of a kind.
-_MOST = 4096
+# No node has more devices of a kind, and no list more nodes.
+_MOST, _MOST_NODES, _DIGITS = 4096, 1 << 16, 9
+_NODE_RANGE = re.compile(r"[\[,]\s*(\d+)-(\d+)", re.ASCII)
 # Words that stand for nodes and are no names of any.
 _EVERY = frozenset({"all", "default"})
 
@@ -65,7 +68,8 @@ def check(files: Mapping[str, File], release: str) -> tuple[Finding, ...]:
     :param release: one of ``RELEASES``.
     """
     found = [*(item for file in files.values() for item in _keys(file, release))]
-    if SLURM in files:
+    # What is in a file that was not read with it, these rules would miss.
+    if SLURM in files and not any(line.include for line in files[SLURM].lines):
         for rule in _RULES:
             found += rule(files, release)
     return tuple(sorted(found, key=lambda item: (item.file, item.line, item.what)))
@@ -386,7 +390,14 @@ def _partitions(files: Mapping[str, File], _: str) -> Iterator[Finding]:
                 does=f"Slurm does not start: no line of NodeName describes {_folded(unknown)}",
                 write="describe them, or leave them out",
             )
-    lost = [node for node in described if node not in used]
+    # Reserves belong to no partition yet.
+    reserves = {
+        node
+        for line in slurm.of("NodeName")
+        if (line.value("State") or "").upper() in {"FUTURE", "CLOUD"}
+        for node in _nodes(line.value("NodeName") or "")
+    }
+    lost = [node for node in described if node not in used | reserves]
     if lost and slurm.of("PartitionName"):
         yield Finding(
             file=slurm.path,
@@ -451,7 +462,8 @@ def _count(line: Line) -> int:
     if line.value("MultipleFiles"):
         return 1  # one device, of several files
     files = line.value("File") or line.value("Files") or ""
-    return sum(1 for part in _listed(files) for _ in _expanded(part))
+    every = (path for part in _listed(files) for path in _expanded(part))
+    return sum(1 for _ in islice(every, _MOST))
 
 
 def _expanded(path: str) -> Iterator[str]:
@@ -482,12 +494,22 @@ def _nodes(text: str) -> Sequence[str]:
     """Return the names in a list of nodes; none where it cannot be read."""
     from ClusterShell.NodeSet import NodeSetException
 
-    if not text or text.lower() in _EVERY:
+    if not text or text.lower() in _EVERY or _endless(text):
         return []
     try:
         return [str(node) for node in _node_set(text)]
     except (NodeSetException, ValueError):
         return []
+
+
+def _endless(text: str) -> bool:
+    """Tell whether a list has more nodes than anybody; the library would expand it."""
+    count = 1
+    for first, last in _NODE_RANGE.findall(text):
+        count *= (
+            max(1, int(last[-9:]) - int(first[-9:]) + 1) if len(last) < _DIGITS else _MOST_NODES
+        )
+    return count >= _MOST_NODES
 
 
 def _folded(nodes: Sequence[str]) -> str:

@@ -132,6 +132,7 @@ def judge_nodes(cluster: Cluster, found: Mapping[str, SlurmNode]) -> str:
 @infrastructure
 def slurm_versions_equal(probe: Probe) -> str:
     """All daemons are of one Slurm version, and it is the one that is installed."""
+    probe.need_nodes(1)
     versions = {
         node.name: probe.run(node, [daemon, "-V"], sudo=True).stdout.split()[-1]
         for node in probe.cluster.nodes
@@ -145,7 +146,10 @@ def slurm_versions_equal(probe: Probe) -> str:
     if len(set(versions.values())) > 1:
         listed = ", ".join(f"{name} {version}" for name, version in versions.items())
         raise CheckFailed(f"versions differ: {listed}")
-    return f"Slurm {next(iter(versions.values()))} on {len(versions)} nodes"
+    (version,) = set(versions.values())
+    if len(versions) == 1:
+        return f"slurmd runs as the installed {version}; no other node to compare with"
+    return f"Slurm {version} on {len(versions)} nodes"
 
 
 @infrastructure
