@@ -61,7 +61,7 @@ def test_an_image_removed_from_the_engine_is_noticed(project: Project) -> None:
     assert f"its tag sifline/{name}:latest is gone" in project.invoke("status").stdout
     assert states(project, name) == ["built"]
     docker("image", "rm", "--force", str((project.inspect(name) or {})["Id"]))
-    assert "not in the engine" in project.invoke("status").stdout
+    assert "not built" in project.invoke("status").stdout
     assert states(project, name) == ["built"]
 
 
