@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from sifline.config.node_lists import choose, expanded
+from sifline.config.node_lists import choose
 from sifline.errors import UsageError
+from sifline.formats.node_lists import expand, fold
 from sifline.model import Cluster, Node, Partition, Role, SshAccess
 
 NAMES = ("head", "compute-01", "compute-02", "compute-03", "gpu-1")
@@ -87,7 +88,7 @@ def test_a_broken_configuration_of_the_library_is_told_in_one_line(
     tmp_path: Path, content: str
 ) -> None:
     (tmp_path / "defaults.conf").write_text(content)
-    call = "from sifline.config.node_lists import expanded; expanded('--node', 'a')"
+    call = "from sifline.formats.node_lists import expand; expand('a')"
     done = subprocess.run(
         [sys.executable, "-c", call],
         env={"CLUSTERSHELL_CFGDIR": str(tmp_path)},
@@ -96,7 +97,7 @@ def test_a_broken_configuration_of_the_library_is_told_in_one_line(
         check=False,
     )
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("sifline.")]
-    assert "--node: the configuration of ClusterShell cannot be read: " in line
+    assert ": the configuration of ClusterShell cannot be read: " in line
     assert line.endswith("; fix that file")
 
 
@@ -106,4 +107,27 @@ def test_other_configuration_of_the_library_decides_nothing(
     (tmp_path / "groups.conf").write_text("[Main]\ndefault: x\n[x]\nmap: echo gpu-1\n")
     monkeypatch.setenv("CLUSTERSHELL_CFGDIR", str(tmp_path))
 
-    assert expanded("--node", "x,a[1-2]") == ["a1", "a2", "x"]
+    assert expand("x,a[1-2]") == ["a1", "a2", "x"]
+
+
+@pytest.mark.parametrize(
+    ("text", "count", "last"),
+    [
+        ("n[1-300,400-700]", 601, "n700"),
+        ("n[1-40000],m[1-20000]", 60000, "n40000"),
+        ("n[01-100]", 100, "n100"),
+        ("n[08-1002]", 995, "n1002"),
+        ("n[001-099]", 99, "n099"),
+        ("r[1-2]n[1-2]", 4, "r2n2"),
+    ],
+)
+def test_lists_are_expanded_as_slurm_does(text: str, count: int, last: str) -> None:
+    names = expand(text)
+    assert (len(names), last in names) == (count, True)
+    assert {*expand(fold(names))} == {*names}
+
+
+def test_a_range_with_zeros_keeps_their_width_as_long_as_it_fits() -> None:
+    assert expand("n[08-11,098-101]") == [
+        *("n08", "n09", "n10", "n11", "n098", "n099", "n100", "n101"),
+    ]

@@ -257,6 +257,27 @@ def test_a_gres_conf_of_another_node_is_no_error_yet() -> None:
     assert (one.effect, "gres.conf names other nodes" in one.message) == (Effect.ADVICE, True)
 
 
+@pytest.mark.parametrize(
+    ("nodes", "member", "other"),
+    [
+        ("n[1-300,400-700]", "n700", "n350"),
+        ("n[01-100]", "n50", "n050"),
+        ("n[1-9],m[1-9]", "m9", "m09"),
+    ],
+)
+def test_nodes_of_long_lists_are_known(nodes: str, member: str, other: str) -> None:
+    slurm = SOUND.replace("n[1-2]", nodes) + f"PartitionName=q Nodes={member},{other}\n"
+    (one,) = found(slurm=slurm, gres=GRES.replace("n[1-2]", nodes))
+    assert one.does.endswith(f"describes {other}")
+
+
+def test_a_list_that_cannot_be_read_is_said_and_decides_nothing() -> None:
+    slurm = SOUND.replace("NodeName=n[1-2]", "NodeName=n[1-99999999]")
+    one = only(slurm=slurm)
+    assert (one.line, one.effect) == (8, Effect.ADVICE)
+    assert "has more than 65536 nodes), and checks no nodes and partitions" in one.does
+
+
 def test_reserves_need_no_partition_and_lists_have_an_end() -> None:
     assert found(slurm=f"{SOUND}NodeName=f[1-3] State=FUTURE\nNodeName=c1 State=CLOUD\n") == []
     found(slurm=f"{SOUND}NodeName=n[1-99999999]\n", gres=f"Name=gpu File=/dev/x[{'9' * 5000}]\n")

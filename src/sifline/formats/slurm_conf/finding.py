@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
+
+from sifline.formats.slurm_conf.lines import File
 
 
 class Effect(Enum):
@@ -33,3 +36,7 @@ class Finding:
         """The whole in one line."""
         place = f"{self.file}:{self.line}" if self.line else self.file
         return f"{place}: {self.what}: {self.does}; {self.write}"
+
+
+# What is wrong with files of these kinds together, for one release.
+Rule = Callable[[Mapping[str, File], str], Iterator[Finding]]

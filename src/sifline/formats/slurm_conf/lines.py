@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+SLURM, GRES, CGROUP = "slurm.conf", "gres.conf", "cgroup.conf"
+YES = frozenset({"yes", "up", "true", "1"})
 # A key that others follow on its line; their meaning depends on it.
 GROUPS = {
     "slurm.conf": (

@@ -30,7 +30,8 @@ class Key:
 
     ``since`` and ``until`` are the first and the last release that know it; "" where that is the
     first or last of ``RELEASES``, or one outside. From ``obsolete`` on the daemons ignore it and
-    log an error; from ``fatal`` on they do not start with it, although they know it.
+    log an error, from ``ignored`` on a warning at most; from ``fatal`` on they do not start with
+    it, although they know it.
     """
 
     file: str
@@ -40,6 +41,7 @@ class Key:
     since: str = ""
     until: str = ""
     obsolete: str = ""
+    ignored: str = ""
     fatal: str = ""
 
     def known(self, release: str) -> bool:
