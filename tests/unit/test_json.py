@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 
-from sifline.contents import deployments
 from sifline.contents.comparison import Contents, Settings, compare
 from sifline.contents.compatibility import Compatibility
 from sifline.contents.sizes import Copies, Folder, Hidden, Layer, Report
@@ -29,6 +28,7 @@ from sifline.model import (
     Workspace,
     WouldDeploy,
 )
+from sifline.pipeline import deployments
 from sifline.stages.inventory import Bill
 from sifline.tasks import helps, support
 from tests.support import sif_files

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from sifline.contents import deployments
 from sifline.model import Cluster, Node, Partition, Role, SshAccess, Workspace
+from sifline.pipeline import deployments
 from tests.support.fake_engine import fake_engine
 from tests.support.invoking import invoke
 from tests.support.screens import on_screen

@@ -10,7 +10,6 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 from sifline import virtual
-from sifline.contents import deployments
 from sifline.errors import StepFailed
 from sifline.formats import sif as sif_format
 from sifline.machine import records
@@ -34,7 +33,7 @@ from sifline.model import (
     Verb,
     Workspace,
 )
-from sifline.pipeline import Pipeline
+from sifline.pipeline import Pipeline, deployments
 from sifline.report import tables
 from sifline.report.terminal import Terminal
 from sifline.stages import build, convert, deploy, imagetest

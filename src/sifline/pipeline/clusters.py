@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sifline.contents import deployments
 from sifline.errors import StepFailed, UsageError
 from sifline.model import (
     CheckResult,
@@ -23,6 +22,7 @@ from sifline.model import (
     WouldBringUp,
     WouldDeploy,
 )
+from sifline.pipeline import deployments
 from sifline.pipeline.plans import BUILD, CONVERT, MAKE, Planner
 from sifline.pipeline.work import Work
 

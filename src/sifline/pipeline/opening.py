@@ -13,6 +13,7 @@ from sifline.pipeline.plans import TOOLBOX, Planner
 if TYPE_CHECKING:
     from sifline.model import Opening
     from sifline.pipeline.work import Work
+    from sifline.stages.shell import Asked
 
 
 class Opener:
@@ -27,21 +28,14 @@ class Opener:
         self,
         name: str,
         command: Sequence[str],
+        asked: Asked,
         *,
         sif: bool,
-        mount_home: bool,
-        volumes: Sequence[str],
-        gpus: str,
-        workdir: str,
-        env: Sequence[str],
     ) -> int:
         """Open ``name`` on the user's terminal; return the exit status."""
         from sifline.stages import shell
 
         self._planner.known([name])
-        asked = shell.Asked(
-            mount_home=mount_home, volumes=volumes, gpus=gpus, workdir=workdir, env=env
-        )
         opening = shell.opening(self._planner.images[name], asked, shell.Caller.here())
         wanted = shell.command(command)
         # If the output is not a terminal, a pseudo-terminal would change its line ends.
@@ -53,25 +47,17 @@ class Opener:
         self,
         path: Path,
         command: Sequence[str],
-        *,
-        mount_home: bool,
-        volumes: Sequence[str],
-        gpus: str,
-        workdir: str,
-        env: Sequence[str],
+        asked: Asked,
     ) -> int:
         """Open a SIF file on the user's terminal; return the exit status.
 
-        :raises UsageError: where it is no SIF, truncated or damaged.
+        :raises UsageError: if it is not a SIF, or truncated or damaged.
         """
         from sifline.formats import sif as siffile
         from sifline.stages import discover, shell
 
         path = path.absolute()  # the toolbox starts in another folder
         siffile.system(siffile.read(path))
-        asked = shell.Asked(
-            mount_home=mount_home, volumes=volumes, gpus=gpus, workdir=workdir, env=env
-        )
         # Nothing but the flags says how a file of others is opened.
         image = discover.foreign(
             path.stem,

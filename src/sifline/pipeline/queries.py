@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from sifline.contents import deployments, sif_records
+from sifline.contents import sif_records
 from sifline.contents.build_context import DOCKERFILE
 from sifline.engines.docker.images import Docker
 from sifline.errors import MissingError, SiflineError
@@ -19,6 +19,7 @@ from sifline.model import (
     Step,
     Verb,
 )
+from sifline.pipeline import deployments
 from sifline.pipeline.plans import (
     BUILD,
     MAKE,
@@ -173,7 +174,7 @@ class Queries:
         name, held = step.image.name, step.held
         path, state = self._workspace.sif(name), convert.state(name, held, self._workspace)
         record = sif_records.read(name, self._workspace)
-        there = sif_records.current(path, record) if record and path.is_file() else None
+        there = sif_records.current(path, record) if record and state != "none" else None
         digest = str(there["sha256"]) if there else ""
         tests, sif_tests = self._planner.testing.states(step.image, held)
         return ImageState(

@@ -7,7 +7,6 @@ import re
 from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
-from secrets import token_hex
 from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
@@ -35,7 +34,7 @@ _WORD = re.compile(rf"({'|'.join(sorted(_COLOUR, key=len, reverse=True))})\b")
 # Stands for what begins a colour until the text is printed: whatever else begins with an escape
 # character is somebody else's, and written out. No text of others can hold it: each process has
 # another one.
-_MARK = f"\ufdd0{token_hex(8)}\ufdd0"
+_MARK = f"\ufdd0{os.urandom(8).hex()}\ufdd0"
 _MARKED = re.compile(rf"{_MARK}(\d{{0,2}}m)")
 
 

@@ -45,8 +45,6 @@ def check(output: Output, workspace: Workspace) -> None:
     path = output.path
     if path.suffix != ENDING or path.is_dir():
         raise UsageError(f"--output {path}: takes FILE.sif")
-    if not path.parent.is_dir():
-        raise UsageError(f"--output {path}: there is no folder {path.parent}; make it first")
     if not os.access(path.parent, os.W_OK | os.X_OK):
         raise UsageError(
             f"--output {path}: you may not write to {path.parent}; choose another folder"
@@ -129,8 +127,8 @@ def _remember(output: Output, sif: Sif, workspace: Workspace, *, next_: bool = F
 
 def _record(path: Path, workspace: Workspace) -> Path:
     """Path of what is remembered of a file that was written, whatever SIF it is."""
-    # No image has a name that begins so.
-    # Not where a link leads to: --foreign replaces the link itself.
+    # No image has a name that begins with a line. Links are not followed: --foreign replaces the
+    # link itself.
     return workspace.record("_outputs", _hash(path.parent.resolve() / path.name))
 
 

@@ -402,20 +402,16 @@ def shell(
         invoke shell.<image>
         invoke shell FILE.sif -- cat /etc/os-release
     """
-    asked: dict[str, Any] = {
-        "mount_home": mount_home,
-        "volumes": volume,
-        "gpus": gpus,
-        "workdir": workdir,
-        "env": env,
-    }
+    from sifline.stages.shell import Asked
+
+    asked = Asked(mount_home=mount_home, volumes=volume, gpus=gpus, workdir=workdir, env=env)
     subject = images[0]
     if isinstance(subject, Path):
         if sif:
             raise UsageError("--sif is for images: a SIF file is a SIF in any case")
-        code = pipeline.opener.shell_file(subject, run.command, **asked)
+        code = pipeline.opener.shell_file(subject, run.command, asked)
     else:
-        code = pipeline.opener.shell(subject, run.command, sif=sif, **asked)
+        code = pipeline.opener.shell(subject, run.command, asked, sif=sif)
     run.end(code)
 
 
@@ -598,7 +594,8 @@ def _convert_source(
         raise UsageError("--foreign is for --output: it allows to replace that file")
     if run.dry:
         raise UsageError("--dry: convert --source does not support a dry run; leave --dry out")
-    place = Output(path=Path(output).absolute(), foreign=foreign) if output else None
+    path = support.output(Path(output)).absolute() if output else None
+    place = Output(path=path, foreign=foreign) if path else None
     run.print(tables.converted([pipeline.sifs.convert_source(source, name, place)]))
 
 

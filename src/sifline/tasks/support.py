@@ -183,7 +183,8 @@ class Run:
                 sys.stdout.flush()
         except BrokenPipeError:
             # Python would fail once more, when it writes what is left at its end.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            with Path(os.devnull).open("wb") as nowhere:
+                os.dup2(nowhere.fileno(), sys.stdout.fileno())
             raise ReaderGone from None
 
     def write(self, path: Path, text: str) -> None:
