@@ -107,11 +107,13 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
 
 
 def kept_of(result: dict[str, Any]) -> str:
-    """Return where modules kept the files that they replaced; Ansible ends their names in ~."""
+    """Return where modules and commands kept what they replaced; such names end in ~."""
     items = [result, *(result.get("results") or [])]
-    names = (
+    names = [
         str(item.get(key) or "") for item in items for key in ("backup_file", "backup", "dest")
-    )
+    ]
+    # The target of cp.
+    names += [words[-1] for item in items if isinstance(words := item.get("cmd"), list) and words]
     return ", ".join(dict.fromkeys(name for name in names if name.endswith("~")))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -16,10 +17,12 @@ from sifline.machine.context import Context
 from sifline.model import Cluster, Node
 from sifline.stages.provision import provision
 from tests.support.groups import shares_cluster
+from tests.support.waiting import until
 
 pytestmark = [shares_cluster("cluster of deploy, provision and quickstart"), pytest.mark.long]
 
 KEY = "/etc/munge/munge.key"
+SLURM_CONF = "/etc/slurm/slurm.conf"
 FILES = (*(f"/etc/slurm/{name}.conf" for name in ("slurm", "cgroup", "gres", "mpi")), KEY)
 
 # A provisioning in between takes as long as it takes.
@@ -123,6 +126,144 @@ def test_a_configuration_that_slurm_does_not_take_is_refused_before_anything_is_
     with pytest.raises(StepFailed, match=said):
         provision(wrong, context)
     assert (digests(ssh), daemons(ssh)) == before
+
+
+def with_variables(cluster: Cluster, **variables: object) -> Cluster:
+    return dataclasses.replace(cluster, variables=(*cluster.variables, *variables.items()))
+
+
+@contextmanager
+def running_job(ssh: Ssh, *options: str) -> Iterator[str]:
+    """A job of the cluster's user, which runs until the end of the block; its number."""
+    user = ("runuser", "-u", str(ssh.cluster.job_user), "--")
+    submit = ("sbatch", "--parsable", "--chdir=/tmp", "--output=/dev/null", *options)
+    number = output(
+        ssh, ssh.cluster.controller, *user, *submit, "--wrap=exec sleep infinity"
+    ).strip()
+    try:
+        until(lambda: state(ssh, number) == "RUNNING", f"job {number} to run")
+        yield number
+    finally:
+        output(ssh, ssh.cluster.controller, "scancel", number)
+
+
+def state(ssh: Ssh, job: str) -> str:
+    """The job's state; "" where Slurm does not know it any more."""
+    asked = ["squeue", "--noheader", "--format=%T", f"--jobs={job}"]
+    return ssh.run(ssh.cluster.controller, asked, sudo=True, check=False).stdout.strip()
+
+
+def node_state(ssh: Ssh, node: Node) -> str:
+    return output(ssh, ssh.cluster.controller, "sinfo", "-h", "-n", node.name, "-o", "%T").strip()
+
+
+REFUSED = {
+    "slurmctld": (
+        {"slurm_common_state_dir": "/proc/none/state"},
+        r"controller: .*slurmctld does not start: fatal: mkdir\(/proc/none/state\)",
+    ),
+    "slurmd": (
+        {"slurm_common_spool_dir": "/proc/none/spool"},
+        r"compute-\d+: .*slurmd does not start: fatal: mkdir\(/proc/none/spool\)",
+    ),
+}
+
+
+@pytest.mark.parametrize(("variables", "said"), REFUSED.values(), ids=REFUSED)
+def test_all_nodes_go_back_where_a_daemon_does_not_start_with_the_new_configuration(
+    cluster: Cluster, context: Context, ssh: Ssh, variables: dict[str, object], said: str
+) -> None:
+    before = digests(ssh)
+    with running_job(ssh) as job:
+        with pytest.raises(StepFailed, match=said) as caught:
+            provision(with_variables(cluster, **variables), context)
+        assert state(ssh, job) == "RUNNING"
+    names = ", ".join(sorted(node.name for node in cluster.nodes))
+    assert "the old configuration is back on" in caught.value.message
+    assert digests(ssh) == before, names
+    assert not any("unsettled" in kept(ssh, node) for node in cluster.nodes)
+    assert provision(cluster, context).changed == 0
+
+
+def test_all_nodes_go_back_where_one_has_less_than_the_new_configuration_says(
+    cluster: Cluster, context: Context, ssh: Ssh, node: Node
+) -> None:
+    before = digests(ssh)
+    more = dataclasses.replace(node, memory_mb=99_000_000)
+    others = tuple(more if other == node else other for other in cluster.nodes)
+    with running_job(ssh) as job:
+        with pytest.raises(StepFailed, match=rf"{node.name}: .*RealMemory.* is back on"):
+            provision(dataclasses.replace(cluster, nodes=others), context)
+        assert state(ssh, job) == "RUNNING"
+    assert digests(ssh) == before
+    # Slurm had drained it.
+    assert node_state(ssh, node) in {"idle", "mixed", "allocated"}
+    assert provision(cluster, context).changed == 0
+
+
+def kept(ssh: Ssh, node: Node) -> str:
+    found = ssh.run(node, ["ls", "-d", "/var/lib/sifline/slurm-before"], sudo=True, check=False)
+    return "unsettled" if found.returncode == 0 else ""
+
+
+def test_a_run_that_was_killed_does_not_lose_the_configuration_that_slurm_ran_with(
+    cluster: Cluster, context: Context, ssh: Ssh
+) -> None:
+    before = digests(ssh)
+    wrong = with_variables(cluster, slurm_common_spool_dir="/proc/none/spool")
+    # As if it had been killed after it wrote a file, and before any daemon was restarted.
+    for node in cluster.nodes:
+        output(ssh, node, "mkdir", "-p", "/var/lib/sifline/slurm-before/etc")
+        output(ssh, node, "cp", "-a", "/etc/slurm", "/var/lib/sifline/slurm-before/etc")
+        output(ssh, node, "sed", "-i", "s,^SlurmdSpoolDir=.*,SlurmdSpoolDir=/x,", SLURM_CONF)
+    with pytest.raises(StepFailed, match="is back on"):
+        provision(wrong, context, adopt=True)
+    assert digests(ssh) == before
+
+
+def test_a_node_with_jobs_leaves_only_where_that_is_asked_for(
+    cluster: Cluster, context: Context, ssh: Ssh, node: Node
+) -> None:
+    others = tuple(other for other in cluster.nodes if other != node)
+    smaller = dataclasses.replace(cluster, nodes=others)
+    before = digests(ssh)
+    try:
+        with running_job(ssh, f"--nodelist={node.name}") as job:
+            said = rf"{node.name} would leave the cluster, and these jobs with it: {job} of"
+            with pytest.raises(StepFailed, match=said) as caught:
+                provision(smaller, context)
+            assert "--interrupt-jobs" in caught.value.message
+            assert digests(ssh) == before
+            assert state(ssh, job) == "RUNNING"
+            done = provision(smaller, context, interrupt_jobs=True)
+            assert state(ssh, job) == ""
+        (copy,) = (place.partition(":")[2] for place in done.kept)
+        found = output(ssh, cluster.controller, "ls", copy).split()
+        assert {"job_state", "node_state"} <= set(found)
+        output(ssh, cluster.controller, "rm", "-r", copy)
+        asked = output(ssh, cluster.controller, "sinfo", "--noheader", "--Node", "--format=%N")
+        assert node.name not in asked.split()
+    finally:
+        provision(cluster, context)
+    assert node_state(ssh, node) == "idle"
+
+
+def test_a_cluster_is_renamed_without_losing_a_job(
+    cluster: Cluster, context: Context, ssh: Ssh
+) -> None:
+    named = with_variables(cluster, slurm_common_cluster_name="renamed")
+    try:
+        with running_job(ssh) as job:
+            done = provision(named, context)
+            assert state(ssh, job) == "RUNNING"
+            asked = output(ssh, cluster.controller, "scontrol", "show", "config")
+            assert re.search(r"^ClusterName\s+= renamed$", asked, re.MULTILINE)
+            back = provision(cluster, context)
+            assert state(ssh, job) == "RUNNING"
+    finally:
+        provision(cluster, context)
+    for place in (*done.kept, *back.kept):
+        output(ssh, cluster.controller, "rm", "-r", place.partition(":")[2])
 
 
 def test_the_stage_of_the_registry_makes_its_folders_and_nothing_else(

@@ -26,6 +26,7 @@ from sifline.machine.process import Result
 from sifline.model import Cluster, Node, Partition, Role, SshAccess, Workspace
 from sifline.nodeside.registry import FOLDERS
 from sifline.stages.provision import playbooks, provision, ssh_reason
+from sifline.tasks.cluster import STAGES
 from tests.support.contexts import context_of
 from tests.support.recording import RecordingRunner, answer
 
@@ -267,11 +268,16 @@ def test_a_difference_is_told_once_with_all_its_hosts(
     assert provision(cluster(), context, check=check).diffs == ()
 
 
-def test_one_stage_is_a_playbook_of_its_own(play: Callable[..., Made]) -> None:
+def test_one_stage_is_the_plays_with_its_tag(play: Callable[..., Made]) -> None:
     runner, context, _ = play(STATS)
     provision(cluster(), context, stage="registry")
-    assert Path(runner.argv[-1]).name == "registry.yml"
-    assert (ROOT / "ansible" / "registry.yml").is_file()
+    assert tuple(runner.argv[-2:]) == ("--tags", "registry")
+
+
+def test_each_stage_has_a_play_and_each_play_is_of_a_stage() -> None:
+    plays = yaml.safe_load((ROOT / "ansible" / "site.yml").read_text())
+    assert all(play["tags"] for play in plays)
+    assert {tag for play in plays for tag in play["tags"]} == set(STAGES)
 
 
 @pytest.mark.parametrize("adopt", [True, False])

@@ -10,7 +10,7 @@ import shlex
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from enum import Enum
@@ -233,14 +233,16 @@ def playbook(
     log: Path,
     *,
     check: bool = False,
-    adopt: bool = False,
+    stage: str = "",
+    allowed: Sequence[str] = (),
     diff: bool = False,
 ) -> Run:
     """Run the playbook ``name`` of ``folder`` on ``cluster``; ``log`` gets what it prints.
 
-    ``check`` changes nothing and reports what would change; ``adopt`` lets the roles replace files
-    that they did not write; ``diff`` reports changes of files line by line, as ``check`` does. The
-    caller decides whether the run succeeded: Ansible's exit status is 0 for a play without hosts.
+    ``check`` changes nothing and reports what would change; ``stage`` is the tag of the only plays
+    to run; ``allowed`` names variables of the roles that are set to true, such as ``adopt``;
+    ``diff`` reports changes of files line by line, as ``check`` does. The caller decides whether
+    the run succeeded: Ansible's exit status is 0 for a play without hosts.
 
     :raises MissingError: if there is no ansible-playbook.
     """
@@ -254,8 +256,9 @@ def playbook(
             [
                 *argv,
                 *(["--check"] if check else []),
+                *(["--tags", stage] if stage else []),
                 *(["--diff"] if check or diff else []),
-                *(["--extra-vars", "adopt=true"] if adopt else []),
+                *(word for name in allowed for word in ("--extra-vars", f"{name}=true")),
                 *(["--ask-become-pass"] if password else []),
             ],
             check=False,

@@ -197,6 +197,7 @@ class Clusters:
         check: bool = False,
         stage: str = "",
         adopt: bool = False,
+        interrupt_jobs: bool = False,
         diff: bool = False,
     ) -> ProvisionedCluster:
         """Configure a cluster with Ansible: all stages, or only ``stage``."""
@@ -204,7 +205,13 @@ class Clusters:
 
         with self._show.step(f"provision {_called(cluster)}"):
             return provision.provision(
-                cluster, self._context, check=check, stage=stage, adopt=adopt, diff=diff
+                cluster,
+                self._context,
+                check=check,
+                stage=stage,
+                adopt=adopt,
+                interrupt_jobs=interrupt_jobs,
+                diff=diff,
             )
 
     def deploy(

@@ -16,8 +16,6 @@ from sifline.machine.context import Context
 from sifline.model import Cluster, ProvisionedCluster, Workspace
 
 SITE = "site.yml"
-# The playbooks that can run alone (--stage).
-STAGES = {"registry": "registry.yml"}
 
 # Last lines of Ansible's output that are printed with a failure.
 DETAIL_LINES = 40
@@ -40,16 +38,19 @@ def provision(
     check: bool = False,
     stage: str = "",
     adopt: bool = False,
+    interrupt_jobs: bool = False,
     diff: bool = False,
 ) -> ProvisionedCluster:
     """Configure all nodes of ``cluster`` with the roles; with ``check`` change nothing.
 
-    :param stage: the only stage to run, of ``STAGES``; "" for all.
+    :param stage: the only stage to run, a tag of the plays in site.yml; "" for all.
     :param adopt: replace files that sifline did not write, or that were changed since.
+    :param interrupt_jobs: let nodes leave the cluster whose jobs have not ended.
     :param diff: return the changes of files line by line, secrets left out; an error has them in
         its details.
 
-    A node that fails or does not answer does not stop the others.
+    A node that fails or does not answer does not stop the others. If a daemon does not run with
+    the new configuration of Slurm, all nodes get the old one back, and the error says why.
 
     :raises StepFailed: if a task failed, a node did not answer, or a play had no hosts.
     :raises MissingError: if there are no playbooks or no Ansible.
@@ -58,9 +59,10 @@ def provision(
     log = context.workspace.logs / f"{cluster.name}.provision.log"
     log.unlink(missing_ok=True)
     folder = playbooks(context.workspace)
-    play = STAGES[stage] if stage else SITE
+    asked = {"adopt": adopt, "interrupt_jobs": interrupt_jobs}
+    allowed = [name for name, is_asked in asked.items() if is_asked]
     run = ansible.playbook(
-        cluster, context, folder, play, log, check=check, adopt=adopt, diff=diff
+        cluster, context, folder, SITE, log, check=check, stage=stage, allowed=allowed, diff=diff
     )
     diffs = tuple((tuple(sorted(hosts)), text) for text, hosts in run.diffs.items() if diff)
     if fault := find_fault(run, cluster):

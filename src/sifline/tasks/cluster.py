@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sifline.tasks.support import Run, cluster_of, one_of
 
-STAGES = ("registry",)
+STAGES = ("munge", "pmix", "controller", "compute", "container-runtime", "registry")
 
 
 def up(run: Run, _: Sequence[str], *, cluster: str = "") -> None:
@@ -107,14 +107,18 @@ def provision(
     cluster: str = "",
     stage: str = "",
     adopt: bool = False,
+    interrupt_jobs: bool = False,
     diff: bool = False,
     ask_become_pass: bool = False,
 ) -> None:
-    """Configure a cluster with Ansible: MUNGE, Slurm, registry.
+    """Configure a cluster with Ansible: MUNGE, Slurm, Apptainer, registry.
 
-    Files that sifline did not write, or that were changed since, are kept and reported, unless
-    --adopt is given. --stage registry creates only the image folders, if others manage Slurm.
-    --diff prints the changes of files line by line, but no secret.
+    The nodes need an SSH server, Python, and sudo if the user is not root. Files that sifline did
+    not write, or that were changed since, are kept and reported, unless --adopt is given. If a
+    daemon does not run with a new configuration of Slurm, all nodes get the old one back. A node
+    whose jobs have not ended leaves the cluster only with --interrupt-jobs. --stage runs one stage
+    alone: registry, which creates the image folders, is the one for a cluster whose Slurm others
+    manage. --diff prints the changes of files line by line, but no secret.
 
         invoke provision --dry --diff
         invoke provision --cluster clusters/mine.yaml --stage registry
@@ -124,7 +128,14 @@ def provision(
     password = run.become_password() if ask_become_pass else ""
     clusters = run.pipeline().clusters
     found = clusters.find(cluster_of(cluster), become_password=password)
-    done = clusters.provision(found, check=run.dry, stage=stage, adopt=adopt, diff=diff)
+    done = clusters.provision(
+        found,
+        check=run.dry,
+        stage=stage,
+        adopt=adopt,
+        interrupt_jobs=interrupt_jobs,
+        diff=diff,
+    )
     for hosts, text in done.diffs:
         run.print(f"{', '.join(hosts)}:\n{text}\n")
     for place in done.kept:

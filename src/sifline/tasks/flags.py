@@ -33,6 +33,7 @@ HELP = {
     "format": "text, dot, mermaid or svg; default: by the ending of --output",
     "gpu": "demand a GPU: without one, tests fail that would be skipped",
     "gpus": "GPUs to hand in: all, a number, device=0,2 or none; default: as image.toml says",
+    "interrupt_jobs": "let nodes leave the cluster whose jobs have not ended",
     "jobs": "how many steps run at once; default: one per core",
     "json": "print JSON; build, test, convert, make and deploy do so with --dry alone",
     "keep_going": "after a failed step, go on with what does not depend on it",
@@ -59,7 +60,7 @@ HELP = {
     "site": "a site profile of sites/",
     "source": "convert this instead: docker-daemon:NAME:TAG, docker://REFERENCE, FILE.tar,"
     " FILE.def, FILE.def.j2",
-    "stage": "only this stage: registry makes the folders for images and nothing else",
+    "stage": "only this stage: munge, pmix, controller, compute, container-runtime or registry",
     "state": "remove records, logs and prepared root file systems",
     "suite": "one suite, or several with commas",
     "untested": "deploy even if tests fail or were not run; the nodes' records say so",

@@ -107,6 +107,22 @@ _SAID = (
         "not written by sifline, or changed since",
         "not-written-by-sifline-or-changed-since",
     ),
+    (
+        r"slurm(?:ctl)?d does not start|the old configuration is back on",
+        "slurmd-does-not-start-the-old-configuration-is-back-on-",
+    ),
+    (
+        "would leave the cluster, and these jobs with it",
+        "would-leave-the-cluster-and-these-jobs-with-it",
+    ),
+    (
+        "MUNGE does not run on this node|slurmctld does not answer this node",
+        "munge-does-not-run-on-this-node-slurmctld-does-not-answer-this-node",
+    ),
+    (
+        "there is no /dev/fuse|users may not open /dev/fuse|users may make no user namespaces",
+        "there-is-no-devfuse-users-may-not-open-devfuse-users-may-make-no-user-namespaces",
+    ),
     (r"has no \S.* --stage registry", "optcontainers-has-no-"),
     (r"is on \d+ of \d+ (?:chosen )?nodes", "-is-on-2-of-3-nodes"),
     (r"\S does not answer", "-does-not-answer"),

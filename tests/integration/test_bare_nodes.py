@@ -1,0 +1,127 @@
+"""Provisioning of nodes that have an SSH server, Python and sudo, and nothing else."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+
+import pytest
+
+from sifline.engines.ssh.nodes import Ssh
+from sifline.machine.context import Context
+from sifline.machine.process import ProcessRunner
+from sifline.model import Cluster
+from sifline.model.check import Status
+from sifline.pipeline import Pipeline
+from sifline.stages.provision import provision
+from tests.support.command import ROOT
+
+pytestmark = [pytest.mark.xdist_group("bare nodes"), pytest.mark.long]
+
+NAME = f"bare-{os.getpid()}"
+SLURM_NODE = ROOT / "images" / "slurm-node"
+
+# As the node image of the virtual cluster, without anything that the roles install.
+DOCKERFILE = """\
+FROM sifline/debian-trixie
+RUN export DEBIAN_FRONTEND=noninteractive \\
+    && apt-get update \\
+    && apt-get install --yes --no-install-recommends \\
+        dbus iproute2 openssh-server python3 sudo systemd-sysv \\
+    && rm -rf /var/lib/apt/lists/* /etc/ssh/ssh_host_* \\
+    && truncate --size=0 /etc/machine-id \\
+    && systemctl mask console-getty.service getty.target systemd-logind.service \\
+        systemd-modules-load.service systemd-sysctl.service systemd-remount-fs.service \\
+    && ln --symbolic /dev/null /etc/tmpfiles.d/systemd-nologin.conf \\
+    && groupadd --gid 1000 admin \\
+    && useradd --uid 1000 --gid admin --create-home --shell /bin/bash admin \\
+    && groupadd --gid 1001 alice \\
+    && useradd --uid 1001 --gid alice --create-home --shell /bin/bash alice
+COPY --chmod=0440 sudoers /etc/sudoers.d/admin
+COPY --chmod=0644 sshd.conf /etc/ssh/sshd_config.d/node.conf
+COPY --chmod=0755 entrypoint /usr/local/sbin/
+ENV container=docker
+STOPSIGNAL SIGRTMIN+3
+CMD ["/usr/local/sbin/entrypoint"]
+"""
+
+CLUSTER = f"""\
+name: {NAME}
+nodes:
+  - {{name: head, role: controller, cpus: 1, memory_mb: 1024}}
+  - {{name: n1, role: compute, cpus: 2, memory_mb: 2048, gpus: 2}}
+ssh: {{user: admin}}
+partitions:
+  - {{name: debug, default: true, max_time: "1:00:00"}}
+job_user: alice
+virtual: {{image: {NAME}}}
+"""
+
+
+@pytest.fixture(scope="module")
+def bare(pipeline: Pipeline, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    folder, runner = tmp_path_factory.mktemp("bare"), ProcessRunner()
+    dockerfile, described = folder / "Dockerfile", folder / f"{NAME}.yaml"
+    dockerfile.write_text(DOCKERFILE)
+    described.write_text(CLUSTER)
+    pipeline.work.build(["debian-trixie"])
+    tag = f"sifline/{NAME}:latest"
+    runner.run(
+        ["docker", "build", "--quiet", f"--tag={tag}", f"--file={dockerfile}", str(SLURM_NODE)]
+    )
+    try:
+        yield pipeline.clusters.up(str(described))
+    finally:
+        pipeline.clusters.down(NAME)
+        runner.run(["docker", "rmi", "--force", tag])
+
+
+@pytest.fixture(scope="module")
+def ssh(bare: Cluster, context: Context) -> Iterator[Ssh]:
+    with Ssh(bare, context.runner) as connections:
+        yield connections
+
+
+def test_a_check_of_a_bare_node_says_what_would_be_installed_and_changes_nothing(
+    bare: Cluster, context: Context, ssh: Ssh
+) -> None:
+    done = provision(bare, context, check=True)
+    log = (context.workspace.logs / f"{bare.name}.provision.log").read_text()
+    assert done.changed > 0
+    for name in ("munge", "libpmix2t64", "slurmctld", "slurmd", "apptainer", "rsync"):
+        assert re.search(rf"would install (\S+, )*{name}\b", log), name
+    for node in bare.nodes:
+        found = ssh.run(node, ["sh", "-c", "command -v munged apptainer rsync"], check=False)
+        assert found.stdout == ""
+
+
+def test_bare_nodes_become_a_cluster_that_takes_images_and_runs_mpi_jobs_with_them(
+    bare: Cluster, pipeline: Pipeline, context: Context, ssh: Ssh
+) -> None:
+    done = pipeline.clusters.provision(bare)
+    assert done.changed > 0
+    assert provision(bare, context).changed == 0
+    pipeline.clusters.deploy(["hello-mpi"], bare)
+    results = pipeline.clusters.validate(bare, suites=["infrastructure"])
+    assert [result for result in results if result.status is Status.FAILED] == []
+    find = ["find", str(bare.registry_root), "-name", "hello-mpi.sif"]
+    (image,) = ssh.run(bare.controller, find, sudo=True).stdout.split()
+    job = ["srun", "--mpi=pmix", "--ntasks=2", "apptainer", "run", image]
+    said = ssh.run(bare.controller, job, user="alice").stdout
+    assert said.count("size=2") == 2, said
+
+
+def test_the_daemons_run_after_each_boot(bare: Cluster, ssh: Ssh) -> None:
+    for node, units in (
+        (bare.controller, ["munge", "slurmctld"]),
+        *((node, ["munge", "slurmd"]) for node in bare.compute),
+    ):
+        found = ssh.run(node, ["systemctl", "is-enabled", *units])
+        assert found.stdout.split() == ["enabled", "enabled"]
+
+
+def test_nothing_of_the_package_source_of_apptainer_is_left(bare: Cluster, ssh: Ssh) -> None:
+    for node in bare.nodes:
+        found = ssh.run(node, ["sh", "-c", "grep -rl sid /etc/apt || true"], sudo=True)
+        assert found.stdout == ""
