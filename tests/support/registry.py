@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -25,7 +26,8 @@ CMD ["docker-registry", "serve", "/config.yml"]
 CONFIG = """
 version: 0.1
 storage: {filesystem: {rootdirectory: /var/lib/registry}}
-http: {addr: ":5000"}
+# The environment says where it listens.
+http: {addr: "127.0.0.1:5000"}
 """
 
 
@@ -37,8 +39,13 @@ def serving(folder: Path) -> Iterator[str]:
     (folder / "config.yml").write_text(CONFIG)
     secret = f"id=ca-certificates,src={CA_BUNDLE}"
     docker("buildx", "build", "--secret", secret, "--tag", name, str(folder))
-    docker("run", "--detach", "--name", name, "--publish", "127.0.0.1::5000", name)
-    port = docker("port", name, "5000").stdout.strip().rpartition(":")[2]
+    # On the host's network: the engine's proxy for published ports was seen to lose an answer, and
+    # then a pull waits for ever.
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    listening = ("--network", "host", "--env", f"REGISTRY_HTTP_ADDR=127.0.0.1:{port}")
+    docker("run", "--detach", "--name", name, *listening, name)
     address = f"localhost:{port}"
     try:
         wait_for(address)
