@@ -255,7 +255,10 @@ def test_a_sif_of_another_image_is_told(image: Image, tmp_path: Path) -> None:
 
     done = project.invoke(f"sizes.{same}")
 
-    assert "note: the SIF: no record of its conversion; run invoke convert." in done.stdout
+    assert (
+        "note: the SIF is out of date: no record of its conversion; run invoke convert."
+        in done.stdout
+    )
     assert "no budget" in done.stdout
 
 

@@ -32,7 +32,8 @@ def test_it_ends_with_what_was_built_deployed_and_printed(
     assert re.search(r"built +sifline/hello-mpi:latest +[0-9a-f]{12} +\d+ MB", done.stdout)
     assert re.search(rf"SIF +{re.escape(str(sif.path))} +{sif.sha256[:12]} ", done.stdout)
     names = ", ".join(node.name for node in cluster.nodes)
-    assert re.search(rf"deployed .*hello-mpi\.sif on {names} +{sif.sha256[:12]} ", done.stdout)
+    assert re.search(rf"deployed +{names} +{sif.sha256[:12]} ", done.stdout)
+    assert re.search(r"^file on each node: /\S+/hello-mpi\.sif$", done.stdout, re.MULTILINE)
     hosts = set(re.findall(r"rank \d on (\S+) sum 6", done.stdout))
     assert hosts == {node.name for node in cluster.compute}
 
@@ -74,5 +75,5 @@ def test_what_is_up_to_date_would_not_be_done_again(cluster: Cluster) -> None:
     *_, steps, told = deployed.stdout.splitlines()
     assert re.fullmatch(r"0 of [45] steps to do", steps)
     assert told == f"hello-mpi is on {names}"
-    assert up.stdout == f"{cluster.name} stands as it is described: nothing to do\n"
+    assert up.stdout == f"{cluster.name} runs as described: nothing to do\n"
     assert re.search(rf"(?m)^{cluster.name} .*3 of 3 run", listed.stdout)

@@ -245,6 +245,16 @@ def test_a_list_has_a_row_for_a_name_that_cannot_work(project: Path, name: str) 
     assert "\n  status.good\n" in listed
 
 
+def test_the_list_of_a_verb_fails_for_an_image_toml_that_is_wrong(project: Path) -> None:
+    image(project, "wrong")
+    (project / "images" / "wrong" / "image.toml").write_text("descripton = 'x'\n")
+
+    done = invoke_here(project, "--list", "build")
+
+    assert "\n  build.wrong   broken: " in done.stdout
+    assert (done.returncode, done.stderr.startswith("error: ")) == (1, True)
+
+
 @pytest.mark.parametrize("layout", ["nested", "json"])
 def test_lists_of_every_kind_have_it(project: Path, layout: str) -> None:
     image(project, "Bad_Name")

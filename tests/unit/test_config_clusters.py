@@ -8,7 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sifline.config.clusters import dump_cluster, find_cluster, is_host_name, load_cluster
+from sifline.config.clusters import (
+    dump_cluster,
+    find_cluster,
+    is_host_name,
+    load_cluster,
+    not_running,
+)
 from sifline.errors import UsageError
 from sifline.model import Cluster, Node, Partition, Role, SshAccess, Workspace
 
@@ -262,8 +268,30 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, content: bytes | No
 
 def test_a_virtual_cluster_that_does_not_stand_is_told_how_to(tmp_path: Path) -> None:
     text = (ROOT / "clusters" / "virtual.yaml").read_text(encoding="utf-8")
-    with pytest.raises(UsageError, match=r"has no address, .* invoke cluster\.up"):
-        load(tmp_path, text)
+    path = tmp_path / "virtual.yaml"
+    path.write_text(text)
+
+    with pytest.raises(UsageError) as caught:
+        load_cluster(path, asked="virtual")
+    assert caught.value.message == (
+        "the virtual cluster virtual is not running; run: invoke cluster.up and then: invoke"
+        " provision"
+    )
+    with pytest.raises(UsageError) as caught:
+        load_cluster(path)
+    assert caught.value.message == (
+        f"the virtual cluster virtual is not running; run: invoke cluster.up --cluster {path} and"
+        " then: invoke provision --cluster virtual; if it is running, name it: --cluster virtual"
+    )
+
+
+def test_a_cluster_that_is_not_the_default_is_named_in_the_commands(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("SIFLINE_CLUSTER", "lab")
+    assert not_running("virtual", "virtual").message.endswith(
+        "invoke cluster.up --cluster virtual and then: invoke provision --cluster virtual"
+    )
 
 
 def test_a_file_whose_name_is_no_cluster_name_is_told(tmp_path: Path) -> None:
@@ -327,6 +355,8 @@ def test_an_unknown_cluster_gets_the_nearest_names(
         find_cluster(name, workspace)
     assert f"no cluster '{name}'" in error.value.message
     assert hint in error.value.message
+    # Whoever mistyped a name wants no new cluster.
+    assert ("invoke cluster.up" in error.value.message) == ("Did you mean" not in hint)
 
 
 @pytest.mark.parametrize("written", ["/opt/containers/", "/opt//containers", "//opt/containers//"])

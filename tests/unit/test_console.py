@@ -89,7 +89,7 @@ def test_an_image_that_is_not_there_gets_the_nearest_name(project: Path) -> None
     done = call(project, "build", "helo-mpi")
 
     assert (done.returncode, done.stdout) == (2, "")
-    assert "no task 'helo-mpi'. Did you mean hello-mpi?" in done.stderr
+    assert "no image 'helo-mpi' in images/. Did you mean hello-mpi?" in done.stderr
 
 
 def test_it_says_its_release(tmp_path: Path) -> None:

@@ -138,7 +138,7 @@ ZSTD = {"image_id": "sha256:1", "compression": "-comp zstd -Xcompression-level 3
     ("record", "reason"),
     [
         (None, "no record of its conversion"),
-        ({"image_id": "sha256:2"}, "the image is another"),
+        ({"image_id": "sha256:2"}, "the image was built again since"),
         ({"image_id": "sha256:1", "compression": "-comp xz"}, XZ),
         (ZSTD, ""),
     ],
@@ -156,7 +156,10 @@ def test_a_sif_of_an_older_sifline_is_made_anew(made: Context, format_: object) 
     if format_ is None:
         del record["format"]
     records.write(path, record)
-    assert convert.stale("x", image(), made.workspace) == "the SIF: made by an older sifline"
+    assert (
+        convert.stale("x", image(), made.workspace)
+        == "the SIF is out of date: made by an older sifline"
+    )
     assert needs_work(made)
 
 

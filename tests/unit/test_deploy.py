@@ -29,7 +29,7 @@ from sifline.model import (
     TestReport,
     WouldDeploy,
 )
-from sifline.report import tables
+from sifline.report import screen, tables
 from sifline.stages import deploy as stage
 from sifline.stages.deploy import (
     RESERVE,
@@ -212,6 +212,18 @@ def test_nodes_that_are_left_out_get_nothing_and_are_named(tmp_path: Path, sif: 
     assert tables.deployed([done]).splitlines()[-1] == (
         "hello: deployed to 1 of 3 nodes; left out, unchanged: controller, compute-02"
     )
+
+
+def test_the_path_on_the_nodes_is_printed_once_and_whole(tmp_path: Path, sif: Sif) -> None:
+    done = deploy(sif, CLUSTER, context_of(tmp_path, Nodes()))
+    screen.use(screen.Screen(columns=40))
+    try:
+        lines = tables.deployed([done]).splitlines()
+    finally:
+        screen.use(screen.PLAIN)
+
+    path = "/opt/containers/custom-images/hello.sif"
+    assert [line for line in lines if "/" in line] == [f"hello: file on each node: {path}"]
 
 
 def test_a_failure_counts_the_nodes_that_were_chosen(tmp_path: Path, sif: Sif) -> None:

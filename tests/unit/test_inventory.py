@@ -191,7 +191,7 @@ def test_summary_counts_packages_and_tells_what_may_be_missing() -> None:
     assert shown[1].split() == [
         *("x", "image", "bbbbbbbbbbbb", "0", "1", "Debian", "12", "build/sbom/x.cdx.json")
     ]
-    assert shown[2].startswith("note: x may hold more packages: 1 files")
+    assert shown[2].startswith("note: x may hold more packages: sifline cannot read 1 file of")
     assert shown[3:] == ["  /opt/odd"]
 
 

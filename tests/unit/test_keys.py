@@ -245,7 +245,7 @@ def test_passphrase_on_the_command_line_is_refused_and_not_repeated(words: list[
         (["list", "--global"], "not touched from here"),
         (["list", "-d", "/x"], "set APPTAINER_KEYSDIR"),
         (["lists"], "Did you mean list"),
-        ([], "key takes one of newpair"),
+        ([], "keys needs a command. Say one of newpair"),
     ],
 )
 def test_other_words_are_refused_with_the_way_out(words: list[str], said: str) -> None:

@@ -58,11 +58,62 @@ def test_what_fits_is_one_line_for_each_row() -> None:
 def test_a_long_value_keeps_both_ends() -> None:
     text = shown(60, [("x", "sent", DIGEST, f"/scratch/{'images/' * 9}hello-mpi.sif")])
 
-    digest, path = text.split()[-2:]
+    (digest,) = (word for word in text.split() if "…" in word)
     assert digest.startswith("sha256:0")
     assert digest.endswith("cdef")
-    assert path.endswith("hello-mpi.sif")
-    assert (digest + path).count("…") == 2
+
+
+def test_a_path_that_is_wider_than_its_column_is_whole_below_its_row() -> None:
+    long = f"/scratch/{'images/' * 9}hello-mpi.sif"
+    short = "is in /scratch"
+    other = f"there is none, deploy it: invoke deploy.{'x' * 40} --cluster virtual"
+
+    text = shown(60, [("x", "sent", "1", long), ("y", "sent", "2", short), ("z", "-", "3", other)])
+
+    assert text.splitlines() == [
+        "image  state  sha256  what was found",
+        "x      sent   1",
+        f"  {long}",
+        "y      sent   2       is in /scratch",
+        "z      -      3",
+        "  there is none, deploy it: invoke",
+        f"  deploy.{'x' * 40} --cluster",
+        "  virtual",
+    ]
+
+
+def test_a_column_of_long_values_is_below_the_rows_with_its_name() -> None:
+    paths = [f"/{letter * 60}" for letter in "ab"]
+
+    text = shown(60, [(path[1], "sent", "1", path) for path in paths])
+
+    assert text.splitlines() == [
+        "image  state  sha256",
+        *("a      sent   1", "  what was found:", f"  {paths[0]}"),
+        *("b      sent   1", "  what was found:", f"  {paths[1]}"),
+    ]
+
+
+@given(
+    st.lists(
+        st.tuples(*[st.text(st.characters(categories=["L", "N", "P"]), max_size=70)] * 4),
+        min_size=1,
+    ),
+    st.integers(20, 99),
+)
+def test_no_word_is_ever_broken(rows: list[tuple[str, ...]], columns: int) -> None:
+    text = shown(columns, rows)
+
+    assert {cell for row in rows for cell in row if cell} <= set(text.split())
+
+
+def test_a_row_of_one_cell_is_a_heading_that_makes_no_column_wider() -> None:
+    rows = [("infrastructure of the cluster",), *ROWS[:1]]
+
+    assert shown(80, rows).splitlines()[:2] == [
+        "image      state   sha256        what was found",
+        "infrastructure of the cluster",
+    ]
 
 
 @pytest.mark.parametrize("here", [PLAIN, Screen(columns=0, colour=True)])

@@ -19,6 +19,7 @@ from sifline.model import (
     Cluster,
     Deployment,
     Image,
+    ImageState,
     Node,
     Partition,
     Quickstart,
@@ -29,7 +30,7 @@ from sifline.model import (
     TestReport,
     Workspace,
 )
-from sifline.report import tables
+from sifline.report import screen, tables
 from sifline.tasks import flags
 from sifline.validation.outcome import CheckSkipped
 from sifline.validation.probe import Probe, deployed
@@ -148,6 +149,76 @@ def test_facts_are_lines_that_people_read_and_keys_that_scripts_do() -> None:
     ]
 
 
+def test_long_facts_are_on_lines_of_their_own_and_no_word_is_broken() -> None:
+    digest, recipe = f"sha256:{'0' * 64}", f'{{"steps":"{"x" * 99}"}}'
+    item = {
+        "image_id": digest,
+        "description": "word " * 19 + "end",
+        "sif": {"labels": {"sifline.recipe": recipe}},
+    }
+    screen.use(screen.Screen(columns=80))
+    try:
+        lines = tables.facts([item]).splitlines()
+    finally:
+        screen.use(screen.PLAIN)
+
+    assert lines == [
+        *("image id:", f"  {digest}"),
+        *("description:" + " word" * 13, "  word word word word word word end"),
+        *("sif:", "  labels:", "    sifline.recipe:", f"      {recipe}"),
+    ]
+
+
+LONG = "pytorch-cuda12.1-mpi4.1"
+CHECKS = [
+    CheckResult(suite=suite, name=name, status=status, message=message, seconds=12.3)
+    for suite, name, status, message in (
+        ("infrastructure", "munge-credentials-cross-nodes", Status.PASSED, "3 nodes, 3 of 3"),
+        ("gpu-resources", "counts-match", Status.FAILED, "a job sees CUDA_VISIBLE_DEVICES=0,1"),
+        (
+            *("registry", "copies-equal", Status.SKIPPED),
+            f"no image is deployed; run: invoke deploy.{LONG} --cluster virtual",
+        ),
+    )
+]
+
+
+def test_on_80_columns_names_commands_and_variables_of_checks_are_whole() -> None:
+    screen.use(screen.Screen(columns=80))
+    try:
+        text = tables.checks(CHECKS)
+    finally:
+        screen.use(screen.PLAIN)
+
+    assert max(map(len, text.splitlines())) <= 80
+    assert {word for item in CHECKS for word in (item.name, *item.message.split())} <= {
+        *text.split()
+    }
+    assert [line for line in text.splitlines() if line in {item.suite for item in CHECKS}] == [
+        *("infrastructure", "gpu-resources", "registry")
+    ]
+
+
+def test_in_a_pipe_each_check_names_its_suite_unless_there_is_one() -> None:
+    head, *lines = tables.checks(CHECKS).splitlines()
+    assert head.split()[:3] == ["result", "suite", "check"]
+    assert [line.split()[1] for line in lines[:3]] == [item.suite for item in CHECKS]
+
+    head, line, _ = tables.checks(CHECKS[:1]).splitlines()
+    assert head.split()[:2] == ["result", "check"]
+    assert line.split()[:2] == ["passed", "munge-credentials-cross-nodes"]
+
+
+def test_the_reason_of_a_broken_image_makes_no_column_wider() -> None:
+    whole = ImageState(name="whole", stale="", image_id="i", size=1, sif="none", sif_size=0)
+    broken = replace(whole, name="bad", error="reason " * 40)
+
+    lines = tables.states([broken, whole]).splitlines()
+
+    assert max(map(len, lines[:3])) < 80
+    assert lines[3].startswith("bad: broken: reason reason")
+
+
 def test_a_warning_of_a_test_is_counted_and_told_with_the_way_out() -> None:
     report = TestReport(
         name="x",
@@ -159,8 +230,10 @@ def test_a_warning_of_a_test_is_counted_and_told_with_the_way_out() -> None:
         warnings=("test_small (inherited from base): too large",),
     )
 
-    assert tables.tested([report]).splitlines() == [
+    assert tables.tested([report], earlier=frozenset()).splitlines() == [
         "x (docker): 3 passed, 0 skipped, 1 warning, 1.0 s",
         "  warning: test_small (inherited from base): too large",
         "  to skip a test, give its reason under [tests.skip] in images/x/image.toml",
     ]
+    first = tables.tested([report], earlier={"x"}).splitlines()[0]
+    assert first == "x (docker): 3 passed, 0 skipped, 1 warning, 1.0 s (earlier run)"

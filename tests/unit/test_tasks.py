@@ -509,8 +509,17 @@ def test_an_unknown_verb_gets_the_nearest_names(project: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("biuld", "--all"), "no task 'biuld'. Did you mean build?"),
-        (("--help", "biuld"), "no task 'biuld'. Did you mean build?"),
+        (("biuld", "--all"), "no verb 'biuld'. Did you mean build?"),
+        (("--help", "biuld"), "no verb 'biuld'. Did you mean build?"),
+        (("--list", "biuld"), "no verb 'biuld'. Did you mean build?"),
+        (("help",), "for help: invoke --list, or invoke --help <verb>"),
+        (("build", "helo-mpi"), "no image 'helo-mpi' in images/. Did you mean hello-mpi?"),
+        (("build", "doctr"), "no verb 'doctr'. Did you mean doctor"),
+        (("keys", "list"), "a command follows two dashes: invoke keys -- list"),
+        (("shell.hello-mpi", "ls"), "two dashes: invoke shell.hello-mpi -- ls"),
+        (("cluster.shell", "id"), "two dashes: invoke cluster.shell -- id"),
+        (("cluster.up", "mycluster"), "for the cluster mycluster say --cluster mycluster"),
+        (("deploy.hello-mpi", "virtual"), "for the cluster virtual say --cluster virtual"),
         (("build", "hello-mpi"), "say build.hello-mpi"),
         (("cluster.stat",), "Did you mean cluster.status"),
     ],
@@ -899,7 +908,9 @@ def test_nodes_that_are_not_there_are_refused(
 
 @pytest.mark.parametrize("task", ["build", "test", "convert", "make", "deploy"])
 def test_json_of_what_is_made_is_of_the_dry_run(project: Path, task: str) -> None:
-    assert "--json: prints what --dry would do" in refused(project, f"{task}.hello-mpi", "--json")
+    assert "--json: prints only the plan of a dry run here; add --dry" in refused(
+        project, f"{task}.hello-mpi", "--json"
+    )
 
 
 @pytest.mark.usefixtures("empty_engine")

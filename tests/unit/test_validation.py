@@ -121,7 +121,7 @@ HELD = ("1c 0c 1l 0l", "0c 1c 0l 1l")
 def test_a_fence_that_holds_all_is_evidence() -> None:
     said = judge_fence("a prolog says something\n" + fence(*HELD))
 
-    assert said == "ranks on n1 and n2 left it when all had come"
+    assert said == "the ranks on n1 and n2 left the fence only after all had entered it"
 
 
 @pytest.mark.parametrize(
@@ -188,7 +188,9 @@ def test_a_fence_that_cannot_be_looked_at(
 
 
 def test_a_fence_is_looked_at_through_the_plugin() -> None:
-    assert "left it when all had come" in fence_seen(PLUGINS, answer(fence(*HELD)))
+    assert "left the fence only after all had entered it" in fence_seen(
+        PLUGINS, answer(fence(*HELD))
+    )
 
 
 def test_clocks_may_differ_by_less_than_the_limit() -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO, Any
 
 import pytest
@@ -46,7 +47,11 @@ def entry(
 
 
 def holding(
-    *entries: dict[str, object], network: str = "", volumes: str = "", image: Result | None = None
+    *entries: dict[str, object],
+    network: str = "",
+    volumes: str = "",
+    image: Result | None = None,
+    more: Mapping[tuple[str, ...], Result] = MappingProxyType({}),
 ) -> RecordingRunner:
     return RecordingRunner(
         {
@@ -58,6 +63,7 @@ def holding(
             ("docker", "volume", "rm"): answer(),
             ("docker", "rm"): answer(),
             ("docker", "image", "inspect"): image or answer(),
+            **more,
         }
     )
 
@@ -148,7 +154,7 @@ def test_its_file_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         return real(path, *words, **options)
 
     monkeypatch.setattr(Path, "open", recording)
-    runner = RecordingRunner({("docker", "image", "inspect"): answer(returncode=1)})
+    runner = holding(image=answer(returncode=1))
     with pytest.raises(MissingError, match="the engine has no image slurm-node"):
         Pipeline(context_of(tmp_path, runner), Terminal()).clusters.up(str(described))
     assert opened.count(described) == 1
@@ -306,15 +312,80 @@ def test_a_cluster_that_does_not_stand_is_an_error_with_the_nearest(
     runner = holding()
     ask = getattr(clusters(tmp_path, runner), verb)
 
-    with pytest.raises(UsageError, match="no virtual cluster green stands; for one: invoke"):
+    with pytest.raises(UsageError, match="no virtual cluster green is running") as caught:
         ask("green")
+    # Whoever takes one down wants none to be brought up.
+    assert ("; for one: invoke cluster.up" in caught.value.message) == (verb == "status")
 
 
 def test_the_nearest_cluster_that_stands_is_named(tmp_path: Path) -> None:
     space = context_of(tmp_path, holding(entry("head", "controller")))
 
-    assert str(virtual.unknown("xx", space)).endswith("--cluster xx. Did you mean x?")
-    assert str(virtual.unknown("green", space)).endswith(" Running: x.")
+    assert str(virtual.unknown("xx", space)) == (
+        "no virtual cluster xx is running. Did you mean x? Running: x. See invoke cluster.list."
+    )
+    assert "--cluster green. Running: x. See" in str(virtual.unknown("green", space))
+
+
+def test_a_cluster_of_another_checkout_is_told_as_such(tmp_path: Path) -> None:
+    found = holding(entry("head", "controller", checkout="/elsewhere"))
+
+    message = str(virtual.unknown("green", context_of(tmp_path, found)))
+
+    assert "Running: x (another checkout)." in message
+
+
+def test_a_cluster_that_is_not_there_is_an_error_before_the_step_begins(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(UsageError):
+        clusters(tmp_path, holding()).down("green")
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("chosen", [{"suites": ["bogus"]}, {"checks": ["bogus"]}])
+def test_a_check_that_is_not_there_is_an_error_before_the_step_begins(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], chosen: dict[str, list[str]]
+) -> None:
+    cluster = virtual.describe(FILE).cluster
+
+    with pytest.raises(UsageError, match=r"no (suite|check) is called 'bogus'"):
+        clusters(tmp_path, holding()).validate(cluster, **chosen)
+    assert capsys.readouterr().err == ""
+
+
+def with_users() -> RecordingRunner:
+    asked = ("docker", "exec", "--", "sifline-x-a", "getent")
+    people = "root:x:0:0::/root:/bin/bash\nalice:x:1:1::/home/a:/bin/bash\nmunge:x:2:2::/m:/no\n"
+    return holding(
+        entry("a", "compute"),
+        more={(*asked, "passwd"): answer(people), (*asked, "group"): answer("users:x:100:\n")},
+    )
+
+
+@pytest.mark.parametrize(
+    ("user", "says"),
+    [
+        ("bob", "a has no user 'bob'. Its users are root, alice. Open it as root: invoke"),
+        ("alize", "a has no user 'alize'. Did you mean alice?"),
+        ("alice:usrs", "a has no group 'usrs'. Did you mean users?"),
+    ],
+)
+def test_a_user_whom_the_node_does_not_have_is_an_error(
+    tmp_path: Path, user: str, says: str
+) -> None:
+    with pytest.raises(UsageError) as caught:
+        virtual.shell_argv("x", "a", context_of(tmp_path, with_users()), command=[], user=user)
+    assert caught.value.message.startswith(says)
+
+
+@pytest.mark.parametrize(
+    ("user", "folder"),
+    [("", "/root"), ("root", "/root"), ("alice", "/home/a"), ("munge", "/"), ("77:88", "/")],
+)
+def test_a_shell_starts_in_the_home_of_its_user(tmp_path: Path, user: str, folder: str) -> None:
+    space = context_of(tmp_path, with_users())
+    assert f"--workdir={folder}" in virtual.shell_argv("x", "a", space, command=[], user=user)
 
 
 def test_clusters_that_are_described_and_that_stand_are_listed(tmp_path: Path) -> None:
@@ -343,7 +414,7 @@ def test_clusters_that_are_described_and_that_stand_are_listed(tmp_path: Path) -
 def test_a_cluster_is_described_by_a_file_of_its_name_else_by_the_usual_one(
     tmp_path: Path,
 ) -> None:
-    runner = RecordingRunner({("docker", "image", "inspect"): answer(returncode=1)})
+    runner = holding(image=answer(returncode=1))
     described = clusters(tmp_path, runner)
     for name, image in (("virtual", "usual"), ("lab", "own")):
         text = FILE.read_text().replace("image: slurm-node", f"image: {image}")

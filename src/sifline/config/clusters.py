@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from enum import Enum
 from pathlib import Path, PurePath
@@ -21,6 +22,8 @@ from sifline.model.cluster import HOST_NAME
 SUFFIXES = (".yaml", ".yml")
 STATE_FILE = "cluster.yaml"
 VIRTUAL = "virtual"
+# The default cluster, unless the environment names another.
+VARIABLE, DEFAULT = "SIFLINE_CLUSTER", "virtual"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,14 +63,19 @@ def find_cluster(name_or_path: str, workspace: Workspace) -> Path:
     known = _known(workspace)
     if name_or_path in known:
         return known[name_or_path]
-    hint = did_you_mean(name_or_path, known) or (
-        f" Known are {', '.join(sorted(known))}." if known else ""
-    )
+    if near := did_you_mean(name_or_path, known):
+        raise UsageError(f"no cluster {name_or_path!r}.{near} See invoke cluster.list.")
+    hint = f" Known are {', '.join(sorted(known))}." if known else ""
     name = name_or_path if is_host_name(name_or_path) else "NAME"
     raise UsageError(
         f"no cluster {name_or_path!r}: it is neither a file clusters/{name}.yaml nor a virtual"
         f" cluster of this checkout; for one: invoke cluster.up --cluster {name}.{hint}"
     )
+
+
+def default(environ: Mapping[str, str] = os.environ) -> str:
+    """Return the cluster that verbs act on if none is named."""
+    return environ.get(VARIABLE) or DEFAULT
 
 
 def described_clusters(workspace: Workspace) -> dict[str, Path]:
@@ -82,12 +90,33 @@ def _known(workspace: Workspace) -> dict[str, Path]:
     return {**files, **standing}
 
 
-def load_cluster(path: Path) -> Cluster:
+def load_cluster(path: Path, *, asked: str = "") -> Cluster:
     """Read the cluster file ``path``, in either format.
 
+    :param asked: the name or file by which the user named the cluster.
     :raises UsageError: naming file, key, cause and what to do.
     """
-    return _cluster(Table(path, _parse(path)), standing=True)
+    table = Table(path, _parse(path))
+    cluster = _cluster(table)
+    if VIRTUAL in table.values and not all(node.address for node in cluster.nodes):
+        raise not_running(cluster.name, asked or str(path))
+    return cluster
+
+
+def not_running(name: str, asked: str) -> UsageError:
+    """Return the error for a virtual cluster that is to be used, and is not running.
+
+    :param asked: the name or file by which the user named it.
+    """
+    up, provision = f"invoke cluster.up --cluster {asked}", f"invoke provision --cluster {name}"
+    if asked == default():
+        up, provision = "invoke cluster.up", "invoke provision"
+    more = ""
+    if asked != name:
+        more = f"; if it is running, name it: --cluster {name}"
+    return UsageError(
+        f"the virtual cluster {name} is not running; run: {up} and then: {provision}{more}"
+    )
 
 
 def load_virtual(path: Path) -> tuple[Cluster, Virtual | None]:
@@ -98,19 +127,13 @@ def load_virtual(path: Path) -> tuple[Cluster, Virtual | None]:
     """
     table = Table(path, _parse(path))
     section = keys_of(_File)[VIRTUAL].read(table)
-    cluster = _cluster(table, standing=False)
+    cluster = _cluster(table)
     return cluster, section if isinstance(section, Virtual) else None
 
 
-def _cluster(table: Table, *, standing: bool) -> Cluster:
-    path = table.path
-    if hpc.KEY in table.values:
-        cluster = hpc.read(table)
-    else:
-        cluster = _native(table)
-        if standing and VIRTUAL in table.values:
-            _need_addresses(path, cluster)
-    _check(path, cluster)
+def _cluster(table: Table) -> Cluster:
+    cluster = hpc.read(table) if hpc.KEY in table.values else _native(table)
+    _check(table.path, cluster)
     return cluster
 
 
@@ -171,15 +194,6 @@ def _native(table: Table) -> Cluster:
     parts = hpc.with_default(found.partitions or (Partition(name="main"),))
     own = {field.name: getattr(found, field.name) for field in fields(Cluster)}
     return Cluster(**{**own, "partitions": parts})
-
-
-def _need_addresses(path: Path, cluster: Cluster) -> None:
-    for node in cluster.nodes:
-        if not node.address:
-            raise UsageError(
-                f"{path}: node {node.name} has no address, for this describes a virtual cluster;"
-                f" run: invoke cluster.up --cluster {path}, then say --cluster {cluster.name}"
-            )
 
 
 def _check(path: Path, cluster: Cluster) -> None:

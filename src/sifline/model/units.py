@@ -18,3 +18,8 @@ def gigabytes(size: int, places: int = 1) -> str:
 def size_text(size: int) -> str:
     """Return ``size`` bytes as text in GB, or in MB below one GB."""
     return gigabytes(size) if size >= _GIGABYTE else megabytes(size)
+
+
+def counted(number: int, what: str) -> str:
+    """Return ``1 node`` or ``2 nodes``."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"

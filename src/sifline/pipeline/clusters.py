@@ -44,6 +44,7 @@ class Clusters:
         from sifline import virtual
 
         described = self.described(asked)
+        virtual.refuse_foreign(described.name, self._context)
         self._show.expect({f"cluster.up {described.name}": None})
         if described.image in self._planner.images:
             self._work.build([described.image])
@@ -116,10 +117,9 @@ class Clusters:
         from sifline import virtual
 
         name = self._name_of(asked)
+        self.would_down(asked, foreign=foreign)
         with self._show.step(f"cluster.down {name}"):
             removed = virtual.down(name, self._context, foreign=foreign)
-            if not removed:
-                raise virtual.unknown(name, self._context)
         deployments.forget(name, self._workspace)
         return tuple(removed)
 
@@ -130,7 +130,7 @@ class Clusters:
         name = self._name_of(asked)
         found = virtual.down(name, self._context, foreign=foreign, dry=True)
         if not found:
-            raise virtual.unknown(name, self._context)
+            raise virtual.unknown(name, self._context, wanted=False)
         return tuple(found)
 
     def listed(self) -> tuple[ListedCluster, ...]:
@@ -183,7 +183,7 @@ class Clusters:
         """
         from sifline.config.clusters import find_cluster, load_cluster
 
-        found = load_cluster(find_cluster(name, self._workspace))
+        found = load_cluster(find_cluster(name, self._workspace), asked=name)
         if only is not None or without is not None:
             from sifline.config.node_lists import choose
 
@@ -279,9 +279,13 @@ class Clusters:
     def validate(
         self, cluster: Cluster, *, suites: Sequence[str] = (), checks: Sequence[str] = ()
     ) -> tuple[CheckResult, ...]:
-        """Run health checks on a cluster."""
+        """Run health checks on a cluster.
+
+        :raises UsageError: if a suite or a check is unknown.
+        """
         from sifline.validation import run
 
+        run.chosen(suites, checks)
         with self._show.step(f"validate {_called(cluster)}"):
             return run.validate(cluster, self._context, suites=suites, checks=checks)
 

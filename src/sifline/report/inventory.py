@@ -10,7 +10,7 @@ from typing import Any
 from sifline.contents.comparison import Change, Difference, Side
 from sifline.contents.compatibility import Compatibility
 from sifline.formats.packages import Found
-from sifline.model.units import megabytes
+from sifline.model.units import counted, megabytes
 from sifline.report.tables import short, table
 from sifline.stages.inventory import Bill
 
@@ -167,8 +167,8 @@ def _incomplete(name: str, files: Sequence[str], databases: Sequence[str]) -> It
     if not files:
         return
     yield (
-        f"note: {name} may hold more packages: {len(files)} files that tell of some were not"
-        " understood"
+        f"note: {name} may hold more packages: sifline cannot read"
+        f" {counted(len(files), 'file')} of package databases"
     )
     yield from (f"  /{path}" for path in files[:NAMED_FILES])
     if len(files) > NAMED_FILES:

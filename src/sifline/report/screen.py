@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import os
 import re
+import sys
+import textwrap
 from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, TextIO
-
-if TYPE_CHECKING:
-    from rich.text import Text
+from dataclasses import dataclass, field
+from typing import TextIO
 
 GAP = 2
 USUAL_COLUMNS, USUAL_ROWS = 80, 24
-# Columns narrower than that say nothing: a terminal that has less room wraps the lines itself.
+# A digest is not shortened further, and texts are narrower only where there is no other way.
 LEAST, LEAST_TEXT = 10, 18
 UNBROKEN = 8
 DUMB = frozenset({"dumb", "unknown"})
@@ -29,8 +28,11 @@ COLOURS = {
     ),
 }
 CODES = {"red": 31, "green": 32, "yellow": 33}
+BOLD, NO_STYLE = 1, (0, 0)
 _COLOUR = {word: colour for colour, words in COLOURS.items() for word in words}
 _WORD = re.compile(rf"({'|'.join(sorted(_COLOUR, key=len, reverse=True))})\b")
+# The one kind of word that nobody types: its ends tell one from another.
+_DIGEST = re.compile(r"(?:sha256:)?[0-9a-f]{64}")
 # Stands for what begins a colour until the text is printed: whatever else begins with an escape
 # character is somebody else's, and written out. No text of others can hold it: each process has
 # another one.
@@ -95,33 +97,27 @@ def emphasised(text: str, word: str, colour: str) -> str:
 
 
 def shortened(text: str, width: int) -> str:
-    """Return ``text`` without its middle where it is wider: its end says more than its middle.
-
-    Of a path the name of the file stays whole, where there is room for it.
-    """
+    """Return ``text`` without its middle where it is wider."""
     if len(text) <= width:
         return text
-    name = len(text) - text.rfind("/")
-    after = name if "/" in text and width // 2 < name < width - 1 else max(1, width // 2)
+    after = max(1, width // 2)
     return f"{text[: max(0, width - 1 - after)]}…{text[-after:]}"
 
 
 def widths(lines: Sequence[Sequence[str]], room: int) -> list[int]:
     """Return the widths of the columns of a table that fits ``room``, as far as that is possible.
 
-    Texts are wrapped first, then what has no spaces is shortened; the widest column gives way.
+    Texts are wrapped and digests shortened, other words stay whole; the widest column gives way.
     """
     columns = list(zip(*lines, strict=True))
     found = [max(map(len, column)) for column in columns]
-    words = [max(map(len, " ".join(column).split()), default=0) for column in columns]
-    texts = [max(LEAST_TEXT, word) for word in words]
-    values = [
-        # A path within a text is shortened before names are; a size keeps its unit.
-        width if width <= UNBROKEN else min(word, LEAST_TEXT) if word < width else width
-        for width, word in zip(found, words, strict=True)
+    words = [
+        # A size keeps its unit.
+        width if width <= UNBROKEN else max(map(_least, column))
+        for width, column in zip(found, columns, strict=True)
     ]
-    for floors in (texts, values, [LEAST_TEXT] * len(found), [LEAST] * len(found)):
-        while sum(found) + GAP * (len(found) - 1) > room:
+    for floors in ([max(LEAST_TEXT, word) for word in words], words):
+        while _total(found) > room:
             spare = [(width, place) for place, width in enumerate(found) if width > floors[place]]
             if not spare:
                 break
@@ -129,47 +125,135 @@ def widths(lines: Sequence[Sequence[str]], room: int) -> list[int]:
     return found
 
 
-def drawn(lines: Sequence[Sequence[str]], screen: Screen) -> str:
-    """Return a table, the first line its head, as wide as the screen; for ``Screen.coloured``."""
-    from io import StringIO
+def folded(text: str, indent: str = "") -> str:
+    """Return a line as lines that fit the current screen; a word that is wider has its own.
 
-    from rich.console import Console
-    from rich.table import Table
-
-    head, *rows = lines
-    chosen = widths(lines, screen.columns or sum(map(len, map("".join, lines))) + len(head) * GAP)
-    table = Table(box=None, padding=(0, GAP, 0, 0), pad_edge=False, header_style="")
-    for name, width in zip(head, chosen, strict=True):
-        title = _cell(name, width)
-        title.stylize("bold")
-        table.add_column(title, width=width)
-    for row in rows:
-        texts = [_cell(cell, width) for cell, width in zip(row, chosen, strict=True)]
-        for name, text in zip(head, texts, strict=True):
-            _colour(text, name)
-        table.add_row(*texts)
-    stream = StringIO()
-    console = Console(
-        file=stream,
-        width=sum(chosen) + GAP * len(chosen),
-        height=USUAL_ROWS,
-        force_terminal=screen.colour,
-        color_system="standard" if screen.colour else None,
-        highlight=False,
-        legacy_windows=False,
+    :param indent: what the lines after the first begin with.
+    """
+    columns = current().columns
+    if not columns or len(text) <= columns:
+        return text
+    return textwrap.fill(
+        text,
+        columns,
+        subsequent_indent=indent,
+        break_long_words=False,
+        break_on_hyphens=False,
     )
-    console.print(table)
-    shown = (line.rstrip() for line in stream.getvalue().splitlines())
-    return "\n".join(shown).replace("\x1b[", _MARK)
 
 
-def _cell(text: str, width: int) -> Text:
-    from rich.text import Text
-
-    return Text(" ".join(shortened(word, width) for word in text.split(" ")))
+def _total(columns: Sequence[int]) -> int:
+    return sum(columns) + GAP * (len(columns) - 1)
 
 
-def _colour(text: Text, head: str) -> None:
-    """Colour the word of a state at the beginning of a cell."""
-    if head in STATES and (found := _WORD.match(text.plain)):
-        text.stylize(_COLOUR[found[1]], 0, found.end())
+def _least(cell: str) -> int:
+    """How wide a column must be so that the words of ``cell`` stay whole."""
+    return max(LEAST if _DIGEST.fullmatch(word) else len(word) for word in cell.split(" "))
+
+
+@dataclass(kw_only=True)
+class _Row:
+    """A row of a table, and the cells that are printed below it: head and text, by column."""
+
+    cells: list[str]
+    below: dict[int, tuple[str, str]] = field(default_factory=dict)
+
+
+def _make_fit(head: Sequence[str], rows: Sequence[_Row], room: int) -> None:
+    """Put the cells with the longest words below their rows, until the others fit ``room``.
+
+    The first column stays, for it says what a row is about.
+    """
+    while _total(widths([head, *(row.cells for row in rows)], room)) > room:
+        long = [
+            (least, place)
+            for row in rows
+            for place, cell in enumerate(row.cells)
+            if place and (least := _least(cell)) > LEAST_TEXT
+        ]
+        if not long:
+            return
+        longest, place = max(long)
+        for row in rows:
+            # All paths of a column, not the longest alone.
+            if _least(row.cells[place]) > max(LEAST_TEXT, longest // 2):
+                row.below[place] = head[place], row.cells[place]
+                row.cells[place] = ""
+
+
+def drawn(lines: Sequence[Sequence[str]], screen: Screen) -> str:
+    """Return a table, the first line its head, as wide as the screen; for ``Screen.coloured``.
+
+    A row of one cell is a heading. What is too wide for its column is below its row.
+    """
+    room = screen.columns or sum(map(len, map("".join, lines))) + len(lines[0]) * GAP
+    rows = [_Row(cells=[*cells]) for cells in lines[1:]]
+    body = [row for row in rows if len(row.cells) > 1]
+    _make_fit(lines[0], body, room)
+    head = _without_empty(lines[0], body)
+    chosen = widths([head, *(row.cells for row in body)], room)
+    bold = (BOLD, sys.maxsize) if screen.colour else NO_STYLE
+    shown = _beside(head, chosen, [bold] * len(head), bottom=True)
+    for row in rows:
+        if len(row.cells) == 1:
+            shown += [text for _, text in _wrapped(row.cells[0], room, bold)]
+            continue
+        named = zip(row.cells, head, strict=True)
+        shown += _beside(row.cells, chosen, [_style(*cell, screen) for cell in named])
+        for name, cell in row.below.values():
+            text = cell if name in head else f"{name}: {cell}"
+            style = _style(text, name, screen)
+            shown += [f"{'':{GAP}}{line}" for _, line in _wrapped(text, room - GAP, style)]
+    return "\n".join(shown)
+
+
+def _without_empty(head: Sequence[str], rows: Sequence[_Row]) -> list[str]:
+    """Remove the columns of which all is below the rows; return the names of the others."""
+    gone = {place for row in rows for place in row.below}
+    gone -= {place for row in rows for place, cell in enumerate(row.cells) if cell}
+    for row in rows:
+        row.cells = [cell for place, cell in enumerate(row.cells) if place not in gone]
+    return [name for place, name in enumerate(head) if place not in gone]
+
+
+def _style(cell: str, head: str, screen: Screen) -> tuple[int, int]:
+    """Return the colour of a cell that begins with the word of a state, and how far it goes."""
+    found = _WORD.match(cell) if head in STATES and screen.colour else None
+    return (CODES[_COLOUR[found[1]]], found.end()) if found else NO_STYLE
+
+
+def _wrapped(cell: str, width: int, style: tuple[int, int] = NO_STYLE) -> list[tuple[int, str]]:
+    """Return the lines of a cell, each with its width, its first characters in a colour."""
+    words = (
+        shortened(word, width) if _DIGEST.fullmatch(word) else word for word in cell.split(" ")
+    )
+    lines = textwrap.wrap(" ".join(words), width, break_long_words=False, break_on_hyphens=False)
+    (code, left), made = style, list[tuple[int, str]]()
+    for line in lines:
+        end = max(0, min(left, len(line)))
+        shown = f"{_MARK}{code}m{line[:end]}{_MARK}0m{line[end:]}" if end else line
+        made.append((len(line), shown))
+        left -= len(line) + 1
+    return made
+
+
+def _beside(
+    cells: Sequence[str],
+    chosen: Sequence[int],
+    styles: Sequence[tuple[int, int]],
+    *,
+    bottom: bool = False,
+) -> list[str]:
+    """Return the lines of a row, whose cells begin together, or end together at the ``bottom``."""
+    parts = [*map(_wrapped, cells, chosen, styles)]
+    height = max(map(len, parts))
+    for part in parts:
+        missing = [(0, "")] * (height - len(part))
+        part[:] = [*missing, *part] if bottom else [*part, *missing]
+    return [
+        "".join(
+            text + " " * (width + GAP - length)
+            for (length, text), width in zip(line, chosen, strict=True)
+        ).rstrip()
+        for line in zip(*parts, strict=True)
+    ]

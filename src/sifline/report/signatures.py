@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -26,19 +26,19 @@ def signed(items: Sequence[Signed]) -> str:
 
 
 def verified(items: Sequence[Verified]) -> str:
-    """Return the signatures of each SIF: signer, and the signed objects."""
-    rows = [
-        (
-            item.path.name,
-            made.fingerprint,
-            "keyring" if made.local else "key server",
-            _objects(item, made),
-            made.name,
-        )
-        for item in items
-        for made in item.signatures
-    ]
-    return table(("sif", "key", "key from", "objects", "signer"), rows)
+    """Return that the signatures of each SIF are valid: signer, key, and the signed objects."""
+    return "\n\n".join("\n".join(_verified(item)) for item in items)
+
+
+def _verified(item: Verified) -> Iterator[str]:
+    many = len(item.signatures) > 1
+    are = f"the {len(item.signatures)} signatures are" if many else "the signature is"
+    yield f"{item.path.name}: {are} valid"
+    for made in item.signatures:
+        source = "your keyring" if made.local else "the key server"
+        yield f"  signer:  {made.name}"
+        yield f"  key:     {made.fingerprint} (from {source})"
+        yield f"  objects: {_objects(item, made)}"
 
 
 def document(items: Sequence[Verified]) -> list[dict[str, Any]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import asdict, is_dataclass
 from datetime import datetime
 from pathlib import PurePath
@@ -54,14 +54,18 @@ SIZES = frozenset({"sif_budget", "sif_size", "size"})
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Return ``rows`` under ``head``, columns aligned, the last one left ragged.
 
-    On a terminal it is as wide as that, elsewhere each row is a line with whole values.
+    On a terminal it is as wide as that, elsewhere each row is a line with whole values. A row of
+    one cell is a heading.
     """
     lines = [list(head), *([_on_one_line(cell) for cell in row] for row in rows)]
     if screen.current() != screen.PLAIN:
         return screen.drawn(lines, screen.current())
-    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
+    full = [line for line in lines if len(line) > 1]
+    widths = [max(len(line[column]) for line in full) for column in range(len(head))]
     return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=False)).rstrip()
+        if len(line) > 1
+        else line[0]
         for line in lines
     )
 
@@ -76,16 +80,32 @@ def _on_one_line(cell: str) -> str:
 def checks(results: Sequence[CheckResult]) -> str:
     """Return a table of check results and a line that counts them."""
     rows = [
-        (item.status.value, item.suite, item.name, f"{item.seconds:.1f} s", item.message)
+        (item.suite, (item.status.value, item.name, f"{item.seconds:.1f} s", item.message))
         for item in results
     ]
     counts = ", ".join(
         f"{sum(item.status is status for item in results)} {status.value}" for status in Status
     )
-    lines = [table(("result", "suite", "check", "took", "what was found"), rows), counts]
+    lines = [_by_suite(("result", "check", "took", "what was found"), rows), counts]
     left_out = dict.fromkeys(name for item in results for name in item.left_out)
     lines += [f"not checked, by --node or --without: {', '.join(left_out)}"] if left_out else []
     return "\n".join(lines)
+
+
+def _by_suite(head: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]]) -> str:
+    """Return a table of checks, with a heading for each suite; without one if there is one suite.
+
+    In a pipe the suite is a column, so that each line that ``grep`` finds names it.
+    """
+    suites = [*dict.fromkeys(suite for suite, _ in rows)]
+    if len(suites) == 1:
+        return table(head, [row for _, row in rows])
+    if screen.current() != screen.PLAIN:
+        groups = [[(suite,), *(row for its, row in rows if its == suite)] for suite in suites]
+        return table(head, [line for group in groups for line in group])
+    place = head.index("check")
+    lines = [(*row[:place], suite, *row[place:]) for suite, row in rows]
+    return table((*head[:place], "suite", *head[place:]), lines)
 
 
 def short(digest: str) -> str:
@@ -167,7 +187,7 @@ def explanation_values(items: Sequence[Explanation]) -> list[dict[str, Any]]:
 
 def broken(errors: Mapping[str, SiflineError]) -> list[str]:
     """Return a line for each image whose files cannot be used."""
-    return [f"{_on_one_line(name)}: {_broken(error.message)}" for name, error in errors.items()]
+    return [_broken_line(name, error.message) for name, error in errors.items()]
 
 
 def broken_values(errors: Mapping[str, SiflineError]) -> list[dict[str, str]]:
@@ -175,13 +195,13 @@ def broken_values(errors: Mapping[str, SiflineError]) -> list[dict[str, str]]:
     return [{"name": name, "error": error.message} for name, error in errors.items()]
 
 
-def _broken(error: str) -> str:
-    return f"broken: {error}" if error else ""
+def _broken_line(name: str, error: str) -> str:
+    return screen.folded(f"{_on_one_line(name)}: broken: {error}")
 
 
 def _explanation(item: Explanation) -> str:
     if item.error:
-        return f"{_on_one_line(item.name)}: {_broken(item.error)}"
+        return _broken_line(item.name, item.error)
     verdict = f"to be built: {item.reason}" if item.needed else "up to date"
     lines = [f"{item.name}: {verdict}"]
     if item.image_id:
@@ -245,11 +265,15 @@ def built(images: Sequence[BuiltImage]) -> str:
     return table(("image", "state", "id", "size"), rows)
 
 
-def tested(reports: Sequence[TestReport]) -> str:
-    """Return what the tests said, each skip with its reason."""
+def tested(reports: Sequence[TestReport], *, earlier: Set[str]) -> str:
+    """Return what the tests said, each skip with its reason.
+
+    :param earlier: the names of those that did not run now, as nothing has changed since.
+    """
     lines = []
     for item in reports:
-        lines.append(f"{item.name} ({item.runtime}): {item.summary}, {item.seconds:.1f} s")
+        when = " (earlier run)" if item.name in earlier else ""
+        lines.append(f"{item.name} ({item.runtime}): {item.summary}, {item.seconds:.1f} s{when}")
         if not item.passed + item.skipped:
             lines.append(f"note: {item.name} has no tests; add images/{item.name}/tests/test_*.py")
         lines += [f"  skipped: {reason}" for reason in item.skip_reasons]
@@ -283,13 +307,13 @@ def deployed(deployments: Sequence[Deployment]) -> str:
             place.node,
             "sent" if place.sent else "held already",
             short(place.sha256),
-            str(place.path),
         )
         for item in deployments
         for place in item.placements
     ]
-    lines = [table(("image", "node", "state", "sha256", "file"), rows)]
+    lines = [table(("image", "node", "state", "sha256"), rows)]
     for item in deployments:
+        lines.append(f"{item.sif.name}: file on each node: {item.path}")
         if item.cluster.left_out:
             names = ", ".join(node.name for node in item.cluster.left_out)
             count = f"{len(item.placements)} of {len(item.cluster.whole)} nodes"
@@ -303,7 +327,7 @@ def states(items: Sequence[ImageState]) -> str:
         (
             item.name,
             megabytes(item.size, 0) if item.size else "-",
-            _broken(item.error) or _stale(item.build, item.stale),
+            "broken" if item.error else _stale(item.build, item.stale),
             "-" if item.error else _tests(item),
             "-" if item.error else _stale(item.sif_state, item.sif),
             "yes" if item.signed else "no",
@@ -311,7 +335,10 @@ def states(items: Sequence[ImageState]) -> str:
         )
         for item in items
     ]
-    return table(("image", "size", "build", "tests", "sif", "signed", "deployed to"), rows)
+    head = ("image", "size", "build", "tests", "sif", "signed", "deployed to")
+    # Below: the width of a column is not that of a message.
+    errors = [_broken_line(item.name, item.error) for item in items if item.error]
+    return "\n".join([table(head, rows), *errors])
 
 
 def _tests(item: ImageState) -> str:
@@ -351,7 +378,7 @@ def _lines(values: Mapping[str, Any], indent: str = "") -> list[str]:
         if isinstance(value, Mapping):
             lines += [f"{indent}{name}:", *_lines(value, indent + "  ")]
         else:
-            lines.append(f"{indent}{name}: {_fact(key, value)}")
+            lines.append(screen.folded(f"{indent}{name}: {_fact(key, value)}", indent + "  "))
     return lines
 
 
@@ -378,7 +405,7 @@ def node_states(items: Sequence[NodeState]) -> str:
 
 
 def clusters(items: Sequence[ListedCluster]) -> str:
-    """Return the clusters that are described or stand."""
+    """Return the clusters that are described or running."""
     rows = [
         (item.name, str(item.file or "-"), _state(item.standing), _checkout(item.standing))
         for item in items
@@ -440,13 +467,13 @@ def would_bring_up(item: WouldBringUp) -> str:
         lines.append(f"would remove {', '.join(item.removed)}")
     if item.started:
         lines.append(f"would start {', '.join(item.started)}")
-    return "\n".join(lines) or f"{item.name} stands as it is described: nothing to do"
+    return "\n".join(lines) or f"{item.name} runs as described: nothing to do"
 
 
 def listing(suites: Mapping[str, Sequence[tuple[str, str]]]) -> str:
     """Return suites and their checks."""
-    rows = [(suite, name, doc) for suite, items in suites.items() for name, doc in items]
-    return table(("suite", "check", "what it says"), rows)
+    rows = [(suite, item) for suite, items in suites.items() for item in items]
+    return _by_suite(("check", "what it says"), rows)
 
 
 def checks_of(suites: Mapping[str, Sequence[tuple[str, str]]]) -> list[dict[str, str]]:
@@ -479,7 +506,7 @@ def quickstart(done: Quickstart) -> str:
         ("SIF", str(done.sif.path), short(done.sif.sha256), megabytes(done.sif.size, 0)),
         (
             "deployed",
-            f"{done.deployment.path} on {', '.join(place.node for place in places)}",
+            ", ".join(place.node for place in places),
             short(done.sif.sha256),
             f"{sent} sent, {len(places) - sent} held already",
         ),
@@ -490,6 +517,7 @@ def quickstart(done: Quickstart) -> str:
     return "\n".join(
         [
             table(("what", "where", "digest", "size"), rows),
+            f"file on each node: {done.deployment.path}",
             "",
             f"MPI job {done.job.status.value}: {done.job.message}",
             "",

@@ -46,7 +46,8 @@ def arguments(words: Sequence[str]) -> tuple[list[str], list[Bind]]:
     verb = words[0] if words else ""
     if verb not in VERBS:
         near = did_you_mean(verb, VERBS)
-        raise UsageError(f"key takes one of {', '.join(VERBS)}, not {verb!r}.{near}")
+        what = f"keys has no command {verb!r}.{near}" if verb else "keys needs a command."
+        raise UsageError(f"{what} Say one of {', '.join(VERBS)}, such as: invoke keys -- list")
     for word in words[1:]:
         option = word.partition("=")[0] if word.startswith("--") else _SHORT.get(word[:2], "")
         if option in _REFUSED:

@@ -26,7 +26,9 @@ def up(run: Run, _: Sequence[str], *, cluster: str = "") -> None:
     if run.dry:
         run.print(tables.would_bring_up(clusters.would_up(cluster_of(cluster))))
         return
-    run.print(tables.nodes(clusters.up(cluster_of(cluster))))
+    found = clusters.up(cluster_of(cluster))
+    run.print(tables.nodes(found))
+    run.next(f"invoke provision --cluster {found.name}" if cluster else "invoke provision")
 
 
 def down(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Set
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ from sifline.tasks import support
 from sifline.tasks.support import Run, cluster_of, one_of, seconds
 
 if TYPE_CHECKING:
-    from sifline.model import Cleaned, Verb
+    from sifline.model import Cleaned, TestReport, Verb
     from sifline.pipeline import Pipeline
     from sifline.pipeline.done import Results
 
@@ -186,6 +186,8 @@ def deploy(
         return
     done = clusters.deploy(names, found, untested=untested)
     run.print("\n".join([tables.deployed(done), *tables.broken(broken)]))
+    path = done[0].path if len(done) == 1 else "FILE.sif"
+    run.next(f"on the cluster: srun apptainer exec {path} COMMAND")
     refuse_broken(broken)
 
 
@@ -311,7 +313,7 @@ def compat(
     sif: bool = False,
     json: bool = False,
 ) -> None:
-    """Print what it needs of a host: driver, PMIx, architecture.
+    """Print what an image needs: driver, PMIx, architecture.
 
     Read from its own files; nothing of it is run, and nothing is built for it.
 
@@ -608,7 +610,8 @@ def _test_files(run: Run, pipeline: Pipeline, files: Sequence[Path], runtime: st
     one_of("runtime", runtime or "apptainer", RUNTIMES)
     if run.dry:
         raise UsageError("--dry: test FILE.sif does not support a dry run; leave --dry out")
-    run.print(tables.tested([pipeline.work.test_file(path)[1] for path in files]))
+    reports = [pipeline.work.test_file(path)[1] for path in files]
+    run.print(tables.tested(reports, earlier=frozenset()))
 
 
 def _carry_out(
@@ -636,7 +639,8 @@ def _carry_out(
         planned.check()
         return
     done = pipeline.work.run(wanted, images, only_new=only_new)
-    texts = _texts(done.results)
+    earlier = {(step.verb, step.image.name) for step in done.steps if not step.needed}
+    texts = _texts(done.results, earlier)
     for text in filter(None, (texts[Verb[name]] for name in shown)):
         run.print(text)
     for line in tables.broken(done.broken):
@@ -652,20 +656,26 @@ def _no_json(what: str, *, json: bool) -> None:
 def _need_dry(run: Run, *, json: bool) -> None:
     """Refuse JSON of what is done: it is of what would be."""
     if json and not run.dry:
-        raise UsageError("--json: prints what --dry would do; say --dry as well")
+        raise UsageError("--json: prints only the plan of a dry run here; add --dry")
 
 
-def _texts(results: Results) -> dict[Verb, str]:
-    """Return the results of each verb as text; "" if there are none."""
+def _texts(results: Results, earlier: Set[tuple[Verb, str]]) -> dict[Verb, str]:
+    """Return the results of each verb as text; "" if there are none.
+
+    :param earlier: the steps that were up to date, so that their results are of an earlier run.
+    """
     from sifline.model import Verb
     from sifline.report import tables
+
+    def tested(verb: Verb, reports: Iterable[TestReport]) -> str:
+        return tables.tested([*reports], earlier={name for of, name in earlier if of is verb})
 
     built, sifs = [*results.built.values()], [*results.sifs.values()]
     return {
         Verb.BUILD: tables.built(built) if built else "",
-        Verb.TEST: tables.tested([item.report for item in results.tested.values()]),
+        Verb.TEST: tested(Verb.TEST, (item.report for item in results.tested.values())),
         Verb.CONVERT: tables.converted(sifs) if sifs else "",
-        Verb.TEST_SIF: tables.tested([*results.sif_reports.values()]),
+        Verb.TEST_SIF: tested(Verb.TEST_SIF, results.sif_reports.values()),
     }
 
 

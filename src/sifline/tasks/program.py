@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 # Least width of the text column: beside names, and beside flags.
 LEAST_TEXT = 40
+# How much a word has of a task that is meant.
+VERY_NEAR = 0.8
 PROGRAMS = frozenset({"invoke", "inv", "__main__.py", "sifline"})
 
 Step = Callable[["Program"], None]
@@ -41,19 +44,17 @@ class Here:
         names = self.found.names
         return helps.AN_IMAGE if helps.AN_IMAGE in names or not names else names[0]
 
-    def descriptions(self) -> dict[str, str]:
-        """Return one line about each image: its description, or the error of a broken one."""
+    def descriptions(self) -> dict[str, str | SiflineError]:
+        """Return the description of each image, or the error of its name or its image.toml."""
         from sifline.config.images import load_image_settings
 
-        rows = {}
+        rows: dict[str, str | SiflineError] = dict(self.found.refused)
         for name in self.found.names:
             try:
                 settings = load_image_settings(self.workspace.images / name / "image.toml")
                 rows[name] = settings.description
             except SiflineError as error:
-                rows[name] = f"broken: {error.message}"
-        for name, refusal in self.found.refused.items():
-            rows[image_names.printable(name)] = f"broken: {refusal.message}"
+                rows[name] = error
         return dict(sorted(rows.items()))
 
 
@@ -95,20 +96,33 @@ def _listed(before: Step, here: Here) -> Step:
     from invoke.exceptions import Exit
 
     def listed(self: Program) -> None:
-        text = _list(self, here)
+        rows = _images_listed(self, here)
+        text = _list(self, here, rows)
         if text is None:
             before(self)
         else:
             sys.stdout.write(f"{text}\n")
+        broken = {name: row for name, row in rows.items() if isinstance(row, SiflineError)}
         try:
-            image_names.refuse_broken(here.found.refused)
+            image_names.refuse_broken(broken or here.found.refused)
         except SiflineError as error:
             raise Exit(complain(error), StepFailed.exit_code) from None
 
     return listed
 
 
-def _list(self: Program, here: Here) -> str | None:
+def _images_listed(self: Program, here: Here) -> Mapping[str, str | SiflineError]:
+    """Return the images to list, if those of one verb are wanted."""
+    from sifline.tasks.naming import VerbCollection, theirs
+
+    ours = theirs(self.collection) is not None and isinstance(
+        self.scoped_collection, VerbCollection
+    )
+    flat = self.list_format == "flat" and not self.list_depth
+    return here.descriptions() if ours and flat else {}
+
+
+def _list(self: Program, here: Here, rows: Mapping[str, str | SiflineError]) -> str | None:
     """Return the requested list; None to print Invoke's own."""
     from sifline.tasks.naming import VerbCollection, theirs
 
@@ -116,11 +130,17 @@ def _list(self: Program, here: Here) -> str | None:
     if others is None or self.list_format != "flat" or self.list_depth:
         return None
     if isinstance(self.scoped_collection, VerbCollection):
-        return helps.of_images(str(self.list_root), here.descriptions(), _columns())
+        texts = {
+            image_names.printable(name): f"broken: {row.message}"
+            if isinstance(row, SiflineError)
+            else row
+            for name, row in rows.items()
+        }
+        return helps.of_images(str(self.list_root), texts, _columns())
     if self.list_root:
         return None
-    texts = {name: helps.doc(self.collection[name]).summary for name in sorted(others)}
-    return helps.overview(len(here.found.names), texts, _columns())
+    summaries = {name: helps.doc(self.collection[name]).summary for name in sorted(others)}
+    return helps.overview(len(here.found.names), summaries, _columns())
 
 
 def _welcomed(before: Step, here: Here) -> Step:
@@ -200,7 +220,7 @@ def _explained(before: Step, here: Here) -> Step:
                 # Invoke's message for an unknown verb in --list.
                 if known is not None and "Sub-collection" in str(end.message):
                     verb = str(self.args.list.value)
-                    raise _no_task(verb, "", here.found.names, known) from None
+                    raise _no_task(verb, "", here, known) from None
                 raise
             except (ParseError, ValueError):  # ValueError: a value that is not a number
                 if known is not None:
@@ -236,7 +256,7 @@ def _refuse_unknown(argv: Sequence[str], images_here: Here, theirs: frozenset[st
         if dot and name in names and no_verb:
             raise UsageError(f"no verb {verb!r}.{did_you_mean(verb, verbs)} See invoke --list.")
         if flags.of_task(word) is None or verb in replaced:
-            raise _no_task(word, here.task, names, theirs)
+            raise _no_task(word, here.task, images_here, theirs)
     _refuse_without_value(argv, theirs)
 
 
@@ -246,11 +266,22 @@ def _refuse_without_value(argv: Sequence[str], theirs: frozenset[str]) -> None:
         raise UsageError(f"{left.written[0]}: needs a value")
 
 
-def _no_task(word: str, before: str, names: Sequence[str], theirs: frozenset[str]) -> UsageError:
+def _no_task(word: str, before: str, here: Here, theirs: frozenset[str]) -> UsageError:
     """Return the error for a word that is not a task, after the task ``before``."""
-    verb = before.partition(".")[0]
+    verb, dot, _ = before.partition(".")
+    names = here.found.names
     if word in names and verb in _names_of_verbs():
         return UsageError(f"an image belongs to the name of the task: say {verb}.{word}")
-    # After a verb it may be an image.
-    known = [*helps.tasks(), *sorted(theirs), *(names if verb in _names_of_verbs() else ())]
-    return UsageError(f"no task {word!r}.{did_you_mean(word, known)} See invoke --list.")
+    known = [*helps.tasks(), *sorted(theirs)]
+    if word == "help":
+        return UsageError("for help: invoke --list, or invoke --help <verb>")
+    # A mistyped task is more likely than a value only if it is very near.
+    if before and not get_close_matches(word, known, n=1, cutoff=VERY_NEAR):
+        if before in {helps.name_of(body) for body in helps.COMMANDED} or verb == "shell":
+            return UsageError(f"a command follows two dashes: invoke {before} -- {word}")
+        if verb in _names_of_verbs() and not dot:
+            return image_names.unknown(word, here.workspace)
+        if "--cluster" in (flags.of_task(before) or {}):
+            return UsageError(f"{before}: for the cluster {word} say --cluster {word}")
+    kind = "task" if theirs or "." in word else "verb"
+    return UsageError(f"no {kind} {word!r}.{did_you_mean(word, known)} See invoke --list.")

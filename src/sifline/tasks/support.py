@@ -29,8 +29,6 @@ READER_GONE = 128 + signal.SIGPIPE
 PIECE = 4096
 # Where Invoke's configuration holds our own flags.
 SECTION = "sifline"
-# The default cluster, unless the environment names another.
-CLUSTER_VARIABLE, VIRTUAL = "SIFLINE_CLUSTER", "virtual"
 MAX_DIGITS = 6
 # Characters that move the cursor, change colours or the direction of text.
 _UNSEEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
@@ -187,6 +185,10 @@ class Run:
                 os.dup2(nowhere.fileno(), sys.stdout.fileno())
             raise ReaderGone from None
 
+    def next(self, command: str) -> None:
+        """Print what to do next, unless only results are wanted."""
+        self.terminal.aside(f"next: {command}")
+
     def write(self, path: Path, text: str) -> None:
         """Write a result to a file, completely or not at all; to a pipe or device directly."""
         from sifline.machine import records
@@ -294,7 +296,9 @@ def _terminate(*_: object) -> NoReturn:
 
 def cluster_of(given: str) -> str:
     """Return the cluster to act on: of the flag, of the environment, or the default."""
-    return given or os.environ.get(CLUSTER_VARIABLE) or VIRTUAL
+    from sifline.config.clusters import default
+
+    return given or default()
 
 
 def output(path: Path) -> Path:

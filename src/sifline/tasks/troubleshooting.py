@@ -80,8 +80,8 @@ _SAID = (
     ("no private key in", "no-private-key-in-"),
     (r"the key \S+ has a passphrase", "the-key--has-a-passphrase"),
     (
-        r"no cluster '.*': it is neither a file|no virtual cluster \S+ stands",
-        "no-cluster--it-is-neither-a-file--no-virtual-cluster--stands",
+        r"no cluster '.*': it is neither a file|virtual cluster \S+ is (?:not )?running",
+        "no-cluster--the-virtual-cluster--is-not-running",
     ),
     (
         r"the cluster \S+ belongs to the checkout",

@@ -30,15 +30,22 @@ def validate(
 
     :raises UsageError: if a suite or a check is unknown.
     """
-    chosen = select(known(), suites, checks)
     results = []
     with Ssh(cluster, context.runner) as ssh:
-        for check in chosen:
+        for check in chosen(suites, checks):
             context.progress(f"{check.phase.value}: {check.key}")
             result = judge(check, Probe(ssh, seconds=seconds))
             context.progress(f"{check.key} {result.status.value}: {result.message}")
             results.append(result)
     return tuple(results)
+
+
+def chosen(suites: Sequence[str], checks: Sequence[str]) -> tuple[Check, ...]:
+    """Return the checks that ``validate`` runs.
+
+    :raises UsageError: if a suite or a check is unknown.
+    """
+    return select(known(), suites, checks)
 
 
 def listing() -> dict[str, list[tuple[str, str]]]:
@@ -58,9 +65,11 @@ def select(
     for kind, words, valid in (("suite", suites, known_suites), ("check", names, known_names)):
         for word in words:
             if word not in valid:
+                near = did_you_mean(word, valid)
+                if not near and kind == "suite":
+                    near = f" Known are {', '.join(sorted(valid))}."
                 raise UsageError(
-                    f"no {kind} is called {word}.{did_you_mean(word, valid)} "
-                    "invoke validate --list shows all"
+                    f"no {kind} is called {word!r}.{near} See invoke validate --list."
                 )
     if not suites and not names:
         return tuple(checks)

@@ -107,13 +107,23 @@ def standing(context: Context) -> tuple[StandingCluster, ...]:
     )
 
 
-def unknown(name: str, context: Context) -> UsageError:
-    """Return the error for a virtual cluster that does not exist, with the nearest names."""
-    names = [item.name for item in standing(context)]
-    hint = did_you_mean(name, names) or (f" Running: {', '.join(names)}." if names else "")
-    return UsageError(
-        f"no virtual cluster {name} stands; for one: invoke cluster.up --cluster {name}.{hint}"
-    )
+def unknown(name: str, context: Context, *, wanted: bool = True) -> UsageError:
+    """Return the error for a virtual cluster that does not exist, with those that do.
+
+    :param wanted: whether the user may want to bring one of that name up.
+    """
+    found = standing(context)
+    near = did_you_mean(name, [item.name for item in found])
+    here = checkout_name(context.workspace)
+    names = [
+        item.name if item.checkout in ("", here) else f"{item.name} (another checkout)"
+        for item in found
+    ]
+    what = f"no virtual cluster {name} is running"
+    if wanted and not near:
+        what += f"; for one: invoke cluster.up --cluster {name}"
+    others = f"Running: {', '.join(names)}" if names else "None is running"
+    return UsageError(f"{what}.{near} {others}. See invoke cluster.list.")
 
 
 def shell_argv(
@@ -121,8 +131,8 @@ def shell_argv(
 ) -> list[str]:
     """Return the command line that opens ``node``, or runs ``command`` there; as root or ``user``.
 
-    :raises UsageError: if the cluster or the node is not running, with the nearest names, or if
-        another checkout brought the cluster up.
+    :raises UsageError: if the cluster or the node is not running, or the node has no such user,
+        with the nearest names, or if another checkout brought the cluster up.
     """
     found = containers_of(name, context)
     refuse_other_checkout(
@@ -146,5 +156,45 @@ def shell_argv(
         nodes[node].name,
         list(command) or ["bash", "-l"],
         user=user,
+        folder=_home(user, nodes[node], context),
         terminal=sys.stdin.isatty(),
+    )
+
+
+def _home(asked: str, node: Container, context: Context) -> str:
+    """Return the folder in which a user's shell starts on a node: the home, or ``/``.
+
+    :param asked: the user, perhaps with a group behind a colon.
+    :raises UsageError: if the node does not have them, with the nearest names.
+    """
+    if asked in ("", "root"):
+        return "/root"
+    user, _, group = asked.partition(":")
+    known = _entries("passwd", node, context)
+    # The engine takes numbers that nobody has.
+    if not user.isdecimal() and user not in known:
+        people = [name for name, entry in known.items() if entry[-1].endswith("/bash")]
+        raise _nobody("user", user, people, node)
+    if group and not group.isdecimal():
+        groups = _entries("group", node, context)
+        if group not in groups:
+            raise _nobody("group", group, [*groups], node)
+    entry = known.get(user, [])
+    return entry[-2] if entry and entry[-1].endswith("sh") else "/"
+
+
+def _entries(database: str, node: Container, context: Context) -> dict[str, list[str]]:
+    """Return the entries of passwd or group of a node, by name."""
+    text = Containers(context.runner).execute(node.name, "getent", database).stdout
+    return {fields[0]: fields for fields in (line.split(":") for line in text.splitlines())}
+
+
+def _nobody(kind: str, word: str, known: Sequence[str], node: Container) -> UsageError:
+    where, cluster = node.labels["sifline.node"], node.labels[CLUSTER]
+    hint = did_you_mean(word, known)
+    if not hint and kind == "user":
+        hint = f" Its users are {', '.join(known)}."
+    return UsageError(
+        f"{where} has no {kind} {word!r}.{hint} Open it as root: invoke cluster.shell --cluster"
+        f" {cluster} --node {where}"
     )

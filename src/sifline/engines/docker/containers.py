@@ -137,15 +137,12 @@ class Containers:
         self._docker("volume", "rm", name)
 
     def shell_argv(
-        self, name: str, command: Sequence[str], *, user: str = "", terminal: bool
+        self, name: str, command: Sequence[str], *, user: str = "", folder: str, terminal: bool
     ) -> list[str]:
-        """Return the command line that runs ``command`` inside ``name``, in the user's home."""
+        """Return the command line that runs ``command`` inside ``name``, in ``folder``."""
         argv = ["docker", "exec", "--interactive", *(["--tty"] if terminal else [])]
-        if user and user != "root":
-            argv += [f"--user={user}", f"--workdir=/home/{user}"]
-        else:
-            argv += ["--workdir=/root"]
-        return [*argv, name, *command]
+        argv += [f"--user={user}"] if user and user != "root" else []
+        return [*argv, f"--workdir={folder}", name, *command]
 
     def _ids(self, kind: str, *options: str, label: str) -> tuple[str, ...]:
         result = self._docker(kind, "ls", "--quiet", *options, "--filter", f"label={label}")

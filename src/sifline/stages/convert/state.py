@@ -103,7 +103,13 @@ def kept(image: Image, workspace: Workspace) -> Sif | None:
 def stale(name: str, held: HeldImage | None, workspace: Workspace) -> str:
     """Return why the SIF of ``name`` must be made again; "" if it is up to date."""
     found = state(name, held, workspace)
-    return "" if found == UP_TO_DATE else NO_SIF if found == "none" else f"the SIF: {found}"
+    return (
+        ""
+        if found == UP_TO_DATE
+        else NO_SIF
+        if found == "none"
+        else f"the SIF is out of date: {found}"
+    )
 
 
 def state(name: str, held: HeldImage | None, workspace: Workspace) -> str:
@@ -138,7 +144,7 @@ def changed(record: Mapping[str, Any] | None, held: HeldImage) -> str:
     over = options.over_budget == "error" and (options.budget or size) < size
     older = record.get("format") != FORMAT
     reasons = {
-        "the image is another": record.get("image_id") != held.image_id,
+        "the image was built again since": record.get("image_id") != held.image_id,
         "made by an older sifline": older,
         f"its compression: {packed} → {wanted}": packed != wanted,
         "its definition file changed": record.get("definition", "")

@@ -47,7 +47,7 @@ def nodes_answer(probe: Probe) -> str:
     others = [name for name, result in answers.items() if result.stdout.strip() != "0"]
     if others:
         raise CheckFailed(f"sudo does not make the administrator root on {', '.join(others)}")
-    return f"{', '.join(answers)} answer, and sudo works there"
+    return f"SSH and sudo work on {', '.join(answers)}"
 
 
 @infrastructure
@@ -194,4 +194,5 @@ def judge_fence(text: str) -> str:
             )
     if len(set(hosts.values())) < RANKS:
         raise CheckFailed(f"all ranks ran on {hosts['0']} instead of {RANKS} nodes")
-    return f"ranks on {' and '.join(hosts[rank] for rank in ranks)} left it when all had come"
+    where = " and ".join(hosts[rank] for rank in ranks)
+    return f"the ranks on {where} left the fence only after all had entered it"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from sifline.model.units import counted
 from sifline.nodeside.registry import FOLDERS
 from sifline.validation.check import Phase, check
 from sifline.validation.outcome import CheckFailed, CheckSkipped
@@ -58,7 +59,7 @@ def users_read_images(probe: Probe) -> str:
     ]
     if closed:
         raise CheckFailed(f"{user} cannot read {'; '.join(closed)}")
-    return f"{user} reads {len(paths)} images on {len(answers)} nodes"
+    return f"{user} reads {counted(len(paths), 'image')} on {counted(len(answers), 'node')}"
 
 
 @registry
@@ -122,7 +123,7 @@ def judge_copies(held: Mapping[str, Mapping[str, Any]]) -> str:
             faults.append(f"{name} differs: {listed}")
     if faults:
         raise CheckFailed("; ".join(faults))
-    return f"{len(names)} images have the same digest on {len(held)} nodes"
+    return f"equal digests of {counted(len(names), 'image')} on {counted(len(held), 'node')}"
 
 
 def images(answer: Mapping[str, Any]) -> list[Mapping[str, Any]]:

@@ -197,7 +197,7 @@ def test_python_finds_its_own_modules_alone(
 def test_it_keeps_to_its_budget(request: pytest.FixtureRequest, file: siffile.SifFile) -> None:
     budget = request.config.getoption("--sifline-budget")
     if not budget:
-        pytest.skip("its image.toml names no size-budget, or more than that is a mere warning")
+        pytest.skip("image.toml sets no size-budget, or only warns about a larger SIF")
     assert file.size <= budget
 
 

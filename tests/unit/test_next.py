@@ -1,0 +1,100 @@
+"""What verbs print when they are done: the next command, unless only results are wanted."""
+
+from __future__ import annotations
+
+from pathlib import Path, PurePosixPath
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from sifline.model import (
+    Cluster,
+    Deployment,
+    Node,
+    Partition,
+    Role,
+    Sif,
+    SshAccess,
+    TestReport,
+    Verb,
+    Workspace,
+)
+from sifline.pipeline.done import Results
+from sifline.tasks import cluster, images
+from sifline.tasks.support import Run
+
+CLUSTER = Cluster(
+    name="second",
+    nodes=(Node(name="controller", role=Role.CONTROLLER),),
+    ssh=SshAccess(user="admin"),
+    partitions=(Partition(name="main"),),
+    source=Path("clusters/second.yaml"),
+)
+
+
+def deployment(name: str) -> Deployment:
+    sif = Sif(name=name, path=Path(f"{name}.sif"), sha256="a" * 64, size=1)
+    path = PurePosixPath(f"/opt/containers/{name}.sif")
+    return Deployment(sif=sif, cluster=CLUSTER, path=path, placements=(), seconds=0)
+
+
+def run(*names: str, quiet: bool = False) -> Run:
+    """A call of a task whose pipeline has done everything."""
+    done = tuple(map(deployment, names))
+    clusters = SimpleNamespace(
+        up=lambda _: CLUSTER, find=lambda *_, **__: CLUSTER, deploy=lambda *_, **__: done
+    )
+
+    class Faked(Run):
+        def pipeline(self, **_: object) -> Any:
+            return SimpleNamespace(clusters=clusters)
+
+    return Faked(workspace=Workspace(root=Path()), dry=False, echo=False, quiet=quiet)
+
+
+@pytest.mark.parametrize(
+    ("asked", "command"),
+    [
+        ("", "invoke provision"),
+        ("clusters/second.yaml", "invoke provision --cluster second"),
+    ],
+)
+def test_a_cluster_that_is_up_is_to_be_provisioned(
+    capsys: pytest.CaptureFixture[str], asked: str, command: str
+) -> None:
+    cluster.up(run(), (), cluster=asked)
+
+    assert capsys.readouterr().err == f"next: {command}\n"
+
+
+@pytest.mark.parametrize(("names", "file"), [("x", "/opt/containers/x.sif"), ("xy", "FILE.sif")])
+def test_what_is_deployed_is_to_be_run(
+    capsys: pytest.CaptureFixture[str], names: str, file: str
+) -> None:
+    images.deploy(run(*names), cast("Any", [*names]))
+
+    assert capsys.readouterr().err == f"next: on the cluster: srun apptainer exec {file} COMMAND\n"
+
+
+def test_results_of_tests_that_did_not_run_now_are_told_as_earlier_ones() -> None:
+    reports = {
+        name: TestReport(
+            name=name, runtime="apptainer", passed=2, failed=0, skipped=0, seconds=7.8
+        )
+        for name in ("old", "new")
+    }
+
+    texts = images._texts(Results(sif_reports=reports), {(Verb.TEST_SIF, "old")})
+
+    assert texts[Verb.TEST_SIF].splitlines() == [
+        "old (apptainer): 2 passed, 0 skipped, 7.8 s (earlier run)",
+        "new (apptainer): 2 passed, 0 skipped, 7.8 s",
+    ]
+
+
+def test_who_wants_results_alone_is_told_nothing_more(capsys: pytest.CaptureFixture[str]) -> None:
+    cluster.up(run(quiet=True), ())
+    images.deploy(run("x", quiet=True), ["x"])
+
+    assert capsys.readouterr().err == ""
