@@ -653,7 +653,13 @@ def test_output_is_a_copy_that_replaces_nothing_of_others(
     assert (done.returncode, output.read_text()) == (2, "somebody's")
     assert "replace it with --foreign" in done.stderr
     converted(project, *words, "--output", str(output), "--foreign")
-    assert output.read_bytes() == sif_of(project, "mine").read_bytes()
+    (kept,) = (project.root / "build" / "sif").iterdir()
+    assert output.read_bytes() == kept.read_bytes()
+    # Under another name it is a copy of the same SIF, which is not made again.
+    other = tmp_path / "other.sif"
+    assert "converted" in converted(project, *words, "--output", str(other))
+    assert list(kept.parent.iterdir()) == [kept]
+    assert other.read_bytes() == kept.read_bytes()
 
 
 @OF_ARCHIVES

@@ -138,3 +138,31 @@ def test_what_the_container_starts_with_comes_first(config: dict[str, object], n
 
 def test_nothing_is_said_where_all_is_open() -> None:
     assert list(access.told(listing("-rw-r--r-- /a"), {"Entrypoint": ["/a"]})) == []
+
+
+@pytest.mark.parametrize(
+    ("workdir", "there"),
+    [
+        ("", True),
+        ("/", True),
+        ("/opt/app", True),
+        ("/opt/app/", True),
+        ("opt/app", True),
+        ("/linked/app", True),
+        ("/opt/gone", False),
+        ("/opt/file", False),
+        ("/broken", False),
+    ],
+)
+def test_a_working_directory_that_is_missing_is_named(workdir: str, *, there: bool) -> None:
+    found = listing(
+        "drwxr-xr-x /opt",
+        "drwxr-xr-x /opt/app",
+        "-rw-r--r-- /opt/file",
+        "lrwxrwxrwx /linked -> opt",
+        "lrwxrwxrwx /broken -> gone",
+    )
+    told = list(access.without_workdir(found, {"WorkingDir": workdir}))
+    assert [f"its working directory {workdir} is not" in line for line in told] == [True] * (
+        not there
+    )

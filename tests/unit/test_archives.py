@@ -212,6 +212,14 @@ def test_a_damaged_layer_in_zstd_is_damage(tmp_path: Path) -> None:
         loaded(path)
 
 
+def test_what_is_no_archive_at_all_is_said_in_one_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "a.tar"
+    path.write_bytes(b"garbage" * 100)
+
+    with pytest.raises(UsageError, match=r"could not be opened successfully; save it again$"):
+        image_archive.read(path, platform=PLATFORM)
+
+
 def test_an_archive_in_zstd_as_a_whole_is_told(tmp_path: Path) -> None:
     path = archive(tmp_path / "a.tar", [LAYER])
     path.write_bytes(zstd(path.read_bytes()))

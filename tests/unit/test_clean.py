@@ -11,11 +11,14 @@ from pathlib import Path
 import pytest
 
 from sifline.engines.docker.builds import id_files
-from sifline.errors import MissingError
+from sifline.errors import MissingError, UsageError
 from sifline.machine import records
 from sifline.machine.process import Result
 from sifline.model import Cleaned, Image
-from sifline.stages.clean import Parts, clean
+from sifline.pipeline.cleaning import Cleaner
+from sifline.pipeline.plans import Planner
+from sifline.report.terminal import Terminal
+from sifline.stages.clean import Parts, clean, sources
 from tests.support.contexts import context_of
 from tests.support.recording import RecordingRunner, answer
 
@@ -165,3 +168,58 @@ def test_a_memory_of_a_named_context_says_nothing_of_images(tmp_path: Path) -> N
     cleaned(tmp_path, STATE, engine([NAMED]))
 
     assert not memory.exists()
+
+
+# SIFs of other sources
+
+
+def converted(root: Path, name: str, *, fingerprint: str = "") -> list[Path]:
+    """Leave what the conversion of a source leaves; return the SIF, its record and its log."""
+    space = context_of(root).workspace
+    record = space.record(name, "convert")
+    paths = [space.sif(name), record, space.logs / f"{name}.convert.log"]
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("x")
+    records.write(record, {"fingerprint": fingerprint})
+    return paths
+
+
+def test_sifs_of_other_sources_are_known_by_their_records(tmp_path: Path) -> None:
+    for name in ("a", "b", "known"):
+        converted(tmp_path, name)
+    converted(tmp_path, "built", fingerprint=MARK)
+    assert sources({"known"}, context_of(tmp_path).workspace) == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("parts", "left"),
+    [
+        (Parts(docker=False), []),
+        (Parts(docker=False, state=False), [2]),
+        (Parts(docker=False, sifs=False), [0, 1]),
+    ],
+)
+def test_sifs_of_other_sources_are_removed_with_their_records(
+    tmp_path: Path, parts: Parts, left: list[int]
+) -> None:
+    paths = converted(tmp_path, "a")
+    runner = engine([])
+    dry = clean([], parts, context_of(tmp_path, runner), sources=["a"], dry=True)
+    assert all(path.is_file() for path in paths)
+    done = clean([], parts, context_of(tmp_path, engine([])), sources=["a"])
+    assert [number for number, path in enumerate(paths) if path.is_file()] == left
+    assert done.removed == dry.removed
+
+
+def test_a_sif_file_of_this_checkout_is_removed_and_no_other(tmp_path: Path) -> None:
+    sif, record, _ = converted(tmp_path, "a")
+    other = tmp_path / "other.sif"
+    other.write_text("x")
+    cleaner = Cleaner(Planner(context_of(tmp_path, RecordingRunner({})), Terminal()))
+    with pytest.raises(UsageError, match=r"is not in .*; remove it with rm"):
+        cleaner.clean_files([other], dry=False)
+    with pytest.raises(UsageError, match="there is no such file"):
+        cleaner.clean_files([sif.with_name("b.sif")], dry=False)
+    cleaner.clean_files([sif], dry=False)
+    assert [path.is_file() for path in (sif, record, other)] == [False, False, True]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -10,10 +11,11 @@ import pytest
 from sifline.contents.build_context import file_digest
 from sifline.contents.sif_records import Stamp
 from sifline.engines.apptainer.squashfs import Compression
-from sifline.errors import StepFailed, UsageError
+from sifline.errors import MissingError, StepFailed, UsageError
 from sifline.formats import oci_layout, sif
+from sifline.formats.platforms import MACHINES
 from sifline.formats.sif import Kind, Part
-from sifline.machine import records
+from sifline.machine import architectures, records
 from sifline.machine.context import Context
 from sifline.machine.facts import Machine
 from sifline.model import BuiltImage, Image, SifOptions
@@ -172,11 +174,15 @@ def test_the_space_needed_is_that_of_each_copy_and_a_reserve() -> None:
     assert convert.space_needed(0, 1) == convert.RESERVE
 
 
-def at_work(root: Path) -> Context:
+HERE = MACHINES.get(os.uname().machine, os.uname().machine).partition("/")[0]
+
+
+def at_work(root: Path, architecture: str = HERE) -> Context:
     """A workspace with an engine that has nothing left over, and no toolbox."""
     answers: dict[tuple[str, ...], Any] = {
         ("docker", "ps"): answer(),
         ("docker", "image"): answer(),
+        ("docker", "image", "inspect"): answer(json.dumps({"Architecture": architecture})),
     }
     return context_of(root, RecordingRunner(answers, tools={"docker"}))
 
@@ -184,6 +190,22 @@ def at_work(root: Path) -> Context:
 @pytest.fixture
 def without_tools(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stream, "impossible", lambda _: "there are no tools")
+
+
+def test_an_image_of_an_architecture_that_runs_nothing_here_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(architectures, "runs", lambda *_: False)
+    with pytest.raises(MissingError, match=f"for s390x, and this machine runs {HERE}"):
+        convert.convert(image(), at_work(tmp_path, "s390x"))
+
+
+def test_an_image_without_an_architecture_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"names no architecture, .* use --method apptainer"):
+        convert.convert(image(), at_work(tmp_path, ""))
+    # Apptainer takes this machine's; that there is no room here is said behind it.
+    with pytest.raises(StepFailed, match="GB free"):
+        convert.convert(image(size=10**15, method="apptainer"), at_work(tmp_path, ""))
 
 
 @pytest.mark.usefixtures("without_tools")
@@ -228,6 +250,16 @@ def test_full_disk_is_named() -> None:
     assert (
         error.message == "converting x failed: the disk is full; make room; the whole log is x.log"
     )
+
+
+def test_what_a_tool_said_last_is_in_the_line() -> None:
+    error = work().failure(answer(stderr="one\nFATAL: two\n\n", returncode=1))
+    assert error.message == "converting x failed: FATAL: two; the whole log is x.log"
+    assert error.details == "one\nFATAL: two"
+
+
+def test_a_tool_that_said_nothing_has_a_status() -> None:
+    assert "failed: status 7; the" in work().failure(answer(returncode=7)).message
 
 
 def test_what_the_sif_says_of_its_making_is_read_back() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from sifline.contents import excerpt
-from sifline.contents.excerpt import Listing
+from sifline.contents.excerpt import Listing, Sought
 from sifline.errors import StepFailed
 
 BLOCK = tarfile.BLOCKSIZE
@@ -31,8 +31,19 @@ def keep(name: str) -> bool:
     return name.endswith("keep")
 
 
-def pick(content: bytes) -> excerpt.Excerpt:
-    return excerpt.of_tar(io.BytesIO(content), keep)
+SOUGHT = Sought(wanted=keep)
+# A database that is read, and one that is named, in folders that may be links.
+DATABASES = Sought(
+    wanted=lambda path: path == "var/lib/read/keep",
+    named=lambda path: path == "var/lib/named/x.db",
+    folders=("var/lib/read", "var/lib/named"),
+    elsewhere=lambda path: path.endswith("/keep"),
+    named_elsewhere=lambda path: path.endswith("/x.db"),
+)
+
+
+def pick(content: bytes, sought: Sought = SOUGHT) -> excerpt.Excerpt:
+    return excerpt.of_tar(io.BytesIO(content), sought)
 
 
 def test_wanted_files_come_out_of_a_stream() -> None:
@@ -61,6 +72,63 @@ def test_folder_of_a_wanted_name_is_no_file() -> None:
 def test_link_has_the_content_of_what_it_names(kind: bytes, link: str) -> None:
     found = pick(tar(entry("lib/b.keep", b"x"), entry("etc/a.keep", kind=kind, link=link)))
     assert found.files["etc/a.keep"] == b"x"
+
+
+# Links to other folders, as tar entries: path and target.
+FOLDER_LINKS = [
+    [("var/lib/read", "../../usr/share/store"), ("var/lib/named", "/usr/share/store")],
+    [("var/lib", "/usr/lib"), ("usr/lib/read", "../share/store"), ("usr/lib/named", "read")],
+    [("var", "state"), ("state/lib/read", "/usr/share/store"), ("state/lib/named", "read")],
+    [
+        *[("var/lib/read", "/a"), ("a", "b"), ("b", "usr/share/store")],
+        ("var/lib/named", "/b"),
+    ],
+]
+
+
+@pytest.mark.parametrize("links", FOLDER_LINKS)
+def test_a_database_behind_a_linked_folder_is_found_in_a_stream(
+    links: list[tuple[str, str]],
+) -> None:
+    ends = [entry(name, kind=tarfile.SYMTYPE, link=target) for name, target in links]
+    files = [entry("usr/share/store/keep", b"x"), entry("usr/share/store/x.db", b"y")]
+    more = [entry("usr/share/other/keep", b"z"), entry("usr/share/other/x.db")]
+    expected = excerpt.Excerpt(files={"var/lib/read/keep": b"x"}, names=("var/lib/named/x.db",))
+    assert pick(tar(*files, *more, *ends), DATABASES) == expected
+    assert pick(tar(*ends, *more, *files), DATABASES) == expected
+
+
+@pytest.mark.parametrize("links", FOLDER_LINKS)
+def test_a_database_behind_a_linked_folder_is_found_in_a_listing(
+    links: list[tuple[str, str]], tmp_path: Path
+) -> None:
+    lines = [line("lrwxrwxrwx", len(to), f"/{name} -> {to}") for name, to in links]
+    lines += [line("-rw-r--r--", 1, f"/usr/share/store/{name}") for name in ("keep", "x.db")]
+    listing = excerpt.listed("\n".join(lines).encode(), DATABASES)
+    folder = unpacked(tmp_path, *listing.files)
+    assert excerpt.of_folder(folder, listing, DATABASES) == excerpt.Excerpt(
+        files={"var/lib/read/keep": b"usr/share/store/keep"}, names=("var/lib/named/x.db",)
+    )
+
+
+def test_a_database_behind_a_linked_folder_that_is_no_small_file_is_counted() -> None:
+    link = entry("var/lib/read", kind=tarfile.SYMTYPE, link="/usr/store")
+    odd = entry("usr/store/keep", kind=tarfile.FIFOTYPE)
+    assert pick(tar(odd, link), DATABASES).unread == ("var/lib/read/keep",)
+
+
+def test_folders_that_link_to_each_other_lead_nowhere() -> None:
+    links = [("var/lib/read", "named"), ("var/lib/named", "read"), ("usr/share", "share")]
+    ends = [entry(name, kind=tarfile.SYMTYPE, link=target) for name, target in links]
+    assert pick(tar(*ends, entry("x/keep", b"x")), DATABASES) == excerpt.Excerpt(files={})
+
+
+def test_folders_may_be_what_is_named() -> None:
+    stored = Sought(wanted=keep, named=lambda path: path.startswith("store/"))
+    folder = entry("store/a/", kind=tarfile.DIRTYPE)
+    assert pick(tar(folder), stored).names == ("store/a",)
+    listing = excerpt.listed(line("drwxr-xr-x", 3, "/store/a").encode(), stored)
+    assert listing.names == ("store/a",)
 
 
 @pytest.mark.parametrize(
@@ -105,7 +173,7 @@ class Reset(io.RawIOBase):
 
 def test_connection_that_breaks_is_a_damaged_stream() -> None:
     with pytest.raises(StepFailed, match="ended half-way"):
-        excerpt.of_tar(io.BufferedReader(Reset()), keep)
+        excerpt.of_tar(io.BufferedReader(Reset()), SOUGHT)
 
 
 def test_reading_a_stream_can_be_interrupted() -> None:
@@ -113,7 +181,7 @@ def test_reading_a_stream_can_be_interrupted() -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        excerpt.of_tar(io.BytesIO(tar(entry("a"))), keep, check=stop)
+        excerpt.of_tar(io.BytesIO(tar(entry("a"))), SOUGHT, check=stop)
 
 
 def line(mode: str, size: int, rest: str) -> str:
@@ -121,7 +189,7 @@ def line(mode: str, size: int, rest: str) -> str:
 
 
 def listed(*lines: str) -> Listing:
-    return excerpt.listed("\n".join(lines).encode("utf-8", "surrogateescape"), keep)
+    return excerpt.listed("\n".join(lines).encode("utf-8", "surrogateescape"), SOUGHT)
 
 
 def test_wanted_files_are_found_in_a_listing() -> None:
@@ -168,14 +236,16 @@ def unpacked(folder: Path, *names: str) -> Path:
 
 def test_what_was_unpacked_is_read(tmp_path: Path) -> None:
     folder = unpacked(tmp_path, "a/b/keep", "more")
-    found = excerpt.of_folder(folder, Listing(files=("a/b/keep",), links={"keep": "a/b/keep"}))
+    found = excerpt.of_folder(
+        folder, Listing(files=("a/b/keep",), links={"keep": "a/b/keep"}), SOUGHT
+    )
     assert found.files == {"a/b/keep": b"a/b/keep", "keep": b"a/b/keep"}
 
 
 def test_what_was_listed_and_not_unpacked_is_told(tmp_path: Path) -> None:
-    listing = Listing(files=("b",), links={"c": "b"}, unread=("a",))
-    assert excerpt.of_folder(tmp_path, listing) == excerpt.Excerpt(
-        files={}, unread=("a", "b", "c")
+    listing = Listing(files=("b.keep",), links={"c.keep": "b.keep"}, unread=("a.keep",))
+    assert excerpt.of_folder(tmp_path, listing, SOUGHT) == excerpt.Excerpt(
+        files={}, unread=("a.keep", "b.keep", "c.keep")
     )
 
 
@@ -184,7 +254,7 @@ def test_modes_of_the_image_do_not_hide_files(tmp_path: Path) -> None:
     (folder / "a/b/keep").chmod(0)
     (folder / "a/b").chmod(0)
     (folder / "a").chmod(0)
-    found = excerpt.of_folder(folder, Listing(files=("a/b/keep",), links={}))
+    found = excerpt.of_folder(folder, Listing(files=("a/b/keep",), links={}), SOUGHT)
     assert found.files == {"a/b/keep": b"a/b/keep"}
 
 
@@ -194,5 +264,5 @@ def test_no_link_is_followed_out_of_what_was_unpacked(tmp_path: Path) -> None:
     tree.mkdir()
     (tree / "keep").symlink_to(secret / "keep")
     (tree / "folder").symlink_to(secret)
-    found = excerpt.of_folder(tree, Listing(files=("keep", "folder/keep"), links={}))
+    found = excerpt.of_folder(tree, Listing(files=("keep", "folder/keep"), links={}), SOUGHT)
     assert found == excerpt.Excerpt(files={}, unread=("folder/keep", "keep"))

@@ -1,8 +1,21 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from sifline.contents import sif_records
+from sifline.engines.docker.images import Docker
+from sifline.errors import StepFailed
+from sifline.model import Workspace
+from sifline.pipeline.plans import Planner
+from sifline.pipeline.sifs import Sifs
+from sifline.pipeline.work import Work
+from sifline.report.terminal import Terminal
 from sifline.stages import fetch
+from sifline.stages.fetch import Wanted
+from tests.support.contexts import context_of
+from tests.support.recording import RecordingRunner, answer
 
 
 @pytest.mark.parametrize(
@@ -29,3 +42,100 @@ def test_a_sif_is_called_as_its_source(source: str, name: str) -> None:
 @pytest.mark.parametrize("source", ["x.def", "x.def.j2", "x", "http://x", "ubuntu:22.04"])
 def test_what_is_no_image_elsewhere(source: str) -> None:
     assert not fetch.is_image(source)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("docker-daemon:x:1", "docker-daemon:docker.io/library/x:1", True),
+        ("docker-daemon:x", "docker-daemon:x:latest", True),
+        ("docker-daemon:x:1", "docker-daemon:a/x:1", False),
+        ("docker-daemon:x:1", "docker://x:1", False),
+        ("x.tar", "./x.tar", True),
+        ("docker-archive:x.tar", "x.tar", True),
+        ("x.tar", "/x.tar", False),
+        ("a.def", "b/../a.def", True),
+    ],
+)
+def test_a_source_is_the_same_however_it_is_written(one: str, other: str, *, same: bool) -> None:
+    assert (fetch.origin_of(one) == fetch.origin_of(other)) is same
+
+
+def sifs(root: Path) -> Sifs:
+    (root / "images" / "taken").mkdir(parents=True, exist_ok=True)
+    (root / "images" / "taken" / "Dockerfile").write_text("FROM scratch\n")
+    planner = Planner(context_of(root, RecordingRunner({})), Terminal())
+    return Sifs(planner, Work(planner))
+
+
+def kept(root: Path, name: str, **record: str) -> None:
+    """Leave a SIF with its record."""
+    space = Workspace(root=root)
+    space.sif(name).parent.mkdir(parents=True, exist_ok=True)
+    space.sif(name).write_text("x")
+    sif_records.write(name, space, record)
+
+
+def named(root: Path, source: str, image_id: str = "sha256:1") -> str:
+    return sifs(root)._named(source, Wanted(image_id=image_id, source=source))
+
+
+def test_the_sif_of_a_source_is_called_as_it_whatever_the_output(tmp_path: Path) -> None:
+    assert named(tmp_path, "docker-daemon:acme/tools:1") == "tools-1"
+
+
+def test_a_sif_of_another_source_is_never_replaced(tmp_path: Path) -> None:
+    source = "docker-daemon:acme/tools:1"
+    kept(tmp_path, "tools-1", source="docker-daemon:docker.io/other/tools:1", image_id="sha256:9")
+    first = named(tmp_path, source)
+    assert first.startswith("tools-1-")
+    assert first == named(tmp_path, source)
+    assert first != named(tmp_path, "docker-daemon:third/tools:1")
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"source": "docker-daemon:docker.io/acme/tools:1", "image_id": "sha256:9"},
+        {"source": "another", "image_id": "sha256:1"},
+    ],
+    ids=["the source, which has another image now", "the image, from another source"],
+)
+def test_the_sif_of_the_same_source_or_image_is_used_again(
+    tmp_path: Path, record: dict[str, str]
+) -> None:
+    kept(tmp_path, "tools-1", **record)
+    assert named(tmp_path, "docker-daemon:acme/tools:1") == "tools-1"
+
+
+@pytest.mark.parametrize(
+    ("source", "beginning"),
+    [
+        ("docker-daemon:acme/taken", "taken-"),
+        ("docker-daemon:Sha:A", "source-"),
+        ("/some/Odd File.tar", "source-"),
+        (f"docker-daemon:{'x' * 100}", f"{'x' * 91}"),
+    ],
+)
+def test_a_source_that_gives_no_free_name_has_one_all_the_same(
+    tmp_path: Path, source: str, beginning: str
+) -> None:
+    if "xxx" in source:
+        kept(tmp_path, "x" * 100, source="another", image_id="sha256:9")
+    name = named(tmp_path, source)
+    assert name.startswith(beginning)
+    assert sifs(tmp_path)._free(name) == name
+
+
+def test_what_the_registry_said_is_in_the_line(tmp_path: Path) -> None:
+    runner = RecordingRunner(
+        {
+            ("docker", "pull"): answer(stderr="manifest unknown", returncode=1),
+            ("docker", "image", "pull"): answer(stderr="manifest unknown", returncode=1),
+        },
+        tools={"docker"},
+    )
+    wanted = Wanted(image_id="sha256:1", source="docker://x", pull="x@sha256:1")
+    context = context_of(tmp_path, runner)
+    with pytest.raises(StepFailed, match="x@sha256:1 cannot be pulled: manifest unknown; check"):
+        fetch._bring(wanted, Docker(runner), context)

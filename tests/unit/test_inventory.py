@@ -220,8 +220,31 @@ def test_an_image_whose_packages_cannot_be_read_never_seems_to_have_none() -> No
 def test_an_image_without_any_package_database_is_said_to_have_none() -> None:
     bill = Bill(path=Path("x"), contents=replace(OLD, found=Found()))
     assert report.bills([bill]).splitlines()[2:] == [
-        "note: x has no package database that sifline knows"
+        "incomplete: x has no package database that sifline knows; whether it has packages is"
+        " unknown"
     ]
+    assert report.bill_values([bill])[0]["complete"] is None
+    needs = compatibility.read({}, (), Found(), architecture="amd64")
+    assert "no package database that sifline knows" in report.compatibility([("x", needs)])
+    assert report.compatibility_values([("x", needs)])[0]["complete"] is None
+
+
+def test_an_image_whose_database_has_no_packages_has_none() -> None:
+    bill = Bill(path=Path("x"), contents=replace(OLD, found=Found(described=True)))
+    assert report.bills([bill]).splitlines()[2:] == [
+        "note: the package database of x has no packages"
+    ]
+    assert report.bill_values([bill])[0]["complete"] is True
+
+
+def test_compatibility_says_that_a_damaged_database_may_hide_something() -> None:
+    found = replace(OLD.found, broken=("var/lib/dpkg/status",))
+    needs = compatibility.read({}, (), found, architecture="amd64")
+    shown = report.compatibility([("x", needs)])
+    assert "may hold more packages" in shown
+    assert "/var/lib/dpkg/status" in shown
+    (value,) = report.compatibility_values([("x", needs)])
+    assert (value["complete"], value["not_understood"]) == (False, ("var/lib/dpkg/status",))
 
 
 def test_difference_and_compatibility_name_the_databases_that_were_not_read() -> None:
@@ -241,6 +264,43 @@ def test_difference_is_a_line_for_each_package_and_setting() -> None:
         ["Python", "numpy", "1.0", "2.0"],
         ["environment", "A", "1", '""'],
     ]
+
+
+RPM = Unread(manager="rpm", path="var/lib/rpm/Packages")
+
+
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        (Found(unread=(RPM,)), "has packages that sifline cannot read"),
+        (Found(broken=("var/lib/dpkg/status",)), "may hold more packages"),
+        (Found(), "has no package database that sifline knows"),
+    ],
+)
+@pytest.mark.parametrize("side", ["old", "new"])
+def test_what_cannot_be_read_is_not_said_to_be_the_same(
+    found: Found, said: str, side: str
+) -> None:
+    sides = {"old": replace(OLD, found=Found(described=True)), "new": replace(OLD, version="y")}
+    sides = {name: replace(one, found=Found(described=True)) for name, one in sides.items()}
+    both = compare(**sides)
+    assert both.same is True
+    difference = compare(**sides | {side: replace(sides[side], found=found)})
+    assert report.difference_values(difference)["same"] is None
+    shown = report.difference(difference)
+    assert "the same packages" not in shown
+    assert "whether they are the same is unknown" in shown
+    assert f"the {side} one {said}" in shown
+    assert shown.count(said) == 1
+
+
+def test_one_and_the_same_image_is_the_same_whatever_is_in_it() -> None:
+    unread = replace(OLD, found=Found(unread=(RPM,)))
+    assert compare(unread, unread).same is True
+
+
+def test_a_difference_that_was_found_is_one_whatever_cannot_be_read() -> None:
+    assert compare(replace(OLD, found=replace(OLD.found, unread=(RPM,))), NEW).same is False
 
 
 def test_no_difference_is_said() -> None:

@@ -104,7 +104,10 @@ def test_commands_in_documents_are_accepted(path: Path) -> None:
     [
         ("run invoke key -- newpair, or", "no task 'key'"),
         ("make one: invoke sign --file x", "sign has no flag --file."),
-        ("free some with invoke clean", "which image? Say clean.<image>, or clean --all"),
+        (
+            "free some with invoke clean",
+            "which image? Say clean.<image>, or FILE.sif, or clean --all",
+        ),
         ("see `invoke shell --all`", "shell has no flag --all."),
         ("or invoke diff --all; then", "diff has no flag --all."),
         ("invoke build.{image} --frce", "build.{image} has no flag --frce."),

@@ -104,6 +104,25 @@ def test_a_link_to_a_file_of_others_is_left_alone(
     assert (tmp_path / "theirs").read_bytes() == b"theirs"
 
 
+def test_a_link_to_itself_is_a_file_of_others(
+    context: Context, target: Path, tmp_path: Path
+) -> None:
+    target.symlink_to(target.name)
+    with pytest.raises(UsageError, match="did not write it"):
+        check(Output(path=target), context.workspace)
+    assert place(sif(tmp_path), Output(path=target, foreign=True), context)
+    assert not target.is_symlink()
+
+
+def test_the_longest_name_is_written_and_a_longer_one_refused_before_the_work(
+    context: Context, target: Path, tmp_path: Path
+) -> None:
+    longest = target.with_name("x" * 251 + ".sif")
+    assert place(sif(tmp_path), Output(path=longest), context)
+    with pytest.raises(UsageError, match="has 256 bytes, and may have 255 there"):
+        check(Output(path=target.with_name("x" * 252 + ".sif")), context.workspace)
+
+
 def test_a_file_of_others_is_replaced_where_that_is_asked_for(
     context: Context, target: Path, tmp_path: Path
 ) -> None:
@@ -202,15 +221,28 @@ def test_a_folder_that_cannot_be_written_is_refused(
         check(Output(path=target), context.workspace)
 
 
-def test_a_full_disk_leaves_what_was_there(
-    context: Context, target: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [
+        (errno.ENOSPC, "No space left on device; make room, or choose another place$"),
+        (errno.EPERM, "Operation not permitted; choose another place$"),
+    ],
+)
+def test_a_failed_copy_leaves_what_was_there(
+    context: Context,
+    target: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    number: int,
+    said: str,
 ) -> None:
     place(sif(tmp_path), Output(path=target), context)
 
-    def full(*_: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
+    def failing(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr("sifline.stages.output.shutil.copyfile", full)
-    with pytest.raises(StepFailed, match="cannot be written: No space left on device"):
+    monkeypatch.setattr("sifline.stages.output.shutil.copyfile", failing)
+    with pytest.raises(StepFailed, match=f"cannot be written: {said}"):
         place(sif(tmp_path, b"second"), Output(path=target), context)
     assert target.read_bytes() == b"first"

@@ -132,7 +132,7 @@ def test_broken_stanza_is_counted_and_the_others_are_read(stanza_: bytes) -> Non
 
 
 def test_empty_list_of_dpkg_is_no_broken_one() -> None:
-    assert packages.read({STATUS: b""}) == packages.Found()
+    assert packages.read({STATUS: b""}) == packages.Found(described=True)
 
 
 @pytest.mark.parametrize(
@@ -317,27 +317,52 @@ def test_every_installed_package_is_found_once(versions: dict[str, str]) -> None
         ("opkg", "usr/lib/opkg/status"),
         ("Nix", "nix/var/nix/db/db.sqlite"),
         ("Guix", "var/guix/db/db.sqlite"),
+        ("rpm", "usr/share/rpm/rpmdb.sqlite"),
+        ("xbps", "var/db/xbps/pkgdb-0.38.plist"),
+        ("Slackware", "var/lib/pkgtools/packages/aaa_base-15.0-x86_64-3"),
+        ("Slackware", "var/log/packages/aaa_base-15.0-x86_64-3"),
+        ("eopkg", "var/lib/eopkg/package/zlib-1.3-24/metadata.xml"),
+        ("Clear Linux", "usr/share/clear/bundles/os-core"),
+        ("Nix", "nix/store/0c7c1hp8yfa5ylvhkphwxhxaf5mbywd1-hello-2.12"),
+        ("Guix", "gnu/store/0c7c1hp8yfa5ylvhkphwxhxaf5mbywd1-hello-2.12"),
+        ("Homebrew", "home/linuxbrew/.linuxbrew/Cellar/jq/1.7/INSTALL_RECEIPT.json"),
         ("conda", "opt/conda/conda-meta/history"),
+        ("conda", "opt/conda/conda-meta/numpy-1.26-py312.json"),
+        ("conda", "opt/a\nb/conda-meta/history"),
         ("Spack", "opt/spack/opt/spack/.spack-db/index.json"),
     ],
 )
 def test_package_database_that_cannot_be_read_is_named(manager: str, path: str) -> None:
-    assert packages.wanted(path)
-    found = packages.read({path: b"", STATUS: installed("libc6")})
+    assert packages.named(path)
+    found = packages.read({STATUS: installed("libc6")}, [path])
     assert [(item.manager, item.path) for item in found.unread] == [(manager, path)]
-    assert (found.whole, len(found.packages), found.broken) == (False, 1, ())
+    assert (found.complete, len(found.packages), found.broken) == (False, 1, ())
 
 
 @pytest.mark.parametrize(
     "path",
     [
         "usr/share/doc/lib/apk/db/installed",
-        "opt/conda/conda-meta/numpy.json",
+        "opt/conda/conda-meta/pkgs/numpy.json",
         "var/lib/rpm/macros",
+        "var/log/packages/README",
+        "nix/store/.links",
     ],
 )
 def test_other_files_of_package_managers_are_no_databases(path: str) -> None:
-    assert packages.read({path: b""}).whole
+    assert not packages.named(path)
+    assert packages.databases([path]) == ()
+
+
+def test_without_any_database_it_is_unknown_what_packages_there_are() -> None:
+    assert packages.read({"etc/os-release": b"ID=x"}).complete is None
+    assert packages.read({STATUS: b""}).complete is True
+    assert packages.read({"x.dist-info/METADATA": metadata("x")}).complete is True
+
+
+def test_the_history_of_a_conda_environment_is_named_rather_than_its_packages() -> None:
+    paths = ["opt/conda-meta/a-1.json", "opt/conda-meta/history", "opt/conda-meta/z-1.json"]
+    assert [str(item) for item in packages.databases(paths)] == ["conda (/opt/conda-meta/history)"]
 
 
 def test_each_environment_of_conda_is_named_and_each_other_manager_once() -> None:

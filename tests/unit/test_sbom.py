@@ -247,20 +247,22 @@ def test_whatever_is_found_makes_a_valid_bill(
 
 
 @pytest.mark.parametrize(
-    ("found", "whole"),
+    ("found", "aggregate"),
     [
-        (Found(packages=(LIBC,)), True),
-        (Found(packages=(LIBC,), broken=("opt/odd",)), False),
-        (Found(unread=(Unread(manager="apk", path="lib/apk/db/installed"),)), False),
+        (Found(packages=(LIBC,)), None),
+        (Found(described=True), None),
+        (Found(packages=(LIBC,), broken=("opt/odd",)), "incomplete"),
+        (Found(unread=(Unread(manager="apk", path="lib/apk/db/installed"),)), "incomplete"),
+        (Found(), "unknown"),
     ],
 )
 def test_bill_says_that_it_is_incomplete_in_the_words_of_the_format(
-    found: Found, *, whole: bool
+    found: Found, aggregate: str | None
 ) -> None:
     bill = made(replace(SIF, found=found))
     subject = bill["metadata"]["component"]["bom-ref"]
-    incomplete = [{"aggregate": "incomplete", "assemblies": [subject]}]
-    assert bill.get("compositions") == (None if whole else incomplete)
+    expected = [{"aggregate": aggregate, "assemblies": [subject]}] if aggregate else None
+    assert bill.get("compositions") == expected
 
 
 def test_bill_names_the_package_databases_that_were_not_read() -> None:

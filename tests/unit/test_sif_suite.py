@@ -7,7 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from sifline.formats import sif
 from sifline.imagetests.suites.sif.test_sif import RUNNABLE
+from sifline.imagetests.suites.sif.test_sif import (
+    test_it_says_where_it_came_from as says_where_it_came_from,
+)
+from tests.support.sif_files import SQUASHFS, labels_object, write
 
 
 @pytest.fixture
@@ -45,3 +50,26 @@ def test_a_command_can_be_run_where_execvp_finds_it(
         check=False,
     )
     assert (done.returncode == 0) == expected
+
+
+@pytest.mark.parametrize(
+    ("labels", "sound"),
+    [
+        ({"name": "x", "image-digest": "d"}, True),
+        ({"name": "y", "image-digest": "d"}, False),
+        ({"name": "y", "source": "docker-daemon:y:1"}, True),
+        ({"source": "docker-daemon:y:1"}, False),
+        ({"name": "x"}, False),
+    ],
+    ids=["an image", "a renamed image", "a copy of another source", "no name", "no origin"],
+)
+def test_the_name_of_a_sif_is_that_of_its_image(
+    tmp_path: Path, labels: dict[str, str], *, sound: bool
+) -> None:
+    held = {f"org.sifline.{key}": value for key, value in labels.items()}
+    file = sif.read(write(tmp_path / "x.sif", [labels_object(held), SQUASHFS]))
+    if sound:
+        says_where_it_came_from(file)
+        return
+    with pytest.raises(AssertionError):
+        says_where_it_came_from(file)

@@ -28,7 +28,7 @@ import sifline
 from sifline.errors import UsageError
 from sifline.model import Workspace
 from sifline.tasks import flags, helps, images, namespace, reference
-from sifline.tasks.support import READER_GONE, Run
+from sifline.tasks.support import READER_GONE, Run, output
 from tests.support.fake_engine import fake_engine
 from tests.support.invoking import engine_without_images, invoke, invoke_here
 
@@ -557,6 +557,37 @@ def test_an_unknown_flag_gets_the_nearest_ones(
     project: Path, words: tuple[str, ...], message: str
 ) -> None:
     assert message in refused(project, *words)
+
+
+@pytest.mark.parametrize(
+    ("words", "flag"),
+    [
+        (("convert", "--source", "x.tar", "--output", ""), "--output"),
+        (("convert", "--source", "x.tar", "--output="), "--output"),
+        (("convert", "--source", "x.tar", "--sif-name", ""), "--sif-name"),
+        (("convert", "--source", "", "--all"), "--source"),
+        (("graph", "--output", ""), "--output"),
+        (("sbom.hello-mpi", "--output", ""), "--output"),
+    ],
+)
+def test_an_empty_value_of_a_flag_that_names_something_is_refused(
+    project: Path, words: tuple[str, ...], flag: str
+) -> None:
+    assert f"error: {flag}: the value is empty" in refused(project, *words)
+
+
+def test_an_output_in_the_home_folder_of_a_user_is_there(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(project))
+    assert output(Path("~/x.svg")) == project / "x.svg"
+    with pytest.raises(UsageError, match="unknown user"):
+        output(Path("~no-such-user/x.svg"))
+
+
+def test_an_output_in_a_folder_that_cannot_be_is_refused() -> None:
+    with pytest.raises(UsageError, match="there is no folder"):
+        output(Path("/tmp") / ("x" * 300) / "x.sif")
 
 
 @pytest.mark.parametrize(

@@ -78,7 +78,11 @@ class Change:
 
 @dataclass(frozen=True, kw_only=True)
 class Side:
-    """One of the two compared images or SIFs."""
+    """One of the two compared images or SIFs.
+
+    It may have more ``packages`` than were counted, unless it is ``complete``: None if it has no
+    package database that is known here. See ``Difference`` for ``broken`` and ``unread``.
+    """
 
     name: str
     kind: str
@@ -86,6 +90,9 @@ class Side:
     size: int
     fingerprint: str
     packages: int
+    complete: bool | None = True
+    broken: tuple[str, ...] = ()
+    unread: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,10 +115,16 @@ class Difference:
     unread: tuple[str, ...] = ()
 
     @property
-    def same(self) -> bool:
-        """Return whether only sizes and names differ."""
+    def same(self) -> bool | None:
+        """Return whether only sizes and names differ; None if that is unknown.
+
+        It is unknown if no difference was found, and not all packages could be read.
+        """
         packages = (*self.added, *self.removed, *self.changed)
-        return not (packages or self.environment or self.labels or self.start)
+        if packages or self.environment or self.labels or self.start:
+            return False
+        read = self.old.complete and self.new.complete
+        return True if read or self.old.version == self.new.version else None
 
 
 def of_config(config: Mapping[str, Any]) -> Settings:
@@ -163,6 +176,9 @@ def _side(contents: Contents) -> Side:
         size=contents.size,
         fingerprint=contents.fingerprint,
         packages=len(contents.found.packages),
+        complete=contents.found.complete,
+        broken=contents.found.broken,
+        unread=tuple(map(str, contents.found.unread)),
     )
 
 

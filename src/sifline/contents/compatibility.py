@@ -15,7 +15,7 @@ from typing import Any
 from sifline.formats.packages import Found, Package
 
 # Raise this when the same files would give another result.
-_FORMAT = 4
+_FORMAT = 5
 # By the major version of the CUDA run time.
 LEAST_DRIVERS = {11: "450.80.02", 12: "525.60.13", 13: "580.65.06"}
 FRAMEWORKS = ("torch", "tensorflow", "jax")
@@ -50,7 +50,9 @@ class Compatibility:
 
     ``mpi``, ``pmix`` and the like have several values if an image contains several.
     ``least_driver`` is "" without CUDA, or if it is not known here. ``unread`` are package
-    databases that sifline cannot read: what only they say is missing here.
+    databases that sifline cannot read, ``not_understood`` files that describe packages and are
+    damaged: what only they say is missing here. ``complete`` is None if no package database is
+    known here.
     """
 
     architecture: str = ""
@@ -63,6 +65,8 @@ class Compatibility:
     python: tuple[str, ...] = ()
     frameworks: Mapping[str, str] = field(default_factory=dict)
     unread: tuple[str, ...] = ()
+    not_understood: tuple[str, ...] = ()
+    complete: bool | None = None
 
 
 _FIELDS = {item.name for item in fields(Compatibility)}
@@ -116,6 +120,8 @@ def read(
         python=_python(files, paths, packages),
         frameworks=_frameworks(files, packages),
         unread=tuple(map(str, found.unread)),
+        not_understood=found.broken,
+        complete=found.complete,
     )
 
 

@@ -1,7 +1,7 @@
 """Reads single files of an image: from a tar stream, or from an unpacked squashfs.
 
 Nothing is run and no link is followed on the disk: a link's target is looked up among the files
-that were read.
+that were read. Of a stream they are read before it is known which links lead to them.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import re
 import tarfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
 
@@ -22,54 +22,94 @@ Wanted = Callable[[str], bool]
 # No package list is that large; larger files would only fill the memory.
 LARGEST = 32 << 20
 _CHUNK = 1 << 20
+# Links that lead to links, as in Linux.
+_MOST_LINKS = 40
 # unsquashfs puts it before each name in a listing by default.
 _TOP = b"squashfs-root/"
 _LINE = re.compile(
-    rb"([-l])\S{9} \d+/\d+ +(\d+) \d{4}-\d\d-\d\d \d\d:\d\d " + re.escape(_TOP) + rb"(.+)"
+    rb"([-dl])\S{9} \d+/\d+ +(\d+) \d{4}-\d\d-\d\d \d\d:\d\d " + re.escape(_TOP) + rb"(.+)"
 )
 _ARROW = b" -> "
 _SIGN = re.compile(rb"[^\w/.-]")
 
 
+def _nothing(_: str) -> bool:
+    return False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sought:
+    """What is looked for, by paths without a leading slash.
+
+    Contents of the files that are ``wanted``, and names of what is ``named``. Any of ``folders``
+    may be a link to another one, or lie below such a link: ``elsewhere`` and ``named_elsewhere``
+    say of a path in an unknown folder whether it may be looked for in one of ``folders``.
+    """
+
+    wanted: Wanted
+    named: Wanted = _nothing
+    folders: tuple[str, ...] = ()
+    elsewhere: Wanted = _nothing
+    named_elsewhere: Wanted = _nothing
+
+    def may_want(self, path: str) -> bool:
+        """Return whether the content of ``path`` may be needed."""
+        return self.wanted(path) or self.elsewhere(path)
+
+    def may_name(self, path: str) -> bool:
+        """Return whether the name of ``path`` may be needed."""
+        return self.named(path) or self.named_elsewhere(path)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Excerpt:
-    """Contents by path, without a leading slash; ``unread`` are wanted files without contents."""
+    """Contents by path, without a leading slash; ``unread`` are wanted files without contents.
+
+    ``names`` are the paths of what was to be named.
+    """
 
     files: Mapping[str, bytes]
     unread: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Listing:
-    """The wanted files of a squashfs, its links by path, and wanted files that are too large."""
+    """What may be sought in a squashfs, and all its links; ``unread`` are too large files."""
 
     files: tuple[str, ...]
     links: Mapping[str, str]
     unread: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
 
 
 def of_tar(
-    stream: IO[bytes], wanted: Wanted, *, check: Callable[[], None] = lambda: None
+    stream: IO[bytes], sought: Sought, *, check: Callable[[], None] = lambda: None
 ) -> Excerpt:
-    """Read the wanted files from a tar stream.
+    """Read the files that are sought from a tar stream.
 
     :param check: called for every entry; may raise an error to end the reading.
     :raises StepFailed: if the stream ends before its end mark, or is not a tar.
     """
     files: dict[str, bytes] = {}
     links: dict[str, str] = {}
-    unread = list[str]()
+    names, unread = list[str](), list[str]()
     with opened(stream) as tar:
         for name, entry in entries(tar, check=check):
-            if not wanted(name) or entry.isdir():
-                continue
-            if entry.issym() or entry.islnk():
+            if sought.may_name(name):
+                names.append(name)
+            # Any link may lead to one of the folders.
+            if entry.issym() or (entry.islnk() and sought.may_want(name)):
                 links[name] = _target(name, entry.linkname, symbolic=entry.issym())
+            elif entry.isdir() or not sought.may_want(name):
+                continue
             elif content := _content(tar, entry):
                 files[name] = content[0]
             else:
                 unread.append(name)
-    return _resolved(files, links, unread)
+    return _resolved(
+        files, Listing(files=(), links=links, unread=(*unread,), names=(*names,)), sought
+    )
 
 
 @contextmanager
@@ -103,9 +143,9 @@ def entries(
         yield plain(entry.name), entry
 
 
-def listed(text: bytes, wanted: Wanted) -> Listing:
-    """Return the wanted files and links in a listing by ``unsquashfs -lln``."""
-    files, unread = list[str](), list[str]()
+def listed(text: bytes, sought: Sought) -> Listing:
+    """Return what may be sought, and all links, in a listing by ``unsquashfs -lln``."""
+    files, unread, names = list[str](), list[str](), list[str]()
     links: dict[str, str] = {}
     for line in text.split(b"\n"):
         match = _LINE.fullmatch(line)
@@ -114,15 +154,17 @@ def listed(text: bytes, wanted: Wanted) -> Listing:
         kind, size, rest = match[1], int(match[2]), match[3]
         # The size of a link is the length of its target.
         name = _text(rest[: len(rest) - size - len(_ARROW)] if kind == b"l" else rest)
-        if not wanted(name):
-            continue
+        if sought.may_name(name):
+            names.append(name)
         if kind == b"l":
             links[name] = _target(name, _text(rest[len(rest) - size :]), symbolic=True)
+        elif kind == b"d" or not sought.may_want(name):
+            continue
         elif size <= LARGEST:
             files.append(name)
         else:
             unread.append(name)
-    return Listing(files=tuple(files), links=links, unread=tuple(unread))
+    return Listing(files=(*files,), links=links, unread=(*unread,), names=(*names,))
 
 
 def plain(name: str) -> str:
@@ -144,12 +186,12 @@ def patterns(names: Iterable[str]) -> bytes:
     return b"".join(name + b"\0" for name in escaped)
 
 
-def of_folder(folder: Path, listing: Listing) -> Excerpt:
+def of_folder(folder: Path, listing: Listing, sought: Sought) -> Excerpt:
     """Read the files that were unpacked into ``folder``."""
     wanted = frozenset(listing.files)
     files = {name: content for name, content in _below(folder) if name in wanted}
-    unread = [*listing.unread, *(name for name in listing.files if name not in files)]
-    return _resolved(files, listing.links, unread)
+    unread = (*listing.unread, *(name for name in listing.files if name not in files))
+    return _resolved(files, replace(listing, unread=unread), sought)
 
 
 class _Entry(tarfile.TarInfo):
@@ -189,11 +231,53 @@ def _below(folder: Path) -> Iterator[tuple[str, bytes]]:
                 yield str(path.relative_to(folder)), path.read_bytes()
 
 
-def _resolved(files: dict[str, bytes], links: Mapping[str, str], unread: list[str]) -> Excerpt:
-    """Give links the content of their target, if that was read as well."""
-    found = {name: files[target] for name, target in links.items() if target in files}
-    lost = [name for name in links if name not in found]
-    return Excerpt(files={**files, **found}, unread=tuple(sorted([*unread, *lost])))
+def _resolved(files: Mapping[str, bytes], seen: Listing, sought: Sought) -> Excerpt:
+    """Return what is sought, under all its names.
+
+    Files that links lead to have the links' names as well, if they were read.
+
+    :param seen: all else that may be sought.
+    """
+    moved = {
+        folder: real
+        for folder in sought.folders
+        if (real := _real(folder, seen.links)) not in ("", folder)
+    }
+
+    def named(path: str) -> Iterator[str]:
+        yield path
+        for folder, real in moved.items():
+            if path.startswith(f"{real}/"):
+                yield folder + path[len(real) :]
+
+    wanted = {
+        name: path
+        for path in (*files, *seen.unread, *seen.links)
+        for name in named(path)
+        if sought.wanted(name)
+    }
+    targets = {name: _real(path, seen.links) for name, path in wanted.items()}
+    found = {name: files[path] for name, path in targets.items() if path in files}
+    names = {name for path in seen.names for name in named(path) if sought.named(name)}
+    return Excerpt(
+        files=found,
+        unread=tuple(sorted(targets.keys() - found)),
+        names=tuple(sorted(names)),
+    )
+
+
+def _real(path: str, links: Mapping[str, str]) -> str:
+    """Return where ``path`` is after all links in it; "" if they go in a circle."""
+    done, waiting, followed = "", path.split("/")[::-1], 0
+    while waiting:
+        done = f"{done}/{waiting.pop()}".strip("/")
+        if done in links:
+            followed += 1
+            if followed > _MOST_LINKS:
+                return ""
+            waiting += links[done].split("/")[::-1]
+            done = ""
+    return done
 
 
 def _target(name: str, link: str, *, symbolic: bool) -> str:

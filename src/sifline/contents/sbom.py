@@ -40,10 +40,12 @@ def document(contents: Contents) -> bytes:
     # The library draws a random number; equal contents must give equal bills.
     raw = json.loads(JsonV1Dot6(bom).output_as_string())
     del raw["serialNumber"]
-    if not contents.found.whole:
+    complete = contents.found.complete
+    if not complete:
         # The library has no compositions of its own.
+        aggregate = "unknown" if complete is None else "incomplete"
         subject = raw["metadata"]["component"]["bom-ref"]
-        raw["compositions"] = [{"aggregate": "incomplete", "assemblies": [subject]}]
+        raw["compositions"] = [{"aggregate": aggregate, "assemblies": [subject]}]
     text = json.dumps(raw, sort_keys=True)
     raw["serialNumber"] = uuid5(NAMESPACE_URL, text).urn
     made = json.dumps(raw, sort_keys=True, indent=2) + "\n"

@@ -117,7 +117,8 @@ def stream(archive: Archive) -> Iterator[bytes]:
 
 
 def _damaged(path: Path, error: Exception) -> UsageError:
-    cause = next(iter(str(error).splitlines()), type(error).__name__)
+    # tarfile puts a colon and a line for each kind of tar behind what failed.
+    cause = next(iter(str(error).splitlines()), type(error).__name__).rstrip(": ")
     return UsageError(f"{path}: is damaged, or no archive of an image: {cause}; save it again")
 
 

@@ -207,7 +207,8 @@ def complete(
     """
     numbers = {name: number for number, name in _ARCHITECTURES.items()}
     if architecture not in numbers:
-        raise UsageError(f"a SIF cannot be made for {architecture}; use --method apptainer")
+        what = f"the architecture {architecture}" if architecture else "an unnamed architecture"
+        raise UsageError(f"a SIF cannot be made for {what}; use --method apptainer")
     code = numbers[architecture].encode()
     start, size, at = room(held), path.stat().st_size, _DATA
     table, data = b"", b""

@@ -52,7 +52,13 @@ class Result:
     def tail(self, lines: int = TAIL_LINES) -> str:
         """Return the last lines of its output, standard error after standard output."""
         printed = [*self.stdout.splitlines(), *self.stderr.splitlines()]
-        return masked("\n".join(printed[-lines:]), self.hidden)
+        return masked("\n".join(printed[-lines:]).strip("\n"), self.hidden)
+
+    @property
+    def last(self) -> str:
+        """The last line of its output that is not empty; its exit status without any."""
+        lines = (line.strip() for line in reversed(self.tail().splitlines()))
+        return next(filter(None, lines), f"status {self.returncode}")
 
 
 class CommandFailed(StepFailed):

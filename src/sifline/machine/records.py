@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -42,6 +43,13 @@ def write_bytes(path: Path, content: bytes) -> None:
         temporary.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+
+
+def unwritable(path: Path, error: OSError) -> str:
+    """Return the message for a file that could not be written: why, and what helps."""
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    help_ = "make room, or choose another place" if full else "choose another place"
+    return f"{path}: cannot be written: {error.strerror}; {help_}"
 
 
 def sweep(folder: Path) -> None:

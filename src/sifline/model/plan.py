@@ -79,9 +79,11 @@ class FetchedImage(HeldImage):
     """A foreign image in the engine; ``source`` is the registry or archive it came from.
 
     Its ``image`` has no folder: it holds the name of the SIF and the conversion options.
+    ``origin`` is the source as the user named it, in its full form.
     """
 
     source: str
+    origin: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -91,18 +91,26 @@ class Planner:
 
         return load_site(self.workspace, self.options.site)
 
-    def plan(self, verbs: Sequence[Verb], names: Sequence[str], *, only_new: bool = True) -> Plan:
+    def plan(
+        self,
+        verbs: Sequence[Verb],
+        names: Sequence[str],
+        *,
+        only_new: bool = True,
+        forced: bool = True,
+    ) -> Plan:
         """Return the steps that ``verbs`` need for ``names``, in order, each with its reason.
 
         :param only_new: leave out tests that passed on the same image or SIF.
+        :param forced: whether --force, if it was given, is about these images.
         """
         look = self.look(self.known(names))
-        steps = self.plan_from(verbs, names, names, look, only_new=only_new)
+        steps = self.plan_from(verbs, names, names, look, only_new=only_new, forced=forced)
         needed = {item.verb for item in steps if item.needed}
         if needed.intersection(WITH_APPTAINER) and self.need_toolbox(needed, look.listed):
             more = [*names, TOOLBOX]
             look = self.look(more, look)
-            steps = self.plan_from(verbs, names, more, look, only_new=only_new)
+            steps = self.plan_from(verbs, names, more, look, only_new=only_new, forced=forced)
         return Plan(steps=steps, listed=look.listed)
 
     def look(self, names: Sequence[str], before: Look | None = None) -> Look:
@@ -154,15 +162,18 @@ class Planner:
         look: Look,
         *,
         only_new: bool,
+        forced: bool = True,
     ) -> tuple[Step, ...]:
         """Return the steps; ``built`` are ``names``, and the toolbox if it is needed."""
         # convert --force means the SIF, not the image.
-        forced = names if self.options.force and tuple(verbs) in (BUILD, MAKE) else ()
+        anew = forced and self.options.force and tuple(verbs) in (BUILD, MAKE)
         held = self.held(built, look)
         for name in plan.order(self.images, names):
             # Before hours of building, not behind them.
             self.testing.need_known(self.images[name])
-        steps = list(plan.builds(self.images, built, held, self._digest, forced=forced))
+        steps = list(
+            plan.builds(self.images, built, held, self._digest, forced=names if anew else ())
+        )
         builds = {step.image.name: step for step in steps}
         toolbox = (builds[TOOLBOX].key,) if TOOLBOX in builds else ()
         sifs: dict[str, Step] = {}

@@ -5,6 +5,8 @@ One module, because all of it finds its images and SIF files, and notes missing 
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,12 +24,15 @@ if TYPE_CHECKING:
     from sifline.contents.sizes import Report
     from sifline.engines.apptainer.signatures import Signed, Verified
     from sifline.machine.passphrase import Passphrase
+    from sifline.stages.fetch import Wanted
     from sifline.stages.inventory import Bill
     from sifline.stages.output import Output
 
 SIF_ENDING = ".sif"
 # A fingerprint is given in at least that many digits: fewer may be a tag.
 LEAST_DIGITS = 6
+# Of the digest that tells the SIFs of two sources of the same name apart.
+MARK_DIGITS = 8
 
 
 class Sifs:
@@ -153,7 +158,7 @@ class Sifs:
     def convert_source(self, source: str, name: str, output: Output | None = None) -> Sif:
         """Make a SIF from an image of the engine or a registry, an archive or a definition file.
 
-        :param name: the name of the SIF; "" to derive it from the output or the source.
+        :param name: the name of the SIF; "" to derive it from the source.
         :param output: where a copy of the SIF goes.
         """
         from sifline.stages import convert, discover, fetch
@@ -161,23 +166,25 @@ class Sifs:
 
         if output:
             outputs.check(output, self._workspace)
-        name = name or self._named(output) or fetch.name_of(source)
-
         known = fetch.is_image(source)
         if not known and not source.endswith(convert.DEFINITIONS):
             raise UsageError(f"--source {source!r}: takes {fetch.FORMS}")
         if not known and not Path(source).is_file():
             raise UsageError(f"--source {source}: there is no such file")
-        image = discover.foreign(
-            self._free(name),
-            self._workspace,
-            self._planner.site,
-            self._options.conversion,
-        )
+        # What is wrong with a name is said before any work.
+        title = output.name if output and not name else self._free(name or fetch.name_of(source))
         if self._planner.need_toolbox((Verb.CONVERT,)):
             self._work.build([TOOLBOX])
-        with self._show.step(f"convert {image.name}"):
-            sif = self._fetched(source, image) if known else self._defined(source, image)
+        with self._show.step(f"convert {title}"):
+            offline = self._planner.site.offline
+            wanted = fetch.find(source, self._context, offline=offline) if known else None
+            image = discover.foreign(
+                name or self._named(source, wanted),
+                self._workspace,
+                self._planner.site,
+                self._options.conversion,
+            )
+            sif = self._fetched(source, wanted, image) if wanted else self._defined(source, image)
             if not output:
                 return sif
             new = outputs.place(sif, output, self._context)
@@ -191,17 +198,30 @@ class Sifs:
         network = not self._planner.site.offline
         return self._work.told(convert.convert(definition, self._context, network=network))
 
-    def _named(self, output: Output | None) -> str:
-        """What the SIF of an output is called: as the file, where that is a name and free."""
-        name = output.name if output else ""
-        return name if image_names.is_name(name) and name not in self._planner.images else ""
-
-    def _fetched(self, source: str, image: Image) -> Sif:
+    def _named(self, source: str, wanted: Wanted | None) -> str:
+        """Return the name of the SIF of a source; it never replaces that of another source."""
         from sifline.stages import convert, fetch
 
-        wanted = fetch.find(source, self._context, offline=self._planner.site.offline)
-        # The size of an image that is not pulled yet is unknown.
-        held = FetchedImage(image=image, image_id=wanted.image_id, size=0, source=wanted.source)
+        name, origin = fetch.name_of(source), fetch.origin_of(source)
+        image_id = wanted.image_id if wanted else ""
+        if image_names.is_name(name) and name not in self._planner.images:
+            if convert.takes(name, self._workspace, origin=origin, image_id=image_id):
+                return name
+        else:
+            name = name if name in self._planner.images else "source"
+        mark = hashlib.sha256(os.fsencode(origin)).hexdigest()[:MARK_DIGITS]
+        return f"{name[: image_names.MAX_NAME - MARK_DIGITS - 1].rstrip('.-')}-{mark}"
+
+    def _fetched(self, source: str, wanted: Wanted, image: Image) -> Sif:
+        from sifline.stages import convert, fetch
+
+        held = FetchedImage(
+            image=image,
+            image_id=wanted.image_id,
+            size=0,  # that of an image that is not pulled yet is unknown
+            source=wanted.source,
+            origin=fetch.origin_of(source),
+        )
         stale = convert.stale(image.name, held, self._workspace)
         if not stale and not self._options.force:
             fetch.sweep(image.name, self._context)

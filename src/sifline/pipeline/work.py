@@ -66,10 +66,20 @@ class Work:
         self._context, self._show = planner.context, planner.show
         self._options, self._workspace = planner.options, planner.workspace
 
-    def run(self, verbs: Sequence[Verb], names: Sequence[str], *, only_new: bool = True) -> Done:
-        """Carry out the plan of ``verbs`` for ``names``."""
+    def run(
+        self,
+        verbs: Sequence[Verb],
+        names: Sequence[str],
+        *,
+        only_new: bool = True,
+        forced: bool = True,
+    ) -> Done:
+        """Carry out the plan of ``verbs`` for ``names``.
+
+        :param forced: whether --force, if it was given, is about these images.
+        """
         names, broken = self._apart(names)
-        planned = self._planner.plan(verbs, names, only_new=only_new)
+        planned = self._planner.plan(verbs, names, only_new=only_new, forced=forced)
         steps, lacking = planned.steps, self._lacking(planned)
         if lacking and not self._options.keep_going:
             return Done(steps=steps, failure=_failure(lacking))
@@ -102,8 +112,11 @@ class Work:
         return self._planner.sound(names) if self._options.keep_going else (names, {})
 
     def build(self, names: Sequence[str]) -> tuple[BuiltImage, ...]:
-        """Build those of ``names`` that are out of date, and return them all."""
-        built = self.run(BUILD, names).check().built
+        """Build those of ``names`` that are out of date, and return them all.
+
+        --force is about what the user asked for, and not about images that it needs.
+        """
+        built = self.run(BUILD, names, forced=False).check().built
         return tuple(built[name] for name in names)
 
     def convert(self, names: Sequence[str]) -> tuple[Sif, ...]:

@@ -51,7 +51,7 @@ def bill_values(items: Sequence[Bill]) -> list[dict[str, Any]]:
             "distribution": asdict(item.contents.found.distribution),
             "not_understood": list(item.contents.found.broken),
             "unread": [str(database) for database in item.contents.found.unread],
-            "complete": item.contents.found.whole,
+            "complete": item.contents.found.complete,
             "file": str(item.path),
         }
         for item in items
@@ -86,7 +86,9 @@ def _needs(name: str, found: Compatibility) -> Iterator[str]:
     for kind, text in told.items():
         if text:
             yield f"  {kind.ljust(width)}  {text}"
-    yield from _incomplete("it", (), found.unread)
+    if found.complete is None:
+        yield _unknown("it")
+    yield from _incomplete("it", found.not_understood, found.unread)
 
 
 def difference(found: Difference) -> str:
@@ -95,10 +97,11 @@ def difference(found: Difference) -> str:
     rows = [_side("old", old), _side("new", new)]
     parts = [table(("", "name", "kind", "id", "size", "packages"), rows), _size(old, new)]
     lines = [*_packages(found), *_settings(found)]
-    parts.append(
-        table(("what", "name", "old", "new"), lines) if lines else "the same packages and settings"
-    )
-    return "\n".join([*parts, *_incomplete("one of them", found.broken, found.unread)])
+    alike = "the same packages and settings"
+    if found.same is None:
+        alike = "no difference in what sifline can read; whether they are the same is unknown"
+    parts.append(table(("what", "name", "old", "new"), lines) if lines else alike)
+    return "\n".join([*parts, *_unread("the old one", old), *_unread("the new one", new)])
 
 
 def difference_values(found: Difference) -> dict[str, Any]:
@@ -152,9 +155,25 @@ def _values(change: Change) -> tuple[str, str]:
 
 
 def _notes(name: str, found: Found) -> Iterator[str]:
-    if found.whole and not found.packages:
-        yield f"note: {name} has no package database that sifline knows"
+    if found.complete is None:
+        yield _unknown(name)
+    elif found.complete and not found.packages:
+        yield f"note: the package database of {name} has no packages"
     yield from _incomplete(name, found.broken, [*map(str, found.unread)])
+
+
+def _unknown(name: str) -> str:
+    """Say that there may be packages, and that nothing tells of them."""
+    return (
+        f"incomplete: {name} has no package database that sifline knows; whether it has packages"
+        " is unknown"
+    )
+
+
+def _unread(name: str, side: Side) -> Iterator[str]:
+    if side.complete is None:
+        yield _unknown(name)
+    yield from _incomplete(name, side.broken, side.unread)
 
 
 def _incomplete(name: str, files: Sequence[str], databases: Sequence[str]) -> Iterator[str]:

@@ -51,16 +51,34 @@ def gone(known: Collection[str], workspace: Workspace) -> list[str]:
     return sorted({path.parent.name for path in folders if is_name(path.parent.name)} - {*known})
 
 
+def sources(known: Collection[str], workspace: Workspace) -> list[str]:
+    """Return the names of SIFs that were made of other sources than the images ``known``."""
+    found = sorted(path.parent.name for path in workspace.records.glob("*/convert.json"))
+    return [
+        name
+        for name in found
+        if is_name(name) and name not in known and not _built(name, workspace)
+    ]
+
+
+def _built(name: str, workspace: Workspace) -> bool:
+    """Return whether the SIF of that name was made of an image of images/."""
+    record = records.read(workspace.record(name, "convert")) or {}
+    return bool(record.get("fingerprint"))
+
+
 def clean(
     images: Sequence[Image],
     parts: Parts,
     context: Context,
     *,
     at_hand: Collection[str] = (),
+    sources: Sequence[str] = (),
     dry: bool = False,
 ) -> Cleaned:
     """Remove ``parts`` of ``images``; keep and report what a container or another run uses.
 
+    :param sources: the names of SIFs of other sources, whose SIFs and logs are removed as well.
     :param at_hand: the ids of images to keep: the up-to-date or latest versions.
     :param dry: remove nothing, only return what would be removed.
     """
@@ -74,7 +92,7 @@ def clean(
                 records.locked_if_free(records.build_lock(context.workspace, image.name))
             )
         ]
-        done = _clean(idle, parts, context, at_hand, dry=dry)
+        done = _clean(idle, parts, context, at_hand, sources, dry=dry)
     busy = (f"{image.name}: another run builds it" for image in images if image not in idle)
     return replace(done, kept=(*done.kept, *busy))
 
@@ -84,6 +102,7 @@ def _clean(
     parts: Parts,
     context: Context,
     at_hand: Collection[str],
+    sources: Sequence[str],
     *,
     dry: bool,
 ) -> Cleaned:
@@ -107,11 +126,13 @@ def _clean(
             staying = _ours(images, listed) - {item.built.image_id for item in doomed}
         else:  # some are left: a container may have started to use one
             staying = _ours(images, engine.all())
-    for path in [*_files(images, parts, context.workspace, at_hand, listed)]:
+    space = context.workspace
+    files = [*_files(images, parts, space, at_hand, listed), *_of_sources(sources, parts, space)]
+    for path in files:
         size = None if _proves(path, staying) else _drop(path, before, dry=dry)
         if size is not None:
             freed += size
-            removed.append((str(path.relative_to(context.workspace.root)), size))
+            removed.append((str(path.relative_to(space.root)), size))
     return Cleaned(removed=tuple(removed), kept=tuple(kept), freed=freed)
 
 
@@ -207,6 +228,15 @@ def _remove(engine: Docker, names: Sequence[str]) -> int:
     engine.remove(names)
     after = engine.layers_size()
     return max(0, before - after) if before is not None and after is not None else 0
+
+
+def _of_sources(names: Sequence[str], parts: Parts, space: Workspace) -> Iterator[Path]:
+    """Yield the existing files to remove of SIFs that were made of other sources."""
+    for name in names:
+        # Without its record, nothing would know the SIF.
+        found = [space.sif(name), space.record(name, "convert")] if parts.sifs else []
+        found += [space.logs / f"{name}.convert.log"] if parts.state else []
+        yield from (path for path in found if path.is_file())
 
 
 def _record(space: Workspace, name: str, mark: str) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -128,7 +129,10 @@ def _image(folder: Path, own: OwnReferences, site: Site, flags: Mapping[str, str
         secrets=dockerfile.secrets,
         ssh=dockerfile.ssh,
         agents=settings.ssh,
-        contexts=tuple((name, (folder / path).resolve()) for name, path in settings.contexts),
+        # Not Path.resolve, which fails if links lead to themselves.
+        contexts=tuple(
+            (name, Path(os.path.realpath(folder / path))) for name, path in settings.contexts
+        ),
         # This argument overrides the line # syntax=.
         frontend=given.get("BUILDKIT_SYNTAX", "").partition(" ")[0] or dockerfile.frontend,
         features=dockerfile.features,

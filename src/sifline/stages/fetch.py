@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import time
 from collections.abc import Iterator
@@ -65,6 +66,15 @@ def name_of(source: str) -> str:
     reference = source.removeprefix(REGISTRY).removeprefix(ENGINE)
     tag = split_tag(reference.partition("@")[0])[1]
     return last_part(reference) + (f"-{tag}" if tag not in ("", "latest") else "")
+
+
+def origin_of(source: str) -> str:
+    """Return ``source`` in its full form, which is one and the same in any folder."""
+    for kind in (REGISTRY, ENGINE):
+        if source.startswith(kind):
+            return kind + normalise(source.removeprefix(kind))
+    kind = next((kind for kind in ARCHIVE if source.startswith(kind)), "")
+    return os.path.realpath(source.removeprefix(kind))
 
 
 def find(source: str, context: Context, *, offline: bool) -> Wanted:
@@ -290,7 +300,9 @@ def _bring(wanted: Wanted, docker: Docker, context: Context) -> None:
             docker.pull(wanted.pull)
     except CommandFailed as error:
         raise StepFailed(
-            f"{wanted.pull} cannot be pulled; see below", details=error.details
+            f"{wanted.pull} cannot be pulled: {error.result.last}; check the network and docker"
+            " login, then run it again",
+            details=error.details,
         ) from None
     if not docker.holds(wanted.image_id):
         raise StepFailed(

@@ -17,7 +17,7 @@ from sifline.contents import comparison, compatibility, excerpt, sbom, sif_recor
 from sifline.contents.build_context import file_digest
 from sifline.contents.comparison import Contents, Difference, Settings
 from sifline.contents.compatibility import Compatibility
-from sifline.contents.excerpt import Excerpt
+from sifline.contents.excerpt import Excerpt, Sought
 from sifline.engines.apptainer.program import Apptainer
 from sifline.engines.apptainer.scratch import scratch_folder
 from sifline.engines.apptainer.squashfs import Squashfs
@@ -72,9 +72,7 @@ def write_sbom(subject: Subject, context: Context, *, target: Path | None = None
     try:
         records.write_bytes(path, text)
     except OSError as error:
-        raise StepFailed(
-            f"{path}: cannot be written: {error.strerror}; make room, or choose another place"
-        ) from None
+        raise StepFailed(records.unwritable(path, error)) from None
     return Bill(path=path, contents=found)
 
 
@@ -143,12 +141,12 @@ def _unpacked(path: Path, offset: int, scratch: Path, squashfs: Squashfs) -> Exc
     """Unpack the wanted files of the squashfs into ``scratch`` and read them."""
     listing, names, tree = (scratch / name for name in ("listing", "names", "tree"))
     squashfs.list_files(path, offset, listing, purpose=str(scratch))
-    listed = excerpt.listed(listing.read_bytes(), _wanted)
+    listed = excerpt.listed(listing.read_bytes(), _SOUGHT)
     if listed.files:
         names.write_bytes(excerpt.patterns(listed.files))
         squashfs.unpack(path, offset, names, tree, purpose=str(scratch))
     tree.mkdir(exist_ok=True)
-    return excerpt.of_folder(tree, listed)
+    return excerpt.of_folder(tree, listed, _SOUGHT)
 
 
 def settings(file: sif.SifFile) -> Settings:
@@ -193,7 +191,7 @@ def _of_image(subject: BuiltImage | str, context: Context) -> Contents:
             exported(context.runner, identity, purpose=str(scratch)) as connection,
             connection.makefile("rb") as stream,
         ):
-            picked = excerpt.of_tar(stream, _wanted, check=context.runner.check)
+            picked = excerpt.of_tar(stream, _SOUGHT, check=context.runner.check)
     name, mark, commit = _origin(subject, image)
     found = _found(picked)
     return Contents(
@@ -243,25 +241,25 @@ def _wanted(path: str) -> bool:
     return packages.wanted(path) or compatibility.wanted(path)
 
 
+_SOUGHT = Sought(
+    wanted=_wanted,
+    named=packages.named,
+    folders=packages.FOLDERS,
+    elsewhere=packages.elsewhere,
+    named_elsewhere=packages.named_elsewhere,
+)
+
+
 def _compatible(picked: Excerpt, found: packages.Found, architecture: str) -> Compatibility:
     return compatibility.read(picked.files, picked.unread, found, architecture=architecture)
 
 
 def _found(picked: Excerpt) -> packages.Found:
     """Return the packages; files that could not be read are listed as not understood."""
-    found = packages.read(picked.files)
-    others = packages.databases(picked.unread)
-    unread = (
-        packages.printable(path)
-        for path in picked.unread
-        if packages.wanted(path) and not packages.databases([path])
-    )
+    found = packages.read(picked.files, picked.names)
+    unread = (packages.printable(path) for path in filter(packages.wanted, picked.unread))
     lost = (path for path in unread if path not in packages.OS_RELEASE)
-    return replace(
-        found,
-        broken=tuple(sorted({*found.broken, *lost})),
-        unread=tuple(sorted({*found.unread, *others})),
-    )
+    return replace(found, broken=tuple(sorted({*found.broken, *lost})))
 
 
 def _file_name(name: str) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,13 +44,14 @@ def check(output: Output, workspace: Workspace) -> None:
     :raises UsageError: naming what is in the way.
     """
     path = output.path
+    _refuse_long(path)
     if path.suffix != ENDING or path.is_dir():
         raise UsageError(f"--output {path}: takes FILE.sif")
     if not os.access(path.parent, os.W_OK | os.X_OK):
         raise UsageError(
             f"--output {path}: you may not write to {path.parent}; choose another folder"
         )
-    if sif_records.is_ours(path.resolve(), workspace):
+    if sif_records.is_ours(_real(path), workspace):
         raise UsageError(
             f"--output {path}: there sifline keeps its own SIFs; choose another folder, or leave"
             " --output out"
@@ -65,13 +67,14 @@ def place(sif: Sif, output: Output, context: Context) -> bool:
     :raises StepFailed: where it cannot be written; what was there before is left as it was.
     """
     path, space = output.path, context.workspace
-    with records.locked(sif_records.lock(path.resolve(), space), context):
+    with records.locked(sif_records.lock(_real(path), space), context):
         check(output, space)
         if path.is_file() and file_digest(path) == sif.sha256:
             _remember(output, sif, space)
             return False
         context.progress(f"copying to {path}")
-        partial = path.with_name(f".{path.name}.{_hash(space.root)}.partial")
+        # Not longer than the name itself may be.
+        partial = path.with_name(f".sifline-{_hash(space.root / path.name)}.partial")
         try:
             # Only a killed run of this checkout leaves one of that name.
             partial.unlink(missing_ok=True)
@@ -94,12 +97,26 @@ def place(sif: Sif, output: Output, context: Context) -> bool:
             records.sync_folder(path.parent)
             _remember(output, sif, space)
         except OSError as error:
-            raise StepFailed(
-                f"{path}: cannot be written: {error.strerror}; make room, or choose another place"
-            ) from None
+            raise StepFailed(records.unwritable(path, error)) from None
         finally:
             partial.unlink(missing_ok=True)
     return True
+
+
+def _refuse_long(path: Path) -> None:
+    """Raise an error for a name that no file of that file system can have."""
+    with suppress(OSError, ValueError):  # the folder is missing, or has no such limit
+        most, length = os.pathconf(path.parent, "PC_NAME_MAX"), len(os.fsencode(path.name))
+        if length > most:
+            raise UsageError(
+                f"--output {path}: the name has {length} bytes, and may have {most} there; choose"
+                " a shorter one"
+            )
+
+
+def _real(path: Path) -> Path:
+    """Return where ``path`` leads; ``Path.resolve`` fails if links lead to themselves."""
+    return Path(os.path.realpath(path))
 
 
 def _refuse_foreign(output: Output, workspace: Workspace) -> None:
@@ -129,7 +146,7 @@ def _record(path: Path, workspace: Workspace) -> Path:
     """Path of what is remembered of a file that was written, whatever SIF it is."""
     # No image has a name that begins with a line. Links are not followed: --foreign replaces the
     # link itself.
-    return workspace.record("_outputs", _hash(path.parent.resolve() / path.name))
+    return workspace.record("_outputs", _hash(_real(path.parent) / path.name))
 
 
 def _hash(path: Path) -> str:

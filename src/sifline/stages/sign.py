@@ -58,8 +58,8 @@ def sign(
     :raises MissingError: if there is no private key.
     :raises UsageError: if ``path`` is not a SIF, or ``key`` matches no key, or several.
     """
+    sif.read(path)  # resolve fails if links lead to themselves
     target = path.resolve()
-    sif.read(target)
     apptainer = Apptainer(context.runner)
     keyring = Keyring(apptainer)
     chosen = signatures.choose(keyring.secret_keys(), key, keyring.folder)

@@ -124,7 +124,8 @@ def _beginning(half: str, candidates: Iterable[Candidate], *, before: str = "") 
 def _root(here: Place, folder: Path) -> Path | None:
     """Return the folder of the task file Invoke would load; None if it has tasks besides ours."""
     name = here.given.get("invoke collection", "tasks")
-    start = (folder / here.given.get("invoke search-root", "")).resolve()
+    # Not Path.resolve, which fails if links lead to themselves.
+    start = Path(os.path.realpath(folder / here.given.get("invoke search-root", "")))
     file = flags.task_file(start, name)
     if not file:
         return None

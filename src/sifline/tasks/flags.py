@@ -99,6 +99,8 @@ VALUES = {
     "without": "NODE[,NODE]",
     "workdir": "FOLDER",
 }
+# Flags that name something; an empty value is a variable that a script did not set.
+NAMING = frozenset({"output", "passphrase_file", "sif_name", "source"})
 SINGLE = (*cluster.TOP, *project.TOP)
 ALL = inspect.Parameter("all", inspect.Parameter.KEYWORD_ONLY, default=False)
 # What else than images a verb may be about: SIF files, or others, named behind it.
@@ -387,6 +389,19 @@ class Place:
         if self.task:
             whose, helps = self.task, f"invoke --help {self.task}"
         raise UsageError(f"{whose} has no flag {written}.{near} See {helps}.")
+
+
+def refuse_empty(words: Sequence[str], theirs: frozenset[str] = frozenset()) -> None:
+    """Refuse an empty value of a flag that names something, such as ``--output ''``.
+
+    :raises UsageError: naming the flag.
+    """
+    for here, word in walk(words, theirs):
+        flag = here.waiting if word == "" else None
+        if word.endswith("=") and not here.ended:
+            flag = here.flag(word[:-1])
+        if flag and flag.name in NAMING:
+            raise UsageError(f"{flag.written[0]}: the value is empty; name one, or leave it out")
 
 
 def walk(

@@ -421,7 +421,7 @@ def shell(
 def clean(
     run: Run,
     pipeline: Pipeline,
-    images: Sequence[str],
+    images: Sequence[str | Path],
     *,
     docker: bool = False,
     sifs: bool = False,
@@ -436,8 +436,9 @@ def clean(
 
     Its Docker images, SIFs, and records with logs; with --docker, --sifs or --state these alone.
     Asks first; without a terminal it needs --yes. What another checkout made is kept, unless
-    --foreign is given. --environments is about no image: it removes the environments of
-    scripts/bootstrap and Nox, and the caches of linters and tests.
+    --foreign is given. --all includes the SIFs of convert --source; FILE.sif is one of build/sif.
+    --environments is about no image: it removes the environments of scripts/bootstrap and Nox, and
+    the caches of linters and tests.
 
         invoke --dry clean.<image>
         invoke clean --all --unused --older-than 7d --yes
@@ -445,16 +446,19 @@ def clean(
     from sifline.report import tables
 
     chosen = {"docker": docker, "sifs": sifs, "state": state}
-    if environments and (any(chosen.values()) or older_than or unused or foreign):
-        raise UsageError("--environments: stands alone; the other flags are about images")
+    files, given = _apart(images)
+    others = docker or state or bool(older_than) or unused or foreign
+    _check_clean(files, environments=environments, sifs=sifs, others=others)
     # It is unknown which versions of a broken image are in use.
-    names, broken = run.sound(pipeline, images) if unused else (images, {})
+    names, broken = run.sound(pipeline, given) if unused else (given, {})
     parts = [part for part, named in chosen.items() if named or not any(chosen.values())]
     age = seconds("older-than", older_than)
 
     def clean(*, dry: bool) -> Cleaned:
         if environments:
             return pipeline.cleaner.environments(dry=dry)
+        if files:
+            return pipeline.cleaner.clean_files(files, dry=dry)
         return pipeline.cleaner.clean(
             names,
             parts=parts,
@@ -648,6 +652,23 @@ def _carry_out(
     done.check()
 
 
+def _apart(images: Sequence[str | Path]) -> tuple[list[Path], list[str]]:
+    """Return the SIF files among ``images``, and the names."""
+    files = [item for item in images if isinstance(item, Path)]
+    return files, [item for item in images if isinstance(item, str)]
+
+
+def _check_clean(files: Sequence[Path], *, environments: bool, sifs: bool, others: bool) -> None:
+    """Refuse flags of ``clean`` that contradict each other.
+
+    :param others: whether there are flags about images besides --sifs.
+    """
+    if environments and (files or sifs or others):
+        raise UsageError("--environments: stands alone; the other flags are about images")
+    if files and others:
+        raise UsageError("clean FILE.sif: removes that SIF; the flags are --sifs and --yes")
+
+
 def _no_json(what: str, *, json: bool) -> None:
     if json:
         raise UsageError(f"--json: {what} prints no JSON; leave --json out")
@@ -694,6 +715,7 @@ FILED: dict[Body, int] = {
     sizes: 1,
     diff: 2,
     shell: 1,
+    clean: 1,
 }
 # Verbs for one image at a time, without --all.
 SINGLE = (shell, diff)

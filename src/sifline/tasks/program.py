@@ -226,7 +226,7 @@ def _explained(before: Step, here: Here) -> Step:
                 if known is not None:
                     _refuse_unknown(sys.argv, here, known)
                 raise
-            # Invoke does not notice a missing value of a repeatable flag.
+            # Invoke does not notice a missing value of a repeatable flag, and takes empty ones.
             if known is not None:
                 _refuse_without_value(sys.argv, known)
         except SiflineError as error:
@@ -261,6 +261,7 @@ def _refuse_unknown(argv: Sequence[str], images_here: Here, theirs: frozenset[st
 
 
 def _refuse_without_value(argv: Sequence[str], theirs: frozenset[str]) -> None:
+    flags.refuse_empty(argv[1:], theirs)
     left = flags.place(argv[1:], theirs).waiting
     if left and left.takes is flags.Takes.VALUE:
         raise UsageError(f"{left.written[0]}: needs a value")

@@ -194,7 +194,7 @@ class Run:
         from sifline.machine import records
 
         content = f"{text.rstrip()}\n".encode()
-        output(path)
+        path = output(path)
         if self.dry:
             self.print(f"would write {path}")
             return
@@ -302,11 +302,16 @@ def cluster_of(given: str) -> str:
 
 
 def output(path: Path) -> Path:
-    """Return ``path`` if its folder exists.
+    """Return ``path``, with ``~`` as in a shell, if its folder exists.
 
-    :raises UsageError: if the folder is missing.
+    :raises UsageError: if the folder is missing, or the user is unknown.
     """
-    if not path.absolute().parent.is_dir():
+    try:
+        path = path.expanduser()
+    except RuntimeError:
+        raise UsageError(f"--output {path}: unknown user") from None
+    # Unlike Path.is_dir, this takes names that are too long for any folder.
+    if not os.path.isdir(path.absolute().parent):  # noqa: PTH112
         raise UsageError(f"--output {path}: there is no folder {path.parent}; create it first")
     return path
 

@@ -247,8 +247,10 @@ def load(archive: Iterable[bytes]) -> None:
     for answer in said:
         if wrong := answer.get("error") or answer.get("message"):
             full = "no space left on device" in wrong
-            cause = "its disk is full; make room there" if full else "see below"
-            raise StepFailed(f"the Docker engine does not take the image: {cause}", details=wrong)
+            cause = (
+                "its disk is full; make room there" if full else f"{wrong.strip()}; save it again"
+            )
+            raise StepFailed(f"the Docker engine does not take the image: {cause}")
 
 
 def builder() -> str:

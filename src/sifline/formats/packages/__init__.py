@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from sifline.formats.packages import dpkg, python, unread
@@ -15,10 +15,11 @@ from sifline.formats.packages.package import (
     Package,
     printable,
 )
-from sifline.formats.packages.unread import Unread, databases
+from sifline.formats.packages.unread import Unread, databases, named
 
 __all__ = [
     "DEB",
+    "FOLDERS",
     "OS_RELEASE",
     "PYTHON",
     "Distribution",
@@ -27,12 +28,17 @@ __all__ = [
     "Unread",
     "databases",
     "distribution",
+    "elsewhere",
+    "named",
+    "named_elsewhere",
     "printable",
     "read",
     "wanted",
 ]
 
 DATABASES: tuple[Database, ...] = (dpkg, python)
+# Folders of databases; an image may have a link in the place of each, or of one above.
+FOLDERS = (*dpkg.FOLDERS, *unread.FOLDERS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,37 +46,51 @@ class Found:
     """The packages in an image's files, and where there may be more.
 
     ``broken`` are files that could not be read completely; ``unread`` are databases of package
-    managers that sifline cannot read.
+    managers that sifline cannot read. ``described`` is whether there was a database to read, which
+    may have no packages.
     """
 
     packages: tuple[Package, ...] = ()
+    described: bool = False
     distribution: Distribution = field(default_factory=Distribution)
     broken: tuple[str, ...] = ()
     unread: tuple[Unread, ...] = ()
 
     @property
-    def whole(self) -> bool:
-        """Whether every package database that is known to exist was read."""
-        return not (self.broken or self.unread)
+    def complete(self) -> bool | None:
+        """Whether every package database was read; None if there is none that is known here."""
+        if self.broken or self.unread:
+            return False
+        return True if self.described or self.packages else None
 
 
 def wanted(path: str | bytes) -> bool:
     """Return whether ``read`` needs the file at ``path``, without a leading slash."""
     text = path if isinstance(path, str) else path.decode("utf-8", "surrogateescape")
-    known = any(database.wanted(text) for database in DATABASES)
-    return text in OS_RELEASE or known or unread.wanted(text)
+    return text in OS_RELEASE or any(database.wanted(text) for database in DATABASES)
 
 
-def read(files: Mapping[str, bytes]) -> Found:
+def elsewhere(path: str) -> bool:
+    """Return whether ``read`` may need the file at ``path`` if a link leads to its folder."""
+    return dpkg.elsewhere(path)
+
+
+def named_elsewhere(path: str) -> bool:
+    """Return whether ``path`` may be of a database that is not read, if a link leads there."""
+    return unread.elsewhere(path)
+
+
+def read(files: Mapping[str, bytes], names: Iterable[str] = ()) -> Found:
     """Return the packages in ``files``; files with other names are ignored.
 
     Unreadable content is never an error: a foreign image may contain anything.
 
     :param files: contents by path, without a leading slash.
+    :param names: paths that are ``named``: those of databases that are not read.
     """
     found: dict[tuple[str, ...], Package] = {}
     broken = set()
-    described = ((base, path) for base in DATABASES for path in filter(base.wanted, sorted(files)))
+    described = [(base, path) for base in DATABASES for path in filter(base.wanted, sorted(files))]
     for database, path in described:
         try:
             for package in database.read(path, files[path]):
@@ -80,7 +100,8 @@ def read(files: Mapping[str, bytes]) -> Found:
             broken.add(printable(path))
     return Found(
         packages=tuple(sorted(found.values())),
+        described=bool(described),
         distribution=distribution(files),
         broken=tuple(sorted(broken)),
-        unread=databases(files),
+        unread=databases(names),
     )

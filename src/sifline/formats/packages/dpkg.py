@@ -11,9 +11,12 @@ from collections.abc import Iterator
 from sifline.formats.packages.package import DEB, VERSION, NoPackageError, Package
 from sifline.formats.packages.stanzas import Fields, fields, first, stanzas
 
+FOLDERS = ("var/lib/dpkg",)
 _STATUS = "var/lib/dpkg/status"
 # In that folder, lists of checksums are not packages.
-_FILES = re.compile(rf"{_STATUS}(?:\.d/[^/]+(?<!\.md5sums))?")
+_END = r"status(?:\.d/[^/]+(?<!\.md5sums))?"
+_FILES = re.compile(rf"var/lib/dpkg/{_END}")
+_ELSEWHERE = re.compile(rf"(?:.*/)?{_END}", re.DOTALL)
 # States of packages whose files are installed, even if not configured.
 _PRESENT = {"installed", "unpacked", "half-configured", "triggers-awaited", "triggers-pending"}
 _ABSENT = {"not-installed", "config-files", "half-installed"}
@@ -24,6 +27,11 @@ _SOURCE = re.compile(r"(\S+)(?:\s+\((\S+)\))?")
 def wanted(path: str) -> bool:
     """Return whether the file at ``path`` describes packages."""
     return bool(_FILES.fullmatch(path))
+
+
+def elsewhere(path: str) -> bool:
+    """Return whether ``path`` may describe packages if dpkg's folder is a link."""
+    return bool(_ELSEWHERE.fullmatch(path))
 
 
 def read(path: str, content: bytes) -> Iterator[Package]:

@@ -24,13 +24,14 @@ from sifline.contents import environment, sif_records
 from sifline.contents.build_context import file_digest
 from sifline.engines.apptainer import scratch
 from sifline.engines.apptainer.program import Apptainer
-from sifline.errors import SiflineError, StepFailed, UsageError
+from sifline.errors import MissingError, SiflineError, StepFailed, UsageError
 from sifline.formats import sif
-from sifline.machine import records
+from sifline.formats.platforms import MACHINES
+from sifline.machine import architectures, records
 from sifline.machine.context import Context
 from sifline.machine.facts import Machine
 from sifline.machine.process import CommandFailed
-from sifline.model import DefinitionFile, HeldImage, Sif, Workspace
+from sifline.model import DefinitionFile, FetchedImage, HeldImage, Sif, Workspace
 from sifline.model.units import gigabytes
 from sifline.stages.convert import access
 from sifline.stages.convert.proof import prove, verdict
@@ -49,6 +50,7 @@ from sifline.stages.convert.state import (
     stale,
     standing,
     state,
+    takes,
 )
 from sifline.stages.convert.work import DEFINITIONS, DefinitionWork, ImageWork, Made
 
@@ -66,6 +68,7 @@ __all__ = [
     "stale",
     "standing",
     "state",
+    "takes",
     "verdict",
 ]
 
@@ -194,8 +197,11 @@ class _Conversion:
         """Return the SIF's source, for the record; a definition file alone has no image."""
         work = self._work
         if isinstance(work, DefinitionWork):
-            return {"definition": definition_digest(work.definition.file)}
+            digest = definition_digest(work.definition.file)
+            return {"definition": digest, "source": os.path.realpath(work.definition.file)}
+        origin = work.held.origin if isinstance(work.held, FetchedImage) else ""
         return {
+            **({"source": origin} if origin else {}),
             "image_id": work.held.image_id,
             "image_digest": work.digest,
             "definition": definition_digest(work.options.definition),
@@ -206,8 +212,31 @@ class _Conversion:
         work = self._work
         if isinstance(work, DefinitionWork):
             return self._by_definition(work.definition.file)
+        self._check_architecture(work)
         file = work.options.definition
         return self._by_definition(file) if file else self._of_image(work, open_)
+
+    def _check_architecture(self, work: ImageWork) -> None:
+        """Raise an error before the work if nothing could run in the SIF."""
+        from sifline.stages.convert import ordinary
+
+        has = str(work.inspected.get("Architecture") or "")
+        by_apptainer = self._options.method == ordinary.METHOD or self._options.definition
+        if not has and by_apptainer:
+            return
+        if not has:
+            raise UsageError(
+                f"{self._name}: its image names no architecture, and a SIF must; use --method"
+                " apptainer, which takes that of this machine"
+            )
+        machine = os.uname().machine
+        here = MACHINES.get(machine, machine).partition("/")[0]
+        if has != here and not architectures.runs(has, work.scratch, self._context.runner):
+            raise MissingError(
+                f"{self._name}: its image is for {has}, and this machine runs {here}; convert the"
+                f" image for {here}, convert it on a machine of {has}, or install"
+                " qemu-user-static, which runs such programs here"
+            )
 
     def _of_image(self, work: ImageWork, open_: ExitStack) -> Made:
         """Stream the image if possible, else let Apptainer convert it."""

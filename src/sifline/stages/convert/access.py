@@ -1,4 +1,4 @@
-"""Files of a SIF that only root can read or run; a cluster's users are not root."""
+"""What users of a SIF miss: files that only root can read or run, and its working directory."""
 
 from __future__ import annotations
 
@@ -34,9 +34,10 @@ _USUAL = re.compile("|".join(map(translate, _PATTERNS)))
 
 @dataclass(kw_only=True)
 class Closed:
-    """Paths that only root can read or run, and the targets of symbolic links."""
+    """Paths that only root can read or run, all folders, and the targets of symbolic links."""
 
     files: list[str] = field(default_factory=list)
+    folders: set[str] = field(default_factory=set)
     links: dict[str, str] = field(default_factory=dict)
 
     def real(self, path: str) -> str:
@@ -54,7 +55,7 @@ class Closed:
 
 
 def warnings(work: Work, apptainer: Apptainer) -> Iterator[str]:
-    """Yield warnings about files in ``work.partial`` that ordinary users cannot read or run."""
+    """Yield warnings about what users of ``work.partial`` cannot read, run or start in."""
     file = sif.read(work.partial)
     listing = work.scratch / "listing" / "files"
     listing.parent.mkdir()
@@ -66,7 +67,20 @@ def warnings(work: Work, apptainer: Apptainer) -> Iterator[str]:
         yield f"warning: which files only root can read or run could not be checked: {cause}"
         return
     text = listing.read_text(encoding="utf-8", errors="surrogateescape")
-    yield from told(read(text.split("\n")), sif.configuration(file) or {})
+    found, config = read(text.split("\n")), sif.configuration(file) or {}
+    yield from told(found, config)
+    yield from without_workdir(found, config)
+
+
+def without_workdir(closed: Closed, config: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the warning about a working directory that is missing; nothing if it is there."""
+    workdir = posixpath.normpath(posixpath.join("/", config.get("WorkingDir") or "/"))
+    if closed.folders and closed.real(workdir) not in closed.folders:
+        yield (
+            f"warning: its working directory {workdir} is not among its files: Docker creates it"
+            " at each start, Apptainer does not, and shell and test fail; create it in the"
+            f" Dockerfile (RUN mkdir --parents {workdir}), or give shell --workdir"
+        )
 
 
 def told(closed: Closed, config: Mapping[str, Any]) -> Iterator[str]:
@@ -106,6 +120,8 @@ def read(lines: Iterable[str]) -> Closed:
         if not match:
             continue
         kind, mode, size, path = match[1], match[2], int(match[3]), match[4] or "/"
+        if kind == "d":
+            closed.folders.add(path)
         while folders and not path.startswith(folders[-1]):
             folders.pop()
         if kind == "l":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import datetime, timezone
@@ -98,6 +99,19 @@ def kept(image: Image, workspace: Workspace) -> Sif | None:
         with suppress(OSError):  # the file is read again next time
             sif_records.write(image.name, workspace, now)
     return remembered(image, path, now) if now else None
+
+
+def takes(name: str, workspace: Workspace, *, origin: str, image_id: str) -> bool:
+    """Return whether the SIF of a source may be called ``name``: no SIF of another one is.
+
+    :param origin: see ``FetchedImage``; ``image_id``: "" for a definition file.
+    """
+    if not os.path.lexists(workspace.sif(name)):
+        return True
+    record = sif_records.read(name, workspace) or {}
+    if image_id and record.get("image_id") == image_id:
+        return True
+    return record.get("source") == origin
 
 
 def stale(name: str, held: HeldImage | None, workspace: Workspace) -> str:

@@ -120,7 +120,7 @@ class Work(ABC):
     def failure(self, result: Result) -> StepFailed:
         """Return the error for a failed command of the conversion."""
         full = _DISK_FULL in (result.stdout + result.stderr).lower()
-        cause = "the disk is full; make room" if full else "see below"
+        cause = "the disk is full; make room" if full else result.last
         return StepFailed(
             f"converting {self.name} failed: {cause}; the whole log is {self.log}",
             details=result.tail(),
