@@ -113,7 +113,7 @@ def provision(
     diff: bool = False,
     ask_become_pass: bool = False,
 ) -> None:
-    """Configure a cluster with Ansible: MUNGE, Slurm, Apptainer, registry.
+    """Set up a cluster with Ansible: MUNGE, Slurm, Apptainer.
 
     The nodes need an SSH server, Python, and sudo if the user is not root. Files that sifline did
     not write, or that were changed since, are kept and reported, unless --adopt is given. If a
