@@ -48,6 +48,22 @@ def test_a_table_is_as_wide_as_the_terminal_and_breaks_no_word(columns: int) -> 
     assert words - {"pytorch-cuda12.1-mpi4.1", "images/hello-mpi/tests"} <= set(text.split())
 
 
+def test_the_reason_of_a_state_is_below_its_row_where_it_would_make_the_row_high() -> None:
+    head, reason = ("image", "sif", "state"), "the image was built again since"
+    rows = [("base", f"stale: {reason}", f"stale: {reason}"), ("hello", "current", "built")]
+    here = Screen(columns=40, colour=False)
+
+    assert screen.drawn([head, *rows], here).splitlines() == [
+        "image  sif      state",
+        "base   stale    stale",
+        "  sif: stale: the image was built again",
+        "  since",
+        "  state: stale: the image was built",
+        "  again since",
+        "hello  current  built",
+    ]
+
+
 def test_what_fits_is_one_line_for_each_row() -> None:
     first, second = shown(120).splitlines()[1:]
 

@@ -215,7 +215,7 @@ def state(**changes: str) -> ImageState:
     [
         (state(), "passed"),
         (state(sif_tests="failed"), "failed (SIF)"),
-        (state(sif_tests="not tested"), "SIF not tested"),
+        (state(sif_tests="not tested"), "untested (SIF)"),
         (state(sif_tests="not tested", sif="none"), "passed"),
         (state(tests="failed", sif_tests="not tested", sif="none"), "failed"),
     ],

@@ -16,12 +16,14 @@ USUAL_COLUMNS, USUAL_ROWS = 80, 24
 # A digest is not shortened further, and texts are narrower only where there is no other way.
 LEAST, LEAST_TEXT = 10, 18
 UNBROKEN = 8
+# Lines of a state and its reason in a row.
+HIGHEST = 2
 DUMB = frozenset({"dumb", "unknown"})
 # The heads of columns whose words are coloured, and the words.
 STATES = frozenset({"result", "state", "build", "tests", "sif", "sif tests", "action"})
 COLOURS = {
     "red": ("failed", "broken", "unhealthy", "altered", "exited", "dead"),
-    "yellow": ("stale", "not built", "not tested", "skipped", "test", "convert", "build"),
+    "yellow": ("stale", "not built", "untested", "skipped", "test", "convert", "build"),
     "green": (
         *("passed", "done", "up to date", "built", "current", "converted", "signed", "keep"),
         *("running", "sent", "held already"),
@@ -153,10 +155,14 @@ def _least(cell: str) -> int:
 
 @dataclass(kw_only=True)
 class _Row:
-    """A row of a table, and the cells that are printed below it: head and text, by column."""
+    """A row of a table, and the cells that are printed below it: head and text, by column.
+
+    ``reasons`` are heads and cells of which only the state is left in the row.
+    """
 
     cells: list[str]
     below: dict[int, tuple[str, str]] = field(default_factory=dict)
+    reasons: list[tuple[str, str]] = field(default_factory=list)
 
 
 def _make_fit(head: Sequence[str], rows: Sequence[_Row], room: int) -> None:
@@ -181,6 +187,18 @@ def _make_fit(head: Sequence[str], rows: Sequence[_Row], room: int) -> None:
                 row.cells[place] = ""
 
 
+def _move_reasons(head: Sequence[str], rows: Sequence[_Row], room: int) -> None:
+    """Put the states whose reason would make a row high below it; their word stays."""
+    chosen = widths([head, *(row.cells for row in rows)], room)
+    for row in rows:
+        for place, cell in enumerate(row.cells):
+            state, colon, _ = cell.partition(": ")
+            high = len(_wrapped(cell, chosen[place])) > HIGHEST
+            if colon and head[place] in STATES and high:
+                row.reasons.append((head[place], cell))
+                row.cells[place] = state
+
+
 def drawn(lines: Sequence[Sequence[str]], screen: Screen) -> str:
     """Return a table, the first line its head, as wide as the screen; for ``Screen.coloured``.
 
@@ -191,6 +209,7 @@ def drawn(lines: Sequence[Sequence[str]], screen: Screen) -> str:
     body = [row for row in rows if len(row.cells) > 1]
     _make_fit(lines[0], body, room)
     head = _without_empty(lines[0], body)
+    _move_reasons(head, body, room)
     chosen = widths([head, *(row.cells for row in body)], room)
     bold = (BOLD, sys.maxsize) if screen.colour else NO_STYLE
     shown = _beside(head, chosen, [bold] * len(head), bottom=True)
@@ -204,6 +223,8 @@ def drawn(lines: Sequence[Sequence[str]], screen: Screen) -> str:
             text = cell if name in head else f"{name}: {cell}"
             style = _style(text, name, screen)
             shown += [f"{'':{GAP}}{line}" for _, line in _wrapped(text, room - GAP, style)]
+        for name, cell in row.reasons:
+            shown += [f"{'':{GAP}}{line}" for _, line in _wrapped(f"{name}: {cell}", room - GAP)]
     return "\n".join(shown)
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from sifline.errors import MissingError, SiflineError, StepFailed
 from sifline.formats import times
 from sifline.model import (
+    NOT_TESTED,
     BuiltImage,
     CheckResult,
     Cleaned,
@@ -344,8 +345,8 @@ def states(items: Sequence[ImageState]) -> str:
 def _tests(item: ImageState) -> str:
     """How the tests ended, of the image and of its SIF, if there is one."""
     if item.tests == "passed" and item.sif_state == "current" and item.sif_tests != "passed":
-        return "failed (SIF)" if item.sif_tests == "failed" else f"SIF {item.sif_tests}"
-    return item.tests
+        return "failed (SIF)" if item.sif_tests == "failed" else "untested (SIF)"
+    return "untested" if item.tests == NOT_TESTED else item.tests
 
 
 def _stale(word: str, reason: str) -> str:
