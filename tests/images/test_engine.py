@@ -590,7 +590,7 @@ def test_an_image_that_cannot_be_read_holds_up_what_is_built_on_it_alone(
         assert re.search(rf"^{broken}: broken: .* FROM takes an image", done.stdout, re.M)
     assert f"2 images are broken, see the errors above: {bad}, {child}" in done.stderr
     assert re.search(rf"^{good} .* built ", status, re.M)
-    assert re.search(rf"^{bad} .* FROM takes an image", status, re.M)
+    assert re.search(rf"^{bad}: broken: .* FROM takes an image", status, re.M)
     assert project.invoke("clean", "--yes", "--all").returncode == 0
 
 
