@@ -638,7 +638,7 @@ PROGRAMS = ("sqfstar", "tar", "apptainer", "unsquashfs")
 def test_memory_stays_below_the_image_s_size(tmp_path: Path) -> None:
     """What the processes that run at once for a conversion hold at most, as the kernel says."""
     tag = make(tmp_path / "recipe", f"sifline-test-large-{uuid4().hex[:8]}", LARGE)
-    highest = most = 0
+    programs, most = set[str](), 0
     try:
         running = Conversion(built("large", tag), tmp_path)
         deadline = time.monotonic() + LONGEST
@@ -647,15 +647,19 @@ def test_memory_stays_below_the_image_s_size(tmp_path: Path) -> None:
             peaks = []
             for pid in (running.process.pid, *converting(tmp_path, *PROGRAMS)):
                 with suppress(OSError):  # it ended
-                    peaks.append(peak(Path("/proc", str(pid), "status").read_text()))
-            highest, most = max([highest, *peaks]), max(most, sum(peaks))
+                    status = Path("/proc", str(pid), "status").read_text()
+                    programs.add(status.splitlines()[0].removeprefix("Name:").strip())
+                    peaks.append(peak(status))
+            most = max(most, sum(peaks))
             running.wait_for(len(running.printed) + 1, 0.05)
         assert not running.result().reused
     finally:
         docker("image", "rm", "--force", tag)
 
     assert Workspace(root=tmp_path).sif("large").stat().st_size > LIMIT
-    assert highest > 100 << 20  # the caches of sqfstar were seen
+    # How much of its caches it fills depends on what else the machine does.
+    assert "sqfstar" in programs
+    assert most > 50 << 20
     assert most < LIMIT
 
 

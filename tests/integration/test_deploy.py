@@ -24,7 +24,7 @@ from tests.support.groups import shares_cluster
 from tests.support.moments import Moment, ended_at
 from tests.support.sif_files import write
 
-pytestmark = [shares_cluster("cluster of deploy, provision and quickstart"), pytest.mark.long]
+pytestmark = [shares_cluster("cluster of deploy and quickstart"), pytest.mark.long]
 
 NAME = "deploy-test"
 SIZE = 20_000_000

@@ -19,7 +19,7 @@ from sifline.stages.provision import provision
 from tests.support.groups import shares_cluster
 from tests.support.waiting import until
 
-pytestmark = [shares_cluster("cluster of deploy, provision and quickstart"), pytest.mark.long]
+pytestmark = [shares_cluster("cluster of provision"), pytest.mark.long]
 
 KEY = "/etc/munge/munge.key"
 SLURM_CONF = "/etc/slurm/slurm.conf"

@@ -12,7 +12,7 @@ from sifline.pipeline import Pipeline
 from tests.support.command import invoke
 from tests.support.groups import shares_cluster
 
-pytestmark = [shares_cluster("cluster of deploy, provision and quickstart"), pytest.mark.long]
+pytestmark = [shares_cluster("cluster of deploy and quickstart"), pytest.mark.long]
 
 
 @pytest.fixture(scope="module")
