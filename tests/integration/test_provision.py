@@ -166,6 +166,11 @@ REFUSED = {
         {"slurm_common_spool_dir": "/proc/none/spool"},
         r"compute-\d+: .*slurmd does not start: fatal: mkdir\(/proc/none/spool\)",
     ),
+    # slurmctld has run under the new name by then.
+    "slurmd after a new name": (
+        {"slurm_common_spool_dir": "/proc/none/spool", "slurm_common_cluster_name": "renamed"},
+        r"compute-\d+: .*slurmd does not start: fatal: mkdir\(/proc/none/spool\)",
+    ),
 }
 
 
@@ -178,9 +183,9 @@ def test_all_nodes_go_back_where_a_daemon_does_not_start_with_the_new_configurat
         with pytest.raises(StepFailed, match=said) as caught:
             provision(with_variables(cluster, **variables), context)
         assert state(ssh, job) == "RUNNING"
-    names = ", ".join(sorted(node.name for node in cluster.nodes))
     assert "the old configuration is back on" in caught.value.message
-    assert digests(ssh) == before, names
+    assert "with the old configuration:" not in caught.value.message
+    assert digests(ssh) == before
     assert not any("unsettled" in kept(ssh, node) for node in cluster.nodes)
     assert provision(cluster, context).changed == 0
 
@@ -246,6 +251,18 @@ def test_a_node_with_jobs_leaves_only_where_that_is_asked_for(
     finally:
         provision(cluster, context)
     assert node_state(ssh, node) == "idle"
+
+
+def test_the_state_is_copied_where_slurmctld_cannot_say_which_jobs_there_are(
+    cluster: Cluster, context: Context, ssh: Ssh
+) -> None:
+    output(ssh, cluster.controller, "systemctl", "stop", "slurmctld")
+    done = provision(with_variables(cluster, slurm_common_extra=["MaxJobCount=9000"]), context)
+    back = provision(cluster, context)
+    (copy,) = (place.partition(":")[2] for place in done.kept)
+    assert "job_state" in output(ssh, cluster.controller, "ls", copy).split()
+    output(ssh, cluster.controller, "rm", "-r", copy)
+    assert back.kept == ()
 
 
 def test_a_cluster_is_renamed_without_losing_a_job(

@@ -117,13 +117,9 @@ def takes(name: str, workspace: Workspace, *, origin: str, image_id: str) -> boo
 def stale(name: str, held: HeldImage | None, workspace: Workspace) -> str:
     """Return why the SIF of ``name`` must be made again; "" if it is up to date."""
     found = state(name, held, workspace)
-    return (
-        ""
-        if found == UP_TO_DATE
-        else NO_SIF
-        if found == "none"
-        else f"the SIF is out of date: {found}"
-    )
+    if found == UP_TO_DATE:
+        return ""
+    return NO_SIF if found == "none" else f"the SIF is out of date: {found}"
 
 
 def state(name: str, held: HeldImage | None, workspace: Workspace) -> str:
