@@ -52,8 +52,9 @@ def test_files_are_fetched_and_edited(container: Container) -> None:
         """
         echo one > file
         curl --silent --show-error "file://$PWD/file"
-        python3 -u -m http.server --bind 127.0.0.1 0 > log 2>&1 & server=$!
-        for _ in $(seq 100); do port=$(sed -n 's/.* port \\([0-9]*\\) .*/\\1/p' log); \
+        : > log  # sed may be first
+        python3 -u -m http.server --bind 127.0.0.1 0 >> log 2>&1 & server=$!
+        for _ in $(seq 600); do port=$(sed -n 's/.* port \\([0-9]*\\) .*/\\1/p' log); \
             [ -n "$port" ] && break; sleep 0.1; done
         wget --quiet --output-document - "http://127.0.0.1:$port/file"; kill "$server"
         vim -es -u NONE -c '%s/one/two/' -c wq file < /dev/null
