@@ -22,30 +22,6 @@ pytestmark = [pytest.mark.xdist_group("bare nodes"), pytest.mark.long]
 NAME = f"bare-{os.getpid()}"
 SLURM_NODE = ROOT / "images" / "slurm-node"
 
-# As the node image of the virtual cluster, without anything that the roles install.
-DOCKERFILE = """\
-FROM sifline/debian-trixie
-RUN export DEBIAN_FRONTEND=noninteractive \\
-    && apt-get update \\
-    && apt-get install --yes --no-install-recommends \\
-        dbus iproute2 openssh-server python3 sudo systemd-sysv \\
-    && rm -rf /var/lib/apt/lists/* /etc/ssh/ssh_host_* \\
-    && truncate --size=0 /etc/machine-id \\
-    && systemctl mask console-getty.service getty.target systemd-logind.service \\
-        systemd-modules-load.service systemd-sysctl.service systemd-remount-fs.service \\
-    && ln --symbolic /dev/null /etc/tmpfiles.d/systemd-nologin.conf \\
-    && groupadd --gid 1000 admin \\
-    && useradd --uid 1000 --gid admin --create-home --shell /bin/bash admin \\
-    && groupadd --gid 1001 alice \\
-    && useradd --uid 1001 --gid alice --create-home --shell /bin/bash alice
-COPY --chmod=0440 sudoers /etc/sudoers.d/admin
-COPY --chmod=0644 sshd.conf /etc/ssh/sshd_config.d/node.conf
-COPY --chmod=0755 entrypoint /usr/local/sbin/
-ENV container=docker
-STOPSIGNAL SIGRTMIN+3
-CMD ["/usr/local/sbin/entrypoint"]
-"""
-
 CLUSTER = f"""\
 name: {NAME}
 nodes:
@@ -62,14 +38,12 @@ virtual: {{image: {NAME}}}
 @pytest.fixture(scope="module")
 def bare(pipeline: Pipeline, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     folder, runner = tmp_path_factory.mktemp("bare"), ProcessRunner()
-    dockerfile, described = folder / "Dockerfile", folder / f"{NAME}.yaml"
-    dockerfile.write_text(DOCKERFILE)
+    described = folder / f"{NAME}.yaml"
     described.write_text(CLUSTER)
     pipeline.work.build(["debian-trixie"])
     tag = f"sifline/{NAME}:latest"
-    runner.run(
-        ["docker", "build", "--quiet", f"--tag={tag}", f"--file={dockerfile}", str(SLURM_NODE)]
-    )
+    # The node image without anything that the roles install.
+    runner.run(["docker", "build", "--quiet", f"--tag={tag}", "--target=machine", str(SLURM_NODE)])
     try:
         yield pipeline.clusters.up(str(described))
     finally:

@@ -332,13 +332,15 @@ def test_named_contexts_come_before_stages_and_images(tmp_path: Path) -> None:
 
     assert [item.text for item in read.references({})] == ["b"]
     assert read.base({}).text == "scratch"
-    assert read.rewritten({"a": "c", "src": "d"}, {}) == text.replace("FROM a", "FROM c")
-    found = [(item.what, item.line, item.buildkit) for item in read.features]
-    assert found == [
-        ("the named context src", 2, 10),
-        ("the named context one", 3, 10),
-        ("the named context src", 4, 10),
-    ]
+    assert read.rewritten({"a": "c"}, {}) == text.replace("FROM a", "FROM c")
+    # An older engine gets images in their place.
+    assert read.rewritten({"src": "d", "one": "e"}, {}) == (
+        "FROM a AS one\nFROM d AS two\nCOPY --from=e x y\nCOPY --from=d x y\n"
+        "RUN --mount=from=b,target=/b true\n"
+    )
+    path.write_text("ARG X=src\nFROM $X\n")
+    by_argument = Dockerfile.read(path, ["src"])
+    assert by_argument.rewritten({"src": "d"}, {}) == "ARG X=src\nFROM d\n"
 
 
 def test_an_older_buildkit_does_not_know_the_stage_that_is_asked_for(tmp_path: Path) -> None:

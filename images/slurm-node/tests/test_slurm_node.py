@@ -1,4 +1,4 @@
-"""What a Slurm node promises: the daemons, nothing running by itself, and no secrets."""
+"""What a Slurm node promises: the daemons, waiting for provisioning, and no secrets."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ def test_apptainer_is_there(container: Container) -> None:
     assert found.stdout[:18] == "apptainer version "
 
 
-@pytest.mark.parametrize("tool", ["python3", "rsync", "sbcast", "scontrol", "sinfo", "srun"])
+@pytest.mark.parametrize(
+    "tool",
+    ["lspci", "python3", "rsync", "sacct", "sbcast", "scontrol", "sinfo", "srun", "systemd-cgls"],
+)
 def test_tool_is_there(container: Container, tool: str) -> None:
     found = container.run(["sh", "-c", 'command -v "$1"', "sh", tool])
     assert found.stdout.strip() == f"/usr/bin/{tool}"
@@ -30,10 +33,37 @@ def test_srun_offers_pmix(container: Container) -> None:
     assert found.returncode == 0
 
 
-@pytest.mark.parametrize("service", ["munge", "slurmctld", "slurmd"])
-def test_service_waits_for_provisioning(container: Container, service: str) -> None:
+@pytest.mark.parametrize(
+    ("service", "state"),
+    [
+        *(("munge", "enabled"), ("slurmctld", "enabled"), ("slurmd", "enabled")),
+        # Provisioning chooses the node that has the database.
+        *(("mariadb", "disabled"), ("slurmdbd", "disabled")),
+    ],
+)
+def test_what_starts_at_boot(container: Container, service: str, state: str) -> None:
     found = container.run(["systemctl", "is-enabled", service])
-    assert found.stdout.strip() == "disabled"
+    assert found.stdout.strip() == state
+
+
+@pytest.mark.parametrize("service", ["munge", "slurmctld", "slurmd", "slurmdbd"])
+def test_a_daemon_waits_for_what_provisioning_writes(container: Container, service: str) -> None:
+    files = f"/usr/lib/systemd/system/{service}.service /etc/systemd/system/{service}.service.d/*"
+    unit = container.run(["sh", "-c", f"cat {files} 2> /dev/null"]).stdout.splitlines()
+    (path,) = {line.partition("=")[2] for line in unit if line[:19] == "ConditionPathExists"}
+    assert path.startswith("/etc/")
+    assert container.run(["test", "-e", path], user="root").returncode == 1
+
+
+def test_cgroups_are_those_of_the_node_not_of_the_builder(container: Container) -> None:
+    found = container.run(["cat", "/etc/slurm/cgroup.conf"])
+    assert "CgroupPlugin=autodetect" in found.stdout.splitlines()
+
+
+def test_ansible_is_not_left_in_the_image(container: Container) -> None:
+    left = "find / -xdev -iname '*ansible*' -not -path '/usr/share/*' -not -path '/proc/*'"
+    found = container.run(["sh", "-c", f"{left} 2> /dev/null; ls /opt"], user="root")
+    assert found.stdout == ""
 
 
 def test_sshd_starts_at_boot(container: Container) -> None:
@@ -42,7 +72,12 @@ def test_sshd_starts_at_boot(container: Container) -> None:
 
 
 @pytest.mark.parametrize(
-    "pattern", ["/etc/munge/*.key", "/etc/ssh/ssh_host_*", "/home/*/.ssh", "/etc/slurm/slurm.conf"]
+    "pattern",
+    [
+        *("/etc/munge/*.key", "/etc/ssh/ssh_host_*", "/home/*/.ssh"),
+        *("/etc/slurm/slurm.conf", "/etc/slurm/gres.conf", "/etc/slurm/slurmdbd.conf"),
+        *("/var/lib/mysql/*", "/opt/containers", "/var/lib/sifline"),
+    ],
 )
 def test_key_or_configuration_is_not_in_the_image(container: Container, pattern: str) -> None:
     # The container of a test never ran the entry script, which makes host keys.

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from enum import Enum
 from pathlib import Path, PurePath
 from typing import Annotated, Any
 
 from sifline.config import hpc
+from sifline.config.accounting import check_accounting, twice
 from sifline.errors import UsageError, did_you_mean
 from sifline.fields.keys import Key, Keys, Named, keys_of
 from sifline.fields.kinds import Text
@@ -207,19 +208,17 @@ def _check(path: Path, cluster: Cluster) -> None:
         )
     if not roles[Role.COMPUTE]:
         raise UsageError(f"{path}: no node has the role compute; add one, for jobs to run on")
-    if twice := _twice(node.name for node in cluster.nodes):
-        raise UsageError(f"{path}: two nodes are named {twice}; name each host once")
-    if twice := _twice(node.address for node in cluster.nodes if node.address):
-        names = " and ".join(node.name for node in cluster.nodes if node.address == twice)
-        raise UsageError(f"{path}: {names} have the same address {twice}; give each its own")
-    if twice := _twice(part.name for part in cluster.partitions):
-        raise UsageError(f"{path}: two partitions are named {twice}; name each once")
+    if again := twice(node.name for node in cluster.nodes):
+        raise UsageError(f"{path}: two nodes are named {again}; name each host once")
+    if again := twice(node.address for node in cluster.nodes if node.address):
+        names = " and ".join(node.name for node in cluster.nodes if node.address == again)
+        raise UsageError(f"{path}: {names} have the same address {again}; give each its own")
+    if again := twice(part.name for part in cluster.partitions):
+        raise UsageError(f"{path}: two partitions are named {again}; name each once")
+    if cluster.accounting:
+        check_accounting(path, cluster.accounting, cluster.job_user)
 
 
 def is_host_name(word: str) -> bool:
     """Return whether ``word`` can name a host (RFC 1123)."""
     return bool(re.fullmatch(HOST_NAME, word))
-
-
-def _twice(words: Iterable[str]) -> str:
-    return next((word for word, count in Counter(words).items() if count > 1), "")

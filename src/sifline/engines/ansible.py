@@ -12,7 +12,7 @@ import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from typing import Any
 from sifline.errors import MissingError
 from sifline.machine.context import Context
 from sifline.machine.process import CommandFailed, Result
-from sifline.model import Cluster, Node, Role
+from sifline.model import Accounting, Cluster, Node, Role
 from sifline.nodeside.registry import FOLDERS
 
 PROGRAM = "ansible-playbook"
@@ -186,9 +186,24 @@ def cluster_variables(cluster: Cluster) -> dict[str, Any]:
             {"name": part.name, "default": part.default, "max_time": part.max_time}
             for part in cluster.partitions
         ],
+        **accounting_variables(cluster.accounting),
         "container_registry_root": str(cluster.registry_root),
         "container_registry_folders": list(FOLDERS),
         **dict(cluster.variables),
+    }
+
+
+def accounting_variables(accounting: Accounting | None) -> dict[str, Any]:
+    """Return the variables of the accounting database; none if jobs are not recorded."""
+    if accounting is None:
+        return {}
+    return {
+        "slurm_common_accounting": True,
+        "slurm_common_accounting_host": accounting.host,
+        "slurm_common_accounting_enforce": list(accounting.enforce),
+        "slurm_accounting_enabled": not accounting.host,
+        "slurm_accounting_qos": [asdict(qos) for qos in accounting.qos],
+        "slurm_accounting_accounts": [asdict(account) for account in accounting.accounts],
     }
 
 

@@ -5,6 +5,7 @@ hexadecimal SHA-256 without a prefix, except an engine's image id, which keeps i
 ``sha256:`` as the engine prints it.
 """
 
+from sifline.model.accounting import Account, Accounting, Qos
 from sifline.model.check import (
     CheckResult,
     Status,
@@ -78,6 +79,8 @@ __all__ = [
     "NOT_TESTED",
     "PREPARED",
     "SETTINGS",
+    "Account",
+    "Accounting",
     "Bind",
     "BuiltImage",
     "CheckResult",
@@ -103,6 +106,7 @@ __all__ = [
     "Prepare",
     "Progress",
     "ProvisionedCluster",
+    "Qos",
     "Quickstart",
     "Role",
     "Run",

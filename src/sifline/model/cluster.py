@@ -8,6 +8,8 @@ from enum import Enum
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Annotated, Any
 
+from sifline.model.accounting import Accounting
+
 if TYPE_CHECKING:
     from sifline.fields.keys import Key, Keys, Named, Rows
     from sifline.fields.kinds import Anything, Choice, File, Flag, Text, Whole
@@ -223,6 +225,13 @@ class Cluster:
             example="/srv/containers",
         ),
     ] = PurePosixPath("/opt/containers")
+    accounting: Annotated[
+        Accounting | None,
+        Key(
+            kind=Keys(of=Accounting),
+            help="Record jobs in a database: `sacct`, accounts, limits. Default: none.",
+        ),
+    ] = None
     variables: Annotated[
         tuple[tuple[str, Any], ...],
         Key(

@@ -253,7 +253,7 @@ class Work:
             hide=self._planner.site.hidden(asked),
             offline=self._planner.site.offline,
             commit=self._planner.commit,
-            buildkit=self._buildkit if image.features else None,
+            buildkit=self._buildkit if image.features or image.contexts else None,
         )
 
     @cached_property

@@ -11,11 +11,12 @@ from pathlib import Path
 from sifline.engines import ansible
 from sifline.engines.ansible import HostEvent, NoHosts, Outcome, Run
 from sifline.engines.ssh.faults import Fault, explain, login_command
-from sifline.errors import MissingError, StepFailed
+from sifline.errors import MissingError, StepFailed, UsageError
 from sifline.machine.context import Context
 from sifline.model import Cluster, ProvisionedCluster, Workspace
 
 SITE = "site.yml"
+ACCOUNTING = "accounting"
 
 # Last lines of Ansible's output that are printed with a failure.
 DETAIL_LINES = 40
@@ -52,9 +53,15 @@ def provision(
     A node that fails or does not answer does not stop the others. If a daemon does not run with
     the new configuration of Slurm, all nodes get the old one back, and the error says why.
 
+    :raises UsageError: for the stage accounting of a cluster that has no database of its own.
     :raises StepFailed: if a task failed, a node did not answer, or a play had no hosts.
     :raises MissingError: if there are no playbooks or no Ansible.
     """
+    if stage == ACCOUNTING and (cluster.accounting is None or cluster.accounting.host):
+        raise UsageError(
+            f"{cluster.source} asks for no database of its own, so there is nothing to do; add the"
+            " section accounting, see docs/reference/cluster-file.md"
+        )
     started = time.monotonic()
     log = context.workspace.logs / f"{cluster.name}.provision.log"
     log.unlink(missing_ok=True)

@@ -60,7 +60,8 @@ HELP = {
     "site": "a site profile of sites/",
     "source": "convert this instead: docker-daemon:NAME:TAG, docker://REFERENCE, FILE.tar,"
     " FILE.def, FILE.def.j2",
-    "stage": "only this stage: munge, pmix, controller, compute, container-runtime or registry",
+    "stage": "only this stage: munge, pmix, accounting, controller, compute, container-runtime or"
+    " registry",
     "state": "remove records, logs and prepared root file systems",
     "suite": "one suite, or several with commas",
     "untested": "deploy even if tests fail or were not run; the nodes' records say so",

@@ -15,7 +15,6 @@ HERE_DOCUMENT = 10
 # The argument that holds the requested target stage.
 TARGET_STAGE = "TARGETSTAGE"
 _TARGET_STAGE = 17
-_NAMED_CONTEXT = 10
 _FLAGS = {
     ("RUN", "network"): 9,
     ("ADD", "link"): 10,
@@ -59,11 +58,6 @@ def of_base(text: str, line: int) -> Iterator[Feature]:
     """Yield the features that an image name in FROM needs."""
     if re.search(rf"\$\{{?{TARGET_STAGE}\b", text):
         yield Feature(what=f"FROM {text}", line=line, buildkit=_TARGET_STAGE)
-
-
-def named_context(name: str, line: int) -> Feature:
-    """Return the feature that a named context needs."""
-    return Feature(what=f"the named context {name}", line=line, buildkit=_NAMED_CONTEXT)
 
 
 def here_document(line: int) -> Feature:

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
 from sifline.errors import UsageError, did_you_mean
 from sifline.formats.dockerfile import words
-from sifline.formats.dockerfile.features import TARGET_STAGE, named_context
+from sifline.formats.dockerfile.features import TARGET_STAGE
 from sifline.formats.dockerfile.syntax import Parser, Syntax, Use, refusal
 from sifline.formats.platforms import MACHINES
 from sifline.model import Feature
@@ -48,11 +48,15 @@ class Reference:
 
 @dataclass(frozen=True, kw_only=True)
 class _Edge:
-    """A place that names a stage or an image; ``stage`` is the stage's number, or None."""
+    """A place that names a stage, an image or a named build context.
+
+    ``stage`` is the stage's number, or None; ``context`` is the context's name, or "".
+    """
 
     use: Use
     stage: int | None
     reference: Reference
+    context: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +92,7 @@ class Dockerfile:
             text = path.read_bytes().decode("utf-8", "surrogateescape")
         except OSError as error:
             raise UsageError(f"{path}: cannot be read: {error.strerror}") from None
-        syntax, names = Parser(path, text).syntax(), frozenset(contexts)
+        syntax = Parser(path, text).syntax()
         return cls(
             path=path,
             text=text,
@@ -97,8 +101,8 @@ class Dockerfile:
             secrets=syntax.secrets,
             ssh=syntax.ssh,
             frontend=syntax.frontend,
-            features=(*syntax.features, *_context_features(syntax, names)),
-            contexts=names,
+            features=syntax.features,
+            contexts=frozenset(contexts),
             _syntax=syntax,
         )
 
@@ -138,13 +142,15 @@ class Dockerfile:
     ) -> str:
         """Return the text with the images in ``replacements`` replaced, and no other change.
 
-        The keys are :attr:`Reference.text`. Write it with ``surrogateescape`` as well.
+        The keys are :attr:`Reference.text`, and names of contexts. Write it with
+        ``surrogateescape`` as well.
         """
         pieces, at, graph = [], 0, self._graph(arguments, target)
         edges = {edge.use.start: edge for edges in graph for edge in edges}
         for start, edge in sorted(edges.items()):
-            if edge.stage is None and edge.reference.text in replacements:
-                new = replacements[edge.reference.text]
+            name = edge.context or edge.reference.text
+            if edge.stage is None and name in replacements:
+                new = replacements[name]
                 pieces += [self.text[at:start], edge.use.before, new, edge.use.after]
                 at = edge.use.end
         return "".join([*pieces, self.text[at:]])
@@ -193,7 +199,7 @@ class Dockerfile:
                 " give its ARG a default before the first FROM, or a value among the build-args",
             )
         if text in self.contexts:
-            return _of_context(use)
+            return _of_context(use, text)
         if text not in stages:
             self._check(text, use, stages)
         reference = Reference(text=text, platform=platform, line=use.line)
@@ -201,7 +207,7 @@ class Dockerfile:
 
     def _source(self, use: Use, stages: Mapping[str, int]) -> _Edge:
         if use.text in self.contexts:
-            return _of_context(use)
+            return _of_context(use, use.text)
         stage = stages.get(use.text.lower())
         if use.kind == "COPY" and re.fullmatch("[0-9]{1,9}", use.text):
             stage = int(use.text)
@@ -251,16 +257,10 @@ class Dockerfile:
         return found[-1]
 
 
-def _of_context(use: Use) -> _Edge:
+def _of_context(use: Use, name: str) -> _Edge:
     """Return the edge for a use that names a folder: to no image."""
-    return _Edge(use=use, stage=None, reference=Reference(text=NONE, platform="", line=use.line))
-
-
-def _context_features(syntax: Syntax, names: frozenset[str]) -> Iterator[Feature]:
-    for stage in syntax.stages:
-        for use in (stage.base, *stage.uses, *stage.triggers):
-            if use.text in names:
-                yield named_context(use.text, use.line)
+    none = Reference(text=NONE, platform="", line=use.line)
+    return _Edge(use=use, stage=None, reference=none, context=name)
 
 
 @lru_cache(maxsize=1)

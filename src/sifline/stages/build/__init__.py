@@ -31,6 +31,7 @@ from sifline.machine.context import Context
 from sifline.machine.process import CommandFailed
 from sifline.model import SETTINGS, BuiltImage, Image, Step, Workspace
 from sifline.model.recipe import SHORT, fingerprint, recipe, text
+from sifline.stages.build import folders
 from sifline.stages.build.contexts import context_digest, context_entries
 from sifline.stages.build.needs import Surroundings, agents_of, known_secrets, need
 from sifline.stages.build.rootfs import prepare
@@ -156,29 +157,8 @@ class _Build:
             prepare(image, self._context, anew=anew)
         reason = self._step.reason
         self._context.progress(f"building: {reason}" if reason else "building")
-        image_id = builds.build(
-            self._context.runner,
-            image.folder,
-            file=self._resolved(),
-            labels={
-                **dict(image.labels),
-                LABEL_IMAGE: image.name,
-                LABEL_FINGERPRINT: mark,
-                LABEL_RECIPE: text(made_of),
-                # Not inherited from the parent, whose label would remain otherwise.
-                LABEL_COMMIT: self._around.commit,
-            },
-            build_args=dict(image.build_args),
-            proxies=self._around.proxies,
-            secrets=self._secrets(),
-            ssh=[f"{name}={path}" for name, path in agents_of(image, os.environ).items()],
-            hide=self._around.hide,
-            contexts=dict(image.contexts),
-            target=image.target,
-            no_cache=anew,
-            log=self._log,
-            on_step=self._context.progress,
-        )
+        with folders.as_images(image, self._context, self._around, self._log) as copies:
+            image_id = self._build(made_of, mark, copies, anew=anew)
         files = context_entries(image, self._context.workspace)
         if context_digest(image, self._context.workspace) != made_of["context"]:
             self._drop(image_id)
@@ -198,6 +178,35 @@ class _Build:
             f"{image.name} was built and is not in the engine: another run removed it; run again"
         )
 
+    def _build(
+        self, made_of: Mapping[str, Any], mark: str, copies: Mapping[str, str], *, anew: bool
+    ) -> str:
+        """Return the id of the untagged image; ``copies`` are images of named contexts."""
+        image = self._image
+        return builds.build(
+            self._context.runner,
+            image.folder,
+            file=self._resolved(copies),
+            labels={
+                **dict(image.labels),
+                LABEL_IMAGE: image.name,
+                LABEL_FINGERPRINT: mark,
+                LABEL_RECIPE: text(made_of),
+                # Not inherited from the parent, whose label would remain otherwise.
+                LABEL_COMMIT: self._around.commit,
+            },
+            build_args=dict(image.build_args),
+            proxies=self._around.proxies,
+            secrets=self._secrets(),
+            ssh=[f"{name}={path}" for name, path in agents_of(image, os.environ).items()],
+            hide=self._around.hide,
+            contexts={} if copies else dict(image.contexts),
+            target=image.target,
+            no_cache=anew,
+            log=self._log,
+            on_step=self._context.progress,
+        )
+
     def _drop_replaced(self, mark: str, image_id: str) -> None:
         """Remove the image of the same fingerprint that lost its tag to the new one."""
         before = self._step.held
@@ -211,9 +220,10 @@ class _Build:
             path.unlink(missing_ok=True)
 
     def _drop(self, image_id: str) -> None:
-        """Remove an untagged image, which nobody else could name or remove."""
-        if any(not entry.tags for entry in self._docker.all() if entry.image_id == image_id):
-            self._docker.remove([image_id])
+        """Remove an untagged image, which nobody else could name or remove, or a context's."""
+        for entry in self._docker.all():
+            if entry.image_id == image_id and (not entry.tags or folders.names(entry.tags)):
+                self._docker.remove([*(folders.names(entry.tags) or [image_id])])
 
     def _pull(self, base: str, platform: str) -> None:
         self._context.progress(f"pulling {base}")
@@ -229,7 +239,7 @@ class _Build:
                 details=error.details,
             ) from None
 
-    def _resolved(self) -> Path | None:
+    def _resolved(self, copies: Mapping[str, str]) -> Path | None:
         """Write a Dockerfile with exact references; None if the image's own will do."""
         image, space = self._image, self._context.workspace
         replacements = {
@@ -237,7 +247,7 @@ class _Build:
             if source.image
             else source.reference
             for source in image.sources
-        }
+        } | dict(copies)
         path = image.folder / DOCKERFILE
         same = all(key == used for key, used in replacements.items())
         # The engine follows no link out of the context, and does not get image.toml.
