@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from pathlib import PurePosixPath
+from contextlib import contextmanager, suppress
+from pathlib import Path, PurePosixPath
 
 import pytest
 
@@ -16,7 +19,9 @@ from sifline.errors import StepFailed
 from sifline.machine.context import Context
 from sifline.model import Cluster, Node
 from sifline.stages.provision import provision
+from tests.support.command import ROOT
 from tests.support.groups import shares_cluster
+from tests.support.processes import read_all
 from tests.support.waiting import until
 
 pytestmark = [shares_cluster("cluster of provision"), pytest.mark.long]
@@ -389,3 +394,53 @@ def test_a_failed_task_is_told_with_its_node_and_message(
     fault = r": task 'container-registry : .* failed: /etc/hostname already exists"
     with pytest.raises(StepFailed, match=fault):
         provision(impossible, context)
+
+
+def playbooks_of(parent: int) -> list[int]:
+    """The playbooks that the process ``parent`` started, itself or by others."""
+    parents = {
+        number: int(stat.rpartition(b")")[2].split()[1]) for number, stat in read_all("stat")
+    }
+    named = [number for number, words in read_all("cmdline") if b"/ansible-playbook\0" in words]
+
+    def line(number: int) -> Iterator[int]:
+        while number > 1 and number in parents:
+            yield number
+            number = parents[number]
+
+    return [number for number in named if parent in line(number)]
+
+
+def test_a_killed_run_leaves_no_playbook_and_two_runs_take_turns(cluster: Cluster) -> None:
+    words = [sys.executable, "-m", "invoke", "provision", "--cluster", cluster.name]
+    with subprocess.Popen(
+        words, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as first:
+        until(lambda: playbooks_of(first.pid), "a playbook")
+        running = playbooks_of(first.pid)
+        inventory = next(
+            word.decode()
+            for number, words in read_all("cmdline")
+            if number in running
+            for word in words.split(b"\0")
+            if word.endswith(b"/inventory.json")
+        )
+        # On a terminal what it waits for is said at once.
+        terminal, end = os.openpty()
+        with subprocess.Popen(words, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=end) as second:
+            os.close(end)
+            said = b""
+            while b"waiting for another run" not in said:
+                said += os.read(terminal, 4096)
+            assert playbooks_of(second.pid) == []
+            first.kill()
+            first.wait()
+            until(lambda: not {*running} & {number for number, _ in read_all("stat")}, "its end")
+            assert Path(inventory).is_file()
+            # The second one goes on alone.
+            with suppress(OSError):  # nobody writes to it any more
+                while os.read(terminal, 4096):
+                    pass
+        os.close(terminal)
+        assert second.returncode == 0
+    assert not Path(inventory).exists()

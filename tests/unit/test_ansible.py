@@ -241,7 +241,8 @@ def test_a_run_tells_its_tasks_and_returns_its_counts(play: Callable[..., Made])
     _, context, told = play(TASK, host("changed"), STATS)
     done = provision(cluster(), context)
     assert (done.changed, done.ok) == (3, 17)
-    assert told == ["munge : Run munge"]
+    assert told == ["munge : Run munge", "compute-01: slurm-compute : Run slurmd: changed"]
+    assert done.changes == (("Run slurmd", ("compute-01",)),)
 
 
 def test_check_reaches_ansible(play: Callable[..., Made]) -> None:
@@ -292,6 +293,15 @@ def test_files_of_others_are_replaced_only_where_that_is_asked_for(
 def test_the_files_that_were_replaced_are_told_with_their_host(play: Callable[..., Made]) -> None:
     _, context, _ = play(host("changed", "/etc/a.1~, /etc/b.1~"), host("changed"), STATS)
     assert provision(cluster(), context).kept == ("compute-01:/etc/a.1~, /etc/b.1~",)
+
+
+def test_a_failure_says_how_to_run_it_again(play: Callable[..., Made]) -> None:
+    _, context, _ = play(host("failed", "no"), stats("compute-01"))
+    assert failure(context).message.endswith("then run it again: invoke provision --cluster tiny")
+    with pytest.raises(StepFailed, match="invoke --dry provision --cluster tiny --stage munge"):
+        provision(cluster(), context, check=True, stage="munge")
+    with pytest.raises(StepFailed, match=r"--cluster tiny --adopt --interrupt-jobs$"):
+        provision(cluster(), context, adopt=True, interrupt_jobs=True)
 
 
 def test_the_inventory_is_gone_after_the_run(play: Callable[..., Made]) -> None:

@@ -6,7 +6,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from enum import Enum
 from pathlib import Path, PurePath
 from typing import Annotated, Any
@@ -17,7 +17,7 @@ from sifline.errors import UsageError, did_you_mean
 from sifline.fields.keys import Key, Keys, Named, keys_of
 from sifline.fields.kinds import Text
 from sifline.fields.table import Table
-from sifline.model import Cluster, Partition, Role, Workspace
+from sifline.model import Cluster, Node, Partition, Role, Workspace
 from sifline.model.cluster import HOST_NAME
 
 SUFFIXES = (".yaml", ".yml")
@@ -193,8 +193,30 @@ def _native(table: Table) -> Cluster:
     if sum(part.default for part in found.partitions) > 1:
         raise UsageError(f"{table.path}: partitions: only one can be the default")
     parts = hpc.with_default(found.partitions or (Partition(name="main"),))
+    nodes = tuple(_counted(table.path, node) for node in found.nodes)
     own = {field.name: getattr(found, field.name) for field in fields(Cluster)}
-    return Cluster(**{**own, "partitions": parts})
+    return Cluster(**{**own, "partitions": parts, "nodes": nodes})
+
+
+def _counted(path: Path, node: Node) -> Node:
+    """Return ``node`` with the number of its GPUs; check what it says of them."""
+    where, devices = f"{path}: {node.name}", node.gpu_devices
+    for item in devices:
+        if bool(item.file) == bool(item.multiple_files):
+            raise UsageError(f"{where}: gpu_devices: each needs file or multiple_files, not both")
+    if again := twice(file for item in devices if item.file for file in item.files):
+        raise UsageError(f"{where}: gpu_devices: {again} is there twice; name each file once")
+    count = sum(item.count for item in devices) or node.gpus
+    if node.gpus not in (0, count) or (devices and node.gpu_type):
+        raise UsageError(
+            f"{where}: gpu_devices has {count} GPUs and their types; remove gpus and gpu_type"
+        )
+    for key, shares in (("gpu_shards", node.gpu_shards), ("gpu_mps", node.gpu_mps)):
+        if shares and (not count or shares % count):
+            raise UsageError(f"{where}: {key} {shares} is no multiple of its {count} GPUs; fix it")
+    if node.gpu_shards and node.gpu_mps:
+        raise UsageError(f"{where}: Slurm shares a GPU by gpu_shards or gpu_mps; remove one")
+    return replace(node, gpus=count)
 
 
 def _check(path: Path, cluster: Cluster) -> None:

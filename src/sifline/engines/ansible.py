@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import json
 import shlex
-import shutil
 import sys
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -20,6 +18,7 @@ from typing import Any
 from sifline.errors import MissingError
 from sifline.machine.context import Context
 from sifline.machine.process import CommandFailed, Result
+from sifline.machine.scratch import Scratch
 from sifline.model import Accounting, Cluster, Node, Role
 from sifline.nodeside.registry import FOLDERS
 
@@ -102,6 +101,16 @@ class Run:
         return next(found, Stats(ok=0, changed=0))
 
     @property
+    def changes(self) -> dict[str, list[str]]:
+        """The hosts that each task changed something on, by the task's words."""
+        found: dict[str, list[str]] = {}
+        for event in self.events:
+            if isinstance(event, HostEvent) and event.outcome is Outcome.CHANGED:
+                hosts = found.setdefault(event.task.rpartition(" : ")[2], [])
+                hosts += [] if event.host in hosts else [event.host]
+        return found
+
+    @property
     def kept(self) -> tuple[str, ...]:
         """Return the backups of files that were replaced, as ``host:path``."""
         return tuple(
@@ -153,6 +162,14 @@ def host_variables(node: Node) -> dict[str, Any]:
             "slurm_common_gpus": node.gpus,
             "slurm_common_gpu_type": node.gpu_type,
         }
+    if node.gpu_devices:
+        variables["slurm_common_gpu_devices"] = [
+            {"count": item.count, "files": item.files, **asdict(item)} for item in node.gpu_devices
+        ]
+    sharing = {"slurm_common_gpu_shards": node.gpu_shards, "slurm_common_gpu_mps": node.gpu_mps}
+    variables |= {name: count for name, count in sharing.items() if count}
+    if node.gpu_detect != "off":
+        variables["slurm_common_gpu_detect"] = node.gpu_detect
     return variables
 
 
@@ -269,6 +286,7 @@ def playbook(
         password = cluster.ssh.become_password
         result = context.runner.run(
             [
+                *_dying_with_us(context),
                 *argv,
                 *(["--check"] if check else []),
                 *(["--tags", stage] if stage else []),
@@ -311,6 +329,8 @@ class _Follower:
             self.events.append(event)
             if isinstance(event, TaskStarted):
                 self._progress(event.name)
+            elif isinstance(event, HostEvent):
+                self._progress(f"{event.host}: {event.task}: {event.outcome.value}")
 
     def _lines(self) -> list[str]:
         with suppress(FileNotFoundError), self._path.open("rb") as file:
@@ -337,15 +357,20 @@ def _environment(context: Context, folder: Path, scratch: Path) -> dict[str, str
     }
 
 
+def _dying_with_us(context: Context) -> list[str]:
+    """Return the words before a command that ends with this process, even if that is killed."""
+    return ["setpriv", "--pdeathsig=TERM", "--"] if context.runner.which("setpriv") else []
+
+
 @contextmanager
 def _scratch(context: Context) -> Iterator[Path]:
     """Yield a folder for this run: another run's control socket might lead to a former host."""
-    folder = Path(tempfile.mkdtemp(prefix="sifline-", dir=SHORT_TEMPORARY))
+    scratch = Scratch(Path(SHORT_TEMPORARY))
     try:
-        yield folder
+        yield scratch.path
     finally:
-        _close(folder, context)
-        shutil.rmtree(folder, ignore_errors=True)
+        _close(scratch.path, context)
+        scratch.remove()
 
 
 def _close(folder: Path, context: Context) -> None:

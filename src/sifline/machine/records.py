@@ -7,7 +7,7 @@ import fcntl
 import json
 import os
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from glob import escape
 from pathlib import Path
@@ -69,11 +69,16 @@ def claimed(temporary: Path) -> IO[bytes]:
         file.close()  # removed before it was locked
 
 
-def drop(temporary: Path) -> None:
-    """Remove a temporary file of a killed run, unless it is still ``claimed``."""
+def drop(temporary: Path, *, before: Callable[[], object] | None = None) -> None:
+    """Remove a temporary file of a killed run, unless it is still ``claimed``.
+
+    :param before: is called first, while the file is there and nobody else drops it.
+    """
     with suppress(OSError), temporary.open("rb") as file:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if _is_at(file, temporary):  # otherwise it became a record, and the name is another file's
+            if before:
+                before()
             temporary.unlink()
 
 
@@ -115,8 +120,13 @@ def sync_folder(folder: Path) -> None:
 
 def build_lock(workspace: Workspace, name: str) -> Path:
     """Return the lock of an image's builds, which all checkouts of this user share."""
+    return shared_lock(workspace, f"{name}.build.lock")
+
+
+def shared_lock(workspace: Workspace, name: str) -> Path:
+    """Return the lock file ``name``, which all checkouts of this user share."""
     home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111
-    lock = Path(home) / "sifline" / "locks" / f"{name}.build.lock"
+    lock = Path(home) / "sifline" / "locks" / name
     if lock.is_absolute():
         with suppress(OSError):
             lock.parent.mkdir(parents=True, exist_ok=True)

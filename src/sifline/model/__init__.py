@@ -25,6 +25,7 @@ from sifline.model.deployment import (
     ProvisionedCluster,
     StandingCluster,
 )
+from sifline.model.gpus import GpuDevices
 from sifline.model.image import (
     DOCKER_CLEAN,
     PREPARED,
@@ -93,6 +94,7 @@ __all__ = [
     "Feature",
     "FetchedImage",
     "FoundSif",
+    "GpuDevices",
     "GraphNode",
     "HeldImage",
     "Image",

@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Annotated, Any
 
 from sifline.model.accounting import Accounting
+from sifline.model.gpus import DETECTED, GpuDevices
 
 if TYPE_CHECKING:
     from sifline.fields.keys import Key, Keys, Named, Rows
@@ -92,6 +93,42 @@ class Node:
             example="a100",
         ),
     ] = ""
+    gpu_devices: Annotated[
+        tuple[GpuDevices, ...],
+        Key(
+            kind=Rows(of=GpuDevices),
+            help="Instead of `gpus` and `gpu_type`: its GPUs by type. Default: /dev/nvidia0"
+            " and on.",
+            default=(),
+        ),
+    ] = ()
+    gpu_detect: Annotated[
+        str,
+        Key(
+            kind=Choice(words=DETECTED),
+            help="How slurmd finds their device files (AutoDetect of gres.conf); `off`: as"
+            " described here.",
+            example="nvml",
+        ),
+    ] = "off"
+    gpu_shards: Annotated[
+        int,
+        Key(
+            kind=Whole(least=0, most=4096),
+            help="Shares of its GPUs that jobs can ask for (`--gres=shard:1`), a multiple of the"
+            " number of GPUs; 0: each GPU has one job.",
+            example=8,
+        ),
+    ] = 0
+    gpu_mps: Annotated[
+        int,
+        Key(
+            kind=Whole(least=0, most=6400),
+            help="The same for CUDA's multi-process service (`--gres=mps:50`), usually 100 for"
+            " each GPU.",
+            example=200,
+        ),
+    ] = 0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,13 +16,15 @@ if TYPE_CHECKING:
 class ProvisionedCluster:
     """A cluster whose nodes have registries: it was provisioned, or checked by ``inspect``.
 
-    ``changed`` counts the Ansible tasks that changed something. ``kept`` names the backups of
+    ``changed`` counts the Ansible tasks that changed something; ``changes`` are their words, each
+    with the hosts. ``kept`` names the backups of
     files that were replaced, as ``host:path``. ``diffs`` are changes of files, each with the hosts
     that have it.
     """
 
     cluster: Cluster
     changed: int = 0
+    changes: tuple[tuple[str, tuple[str, ...]], ...] = ()
     ok: int = 0
     seconds: float = 0.0
     kept: tuple[str, ...] = ()

@@ -12,6 +12,7 @@ from sifline.engines import ansible
 from sifline.engines.ansible import HostEvent, NoHosts, Outcome, Run
 from sifline.engines.ssh.faults import Fault, explain, login_command
 from sifline.errors import MissingError, StepFailed, UsageError
+from sifline.machine import records
 from sifline.machine.context import Context
 from sifline.model import Cluster, ProvisionedCluster, Workspace
 
@@ -62,29 +63,58 @@ def provision(
             f"{cluster.source} asks for no database of its own, so there is nothing to do; add the"
             " section accounting, see docs/reference/cluster-file.md"
         )
+    asked = {"adopt": adopt, "interrupt_jobs": interrupt_jobs}
+    lock = records.shared_lock(context.workspace, f"{cluster.name}.provision.lock")
+    with records.locked(lock, context):
+        return _provisioned(
+            cluster,
+            context,
+            check=check,
+            stage=stage,
+            allowed=[name for name, is_asked in asked.items() if is_asked],
+            diff=diff,
+        )
+
+
+def _provisioned(
+    cluster: Cluster,
+    context: Context,
+    *,
+    check: bool,
+    stage: str,
+    allowed: Sequence[str],
+    diff: bool,
+) -> ProvisionedCluster:
     started = time.monotonic()
     log = context.workspace.logs / f"{cluster.name}.provision.log"
     log.unlink(missing_ok=True)
     folder = playbooks(context.workspace)
-    asked = {"adopt": adopt, "interrupt_jobs": interrupt_jobs}
-    allowed = [name for name, is_asked in asked.items() if is_asked]
     run = ansible.playbook(
         cluster, context, folder, SITE, log, check=check, stage=stage, allowed=allowed, diff=diff
     )
     diffs = tuple((tuple(sorted(hosts)), text) for text, hosts in run.diffs.items() if diff)
     if fault := find_fault(run, cluster):
         raise StepFailed(
-            f"provision {cluster.name}: {fault}; all it printed: {log}",
+            f"provision {cluster.name}: {fault}; all it printed: {log}; then run it again:"
+            f" {_again(cluster, check=check, stage=stage, allowed=allowed)}",
             details="\n".join([*(text for _, text in diffs), run.result.tail(DETAIL_LINES)]),
         )
     return ProvisionedCluster(
         cluster=cluster,
         changed=run.stats.changed,
+        changes=tuple((task, tuple(hosts)) for task, hosts in run.changes.items()),
         ok=run.stats.ok,
         seconds=time.monotonic() - started,
         kept=run.kept,
         diffs=diffs,
     )
+
+
+def _again(cluster: Cluster, *, check: bool, stage: str, allowed: Sequence[str]) -> str:
+    """Return the command of this run."""
+    words = ["invoke", "--dry"] if check else ["invoke"]
+    words += ["provision", cluster.flag, *(["--stage", stage] if stage else [])]
+    return " ".join([*words, *(f"--{name.replace('_', '-')}" for name in allowed)])
 
 
 def playbooks(workspace: Workspace) -> Path:

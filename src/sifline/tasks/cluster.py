@@ -145,6 +145,8 @@ def provision(
     for place in done.kept:
         run.print(f"kept {place}")
     verb = "would change" if run.dry else "changed"
+    for task, hosts in done.changes:
+        run.print(f"{verb} {', '.join(hosts)}: {task}")
     run.print(f"{done.cluster.name}: {done.ok} tasks, {verb} {done.changed}, {done.seconds:.1f} s")
 
 

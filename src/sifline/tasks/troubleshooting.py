@@ -112,6 +112,11 @@ _SAID = (
         "slurmd-does-not-start-the-old-configuration-is-back-on-",
     ),
     (
+        "slurmdbd does not run",
+        "slurmdbd-does-not-run-slurmdbd-does-not-run-on-this-node",
+    ),
+    ("not there, so slurmd would not start", "not-there-so-slurmd-would-not-start"),
+    (
         "would leave the cluster, and these jobs with it",
         "would-leave-the-cluster-and-these-jobs-with-it",
     ),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 import threading
 import time
@@ -12,6 +11,7 @@ from pathlib import Path
 from sifline.engines.ssh.faults import DEFAULT_PORT, Fault, SshFailed, classify, failure
 from sifline.errors import StepFailed
 from sifline.machine.process import CommandFailed, Runner
+from sifline.machine.scratch import Scratch
 from sifline.model import Cluster, Node
 
 CONNECT_SECONDS = 10
@@ -19,7 +19,7 @@ PERSIST_SECONDS = 60
 # Seconds for which a node that did not answer is not tried again: each try costs the time-out.
 DOWN_SECONDS = 30
 # A socket's path may have at most 108 bytes, and ssh appends 17 temporarily.
-LONGEST_SOCKET_FOLDER = 80
+LONGEST_TEMPORARY = 50
 
 
 class Connections:
@@ -27,7 +27,8 @@ class Connections:
 
     def __init__(self, cluster: Cluster, runner: Runner) -> None:
         self._cluster, self._runner = cluster, runner
-        self._sockets = _socket_folder()
+        self._scratch = _scratch()
+        self._sockets = self._scratch.path
         self._locks = {node.name: threading.Lock() for node in cluster.whole}
         self._open: set[str] = set()
         self._closed = False
@@ -73,7 +74,7 @@ class Connections:
                         timeout=5,
                     )
         self._open.clear()
-        shutil.rmtree(self._sockets, ignore_errors=True)
+        self._scratch.remove()
 
     def ssh(self, node: Node, *, master: bool = False) -> list[str]:
         """Return the ssh command line up to the target, with the shared connection."""
@@ -119,9 +120,7 @@ class Connections:
             raise error
 
 
-def _socket_folder() -> Path:
-    folder = Path(tempfile.mkdtemp(prefix="sifline-"))
-    if len(str(folder)) <= LONGEST_SOCKET_FOLDER:
-        return folder
-    folder.rmdir()
-    return Path(tempfile.mkdtemp(prefix="sifline-", dir="/tmp"))
+def _scratch() -> Scratch:
+    """Return a folder for the control sockets, whose paths must not be long."""
+    usual = Path(tempfile.gettempdir())
+    return Scratch(usual if len(str(usual)) <= LONGEST_TEMPORARY else Path("/tmp"))  # noqa: S108
