@@ -31,6 +31,14 @@ DURATIONS = ROOT / ".nox" / "durations.json"
 # Tests wait for an engine now and then: three share two cores.
 WORKERS = ("-n", "3", "--dist", "loadgroup", "--no-loadscope-reorder")
 
+# The releases of ansible-core that the roles are for, and the oldest Python that each runs on.
+ANSIBLE = {"2.17": (3, 10), "2.18": (3, 11), "2.19": (3, 11), "2.20": (3, 12), "2.21": (3, 12)}
+ANSIBLE_TESTS = (
+    *("tests/unit/test_ansible.py", "tests/unit/test_slurm_templates.py"),
+    "tests/integration/test_bare_nodes.py",
+    "tests/integration/test_provision.py::test_a_second_run_changes_nothing_and_restarts_nothing",
+)
+
 nox.needs_version = ">=2026.10"
 nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.reuse_venv = "yes"
@@ -141,6 +149,16 @@ def devcontainer(session: nox.Session) -> None:
     """Build the development container, and make an image and run sessions in it: minutes."""
     run(session, "invoke", "build.debian-trixie")
     run(session, "pytest", "tests/devcontainer", *session.posargs)
+
+
+@nox.session(default=False)
+@nox.parametrize("release", [name for name, least in ANSIBLE.items() if sys.version_info >= least])
+def ansible(session: nox.Session, release: str) -> None:
+    """The roles with each release of ansible-core that this Python has: minutes each."""
+    session.install("--no-deps", "--require-hashes", "--requirement", LOCK)
+    session.install("--no-deps", "--no-build-isolation", "--editable", ".")
+    session.install(f"ansible-core~={release}.0")
+    session.run("pytest", "-n", "0", *ANSIBLE_TESTS, *session.posargs)
 
 
 @judges(default=False)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from hashlib import sha256
 from typing import Any
 
 # With these the daemons do not start, or the node takes no jobs.
@@ -34,9 +35,35 @@ def slurm_faults(texts: Mapping[str, str], release: str) -> list[str]:
     return [item.message for item in found if item.effect.value in STOPPING]
 
 
+def with_digest(body: str, header: str) -> str:
+    """Return the text of a file that says with its first line whether it was changed since."""
+    return f"{header} sha256 {sha256(body.encode()).hexdigest()}\n{body}"
+
+
+def wrong_files(
+    bodies: Mapping[str, str], folder: str, header: str, seen: Sequence[str]
+) -> list[str]:
+    """Return the names of the files that a node does not have as they shall be.
+
+    :param bodies: contents by name, without the line that ``with_digest`` adds.
+    :param seen: lines of sha256sum, and of stat as ``mode MODE USER GROUP PATH``.
+    """
+
+    def lines(name: str, body: str) -> set[str]:
+        digest = sha256(with_digest(body, header).encode()).hexdigest()
+        return {f"{digest}  {folder}/{name}", f"mode 644 root root {folder}/{name}"}
+
+    found = set(seen)
+    return [name for name, body in bodies.items() if not lines(name, body) <= found]
+
+
 class FilterModule:
     """Gives Ansible the filter."""
 
     def filters(self) -> dict[str, Any]:
-        """Return the filter by its name."""
-        return {"slurm_faults": slurm_faults}
+        """Return the filters by their names."""
+        return {
+            "slurm_faults": slurm_faults,
+            "with_digest": with_digest,
+            "wrong_files": wrong_files,
+        }

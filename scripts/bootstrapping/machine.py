@@ -58,6 +58,7 @@ def look(tests: bool) -> Machine:
         "newuidmap",
         "zsh",
         "fish",
+        "packer",
     )
     tools = {name for name in names if which(name)}
     if Path("/usr/share/keyrings/debian-archive-keyring.gpg").exists():

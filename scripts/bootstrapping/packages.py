@@ -13,6 +13,8 @@ from bootstrapping.machine import Machine, look
 
 # This release has no package of buildx; the one of the next release runs on it unchanged.
 BORROWS_BUILDX = {"bookworm": "trixie"}
+# Later releases of Debian, and Ubuntu's, have no package of Packer.
+PACKER = frozenset({"bookworm"})
 # Only pictures need it: it is installed where that can be, and nothing stops without it.
 WITHOUT = frozenset({"graphviz"})
 
@@ -52,6 +54,11 @@ def needs(machine: Machine) -> list[Need]:
         ("dot" not in machine.tools, "graphviz", "draws the graph of images"),
         (machine.tests and "zsh" not in machine.tools, "zsh", "its completion is tested"),
         (machine.tests and "fish" not in machine.tools, "fish", "its completion is tested"),
+        (
+            machine.tests and machine.codename in PACKER and "packer" not in machine.tools,
+            "packer",
+            "its template of the node image is tested",
+        ),
         (not machine.venv, "python3-venv", "makes the project's environment"),
         (not machine.ca_bundle, "ca-certificates", "trusted connections in build steps"),
     ]

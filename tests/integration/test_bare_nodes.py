@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
 from sifline.engines.ssh.nodes import Ssh
+from sifline.errors import StepFailed
 from sifline.machine.context import Context
 from sifline.machine.process import ProcessRunner
 from sifline.model import Cluster
@@ -93,6 +95,15 @@ def test_the_daemons_run_after_each_boot(bare: Cluster, ssh: Ssh) -> None:
     ):
         found = ssh.run(node, ["systemctl", "is-enabled", *units])
         assert found.stdout.split() == ["enabled", "enabled"]
+
+
+def test_a_user_without_subordinate_ids_is_named(bare: Cluster, context: Context) -> None:
+    def asked(user: str) -> Cluster:
+        return replace(bare, variables=(("container_runtime_subid_users", [user]),))
+
+    assert provision(asked("alice"), context, stage="container-runtime").changed == 0
+    with pytest.raises(StepFailed, match="nobody has no subordinate ids in /etc/subuid"):
+        provision(asked("nobody"), context, stage="container-runtime")
 
 
 def test_nothing_of_the_package_source_of_apptainer_is_left(bare: Cluster, ssh: Ssh) -> None:

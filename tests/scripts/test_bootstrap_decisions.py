@@ -57,8 +57,9 @@ def test_a_complete_machine_needs_nothing() -> None:
 
 
 def test_what_only_tests_need_is_needed_for_tests_alone() -> None:
-    assert wanted(tests=True) == ["zsh", "fish"]
-    assert wanted(tests=True, tools=ALL_TOOLS | {"zsh", "fish"}) == []
+    assert wanted(tests=True) == ["zsh", "fish", "packer"]
+    assert wanted(tests=True, tools=ALL_TOOLS | {"zsh", "fish", "packer"}) == []
+    assert wanted(tests=True, codename="trixie") == ["zsh", "fish"]
 
 
 @pytest.mark.parametrize(

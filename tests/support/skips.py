@@ -65,6 +65,7 @@ FACTS: Mapping[str, Callable[[], bool]] = {
     "not root": lambda: os.geteuid() != 0,
     "native Apptainer": lambda: any(map(shutil.which, ("apptainer", "singularity"))),
     "no Graphviz": lambda: not shutil.which("dot"),
+    "no Packer": lambda: not shutil.which("packer"),
     "no swap": lambda: len(Path("/proc/swaps").read_text().splitlines()) == 1,
     "SIFLINE_BIG=no": lambda: os.environ.get("SIFLINE_BIG") == "no",
 }

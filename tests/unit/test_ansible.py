@@ -517,6 +517,7 @@ KEY_PLAY = """
     munge_record: %(folder)s/{{ inventory_hostname }}.record
     munge_key_host: controller
     munge_key_digest: ["x"]
+    munge_adopt: true
     munge_own_digest: []
     munge_foreign: ["{{ munge_key_file }}"]
   handlers:
