@@ -19,6 +19,7 @@ from sifline.engines.apptainer.signatures import DataObject, Signature, Verified
 from sifline.formats.packages import Distribution, Found, Package
 from sifline.model import (
     CheckResult,
+    Cleaned,
     Image,
     ListedCluster,
     NodeState,
@@ -121,6 +122,9 @@ NODE = NodeState(
     state="running",
     checkout="/home/ada/containers",
 )
+CLEANED = Cleaned(
+    removed=(("image sifline/hello-mpi:latest", 247000000),), kept=(), freed=247000000
+)
 WOULD_DEPLOY = WouldDeploy(
     steps=(
         Step(
@@ -144,6 +148,7 @@ def pipeline(*_: object, **__: object) -> SimpleNamespace:
     """Stands in for what needs an engine or a cluster: returns what a real one would."""
     return SimpleNamespace(
         work=SimpleNamespace(dry=lambda *_, **__: PLANNED),
+        cleaner=SimpleNamespace(clean=lambda *_, **__: CLEANED),
         planner=SimpleNamespace(sound=lambda names: ([*names], {})),
         sifs=SimpleNamespace(
             compat=lambda *_, **__: (("hello-mpi", COMPATIBILITY),),
@@ -168,7 +173,7 @@ REAL = (
     *("build --dry", "test --dry", "lint-slurm slurm.conf"),
 )
 STANDING_IN = (
-    *("convert --dry", "make --dry", "deploy --dry"),
+    *("convert --dry", "make --dry", "deploy --dry", "clean --dry"),
     *("compat", "diff", "sbom", "sizes", "verify-signature"),
     *("cluster.list", "cluster.status", "validate"),
 )

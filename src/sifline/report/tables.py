@@ -247,6 +247,16 @@ def cleaned(item: Cleaned, *, dry: bool) -> str:
     return "\n".join([*lines, f"freed {megabytes(item.freed, 0)}{shared}"])
 
 
+def cleaned_values(item: Cleaned, *, dry: bool) -> dict[str, Any]:
+    """Return what was removed, or with ``dry`` would be, for JSON; sizes in bytes."""
+    return {
+        "dry": dry,
+        "removed": [{"what": what, "size": size} for what, size in item.removed],
+        "kept": list(item.kept),
+        "freed": item.freed,
+    }
+
+
 def sized(item: Cleaned) -> list[str]:
     """Return each thing that was or would be removed, with its size."""
     return [f"{what} ({megabytes(size, 0)})" for what, size in item.removed]

@@ -226,6 +226,8 @@ def argv(
         where = ["--sifline-ref", subject.image_id]
     return [
         *(sys.executable, "-m", "pytest", "--verbose"),
+        # Readers of a failure look for the assertion, not for the plugin's objects.
+        "--tb=short",
         *("-c", os.devnull, "--rootdir", str(folders[-1].parent.parent)),
         # Two images may both have a test_image.py.
         *("--import-mode", "importlib", "-p", "no:cacheprovider"),

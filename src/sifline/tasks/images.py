@@ -431,6 +431,7 @@ def clean(
     foreign: bool = False,
     yes: bool = False,
     environments: bool = False,
+    json: bool = False,
 ) -> None:
     """Remove what sifline made of an image, or parts of it.
 
@@ -469,17 +470,20 @@ def clean(
             dry=dry,
         )
 
+    def show(found: Cleaned, *, dry: bool) -> None:
+        text = "\n".join([tables.cleaned(found, dry=dry), *tables.broken(broken)])
+        run.print(tables.dump(**tables.cleaned_values(found, dry=dry)) if json else text)
+        refuse_broken(broken)
+
     if run.dry or not yes:
         found = clean(dry=True)
         things = tables.sized(found)
         if run.dry or not things:
-            run.print("\n".join([tables.cleaned(found, dry=True), *tables.broken(broken)]))
-            refuse_broken(broken)
+            show(found, dry=True)
             return
         if not run.agreed("clean", things):
             return
-    run.print("\n".join([tables.cleaned(clean(dry=False), dry=False), *tables.broken(broken)]))
-    refuse_broken(broken)
+    show(clean(dry=False), dry=False)
 
 
 @options(*SEEING)
