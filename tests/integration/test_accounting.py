@@ -15,7 +15,7 @@ from sifline.stages.provision import provision
 from tests.support.groups import shares_cluster
 from tests.support.waiting import until
 
-pytestmark = [shares_cluster("cluster of provision"), pytest.mark.long]
+pytestmark = [shares_cluster("cluster of isolation and accounting"), pytest.mark.long]
 
 CONF = "/etc/slurm/slurmdbd.conf"
 HELD = Accounting(

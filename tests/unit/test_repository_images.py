@@ -19,10 +19,9 @@ PYTORCH, TENSORFLOW = "pytorch-cuda12.1-mpi4.1", "tensorflow2.18-cuda12.5-mpi4.1
 
 @pytest.fixture
 def space(tmp_path: Path) -> Workspace:
-    """A copy of the repository's images."""
-    shutil.copytree(
-        ROOT / "images", tmp_path / "images", ignore=shutil.ignore_patterns("rootfs.tar")
-    )
+    """A copy of the repository's images, and of the playbooks, a build context of one."""
+    for name in ("images", "ansible"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("rootfs.tar"))
     return Workspace(root=tmp_path)
 
 

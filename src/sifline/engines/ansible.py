@@ -106,9 +106,11 @@ class Run:
         found: dict[str, list[str]] = {}
         for event in self.events:
             if isinstance(event, HostEvent) and event.outcome is Outcome.CHANGED:
-                hosts = found.setdefault(event.task.rpartition(" : ")[2], [])
-                hosts += [] if event.host in hosts else [event.host]
-        return found
+                task = event.task.rpartition(" : ")[2]
+                # A look that finds what a daemon has not read only leads to its restart.
+                if not task.startswith("Look ") and event.host not in found.get(task, ()):
+                    found.setdefault(task, []).append(event.host)
+        return {task: sorted(hosts) for task, hosts in found.items()}
 
     @property
     def kept(self) -> tuple[str, ...]:
