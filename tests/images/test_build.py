@@ -17,6 +17,7 @@ from sifline.formats.dockerfile.stages import Dockerfile
 from sifline.machine.process import ProcessRunner
 from sifline.model import Prepare
 from tests.support.engine import Project, docker
+from tests.support.waiting import until
 
 # With the registry in front it is a foreign image to these projects; the engine holds it.
 BASE = "docker.io/sifline/debian-trixie"
@@ -51,6 +52,27 @@ def test_a_touch_is_no_change_but_new_content_is(project: Project) -> None:
     assert states(project, name) == ["up to date"]
     (project.root / "images" / name / "file").write_text("y")
     assert states(project, name) == ["built"]
+
+
+def test_a_named_context_reaches_the_build_and_leaves_no_image(project: Project) -> None:
+    """Whether the engine's BuildKit knows such contexts, or gets each as an image."""
+    shared = project.root / "shared"
+    (shared / "sub").mkdir(parents=True)
+    (shared / "sub" / "kept").write_text("kept")
+    (shared / "left-out").write_text("x")
+    (shared / ".dockerignore").write_text("left-out\n")
+    look = "RUN --mount=from=shared,target=/s cat /s/sub/kept && test ! -e /s/left-out"
+    text = f"FROM {BASE}\n{look}\nCOPY --from=shared sub/kept /kept\n"
+    name = project.image("a", text, **{"image.toml": '[contexts]\nshared = "../../shared"\n'})
+
+    assert states(project, name) == ["built"]
+    assert states(project, name) == ["up to date"]
+    assert docker("run", "--rm", f"sifline/{name}", "cat", "/kept").stdout == "kept"
+    (shared / "sub" / "kept").write_text("other")
+    assert states(project, name) == ["built"]
+    # Other tests may build with such contexts meanwhile.
+    left = ("image", "ls", "--quiet", "sifline-context")
+    until(lambda: docker(*left).stdout == "", "the end of its images", seconds=600)
 
 
 def test_an_image_removed_from_the_engine_is_noticed(project: Project) -> None:
