@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from sifline.engines.ssh.nodes import Ssh
 from sifline.machine.context import Context
 from sifline.model import Cluster
 from sifline.pipeline import Pipeline
@@ -44,6 +45,12 @@ def cluster(pipeline: Pipeline) -> Iterator[Cluster]:
         yield pipeline.quickstart(NAME).cluster
     finally:
         pipeline.clusters.down(NAME)
+
+
+@pytest.fixture
+def ssh(cluster: Cluster, context: Context) -> Iterator[Ssh]:
+    with Ssh(cluster, context.runner) as connections:
+        yield connections
 
 
 @pytest.fixture(scope="session")

@@ -29,12 +29,6 @@ HELD = Accounting(
 
 
 @pytest.fixture
-def ssh(cluster: Cluster, context: Context) -> Iterator[Ssh]:
-    with Ssh(cluster, context.runner) as connections:
-        yield connections
-
-
-@pytest.fixture
 def held(cluster: Cluster, context: Context) -> Iterator[Cluster]:
     """The cluster with accounts that jobs are held to."""
     wanted = dataclasses.replace(cluster, accounting=HELD)

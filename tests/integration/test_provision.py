@@ -35,12 +35,6 @@ SESSION_SECONDS = 900
 
 
 @pytest.fixture
-def ssh(cluster: Cluster, context: Context) -> Iterator[Ssh]:
-    with Ssh(cluster, context.runner) as connections:
-        yield connections
-
-
-@pytest.fixture
 def node(cluster: Cluster) -> Node:
     """The node that is damaged."""
     return cluster.compute[-1]

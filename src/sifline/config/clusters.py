@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import os
 import re
-from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass
 from enum import Enum
 from pathlib import Path, PurePath
 from typing import Annotated, Any
 
 from sifline.config import hpc
-from sifline.config.accounting import check_accounting, twice
+from sifline.config.cluster_rules import check, counted
 from sifline.errors import UsageError, did_you_mean
 from sifline.fields.keys import Key, Keys, Named, keys_of
 from sifline.fields.kinds import Text
 from sifline.fields.table import Table
-from sifline.model import Cluster, Node, Partition, Role, Workspace
-from sifline.model.cluster import HOST_NAME
+from sifline.model import Cluster, Partition, Workspace
+from sifline.model.patterns import HOST_NAME
 
 SUFFIXES = (".yaml", ".yml")
 STATE_FILE = "cluster.yaml"
@@ -134,7 +133,7 @@ def load_virtual(path: Path) -> tuple[Cluster, Virtual | None]:
 
 def _cluster(table: Table) -> Cluster:
     cluster = hpc.read(table) if hpc.KEY in table.values else _native(table)
-    _check(table.path, cluster)
+    check(table.path, cluster)
     return cluster
 
 
@@ -193,52 +192,9 @@ def _native(table: Table) -> Cluster:
     if sum(part.default for part in found.partitions) > 1:
         raise UsageError(f"{table.path}: partitions: only one can be the default")
     parts = hpc.with_default(found.partitions or (Partition(name="main"),))
-    nodes = tuple(_counted(table.path, node) for node in found.nodes)
+    nodes = tuple(counted(table.path, node) for node in found.nodes)
     own = {field.name: getattr(found, field.name) for field in fields(Cluster)}
     return Cluster(**{**own, "partitions": parts, "nodes": nodes})
-
-
-def _counted(path: Path, node: Node) -> Node:
-    """Return ``node`` with the number of its GPUs; check what it says of them."""
-    where, devices = f"{path}: {node.name}", node.gpu_devices
-    for item in devices:
-        if bool(item.file) == bool(item.multiple_files):
-            raise UsageError(f"{where}: gpu_devices: each needs file or multiple_files, not both")
-    if again := twice(file for item in devices if item.file for file in item.files):
-        raise UsageError(f"{where}: gpu_devices: {again} is there twice; name each file once")
-    count = sum(item.count for item in devices) or node.gpus
-    if node.gpus not in (0, count) or (devices and node.gpu_type):
-        raise UsageError(
-            f"{where}: gpu_devices has {count} GPUs and their types; remove gpus and gpu_type"
-        )
-    for key, shares in (("gpu_shards", node.gpu_shards), ("gpu_mps", node.gpu_mps)):
-        if shares and (not count or shares % count):
-            raise UsageError(f"{where}: {key} {shares} is no multiple of its {count} GPUs; fix it")
-    if node.gpu_shards and node.gpu_mps:
-        raise UsageError(f"{where}: Slurm shares a GPU by gpu_shards or gpu_mps; remove one")
-    return replace(node, gpus=count)
-
-
-def _check(path: Path, cluster: Cluster) -> None:
-    """Check the rules over several keys; the names go into command lines and slurm.conf."""
-    roles = Counter(node.role for node in cluster.nodes)
-    if roles[Role.CONTROLLER] != 1:
-        found = ", ".join(node.name for node in cluster.nodes if node.role is Role.CONTROLLER)
-        raise UsageError(
-            f"{path}: one node must have the role controller, found {found or 'none'};"
-            " set the role of the node that runs slurmctld"
-        )
-    if not roles[Role.COMPUTE]:
-        raise UsageError(f"{path}: no node has the role compute; add one, for jobs to run on")
-    if again := twice(node.name for node in cluster.nodes):
-        raise UsageError(f"{path}: two nodes are named {again}; name each host once")
-    if again := twice(node.address for node in cluster.nodes if node.address):
-        names = " and ".join(node.name for node in cluster.nodes if node.address == again)
-        raise UsageError(f"{path}: {names} have the same address {again}; give each its own")
-    if again := twice(part.name for part in cluster.partitions):
-        raise UsageError(f"{path}: two partitions are named {again}; name each once")
-    if cluster.accounting:
-        check_accounting(path, cluster.accounting, cluster.job_user)
 
 
 def is_host_name(word: str) -> bool:

@@ -53,8 +53,7 @@ def _row(name: str, option: Mapping[str, Any]) -> str:
     kind = f"list of {option['elements']}" if "elements" in option else option["type"]
     if choices := option.get("choices"):
         kind = f"one of {', '.join(map(str, choices))}"
-    meaning = option["description"]
-    cells = (f"`{name}`", kind, _default(option), meaning)
+    cells = (f"`{name}`", kind, _default(option), option["description"])
     return (
         f"| {' | '.join(' '.join(str(cell).split()).replace('|', '&#124;') for cell in cells)} |"
     )

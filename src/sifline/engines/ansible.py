@@ -106,11 +106,8 @@ class Run:
         found: dict[str, list[str]] = {}
         for event in self.events:
             if isinstance(event, HostEvent) and event.outcome is Outcome.CHANGED:
-                task = event.task.rpartition(" : ")[2]
-                # A look that finds what a daemon has not read only leads to its restart.
-                if not task.startswith("Look ") and event.host not in found.get(task, ()):
-                    found.setdefault(task, []).append(event.host)
-        return {task: sorted(hosts) for task, hosts in found.items()}
+                found.setdefault(event.task.rpartition(" : ")[2], []).append(event.host)
+        return {task: sorted(set(hosts)) for task, hosts in found.items()}
 
     @property
     def kept(self) -> tuple[str, ...]:
@@ -168,8 +165,8 @@ def host_variables(node: Node) -> dict[str, Any]:
         variables["slurm_common_gpu_devices"] = [
             {"count": item.count, "files": item.files, **asdict(item)} for item in node.gpu_devices
         ]
-    sharing = {"slurm_common_gpu_shards": node.gpu_shards, "slurm_common_gpu_mps": node.gpu_mps}
-    variables |= {name: count for name, count in sharing.items() if count}
+    if shares := {name: n for name, n in (("shard", node.gpu_shards), ("mps", node.gpu_mps)) if n}:
+        variables["slurm_common_gpu_shares"] = shares
     if node.gpu_detect != "off":
         variables["slurm_common_gpu_detect"] = node.gpu_detect
     return variables

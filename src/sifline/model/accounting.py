@@ -5,15 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
+from sifline.model.patterns import ADDRESS, DURATION, USER
+
 if TYPE_CHECKING:
     from sifline.fields.keys import Key, Rows
     from sifline.fields.kinds import Choice, Several, Text, Whole
 
 # Slurm writes these names in lower case.
 _NAME = "[a-z0-9_][a-z0-9_.-]{0,63}"
-_HOST = r"[A-Za-z0-9](?:[A-Za-z0-9.:-]{0,252}[A-Za-z0-9])?"
-_USER = "[a-z_][a-z0-9_-]{0,31}"
-_TIME = r"(?:[0-9]+|(?:[0-9]+:){1,2}[0-9]{2}|[0-9]+-[0-9]+(?::[0-9]{2}){0,2})"
 _RESOURCE = r"[a-z]+(?:/[A-Za-z0-9_:.-]+)?=[0-9]+[KMGT]?"
 _MOST = 2**31 - 1
 # The account above all others, and the QOS of every cluster; Slurm makes both.
@@ -43,7 +42,7 @@ class Qos:
         str,
         Key(
             kind=Text(
-                what="a time such as '24:00:00'", pattern=f"(?:{_TIME})?", called="max_wall"
+                what="a time such as '24:00:00'", pattern=f"(?:{DURATION})?", called="max_wall"
             ),
             help="Longest time of a job; in quotes. Default: that of the partition.",
             example="7-00:00:00",
@@ -94,7 +93,7 @@ class Account:
     users: Annotated[
         tuple[str, ...],
         Key(
-            kind=Several(item=Text(what="a user name", pattern=_USER, called="user")),
+            kind=Several(item=Text(what="a user name", pattern=USER, called="user")),
             help="Users who may submit jobs for it.",
             example=["alice"],
         ),
@@ -136,7 +135,9 @@ class Accounting:
         str,
         Key(
             kind=Text(
-                what="a host name or IP address", pattern=f"(?:{_HOST})?", called="accounting host"
+                what="a host name or IP address",
+                pattern=f"(?:{ADDRESS})?",
+                called="accounting host",
             ),
             help="Host of a slurmdbd that others manage; default: MariaDB and slurmdbd are set up"
             " on the controller.",

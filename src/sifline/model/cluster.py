@@ -10,27 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from sifline.model.accounting import Accounting
 from sifline.model.gpus import DETECTED, GpuDevices
+from sifline.model.patterns import ADDRESS, HOST_NAME, TIME_LIMIT, USER
 
 if TYPE_CHECKING:
     from sifline.fields.keys import Key, Keys, Named, Rows
     from sifline.fields.kinds import Anything, Choice, File, Flag, Text, Whole
 
-# Host names: RFC 1123.
-_LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
-HOST_NAME = rf"(?!.{{254}}){_LABEL}(?:\.{_LABEL})*"
-# IPv6: RFC 4291: eight groups, or at most seven around one ::, and perhaps a zone (RFC 4007).
-_GROUP = "[0-9A-Fa-f]{1,4}"
-_GROUPS = f"{_GROUP}(?::{_GROUP})*"
-_SHORT = f"(?!:*(?:{_GROUP}:+){{7}}{_GROUP})(?:{_GROUPS})?::(?:{_GROUPS})?"
-_IPV4 = r"(?:[0-9]{1,3}\.){3}[0-9]{1,3}"
-# An IPv4 address in the place of the last two groups.
-_MIXED = f"(?:(?:{_GROUP}:){{6}}|(?:{_GROUPS})?::(?:{_GROUPS}:)?){_IPV4}"
-_IPV6 = rf"(?:(?:{_GROUP}:){{7}}{_GROUP}|{_SHORT}|{_MIXED})(?:%[^\s%]+)?"
-_USER = "[a-z_][a-z0-9_-]{0,31}"
 _VARIABLE = "[A-Za-z_][A-Za-z0-9_]*"
 _WORD = "[A-Za-z0-9_][A-Za-z0-9_-]{0,63}"
-# slurm.conf(5), MaxTime: minutes, minutes:seconds, hours:minutes:seconds, days-hours[:…].
-_TIME = r"(?:[0-9]+|(?:[0-9]+:){1,2}[0-9]{2}|[0-9]+-[0-9]+(?::[0-9]{2}){0,2}|INFINITE|UNLIMITED)"
 
 
 class Role(str, Enum):
@@ -65,7 +52,7 @@ class Node:
         Key(
             kind=Text(
                 what="a host name or IP address",
-                pattern=rf"(?:{HOST_NAME}|{_IPV6})?",
+                pattern=f"(?:{ADDRESS})?",
                 called="address",
             ),
             help="Address to connect to; default: its name.",
@@ -141,7 +128,7 @@ class SshAccess:
     user: Annotated[
         str,
         Key(
-            kind=Text(what="a user name", pattern=_USER, called="ssh user"),
+            kind=Text(what="a user name", pattern=USER, called="ssh user"),
             help="User who logs in.",
             example="admin",
         ),
@@ -194,7 +181,11 @@ class Partition:
     max_time: Annotated[
         str,
         Key(
-            kind=Text(what="a time such as '24:00:00'", pattern=_TIME, called="max_time"),
+            kind=Text(
+                what="a time such as '24:00:00'",
+                pattern=TIME_LIMIT,
+                called="max_time",
+            ),
             help="Time limit of jobs (MaxTime of slurm.conf); in quotes.",
             example="1-12:00:00",
         ),
@@ -244,7 +235,7 @@ class Cluster:
     job_user: Annotated[
         str,
         Key(
-            kind=Text(what="a user name", pattern=f"(?:{_USER})?", called="job_user"),
+            kind=Text(what="a user name", pattern=f"(?:{USER})?", called="job_user"),
             help="Ordinary user that `validate` submits jobs as; default: the user of `ssh`.",
             example="alice",
         ),

@@ -7,9 +7,7 @@ from pathlib import Path
 
 from sifline.tasks.support import Run, cluster_of, one_of
 
-STAGES = (
-    *("munge", "pmix", "accounting", "controller", "compute", "container-runtime", "registry"),
-)
+STAGES = ("munge", "pmix", "accounting", "controller", "compute", "container-runtime", "registry")
 
 
 def up(run: Run, _: Sequence[str], *, cluster: str = "") -> None:

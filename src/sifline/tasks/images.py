@@ -472,7 +472,8 @@ def clean(
 
     def show(found: Cleaned, *, dry: bool) -> None:
         text = "\n".join([tables.cleaned(found, dry=dry), *tables.broken(broken)])
-        run.print(tables.dump(**tables.cleaned_values(found, dry=dry)) if json else text)
+        values = {**tables.cleaned_values(found, dry=dry), "broken": tables.broken_values(broken)}
+        run.print(tables.dump(**values) if json else text)
         refuse_broken(broken)
 
     if run.dry or not yes:

@@ -220,10 +220,11 @@ class _Build:
             path.unlink(missing_ok=True)
 
     def _drop(self, image_id: str) -> None:
-        """Remove an untagged image, which nobody else could name or remove, or a context's."""
+        """Remove an image without other tags than a context's: nobody else could name it."""
         for entry in self._docker.all():
-            if entry.image_id == image_id and (not entry.tags or folders.names(entry.tags)):
-                self._docker.remove([*(folders.names(entry.tags) or [image_id])])
+            unnamed = all(tag.startswith(folders.TAG) for tag in entry.tags)
+            if entry.image_id == image_id and unnamed:
+                self._docker.remove([*entry.tags] or [image_id])
 
     def _pull(self, base: str, platform: str) -> None:
         self._context.progress(f"pulling {base}")

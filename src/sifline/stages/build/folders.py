@@ -36,9 +36,9 @@ def as_images(
     """
     docker, found = Docker(context.runner), dict[str, str]()
     try:
+        file = context.workspace.resolved / f"{image.name}.context"
         for name, folder in () if known(image, around) else image.contexts:
             context.progress(f"copying {folder}, for this engine knows no named contexts")
-            file = context.workspace.resolved / f"{image.name}.context"
             records.write_bytes(file, CONTENT)
             tag = f"{TAG}{token_hex(8)}"
             made = builds.build(
@@ -57,8 +57,3 @@ def as_images(
     finally:
         if found:
             docker.remove([*found.values()])
-
-
-def names(tags: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the tags of such an image; none for an image that has any other tag."""
-    return tags if all(tag.startswith(TAG) for tag in tags) else ()

@@ -1,0 +1,20 @@
+"""Patterns of names that cluster files give; JavaScript and Python both read them."""
+
+from __future__ import annotations
+
+# Host names: RFC 1123.
+_LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+HOST_NAME = rf"(?!.{{254}}){_LABEL}(?:\.{_LABEL})*"
+# IPv6: RFC 4291: eight groups, or at most seven around one ::, and perhaps a zone (RFC 4007).
+_GROUP = "[0-9A-Fa-f]{1,4}"
+_GROUPS = f"{_GROUP}(?::{_GROUP})*"
+_SHORT = f"(?!:*(?:{_GROUP}:+){{7}}{_GROUP})(?:{_GROUPS})?::(?:{_GROUPS})?"
+_IPV4 = r"(?:[0-9]{1,3}\.){3}[0-9]{1,3}"
+# An IPv4 address in the place of the last two groups.
+_MIXED = f"(?:(?:{_GROUP}:){{6}}|(?:{_GROUPS})?::(?:{_GROUPS}:)?){_IPV4}"
+_IPV6 = rf"(?:(?:{_GROUP}:){{7}}{_GROUP}|{_SHORT}|{_MIXED})(?:%[^\s%]+)?"
+USER = "[a-z_][a-z0-9_-]{0,31}"
+ADDRESS = f"{HOST_NAME}|{_IPV6}"
+# slurm.conf(5), MaxTime: minutes, minutes:seconds, hours:minutes:seconds, days-hours[:…].
+DURATION = "(?:[0-9]+|(?:[0-9]+:){1,2}[0-9]{2}|[0-9]+-[0-9]+(?::[0-9]{2}){0,2})"
+TIME_LIMIT = f"{DURATION}|INFINITE|UNLIMITED"
