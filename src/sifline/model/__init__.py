@@ -5,27 +5,13 @@ hexadecimal SHA-256 without a prefix, except an engine's image id, which keeps i
 ``sha256:`` as the engine prints it.
 """
 
-from sifline.model.accounting import Account, Accounting, Qos
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from sifline.model.check import (
     CheckResult,
     Status,
 )
-from sifline.model.cluster import (
-    Cluster,
-    Node,
-    Partition,
-    Role,
-    SshAccess,
-)
-from sifline.model.deployment import (
-    Deployment,
-    ListedCluster,
-    NodeState,
-    Placement,
-    ProvisionedCluster,
-    StandingCluster,
-)
-from sifline.model.gpus import GpuDevices
 from sifline.model.image import (
     DOCKER_CLEAN,
     PREPARED,
@@ -40,16 +26,6 @@ from sifline.model.image import (
     SifOptions,
     Source,
     Tests,
-)
-from sifline.model.overview import (
-    NOT_TESTED,
-    Cleaned,
-    Deployed,
-    GraphNode,
-    ImageState,
-    Quickstart,
-    WouldBringUp,
-    WouldDeploy,
 )
 from sifline.model.plan import (
     BuiltImage,
@@ -66,6 +42,7 @@ from sifline.model.sif import (
     SifFile,
 )
 from sifline.model.tested import (
+    NOT_TESTED,
     TestedImage,
     TestedSif,
     TestReport,
@@ -74,6 +51,68 @@ from sifline.model.workspace import (
     Progress,
     Workspace,
 )
+
+if TYPE_CHECKING:
+    from sifline.model.accounting import Account, Accounting, Qos
+    from sifline.model.cluster import (
+        Cluster,
+        Node,
+        Partition,
+        Role,
+        SshAccess,
+    )
+    from sifline.model.deployment import (
+        Deployment,
+        ListedCluster,
+        NodeState,
+        Placement,
+        ProvisionedCluster,
+        StandingCluster,
+    )
+    from sifline.model.gpus import GpuDevices
+    from sifline.model.overview import (
+        Cleaned,
+        Deployed,
+        GraphNode,
+        ImageState,
+        Quickstart,
+        WouldBringUp,
+        WouldDeploy,
+    )
+
+# Clusters and overviews: images are built without them, and making a dataclass takes time.
+_LATER = {
+    "accounting": (
+        "Account",
+        "Accounting",
+        "Qos",
+    ),
+    "cluster": (
+        "Cluster",
+        "Node",
+        "Partition",
+        "Role",
+        "SshAccess",
+    ),
+    "deployment": (
+        "Deployment",
+        "ListedCluster",
+        "NodeState",
+        "Placement",
+        "ProvisionedCluster",
+        "StandingCluster",
+    ),
+    "gpus": ("GpuDevices",),
+    "overview": (
+        "Cleaned",
+        "Deployed",
+        "GraphNode",
+        "ImageState",
+        "Quickstart",
+        "WouldBringUp",
+        "WouldDeploy",
+    ),
+}
 
 __all__ = [
     "DOCKER_CLEAN",
@@ -130,3 +169,13 @@ __all__ = [
     "WouldBringUp",
     "WouldDeploy",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Load the module of ``name`` at its first use."""
+    for module, names in _LATER.items():
+        if name in names:
+            loaded = import_module(f"{__name__}.{module}")
+            globals().update({each: getattr(loaded, each) for each in names})
+            return globals()[name]
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

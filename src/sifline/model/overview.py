@@ -10,8 +10,7 @@ from sifline.model.cluster import Cluster
 from sifline.model.deployment import Deployment
 from sifline.model.plan import BuiltImage, Step
 from sifline.model.sif import Sif
-
-NOT_TESTED = "not tested"
+from sifline.model.tested import NOT_TESTED
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,6 +8,7 @@ from sifline.model.plan import BuiltImage
 from sifline.model.sif import FoundSif, Sif, SifFile
 
 UNTESTED = "untested"
+NOT_TESTED = "not tested"
 
 
 @dataclass(frozen=True, kw_only=True)

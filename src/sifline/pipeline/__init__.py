@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, TypeVar
 
-from sifline.model import CheckResult, Quickstart
-from sifline.pipeline.cleaning import Cleaner
-from sifline.pipeline.clusters import Clusters
-from sifline.pipeline.opening import Opener
 from sifline.pipeline.options import Options
 from sifline.pipeline.plans import BUILD, MAKE, TEST, TOOLBOX, Planner
-from sifline.pipeline.queries import Queries
-from sifline.pipeline.sifs import Sifs
 from sifline.pipeline.work import Work
 
 if TYPE_CHECKING:
     from sifline.machine.context import Context
+    from sifline.model import CheckResult, Quickstart
+    from sifline.pipeline.cleaning import Cleaner
+    from sifline.pipeline.clusters import Clusters
+    from sifline.pipeline.opening import Opener
+    from sifline.pipeline.queries import Queries
+    from sifline.pipeline.sifs import Sifs
     from sifline.report.terminal import Terminal
 
 T = TypeVar("T")
@@ -33,11 +34,43 @@ class Pipeline:
     def __init__(self, context: Context, show: Terminal, options: Options | None = None) -> None:
         self.planner = Planner(context, show, options)
         self.work = Work(self.planner)
-        self.queries = Queries(self.planner)
-        self.opener = Opener(self.planner, self.work)
-        self.cleaner = Cleaner(self.planner)
-        self.sifs = Sifs(self.planner, self.work)
-        self.clusters = Clusters(self.planner, self.work)
+
+    # What only some verbs need is loaded at its first use.
+
+    @cached_property
+    def queries(self) -> Queries:
+        """Answers about images: status, plans, sizes, differences."""
+        from sifline.pipeline.queries import Queries
+
+        return Queries(self.planner)
+
+    @cached_property
+    def opener(self) -> Opener:
+        """Shells in images, SIFs and nodes."""
+        from sifline.pipeline.opening import Opener
+
+        return Opener(self.planner, self.work)
+
+    @cached_property
+    def cleaner(self) -> Cleaner:
+        """What `clean` removes."""
+        from sifline.pipeline.cleaning import Cleaner
+
+        return Cleaner(self.planner)
+
+    @cached_property
+    def sifs(self) -> Sifs:
+        """SIF files: conversion of other images, tests, signatures."""
+        from sifline.pipeline.sifs import Sifs
+
+        return Sifs(self.planner, self.work)
+
+    @cached_property
+    def clusters(self) -> Clusters:
+        """Virtual clusters, and the stages on any cluster."""
+        from sifline.pipeline.clusters import Clusters
+
+        return Clusters(self.planner, self.work)
 
     def doctor(self) -> tuple[CheckResult, ...]:
         """Check that this machine has what the verbs need."""
@@ -48,6 +81,7 @@ class Pipeline:
     def quickstart(self, cluster: str) -> Quickstart:
         """Take hello-mpi from its Dockerfile to an MPI job, skipping what is up to date."""
         from sifline import virtual
+        from sifline.model import Quickstart
 
         image, seconds = QUICKSTART_IMAGE, dict[str, float]()
 

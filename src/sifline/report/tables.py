@@ -11,33 +11,31 @@ from typing import TYPE_CHECKING, Any
 
 from sifline.errors import MissingError, SiflineError, StepFailed
 from sifline.formats import times
-from sifline.model import (
-    NOT_TESTED,
-    BuiltImage,
-    CheckResult,
-    Cleaned,
-    Cluster,
-    Deployed,
-    Deployment,
-    Explanation,
-    ImageState,
-    ListedCluster,
-    NodeState,
-    Quickstart,
-    Sif,
-    StandingCluster,
-    Status,
-    Step,
-    TestReport,
-    Verb,
-    WouldBringUp,
-    WouldDeploy,
-)
+from sifline.model import NOT_TESTED, Status, Verb
 from sifline.model.units import megabytes
 from sifline.report import screen
 
 if TYPE_CHECKING:
     from sifline.config.settings import Setting
+    from sifline.model import (
+        BuiltImage,
+        CheckResult,
+        Cleaned,
+        Cluster,
+        Deployed,
+        Deployment,
+        Explanation,
+        ImageState,
+        ListedCluster,
+        NodeState,
+        Quickstart,
+        Sif,
+        StandingCluster,
+        Step,
+        TestReport,
+        WouldBringUp,
+        WouldDeploy,
+    )
 
 
 # Raised where a script that reads an output would have to change; more keys are no such change.

@@ -34,19 +34,25 @@ def order(images: Mapping[str, Image], wanted: Iterable[str]) -> tuple[str, ...]
 
     :raises UsageError: for a circle, showing its path.
     """
-    _refuse_circle(images, wanted := sorted(set(wanted)))
-    done: dict[str, None] = {}
-    left = wanted[::-1]
+    done, opened = dict[str, None](), set[str]()
+    left = sorted(set(wanted), reverse=True)
     while left:  # not recursive: a chain of images may exceed Python's recursion limit
-        parents = [name for name in images[left[-1]].parents if name not in done]
-        left += sorted(parents, reverse=True)
+        name = left[-1]
+        parents = [parent for parent in images[name].parents if parent not in done]
         if not parents:
             done[left.pop()] = None
+        elif name in opened:  # all that it needs was done above it, unless it needs itself
+            raise UsageError(
+                f"images are built on each other in a circle: {_circle(images, name)}"
+            )
+        opened.add(name)
+        left += sorted(parents, reverse=True)
     return tuple(done)
 
 
-def _refuse_circle(images: Mapping[str, Image], wanted: Iterable[str]) -> None:
-    parents, left = dict[str, Sequence[str]](), [*wanted]
+def _circle(images: Mapping[str, Image], member: str) -> str:
+    """Return the path of the circle that ``member`` is part of."""
+    parents, left = dict[str, Sequence[str]](), [member]
     while left:
         name = left.pop()
         if name not in parents:
@@ -55,8 +61,8 @@ def _refuse_circle(images: Mapping[str, Image], wanted: Iterable[str]) -> None:
     try:
         TopologicalSorter(parents).prepare()
     except CycleError as error:
-        circle = " → ".join(reversed(error.args[1]))
-        raise UsageError(f"images are built on each other in a circle: {circle}") from None
+        return " → ".join(reversed(error.args[1]))
+    return member
 
 
 def builds(
