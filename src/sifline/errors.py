@@ -27,6 +27,11 @@ class SiflineError(Exception):
         self.message = message
         self.details = details
 
+    def add(self, advice: str) -> None:
+        """Append what else can be done to the message."""
+        self.message += f"; {advice}"
+        self.args = (self.message,)
+
 
 class StepFailed(SiflineError):
     """Something failed that should have worked: a build step, a job, a node (status 1)."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import signal
 from collections.abc import Iterator
 from dataclasses import replace
@@ -13,16 +12,15 @@ import pytest
 
 from sifline.engines.ssh.nodes import Ssh
 from sifline.errors import StepFailed
-from sifline.formats.sif import Kind
 from sifline.machine.context import Context
 from sifline.machine.process import ProcessRunner
-from sifline.model import Cluster, Node, Sif
+from sifline.model import Cluster, Sif
 from sifline.stages.deploy import catalog
-from tests.support.deploying import deploy
+from tests.support.deploying import deploy, forget
+from tests.support.deploying import variant as made
 from tests.support.engine import Project
 from tests.support.groups import shares_cluster
 from tests.support.moments import Moment, ended_at
-from tests.support.sif_files import write
 
 pytestmark = [shares_cluster("cluster of deploy and quickstart"), pytest.mark.long]
 
@@ -51,30 +49,11 @@ def sif(cluster: Cluster, ssh: Ssh, tmp_path: Path) -> Iterator[Sif]:
     """A whole SIF of its own, gone from the nodes afterwards."""
     yield variant(tmp_path, 0)
     for node in cluster.nodes:
-        forget(ssh, cluster, node)
+        forget(ssh, node, NAME)
 
 
 def variant(folder: Path, number: int) -> Sif:
-    """A file that is laid out as a SIF, with content that differs by ``number``."""
-    content = b"hsqs" + hashlib.shake_256(bytes([number])).digest(SIZE)
-    path = write(folder / f"{number}.sif", [(int(Kind.PARTITION), "", content)])
-    data = path.read_bytes()
-    return Sif(name=NAME, path=path, sha256=hashlib.sha256(data).hexdigest(), size=len(data))
-
-
-def forget(ssh: Ssh, cluster: Cluster, node: Node, name: str = NAME) -> None:
-    root = cluster.registry_root
-    script = f"""
-import json, pathlib, shutil
-root = pathlib.Path("{root}")
-(root / "custom-images/{name}.sif").unlink(missing_ok=True)
-shutil.rmtree(root / ".registry/versions/custom-images/{name}", ignore_errors=True)
-path = root / ".registry/catalog.json"
-catalog = json.loads(path.read_text())
-catalog["images"].pop("custom-images/{name}", None)
-path.write_text(json.dumps(catalog))
-"""
-    ssh.run(node, ["python3", "-"], sudo=True, input=script)
+    return made(folder, number, name=NAME, size=SIZE)
 
 
 def test_deploying_again_asks_each_node_once_and_sends_nothing(
@@ -148,7 +127,7 @@ def test_an_image_whose_tests_fail_is_deployed_only_where_somebody_says_so(
     finally:
         project.remove_images()
         for node in cluster.nodes:
-            forget(ssh, cluster, node, name)
+            forget(ssh, node, name)
 
 
 def test_a_damaged_copy_is_noticed_and_replaced(
@@ -244,7 +223,8 @@ from sifline.model import Sif
 from sifline.machine.process import ProcessRunner
 from tests.support.contexts import context_of
 from tests.support.moments import Teller
-from tests.support.deploying import deploy
+from tests.support.deploying import deploy, forget
+from tests.support.deploying import variant as made
 
 tell = Teller(*sys.argv[1:3])
 root, cluster, path, name, sha256 = sys.argv[3:]

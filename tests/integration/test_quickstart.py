@@ -46,6 +46,19 @@ def test_a_second_run_does_only_what_is_not_up_to_date(
     assert f"0 sent, {len(cluster.nodes)} held already" in second_run.stdout
 
 
+def test_what_a_quickstart_would_do_is_told_before(
+    second_run: subprocess.CompletedProcess[str], cluster: Cluster
+) -> None:
+    assert second_run.returncode == 0
+
+    told = invoke("--dry", "quickstart", "--cluster", cluster.name).stdout
+    new = invoke("--dry", "quickstart", "--cluster", "not-there").stdout
+
+    assert re.search(r"hello-mpi +keep +test the SIF: up to date", told), told
+    assert f"{cluster.name} runs as described: nothing to do" in told
+    assert "would start controller, compute-01, compute-02" in new
+
+
 def test_validate_exits_with_1_where_a_check_fails(cluster: Cluster, pipeline: Pipeline) -> None:
     controller, path = "controller", "/opt/containers/custom-images"
     pipeline.clusters.shell(cluster.name, controller, ["chmod", "0700", path])

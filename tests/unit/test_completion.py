@@ -105,7 +105,7 @@ def test_all_is_offered_for_all_images_alone(project: Path) -> None:
 def test_flags_are_those_of_the_task_that_stands_before(project: Path) -> None:
     typed = ("clean.hello-mpi", "--sifs", "cluster.up", "--cluster", "clean", "--")
 
-    ours = ["--cluster", "--dry", "--help", "--quiet", "--verbose", "--wide"]
+    ours = ["--cluster", "--json", "--dry", "--help", "--quiet", "--verbose", "--wide"]
     assert words(project, *typed) == ours
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -96,6 +97,21 @@ def test_it_says_its_release(tmp_path: Path) -> None:
     done = call(tmp_path, "--version")
 
     assert done.stdout.startswith(f"sifline {sifline.__version__} (Invoke 3.")
+
+
+def test_its_help_says_what_to_begin_with_and_which_flags_every_verb_takes(project: Path) -> None:
+    done = call(project, "--help")
+
+    assert done.stdout.startswith(f"sifline {sifline.__version__} turns Dockerfiles"), done
+    assert "invoke make.hello-mpi" in done.stdout
+    assert re.search(r"--dry, -R +print what would be done", done.stdout), done.stdout
+
+
+def test_elsewhere_its_help_says_where_it_works(tmp_path: Path) -> None:
+    done = call(tmp_path, "--help")
+
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "no tasks.py in this folder" in done.stderr
 
 
 def test_elsewhere_it_says_where_it_works(tmp_path: Path) -> None:

@@ -96,8 +96,31 @@ def test_a_step_that_was_denied_something_is_no_engine_that_refuses(tmp_path: Pa
     error = failure(FAILED_BUILD + "docker.io/library/x\n", tmp_path)
 
     assert isinstance(error, StepFailed)
-    assert "failed at [2/2] RUN cat /root/x;" in error.message
+    assert "failed at [2/2] RUN cat /root/x; cat: /root/x: Permission denied; " in error.message
     assert "cat: /root/x: Permission denied" in error.details
+
+
+@pytest.mark.parametrize(
+    ("printed", "cause"),
+    [
+        (("Reading package lists", "E: Unable to locate package x"), "Unable to locate package x"),
+        (
+            ("E: Failed to fetch http://x/y  404", "E: Unable to fetch some archives", "done"),
+            "Failed to fetch http://x/y 404",
+        ),
+        (("ERROR: No matching distribution found for x", "[notice] new pip"), "No matching distr"),
+        (("cc x.c", "make: *** [Makefile:2: all] Error 1"), "make: *** [Makefile:2: all] Error 1"),
+        ((), "the whole log is"),
+    ],
+)
+def test_a_failed_step_is_told_with_the_words_of_its_command(
+    tmp_path: Path, printed: tuple[str, ...], cause: str
+) -> None:
+    # Another step said something like an error, and succeeded.
+    lines = ["#4 0.2 E: not this one", *(f"#5 1.{n} {line}" for n, line in enumerate(printed))]
+    said = FAILED_BUILD.replace("#5 0.1 cat: /root/x: Permission denied", "\n".join(lines))
+
+    assert f"RUN cat /root/x; {cause}" in failure(said, tmp_path).message
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import json
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from types import SimpleNamespace
 from typing import Any
 
@@ -20,13 +20,22 @@ from sifline.formats.packages import Distribution, Found, Package
 from sifline.model import (
     CheckResult,
     Cleaned,
+    Cluster,
+    Deployment,
     Image,
     ListedCluster,
+    Node,
     NodeState,
+    Placement,
+    ProvisionedCluster,
+    Role,
+    SifFile,
+    SshAccess,
     StandingCluster,
     Status,
     Step,
     Workspace,
+    WouldBringUp,
     WouldDeploy,
 )
 from sifline.pipeline import deployments
@@ -40,7 +49,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "reference" / "json.md"
 SECTION = re.compile(r"^### `([^`]+)`\n(.*?)(?=^##|\Z)", re.MULTILINE | re.DOTALL)
 EXAMPLE = re.compile(r"^```json\n(.*?)^```", re.MULTILINE | re.DOTALL)
 TASKS = """
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from sifline.tasks import namespace
 ns = namespace(Path(__file__).parent)
 """
@@ -136,6 +145,42 @@ WOULD_DEPLOY = WouldDeploy(
     nodes={"hello-mpi": {"compute-01": "send"}},
     left_out=("compute-02",),
 )
+WOULD_BRING_UP = WouldBringUp(
+    name="virtual",
+    steps=WOULD_DEPLOY.steps,
+    removed=("compute-01",),
+    started=("controller", "compute-01"),
+)
+CLUSTER = Cluster(
+    name="lab",
+    nodes=(Node(name="compute-01", role=Role.COMPUTE, address="172.20.0.3"),),
+    ssh=SshAccess(user="root"),
+    partitions=(),
+    source=Path("clusters/lab.yaml"),
+)
+PROVISIONED = ProvisionedCluster(
+    cluster=CLUSTER,
+    ok=112,
+    changed=1,
+    seconds=8.1,
+    changes=(("slurm-common: write slurm.conf", ("compute-01",)),),
+    kept=("compute-01:/etc/slurm/slurm.conf.before",),
+    diffs=((("compute-01",), "--- slurm.conf\n+++ slurm.conf\n"),),
+)
+DEPLOYED = Deployment(
+    sif=SifFile(name="hello-mpi", category="mpi", path=SIF, size=81000000, sha256="a" * 64),
+    cluster=CLUSTER,
+    path=PurePosixPath("/opt/containers/mpi/hello-mpi.sif"),
+    placements=(
+        Placement(
+            node="compute-01",
+            path=PurePosixPath("/opt/containers/mpi/hello-mpi.sif"),
+            sha256="a" * 64,
+            sent=True,
+        ),
+    ),
+    seconds=2.4,
+)
 PLANNED = SimpleNamespace(steps=WOULD_DEPLOY.steps, broken={}, check=lambda: None)
 LISTED = ListedCluster(
     name="virtual",
@@ -159,9 +204,14 @@ def pipeline(*_: object, **__: object) -> SimpleNamespace:
         ),
         clusters=SimpleNamespace(
             find=lambda *_, **__: None,
+            deploy=lambda *_, **__: (DEPLOYED,),
+            down=lambda *_, **__: ("container virtual-compute-01", "network virtual"),
             listed=lambda: (LISTED,),
+            provision=lambda *_, **__: PROVISIONED,
             status=lambda _: (NODE,),
             validate=lambda *_, **__: (CHECK,),
+            would_down=lambda *_, **__: ("container virtual-compute-01", "network virtual"),
+            would_up=lambda *_, **__: WOULD_BRING_UP,
             would_deploy=lambda *_, **__: WOULD_DEPLOY,
         ),
     )
@@ -175,7 +225,8 @@ REAL = (
 STANDING_IN = (
     *("convert --dry", "make --dry", "deploy --dry", "clean --dry"),
     *("compat", "diff", "sbom", "sizes", "verify-signature"),
-    *("cluster.list", "cluster.status", "validate"),
+    *("cluster.list", "cluster.status", "validate", "cluster.up --dry", "cluster.down --dry"),
+    *("provision", "deploy"),
 )
 
 

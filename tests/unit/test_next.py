@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from types import SimpleNamespace
 from typing import Any, cast
@@ -13,6 +14,7 @@ from sifline.model import (
     Deployment,
     Node,
     Partition,
+    ProvisionedCluster,
     Role,
     Sif,
     SshAccess,
@@ -20,7 +22,7 @@ from sifline.model import (
     Verb,
     Workspace,
 )
-from sifline.pipeline.done import Results
+from sifline.pipeline.done import Done, Results
 from sifline.tasks import cluster, images
 from sifline.tasks.support import Run
 
@@ -43,12 +45,16 @@ def run(*names: str, quiet: bool = False) -> Run:
     """A call of a task whose pipeline has done everything."""
     done = tuple(map(deployment, names))
     clusters = SimpleNamespace(
-        up=lambda _: CLUSTER, find=lambda *_, **__: CLUSTER, deploy=lambda *_, **__: done
+        up=lambda _: CLUSTER,
+        find=lambda *_, **__: CLUSTER,
+        deploy=lambda *_, **__: done,
+        provision=lambda *_, **__: ProvisionedCluster(cluster=CLUSTER),
     )
+    work = SimpleNamespace(run=lambda *_, **__: Done(steps=()))
 
     class Faked(Run):
         def pipeline(self, **_: object) -> Any:
-            return SimpleNamespace(clusters=clusters)
+            return SimpleNamespace(clusters=clusters, work=work)
 
     return Faked(workspace=Workspace(root=Path()), dry=False, echo=False, quiet=quiet)
 
@@ -75,6 +81,40 @@ def test_what_is_deployed_is_to_be_run(
     images.deploy(run(*names), cast("Any", [*names]))
 
     assert capsys.readouterr().err == f"next: on the cluster: srun apptainer exec {file} COMMAND\n"
+
+
+@pytest.mark.parametrize(
+    ("verb", "command"),
+    [
+        (images.build, "invoke test.x"),
+        (images.test, "invoke convert.x"),
+        (images.convert, "invoke deploy.x"),
+        (images.make, "invoke deploy.x"),
+    ],
+)
+def test_an_image_goes_on_to_the_next_stage(
+    capsys: pytest.CaptureFixture[str], verb: Any, command: str
+) -> None:
+    verb(run(), ["x"])
+
+    assert capsys.readouterr().err == f"next: {command}\n"
+
+
+def test_all_images_go_on_together(capsys: pytest.CaptureFixture[str]) -> None:
+    images.make(replace(run(), over_all=True), ["x", "y"])
+
+    assert capsys.readouterr().err == "next: invoke deploy --all\n"
+
+
+@pytest.mark.parametrize(
+    ("stage", "told"), [("", "next: invoke validate --cluster second\n"), ("registry", "")]
+)
+def test_a_provisioned_cluster_is_to_be_validated(
+    capsys: pytest.CaptureFixture[str], stage: str, told: str
+) -> None:
+    cluster.provision(run(), (), cluster="second", stage=stage)
+
+    assert capsys.readouterr().err == told
 
 
 def test_results_of_tests_that_did_not_run_now_are_told_as_earlier_ones() -> None:

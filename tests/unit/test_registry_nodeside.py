@@ -91,12 +91,14 @@ def on_node(root: Path, verb: str, *words: str) -> tuple[int, dict[str, Any]]:
     return process.returncode, json.loads(out)
 
 
-def here(root: Path, verb: str, *words: str) -> tuple[int, dict[str, Any]]:
+def here(
+    root: Path, verb: str, *words: str, fixed: dict[str, str] | None = None
+) -> tuple[int, dict[str, Any]]:
     """Call the script in this process; return its status and its answer."""
     before = os.umask(0o077)  # it must not depend on this
     try:
         with redirect_stdout(io.StringIO()) as out:
-            status = registry.main(arguments(root, verb, *words))
+            status = registry.main(arguments(root, verb, *words), fixed)
     finally:
         os.umask(before)
     return status, json.loads(out.getvalue())
@@ -436,3 +438,76 @@ def test_a_broken_catalog_is_an_error_and_not_an_empty_one(root: Path) -> None:
     (root / ".registry/catalog.json").write_text("{")
 
     assert run(root, "status", *of(b"one"))["error"] == "bad-catalog"
+
+
+def held_to(root: Path, **changes: str) -> dict[str, str]:
+    """What an installed copy is held to: this root, and this user and group."""
+    owner, group = pwd.getpwuid(os.getuid()).pw_name, grp.getgrgid(os.getgid()).gr_name
+    return {"root": str(root), "owner": owner, "group": group, "who": "alice@node", **changes}
+
+
+def test_an_installed_copy_says_itself_who_deploys(root: Path) -> None:
+    fixed = held_to(root)
+    upload(root, b"one")
+    words = [*of(b"one"), '--meta={"who": "somebody else", "tests": "untested"}']
+
+    assert here(root, "install", *words, fixed=fixed)[0] == 0
+    assert (entry(root)["who"], entry(root)["tests"]) == ("alice@node", "untested")
+    note = [*of(b"one"), '--meta={"tests": "2 passed"}']
+    assert here(root, "note", *note, fixed=fixed)[0] == 0
+    assert entry(root)["tests"] == "2 passed"
+
+
+@pytest.mark.parametrize("other", ["/etc", "{root}/", "{root}/../x", "."])
+def test_an_installed_copy_has_one_root(root: Path, other: str) -> None:
+    words = [f"--root={other.format(root=root)}"]
+
+    status, told = here(root, "ready", *words, fixed=held_to(root))
+
+    assert (status, told["error"]) == (1, "bad-argument")
+
+
+def test_an_installed_copy_has_its_own_owner(root: Path) -> None:
+    """The caller names root's name for it in vain: an account that is not there is asked for."""
+    upload(root, b"one")
+
+    status, told = here(root, "install", *of(b"one"), fixed=held_to(root, owner="no-such-user"))
+
+    assert (status, told["error"]) == (1, "no-registry")
+    assert "no-such-user" in told["message"]
+
+
+def test_a_copy_of_another_release_says_so(root: Path) -> None:
+    status, told = here(root, "ready", f"--protocol={registry.PROTOCOL + 1}")
+
+    assert (status, told["error"]) == (1, "other-release")
+
+
+@pytest.mark.parametrize("meta", ["{", "[]", "3", '{"who": 1}', '{"previous": []}'])
+def test_what_the_catalog_is_to_keep_are_texts(root: Path, meta: str) -> None:
+    upload(root, b"one")
+
+    status, told = here(root, "install", *of(b"one"), f"--meta={meta}")
+
+    assert (status, told["error"]) == (1, "bad-argument")
+    assert run(root, "list")["images"] == {}
+
+
+@pytest.mark.parametrize("kind", ["link", "pipe", "folder"])
+def test_an_upload_that_is_no_file_is_refused(root: Path, tmp_path: Path, kind: str) -> None:
+    secret = tmp_path / "secret"
+    secret.write_bytes(b"one")
+    secret.chmod(0o600)
+    place = Path(run(root, "status", *of(b"one"))["upload"])
+    if kind == "link":
+        place.symlink_to(secret)
+    elif kind == "pipe":
+        os.mkfifo(place)
+    else:
+        place.mkdir()
+
+    status, told = here(root, "install", *of(b"one"))
+
+    assert (status, bool(told["error"])) == (1, True)
+    assert (secret.read_bytes(), secret.stat().st_mode & 0o777) == (b"one", 0o600)
+    assert not (root / VISIBLE).exists()

@@ -33,6 +33,11 @@ def check(path: Path, cluster: Cluster) -> None:
         raise UsageError(f"{path}: {names} have the same address {again}; give each its own")
     if again := _twice(part.name for part in cluster.partitions):
         raise UsageError(f"{path}: two partitions are named {again}; name each once")
+    if cluster.registry.shared and cluster.registry.catch_up:
+        raise UsageError(
+            f"{path}: registry: shared and catch_up: a node has nothing to fetch where all share"
+            " one folder; remove catch_up"
+        )
     if cluster.accounting:
         _check_accounting(path, cluster.accounting, cluster.job_user)
 

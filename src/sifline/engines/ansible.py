@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from enum import Enum
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,8 @@ from sifline.errors import MissingError
 from sifline.machine.context import Context
 from sifline.machine.process import CommandFailed, Result
 from sifline.machine.scratch import Scratch
-from sifline.model import Accounting, Cluster, Node, Role
-from sifline.nodeside.registry import FOLDERS
+from sifline.model import Accounting, Cluster, Node, Registry, Role
+from sifline.nodeside.registry import FOLDERS, TOOLS
 
 PROGRAM = "ansible-playbook"
 EVENTS_VARIABLE = "SIFLINE_ANSIBLE_EVENTS"
@@ -204,8 +205,21 @@ def cluster_variables(cluster: Cluster) -> dict[str, Any]:
         ],
         **accounting_variables(cluster.accounting),
         "container_registry_root": str(cluster.registry_root),
-        "container_registry_folders": list(FOLDERS),
+        **registry_variables(cluster.registry),
         **dict(cluster.variables),
+    }
+
+
+def registry_variables(registry: Registry) -> dict[str, Any]:
+    """Return the variables of the registry of images, but for its root."""
+    return {
+        "container_registry_folders": list(FOLDERS),
+        "container_registry_scripts": str(files("sifline.nodeside")),
+        "container_registry_tools": TOOLS,
+        "container_registry_deployers": registry.deployers,
+        "container_registry_user_folders": list(registry.user_folders),
+        "container_registry_shared": registry.shared,
+        "container_registry_catch_up": registry.catch_up,
     }
 
 

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from functools import cache
 from importlib.resources import files
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from sifline.errors import StepFailed
-from sifline.machine.remote import Remote
+from sifline.machine.remote import Remote, Sender
+from sifline.machine.streams import OnLine
 from sifline.model import Cluster, Node
+from sifline.nodeside.registry import PROTOCOL, TOOLS
 
 # Reading a file of ten gigabytes from a slow disk takes some minutes.
 READ_SECONDS = 1800
+# What the group of deployers may run as root.
+TOOL, RECEIVER = f"{TOOLS}/registry", f"{TOOLS}/receive"
 
 
 class RegistryRefused(StepFailed):
@@ -23,16 +29,72 @@ class RegistryRefused(StepFailed):
         self.kind = kind
 
 
+class Registries:
+    """The registries of a cluster's nodes, as the user of ``ssh`` may use them.
+
+    With a group of deployers that is first the tool which the node has installed, and which sudo
+    lets the group run; a user who is no member has to become root.
+    """
+
+    def __init__(self, remote: Sender) -> None:
+        access = remote.cluster.ssh
+        self._remote = remote
+        self._group = "" if access.user == "root" else remote.cluster.registry.deployers
+        # Nodes that did not let the user run the tool.
+        self._closed: set[str] = set()
+
+    def ask(self, node: Node, verb: str, **options: str | int) -> dict[str, Any]:
+        """Run one verb of the registry script on ``node`` and return its answer.
+
+        :raises RegistryRefused: if the registry refuses, or gives no answer.
+        :raises SshFailed: if the user may neither run the tool nor become root.
+        """
+        if not self._by_tool(node):
+            return ask(self._remote, node, verb, **options)
+        answer = self._tool(node, verb, **options)
+        if answer is not None:
+            return answer
+        self._closed.add(node.name)
+        try:
+            return ask(self._remote, node, verb, **options)
+        except StepFailed as error:
+            if not isinstance(error, RegistryRefused):
+                user = self._remote.cluster.ssh.user
+                error.add(f"or make {user} a member of the group {self._group} there")
+            raise
+
+    def send(self, node: Node, path: Path, upload: PurePosixPath, *, on_line: OnLine) -> None:
+        """Copy a SIF to the upload that the registry of ``node`` named."""
+        if self._by_tool(node):
+            # The receiver writes to the folder of uploads alone.
+            tool = ["sudo", "-n", "--", RECEIVER]
+            name = PurePosixPath(upload.name)
+            self._remote.send(node, path, name, receiver=tool, on_line=on_line)
+        else:
+            self._remote.send(node, path, upload, sudo=True, on_line=on_line)
+
+    def _by_tool(self, node: Node) -> bool:
+        return bool(self._group) and node.name not in self._closed
+
+    def _tool(self, node: Node, verb: str, **options: str | int) -> dict[str, Any] | None:
+        """Return the answer of the installed tool; None if sudo does not run it."""
+        argv = ["sudo", "-n", "--", TOOL, *_words(self._remote.cluster, verb, options)]
+        result = self._remote.run(node, argv, timeout=READ_SECONDS, check=False)
+        try:
+            answer = json.loads(result.stdout)
+        except ValueError:
+            return None
+        return _accepted(self._remote.cluster, node, answer)
+
+
 def ask(remote: Remote, node: Node, verb: str, **options: str | int) -> dict[str, Any]:
-    """Run one verb of the registry script on ``node`` and return its answer.
+    """Run one verb of the registry script on ``node`` as root and return its answer.
 
     :raises RegistryRefused: if the registry refuses, or gives no answer.
     """
-    words = [f"--{name}={value}" for name, value in options.items()]
-    root = f"--root={remote.cluster.registry_root}"
     result = remote.run(
         node,
-        ["python3", "-", verb, root, *words],
+        ["python3", "-", *_words(remote.cluster, verb, options)],
         sudo=True,
         input=source(),
         timeout=READ_SECONDS,
@@ -47,9 +109,18 @@ def ask(remote: Remote, node: Node, verb: str, **options: str | int) -> dict[str
             kind="no-answer",
             details=result.tail(),
         ) from None
+    return _accepted(remote.cluster, node, answer)
+
+
+def _words(cluster: Cluster, verb: str, options: Mapping[str, str | int]) -> list[str]:
+    given = {"root": str(cluster.registry_root), "protocol": PROTOCOL, **options}
+    return [verb, *(f"--{name}={value}" for name, value in given.items())]
+
+
+def _accepted(cluster: Cluster, node: Node, answer: dict[str, Any]) -> dict[str, Any]:
     if "error" in answer:
-        raise _refusal(remote.cluster, node, answer)
-    return dict(answer)
+        raise _refusal(cluster, node, answer)
+    return answer
 
 
 @cache
@@ -62,6 +133,7 @@ def _refusal(cluster: Cluster, node: Node, answer: dict[str, str]) -> RegistryRe
     hint = {
         "no-registry": f"; run: invoke provision {cluster.flag} --stage registry",
         "busy": "; try again when it is done",
+        "other-release": f"; run: invoke provision {cluster.flag} --stage registry",
         "changed": "; somebody else deploys it, too: deploy again",
         "digest-mismatch": "; it changed on its way, or since it was converted: convert it again",
     }.get(answer["error"], "")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path, PurePosixPath
 from typing import Protocol
 
 from sifline.machine.process import Result
-from sifline.machine.streams import Argv
+from sifline.machine.streams import Argv, OnLine
 from sifline.model import Cluster, Node
 
 
@@ -31,4 +32,25 @@ class Remote(Protocol):
 
         :raises StepFailed: if the node cannot be reached; after ``timeout`` seconds; with
             ``check``, for any status but 0.
+        """
+
+
+class Sender(Remote, Protocol):
+    """Also copies files to the nodes."""
+
+    def send(
+        self,
+        node: Node,
+        path: Path,
+        remote_path: PurePosixPath,
+        *,
+        sudo: bool = False,
+        receiver: Argv | None = None,
+        on_line: OnLine | None = None,
+    ) -> None:
+        """Copy the file ``path`` to ``remote_path`` on ``node``; resume an interrupted copy.
+
+        :param receiver: a program that stands in for rsync on the node, such as rrsync; the path
+            must then be plain, as it passes a shell.
+        :raises StepFailed: if the node cannot be reached, or the copy fails.
         """

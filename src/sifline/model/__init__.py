@@ -79,6 +79,7 @@ if TYPE_CHECKING:
         WouldBringUp,
         WouldDeploy,
     )
+    from sifline.model.registry import Registry
 
 # Clusters and overviews: images are built without them, and making a dataclass takes time.
 _LATER = {
@@ -112,6 +113,7 @@ _LATER = {
         "WouldBringUp",
         "WouldDeploy",
     ),
+    "registry": ("Registry",),
 }
 
 __all__ = [
@@ -149,6 +151,7 @@ __all__ = [
     "ProvisionedCluster",
     "Qos",
     "Quickstart",
+    "Registry",
     "Role",
     "Run",
     "Sif",

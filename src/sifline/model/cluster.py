@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 from sifline.model.accounting import Accounting
 from sifline.model.gpus import DETECTED, GpuDevices
 from sifline.model.patterns import ADDRESS, HOST_NAME, TIME_LIMIT, USER
+from sifline.model.registry import Registry
 
 if TYPE_CHECKING:
     from sifline.fields.keys import Key, Keys, Named, Rows
     from sifline.fields.kinds import Anything, Choice, File, Flag, Text, Whole
 
 _VARIABLE = "[A-Za-z_][A-Za-z0-9_]*"
+_REGISTRY = Registry()
 _WORD = "[A-Za-z0-9_][A-Za-z0-9_-]{0,63}"
 
 
@@ -253,6 +255,13 @@ class Cluster:
             example="/srv/containers",
         ),
     ] = PurePosixPath("/opt/containers")
+    registry: Annotated[
+        Registry,
+        Key(
+            kind=Keys(of=Registry),
+            help="The registry of images: who deploys, folders of users, shared storage.",
+        ),
+    ] = _REGISTRY
     accounting: Annotated[
         Accounting | None,
         Key(

@@ -3,32 +3,36 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
 
 @dataclass(frozen=True, kw_only=True)
 class Workspace:
-    """The paths of the files that sifline reads and writes in one checkout."""
+    """The paths of the files that sifline reads and writes in one checkout.
+
+    Those that a plan of many images asks for again and again are put together once.
+    """
 
     root: Path
 
-    @property
+    @cached_property
     def images(self) -> Path:
         """Return the folder whose sub-folders are the images."""
         return self.root / "images"
 
-    @property
+    @cached_property
     def build(self) -> Path:
         """Return the folder of everything sifline writes; it holds no sources."""
         return self.root / "build"
 
-    @property
+    @cached_property
     def sifs(self) -> Path:
         """Return the folder of the SIFs, ``<name>.sif``."""
         return self.build / "sif"
 
-    @property
+    @cached_property
     def records(self) -> Path:
         """Return the folder of the records: a folder per image, a JSON file per verb."""
         return self.build / "records"
@@ -54,7 +58,7 @@ class Workspace:
 
     def record(self, name: str, kind: str) -> Path:
         """Return the path of an image's record of that kind (``convert``, ``test-docker``, …)."""
-        return self.records / name / f"{kind}.json"
+        return self.records.joinpath(name, f"{kind}.json")
 
     @property
     def clusters(self) -> Path:

@@ -2,7 +2,9 @@
 
 Runs on the node itself, as root, with Python 3.9's standard library only. It is one module,
 whatever its length, because its source is sent to ``python3 -`` and can import nothing else.
-Prints one JSON object; a failure is ``{"error", "message"}`` and status 1. Layout below the root:
+Prints one JSON object; a failure is ``{"error", "message"}`` and status 1. A copy is installed on
+nodes whose registry has a group of deployers: sudo lets them run it, held to what ``fixed`` says.
+Layout below the root:
 
     <category>/<name>.sif                              what jobs use: a link to a version
     .registry/versions/<category>/<name>/<sha256>.sif  the files, never changed once here
@@ -27,6 +29,7 @@ import os
 import pwd
 import re
 import shutil
+import stat
 import sys
 import time
 from contextlib import contextmanager, suppress
@@ -37,6 +40,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 VERSION = 1
+# Raised where verbs or options change, so that an installed copy of another release says so.
+PROTOCOL = 1
+# Where copies of this module and its callers are installed.
+TOOLS = "/usr/local/libexec/sifline"
 CATEGORIES = ("ml-frameworks", "custom-images", "base-images")
 # Below the root; provisioning makes them, and the Ansible roles get this list.
 FOLDERS = (*CATEGORIES, ".registry")
@@ -48,6 +55,10 @@ TOKEN = re.compile(r"[0-9a-f]{1,32}")
 # minutes.
 ABANDONED_SECONDS = 15 * 60
 LOCK_SECONDS = 60
+# Earlier versions that are kept, unless the caller says otherwise.
+KEPT, KEPT_MOST = 2, 100
+# What a deployment tells of an image, for the catalog.
+KNOWN = ("when", "who", "image_digest", "fingerprint", "commit", "tests")
 BLOCK = 1 << 20
 MODE = 0o644
 
@@ -146,7 +157,7 @@ def note(options: argparse.Namespace) -> dict[str, Any]:
         recorded = catalog["images"].get(entry.key)
         if not recorded or recorded["sha256"] != options.sha256:
             raise RegistryError("changed", f"{entry.visible} was replaced meanwhile")
-        recorded["tests"] = str(json.loads(options.meta).get("tests", ""))
+        recorded["tests"] = meta_of(options).get("tests", "")
         write_catalog(root, catalog, options)
     return {"path": str(entry.visible), "sha256": options.sha256}
 
@@ -155,7 +166,7 @@ def install(options: argparse.Namespace) -> dict[str, Any]:
     """Verify an uploaded SIF, or an earlier version, and make it the one that jobs use."""
     root = registry(options.root)
     entry = Entry(root, options.category, options.name)
-    meta = json.loads(options.meta)
+    meta = meta_of(options)
     upload = entry.upload(options.sha256, options.token)
     version = entry.version(options.sha256)
     source = upload if upload.exists() else version
@@ -172,6 +183,17 @@ def install(options: argparse.Namespace) -> dict[str, Any]:
         record(entry, options.sha256, meta, options)
         remove_leftovers(entry, options)
     return {"path": str(entry.visible), "sha256": options.sha256, "file": str(version)}
+
+
+def meta_of(options: argparse.Namespace) -> dict[str, str]:
+    """Return what the catalog is to keep about an image: texts by name."""
+    try:
+        meta = json.loads(options.meta)
+    except ValueError:
+        meta = None
+    if not isinstance(meta, dict) or not all(isinstance(text, str) for text in meta.values()):
+        raise RegistryError("bad-argument", "--meta is not a JSON object of texts")
+    return meta
 
 
 def listing(options: argparse.Namespace) -> dict[str, Any]:
@@ -260,8 +282,10 @@ def digest_of(file: Any) -> str:
 
 def settle(path: Path, options: argparse.Namespace) -> None:
     """Set owner and mode, verify the digest, and sync the file to the disk."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     with os.fdopen(descriptor, "rb", buffering=0) as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise RegistryError("bad-argument", f"{path} is not a file")
         os.fchown(descriptor, *owner(options))
         os.fchmod(descriptor, MODE)
         found = digest_of(file)
@@ -442,6 +466,7 @@ def parser() -> argparse.ArgumentParser:
         verb = verbs.add_parser(name)
         verb.set_defaults(work=work)
         verb.add_argument("--root", required=True)
+        verb.add_argument("--protocol", type=int, default=PROTOCOL)
         verb.add_argument("--owner", default="root")
         verb.add_argument("--group", default="slurm")
         if name == "list":
@@ -457,15 +482,34 @@ def parser() -> argparse.ArgumentParser:
         if name in ("install", "note"):
             verb.add_argument("--meta", default="{}")
         if name == "install":
-            verb.add_argument("--keep", type=int, default=2)
+            verb.add_argument("--keep", type=int, choices=range(KEPT_MOST + 1), default=KEPT)
     return top
 
 
-def main(arguments: list[str]) -> int:
-    """Run one verb and print its result."""
+def hold(options: argparse.Namespace, fixed: dict[str, str]) -> None:
+    """Hold the options to ``fixed``, whatever the caller gave; the root must be that one."""
+    if options.root != fixed["root"]:
+        raise RegistryError("bad-argument", f"root {options.root!r} is not {fixed['root']}")
+    options.owner, options.group = fixed["owner"], fixed["group"]
+    if "meta" in options:
+        options.meta = json.dumps({**meta_of(options), "who": fixed["who"]})
+
+
+def main(arguments: list[str], fixed: dict[str, str] | None = None) -> int:
+    """Run one verb and print its result.
+
+    :param fixed: root, owner, group and ``who`` (deploys) of an installed copy, whose caller is
+        not root.
+    """
     options = parser().parse_args(arguments)
     os.umask(0o022)
     try:
+        if options.protocol != PROTOCOL:
+            raise RegistryError(
+                "other-release", f"the registry's tool speaks version {PROTOCOL} of its language"
+            )
+        if fixed:
+            hold(options, fixed)
         answer, code = options.work(options), 0
     except RegistryError as error:
         answer, code = {"error": error.kind, "message": str(error)}, 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, TypeVar
 
@@ -13,7 +14,7 @@ from sifline.pipeline.work import Work
 
 if TYPE_CHECKING:
     from sifline.machine.context import Context
-    from sifline.model import CheckResult, Quickstart
+    from sifline.model import CheckResult, Quickstart, Step, WouldBringUp
     from sifline.pipeline.cleaning import Cleaner
     from sifline.pipeline.clusters import Clusters
     from sifline.pipeline.opening import Opener
@@ -77,6 +78,15 @@ class Pipeline:
         from sifline.stages import doctor
 
         return doctor.doctor(self.planner.context)
+
+    def would_quickstart(self, cluster: str) -> tuple[tuple[Step, ...], WouldBringUp]:
+        """Return the steps of images that a quickstart needs, and what it starts."""
+        done = self.work.dry(MAKE, [QUICKSTART_IMAGE])
+        done.check()
+        would = self.clusters.would_up(cluster)
+        known = {step.key for step in done.steps}
+        more = tuple(step for step in would.steps if step.key not in known)
+        return (*done.steps, *more), replace(would, steps=())
 
     def quickstart(self, cluster: str) -> Quickstart:
         """Take hello-mpi from its Dockerfile to an MPI job, skipping what is up to date."""

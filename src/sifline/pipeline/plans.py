@@ -70,8 +70,10 @@ class Planner:
         self.show = show
         self.options = options or Options()
         self.workspace = context.workspace
-        # Read once, like the images.
+        # Found once, like the images.
         self._digests: dict[str, str] = {}
+        self._orders: dict[tuple[str, ...], tuple[str, ...]] = {}
+        self._sound: set[str] = set()
 
     @cached_property
     def images(self) -> Mapping[str, Image]:
@@ -125,7 +127,7 @@ class Planner:
             return known
         if self.site.offline:
             raise UsageError(f"--pull: {self.site.origin} says offline; leave one of them out")
-        new = [name for name in plan.order(self.images, names) if name not in known.asked]
+        new = [name for name in self._order(names) if name not in known.asked]
         images = [self.images[name] for name in new]
         moved = build.moved(images, known.listed, self.context)
         return replace(known, moved=known.moved | moved, asked=known.asked.union(new))
@@ -150,9 +152,9 @@ class Planner:
 
     def _look_at(self, names: Sequence[str]) -> None:
         """Read the files of ``names`` and of their parents that a plan needs."""
-        for name in plan.order(self.images, names):
+        for name in self._order(names):
             self._digest(self.images[name])
-            self.testing.need_known(self.images[name])
+        self._need_known(names)
 
     def plan_from(
         self,
@@ -168,9 +170,7 @@ class Planner:
         # convert --force means the SIF, not the image.
         anew = forced and self.options.force and tuple(verbs) in (BUILD, MAKE)
         held = self.held(built, look)
-        for name in plan.order(self.images, names):
-            # Before hours of building, not behind them.
-            self.testing.need_known(self.images[name])
+        self._need_known(names)
         steps = list(
             plan.builds(self.images, built, held, self._digest, forced=names if anew else ())
         )
@@ -196,7 +196,7 @@ class Planner:
 
     def held(self, names: Sequence[str], look: Look) -> Held:
         """Return what the engine holds of ``names`` and of all their parents."""
-        needed = [self.images[name] for name in plan.order(self.images, names)]
+        needed = [self.images[name] for name in self._order(names)]
         return Held(
             images=versions(needed, look.listed),
             bases=base_ids(needed, look.listed),
@@ -212,6 +212,20 @@ class Planner:
             engine=Docker(self.context.runner).platform,
             machine=os.uname().machine,
         )
+
+    def _order(self, names: Sequence[str]) -> tuple[str, ...]:
+        """Return ``names`` and all their parents, parents first."""
+        key = tuple(names)
+        if key not in self._orders:
+            self._orders[key] = plan.order(self.images, key)
+        return self._orders[key]
+
+    def _need_known(self, names: Sequence[str]) -> None:
+        """Refuse tests to skip that there are not: before hours of building, not behind them."""
+        for name in self._order(names):
+            if name not in self._sound:
+                self.testing.need_known(self.images[name])
+                self._sound.add(name)
 
     def _digest(self, image: Image) -> str:
         if image.name not in self._digests:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         ImageState,
         ListedCluster,
         NodeState,
+        ProvisionedCluster,
         Quickstart,
         Sif,
         StandingCluster,
@@ -330,6 +331,24 @@ def deployed(deployments: Sequence[Deployment]) -> str:
     return "\n".join(lines)
 
 
+def deployed_values(deployments: Sequence[Deployment]) -> list[dict[str, object]]:
+    """Return the same for JSON."""
+    return [
+        {
+            "image": item.sif.name,
+            "cluster": item.cluster.name,
+            "path": item.path,
+            "seconds": item.seconds,
+            "nodes": [
+                {"node": place.node, "sha256": place.sha256, "sent": place.sent}
+                for place in item.placements
+            ],
+            "left_out": [node.name for node in item.cluster.left_out],
+        }
+        for item in deployments
+    ]
+
+
 def states(items: Sequence[ImageState]) -> str:
     """Return the state of each image."""
     rows = [
@@ -477,6 +496,43 @@ def would_bring_up(item: WouldBringUp) -> str:
     if item.started:
         lines.append(f"would start {', '.join(item.started)}")
     return "\n".join(lines) or f"{item.name} runs as described: nothing to do"
+
+
+def would_bring_up_values(item: WouldBringUp) -> dict[str, object]:
+    """Return the same for JSON."""
+    return {
+        "cluster": item.name,
+        "steps": plan_values(item.steps, {}),
+        "removed": item.removed,
+        "started": item.started,
+    }
+
+
+def provisioned(item: ProvisionedCluster, *, dry: bool) -> str:
+    """Return what Ansible changed, or would change: files line by line, and tasks with hosts."""
+    verb = "would change" if dry else "changed"
+    return "\n".join(
+        [
+            *(f"{', '.join(hosts)}:\n{text}\n" for hosts, text in item.diffs),
+            *(f"kept {place}" for place in item.kept),
+            *(f"{verb} {', '.join(hosts)}: {task}" for task, hosts in item.changes),
+            f"{item.cluster.name}: {item.ok} tasks, {verb} {item.changed}, {item.seconds:.1f} s",
+        ]
+    )
+
+
+def provisioned_values(item: ProvisionedCluster, *, dry: bool) -> dict[str, object]:
+    """Return the same for JSON."""
+    return {
+        "cluster": item.cluster.name,
+        "dry": dry,
+        "ok": item.ok,
+        "changed": item.changed,
+        "seconds": item.seconds,
+        "changes": [{"task": task, "nodes": hosts} for task, hosts in item.changes],
+        "kept": item.kept,
+        "diffs": [{"nodes": hosts, "diff": text} for hosts, text in item.diffs],
+    }
 
 
 def listing(suites: Mapping[str, Sequence[tuple[str, str]]]) -> str:

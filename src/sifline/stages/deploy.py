@@ -23,7 +23,7 @@ from enum import Enum
 from pathlib import PurePosixPath
 from typing import Any
 
-from sifline.engines.registry import RegistryRefused, ask
+from sifline.engines.registry import Registries, RegistryRefused
 from sifline.engines.ssh.nodes import Ssh
 from sifline.errors import SiflineError, StepFailed, UsageError
 from sifline.formats.sif import read as read_sif
@@ -40,10 +40,7 @@ from sifline.model import (
     TestedSif,
 )
 from sifline.model.units import size_text
-from sifline.nodeside.registry import CATEGORIES, NAME
-
-# Earlier versions that are kept on the nodes.
-KEEP = 2
+from sifline.nodeside.registry import CATEGORIES, KEPT, NAME
 
 # Space that must remain free on a node after the transfer, for its logs and jobs.
 RESERVE = 64 << 20
@@ -92,7 +89,7 @@ class Holding:
 
 
 def deploy(
-    tested: TestedSif, provisioned: ProvisionedCluster, context: Context, *, keep: int = KEEP
+    tested: TestedSif, provisioned: ProvisionedCluster, context: Context, *, keep: int = KEPT
 ) -> Deployment:
     """Put a SIF on the chosen nodes of a cluster; keep ``keep`` earlier versions there.
 
@@ -135,7 +132,7 @@ def survey(
     sif, cluster = tested.sif, provisioned.cluster
     check(sif)
     with Ssh(cluster, context.runner) as ssh:
-        work = _Work(tested, cluster, context, ssh, KEEP)
+        work = _Work(tested, cluster, context, ssh, KEPT)
         surveys, failed = ssh.each(cluster.nodes, work.look)
     refuse(sif, cluster, surveys, failed)
     for error in failed.values():
@@ -149,7 +146,8 @@ def catalog(cluster: Cluster, context: Context) -> tuple[Holding, ...]:
     :raises StepFailed: if a node does not answer.
     """
     with Ssh(cluster, context.runner) as ssh:
-        answers, failed = ssh.each(cluster.nodes, lambda node: ask(ssh, node, "list"))
+        registries = Registries(ssh)
+        answers, failed = ssh.each(cluster.nodes, lambda node: registries.ask(node, "list"))
     for error in failed.values():
         raise error
     return tuple(
@@ -242,7 +240,7 @@ class _Work:
         self._sif = sif = tested.sif
         self._tests = tested.tests
         self._path = path_of(sif, cluster)
-        self._ssh = ssh
+        self._registries = Registries(ssh)
         self._progress = context.progress
         self._keep = keep
         # An interrupted upload is continued by the same checkout only: two senders never write to
@@ -281,11 +279,10 @@ class _Work:
         action = decide(self._sif.sha256, survey)
         if action is Action.SEND:
             self._progress(f"{node.name}: sending {size_text(self._sif.size)}")
-            self._ssh.send(
+            self._registries.send(
                 node,
                 self._sif.path,
                 survey.upload,
-                sudo=True,
                 on_line=percents(node.name, self._progress),
             )
         if action is Action.KEEP:
@@ -304,8 +301,7 @@ class _Work:
         )
 
     def _ask(self, node: Node, verb: str, **options: str | int) -> dict[str, Any]:
-        return ask(
-            self._ssh,
+        return self._registries.ask(
             node,
             verb,
             category=self._sif.category,

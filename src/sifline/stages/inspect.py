@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sifline.engines.registry import RegistryRefused, ask
+from sifline.engines.registry import Registries, RegistryRefused
 from sifline.engines.ssh.faults import Fault, SshFailed
 from sifline.engines.ssh.nodes import Ssh
 from sifline.errors import SiflineError
@@ -21,7 +21,8 @@ def inspect(cluster: Cluster, context: Context) -> ProvisionedCluster:
         root; also if no node answers.
     """
     with Ssh(cluster, context.runner) as ssh:
-        answered, failed = ssh.each(cluster.nodes, lambda node: ask(ssh, node, "ready"))
+        registries = Registries(ssh)
+        answered, failed = ssh.each(cluster.nodes, lambda node: registries.ask(node, "ready"))
     for error in failed.values():
         if not answered or isinstance(error, RegistryRefused) or _stays(error):
             raise error

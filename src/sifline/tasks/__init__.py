@@ -42,7 +42,7 @@ DRY = frozenset(
             images.sizes,
         ),
         *(cluster.up, cluster.down, cluster.list_, cluster.status, cluster.provision),
-        *(project.doctor, project.completion, cluster.lint_slurm),
+        *(project.doctor, project.quickstart, project.completion, cluster.lint_slurm),
     }
 )
 

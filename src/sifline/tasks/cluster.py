@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from sifline.tasks.support import Run, cluster_of, one_of
+from sifline.tasks.support import Run, cluster_of, need_dry, one_of
 
 STAGES = ("munge", "pmix", "accounting", "controller", "compute", "container-runtime", "registry")
 
 
-def up(run: Run, _: Sequence[str], *, cluster: str = "") -> None:
+def up(run: Run, _: Sequence[str], *, cluster: str = "", json: bool = False) -> None:
     """Bring up a virtual cluster: systemd, Slurm, OpenSSH.
 
     Nodes are containers of this machine's Docker engine. A name without a file in clusters/ uses
@@ -22,9 +22,12 @@ def up(run: Run, _: Sequence[str], *, cluster: str = "") -> None:
     """
     from sifline.report import tables
 
+    need_dry(run, json=json)
     clusters = run.pipeline().clusters
     if run.dry:
-        run.print(tables.would_bring_up(clusters.would_up(cluster_of(cluster))))
+        would = clusters.would_up(cluster_of(cluster))
+        values = tables.would_bring_up_values(would)
+        run.print(tables.dump(**values) if json else tables.would_bring_up(would))
         return
     found = clusters.up(cluster_of(cluster))
     run.print(tables.nodes(found))
@@ -32,7 +35,13 @@ def up(run: Run, _: Sequence[str], *, cluster: str = "") -> None:
 
 
 def down(
-    run: Run, _: Sequence[str], *, cluster: str = "", foreign: bool = False, yes: bool = False
+    run: Run,
+    _: Sequence[str],
+    *,
+    cluster: str = "",
+    foreign: bool = False,
+    yes: bool = False,
+    json: bool = False,
 ) -> None:
     """Remove a virtual cluster: containers, network and files.
 
@@ -42,16 +51,22 @@ def down(
         invoke cluster.down
         invoke cluster.down --cluster second --yes
     """
+    from sifline.report import tables
+
+    def show(things: Sequence[str], verb: str) -> None:
+        values = {"dry": run.dry, "removed": [{"what": item} for item in things]}
+        text = "\n".join(f"{verb} {item}" for item in things)
+        run.print(tables.dump(**values) if json else text)
+
     clusters, asked = run.pipeline().clusters, cluster_of(cluster)
     if run.dry or not yes:
         things = clusters.would_down(asked, foreign=foreign)
         if run.dry:
-            run.print("\n".join(f"would remove {item}" for item in things))
+            show(things, "would remove")
             return
         if not run.agreed("cluster.down", things):
             return
-    removed = clusters.down(asked, foreign=foreign)
-    run.print("\n".join(f"removed {item}" for item in removed))
+    show(clusters.down(asked, foreign=foreign), "removed")
 
 
 def list_(run: Run, _: Sequence[str], *, json: bool = False) -> None:
@@ -111,6 +126,7 @@ def provision(
     adopt: bool = False,
     interrupt_jobs: bool = False,
     diff: bool = False,
+    json: bool = False,
     ask_become_pass: bool = False,
 ) -> None:
     """Set up a cluster with Ansible: MUNGE, Slurm, Apptainer.
@@ -125,6 +141,8 @@ def provision(
         invoke provision --dry --diff
         invoke provision --cluster clusters/mine.yaml --stage registry
     """
+    from sifline.report import tables
+
     if stage:
         one_of("stage", stage, STAGES)
     password = run.become_password() if ask_become_pass else ""
@@ -138,14 +156,10 @@ def provision(
         interrupt_jobs=interrupt_jobs,
         diff=diff,
     )
-    for hosts, text in done.diffs:
-        run.print(f"{', '.join(hosts)}:\n{text}\n")
-    for place in done.kept:
-        run.print(f"kept {place}")
-    verb = "would change" if run.dry else "changed"
-    for task, hosts in done.changes:
-        run.print(f"{verb} {', '.join(hosts)}: {task}")
-    run.print(f"{done.cluster.name}: {done.ok} tasks, {verb} {done.changed}, {done.seconds:.1f} s")
+    values = tables.provisioned_values(done, dry=run.dry)
+    run.print(tables.dump(**values) if json else tables.provisioned(done, dry=run.dry))
+    if not run.dry and not stage:
+        run.next(f"invoke validate --cluster {cluster}" if cluster else "invoke validate")
 
 
 def validate(

@@ -28,6 +28,11 @@ def main() -> None:
         def print_version(self) -> None:
             sys.stdout.write(f"{version()}\n")
 
+        def print_help(self) -> None:
+            # Invoke prints this before it reads the task file, which replaces the text by ours.
+            self.load_collection()
+            super().print_help()
+
         def load_collection(self) -> None:
             from invoke.exceptions import Exit
 

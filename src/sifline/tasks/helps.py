@@ -141,6 +141,24 @@ def welcome(count: int, image: str, columns: int) -> str:
     )
 
 
+def of_program(count: int, image: str, columns: int) -> str:
+    """Return the help of the program: the welcome screen, the usage, the flags of every verb."""
+    # Each stands in the table under its long and its short name.
+    told = {", ".join(flag.written): flag.help for flag in flags.CORE.values() if flag.help}
+    return "\n".join(
+        [
+            welcome(count, image, columns),
+            f"Help on a verb: invoke --help build, or invoke build.{image} --help",
+            "",
+            "Usage: invoke VERB.IMAGE [flags]",
+            "Usage: invoke VERB [--all | FILE] [flags]",
+            "",
+            "Flags, before the verb or behind it:",
+            *_rows(told, max(map(len, told)), min(columns, _WIDEST)),
+        ]
+    )
+
+
 def of_task(task: str, columns: int, *, image: str = AN_IMAGE) -> str:
     """Return the help of ``task``, a name as users type it.
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from sifline.config.image_names import refuse_broken
 from sifline.errors import UsageError
 from sifline.tasks import support
-from sifline.tasks.support import Run, cluster_of, one_of, seconds
+from sifline.tasks.support import Run, cluster_of, need_dry, one_of, seconds
 
 if TYPE_CHECKING:
     from sifline.model import Cleaned, TestReport, Verb
@@ -170,7 +170,6 @@ def deploy(
     """
     from sifline.report import tables
 
-    _need_dry(run, json=json)
     password = run.become_password() if ask_become_pass else ""
     names, broken = run.sound(pipeline, images)
     clusters = pipeline.clusters
@@ -185,7 +184,9 @@ def deploy(
         refuse_broken(broken)
         return
     done = clusters.deploy(names, found, untested=untested)
-    run.print("\n".join([tables.deployed(done), *tables.broken(broken)]))
+    text = "\n".join([tables.deployed(done), *tables.broken(broken)])
+    facts = {"deployments": tables.deployed_values(done), "broken": tables.broken_values(broken)}
+    run.print(tables.dump(**facts) if json else text)
     path = done[0].path if len(done) == 1 else "FILE.sif"
     run.next(f"on the cluster: srun apptainer exec {path} COMMAND")
     refuse_broken(broken)
@@ -637,7 +638,7 @@ def _carry_out(
     from sifline.pipeline import plans
     from sifline.report import tables
 
-    _need_dry(run, json=json)
+    need_dry(run, json=json)
     wanted = getattr(plans, verbs)
     if run.dry:
         planned = pipeline.work.dry(wanted, images, only_new=only_new)
@@ -655,6 +656,8 @@ def _carry_out(
     for line in tables.broken(done.broken):
         run.print(line)
     done.check()
+    about = " --all" if run.over_all else f".{images[0]}"
+    run.next(NEXT[shown[-1]].replace(".<image>", about))
 
 
 def _apart(images: Sequence[str | Path]) -> tuple[list[Path], list[str]]:
@@ -679,12 +682,6 @@ def _no_json(what: str, *, json: bool) -> None:
         raise UsageError(f"--json: {what} prints no JSON; leave --json out")
 
 
-def _need_dry(run: Run, *, json: bool) -> None:
-    """Refuse JSON of what is done: it is of what would be."""
-    if json and not run.dry:
-        raise UsageError("--json: prints only the plan of a dry run here; add --dry")
-
-
 def _texts(results: Results, earlier: Set[tuple[Verb, str]]) -> dict[Verb, str]:
     """Return the results of each verb as text; "" if there are none.
 
@@ -705,6 +702,13 @@ def _texts(results: Results, earlier: Set[tuple[Verb, str]]) -> dict[Verb, str]:
     }
 
 
+# What follows a verb whose last result is this; deploy makes what its tests still need.
+NEXT = {
+    "BUILD": "invoke test.<image>",
+    "TEST": "invoke convert.<image>",
+    "CONVERT": "invoke deploy.<image>",
+    "TEST_SIF": "invoke deploy.<image>",
+}
 # Without --all they act on all images: they change nothing and are fast.
 LOOKING = (status, explain, graph, config)
 # Verbs about existing results: folders with invalid names have none.

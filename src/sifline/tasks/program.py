@@ -72,6 +72,7 @@ def adapt(here: Here) -> None:
     _make_room(sys.argv, here.found)
     _replace(Program, "list_tasks", lambda before: _listed(before, here))
     _replace(Program, "no_tasks_given", lambda before: _welcomed(before, here))
+    _replace(Program, "print_help", lambda before: _helped(before, here))
     _replace_help(Program, here)
     if "--complete" not in sys.argv:
         for step in ("parse_tasks", "parse_cleanup"):
@@ -155,6 +156,19 @@ def _welcomed(before: Step, here: Here) -> Step:
         raise Exit
 
     return welcomed
+
+
+def _helped(before: Step, here: Here) -> Step:
+    from sifline.tasks.naming import theirs
+
+    def helped(self: Program) -> None:
+        if theirs(self.collection) is None:
+            before(self)
+            return
+        text = helps.of_program(len(here.found.names), here.example, _columns())
+        sys.stdout.write(f"{text}\n")
+
+    return helped
 
 
 def _replace_help(program: type[Program], here: Here) -> None:

@@ -33,6 +33,11 @@ def quickstart(run: Run, _: Sequence[str], *, cluster: str = "") -> None:
     """
     from sifline.report import tables
 
+    if run.dry:
+        steps, started = run.pipeline().would_quickstart(cluster_of(cluster))
+        run.print(f"{tables.plan(steps, {})}\n{tables.would_bring_up(started)}")
+        run.print(f"would provision {started.name}, deploy the SIF, and run an MPI job in it")
+        return
     done = run.pipeline().quickstart(cluster_of(cluster))
     run.print(tables.quickstart(done))
     tables.refuse_failures([done.job], "quickstart")

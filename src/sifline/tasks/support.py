@@ -339,3 +339,9 @@ def seconds(flag: str, text: str) -> float:
     if unit not in UNITS or not number.isdecimal() or len(number) > MAX_DIGITS:
         raise UsageError(f"--{flag} {text!r}: takes a number and {', '.join(UNITS)}, such as 7d")
     return int(number) * UNITS[unit]
+
+
+def need_dry(run: Run, *, json: bool) -> None:
+    """Refuse JSON of what is done: it is of what would be."""
+    if json and not run.dry:
+        raise UsageError("--json: prints only the plan of a dry run here; add --dry")

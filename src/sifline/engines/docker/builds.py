@@ -24,6 +24,8 @@ _STEP = re.compile(r"^#\d+ (\[[^\]]+\] .*)$")
 _REFUSED = re.compile(r"^ERROR: .*(?:LLB definition|frontend gateway\.v0): (.+)$", re.MULTILINE)
 _READER = re.compile(r"frontend gateway\.v0|resolve image config for")
 _UNKNOWN = re.compile("unknown (?:instruction|flag)|unexpected key|in substitution", re.IGNORECASE)
+_FAILED_RUN = re.compile(r"^#(\d+) ERROR: (?:process|executor failed running) ", re.MULTILINE)
+_MARKED = re.compile(r"(?:E|error|fatal): +(\S.*)", re.IGNORECASE)
 _FAILED_STEP = re.compile(r"^ > (\[[^\]]+\] .*?):?$", re.MULTILINE)
 
 
@@ -141,10 +143,26 @@ def _cause(said: str) -> str:
             f"{refused[1]}; correct it, or install a Docker engine that knows it and see invoke"
             " doctor; "
         )
-    return f"{refused[1]}; " if refused else ""
+    if refused:
+        return f"{refused[1]}; "
+    words = _last_words(said)
+    return f"{_shortened(words)}; " if words else ""
+
+
+def _last_words(said: str) -> str:
+    """Return the line with which the command of the failed RUN says why; "" if it said nothing.
+
+    That is its first line that is marked as an error, as apt, pip and git do, else its last.
+    """
+    failed = _FAILED_RUN.search(said)
+    if not failed:
+        return ""
+    lines = re.findall(rf"^#{failed[1]} \d+\.\d+ (.*\S)", said, re.MULTILINE)
+    marked = (found[1] for line in lines if (found := _MARKED.match(line)))
+    return next(marked, lines[-1] if lines else "")
 
 
 def _shortened(step: str) -> str:
-    """Return a step of a Dockerfile on one readable line: a RUN may contain a whole script."""
+    """Return a step of a Dockerfile, or a line of its output, as one readable line."""
     words = " ".join(step.split())
     return words if len(words) <= STEP_WIDTH else f"{words[:STEP_WIDTH]}…"

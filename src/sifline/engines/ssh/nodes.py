@@ -112,9 +112,13 @@ class Ssh:
         remote_path: PurePosixPath,
         *,
         sudo: bool = False,
+        receiver: Argv | None = None,
         on_line: OnLine | None = None,
     ) -> None:
         """Copy the file ``path`` to ``remote_path`` on ``node``; resume an interrupted copy.
+
+        :param receiver: a program that stands in for rsync on the node, and becomes what it needs
+            to be. rrsync, for one, must see its arguments, so the path passes a shell there.
 
         The file at ``remote_path`` is written in place, so it must not be in use. ``on_line`` gets
         rsync's progress lines.
@@ -123,19 +127,20 @@ class Ssh:
         :raises CommandFailed: if rsync fails, or makes no progress for two minutes.
         """
         self._connections.open(node)
-        become = self._become(node, sudo=sudo)
+        become = self._become(node, sudo=sudo and not receiver)
         shell = RSYNC_SHELL_SUDO if "-S" in become else RSYNC_SHELL
+        there = receiver or [*become, "rsync"]
         target = f"{self._connections.target(node, brackets=True)}:{remote_path}"
         argv = [
             "rsync",
             "--inplace",
             "--no-inc-recursive",
             "--info=progress2",
-            "--protect-args",
+            "--no-protect-args" if receiver else "--protect-args",
             f"--timeout={STALLED_SECONDS}",
             # rsync splits this itself, and understands the quotes of a shell.
             f"--rsh={shlex.join(['bash', '-c', shell, MARK, *self._connections.ssh(node)])}",
-            f"--rsync-path={shlex.join(['sh', '-c', BEGIN, MARK, *become, 'rsync'])}",
+            f"--rsync-path={shlex.join(['sh', '-c', BEGIN, MARK, *there])}",
             "--",
             str(path.absolute()),
             target,

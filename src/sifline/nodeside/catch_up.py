@@ -1,0 +1,167 @@
+"""Fetches from the controller of a cluster what was deployed to it while this node was down.
+
+Runs on the node as root, with Python 3.9's standard library only, beside a copy of the module
+``registry``. The folder that it is given holds ``catch-up.json``, ``key`` and ``known_hosts``; the
+controller lets the key read its registry, by rsync. An image is taken where the controller's was
+deployed later than the node's own, and verified like one that is sent.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import shlex
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+if __name__ == "__main__":  # installed: no package is around it
+    sys.path.insert(0, str(Path(__file__).parent))
+    import sifline_registry as registry  # type: ignore[import-not-found,unused-ignore]
+else:
+    from sifline.nodeside import registry
+
+# Hexadecimal, so that no sender has it; uploads of a broken-off run are continued.
+TOKEN = "ca7c"  # noqa: S105
+STALLED_SECONDS = 60
+NOT_THERE = 23  # rsync(1): partial transfer, such as of a file that is not there
+
+
+class CatchUpError(Exception):
+    """A node could not catch up; the text says why."""
+
+
+class Source:
+    """The registry of the controller, read by rsync over SSH."""
+
+    def __init__(self, folder: Path, settings: dict[str, Any]) -> None:
+        self._where = f"{settings['user']}@{_bracketed(settings['host'])}"
+        options = {
+            "BatchMode": "yes",
+            "ConnectTimeout": "20",
+            "IdentitiesOnly": "yes",
+            "StrictHostKeyChecking": "yes",
+            "UserKnownHostsFile": folder / "known_hosts",
+            "GlobalKnownHostsFile": "/dev/null",
+        }
+        words = [word for key, value in options.items() for word in ("-o", f"{key}={value}")]
+        port = str(settings["port"])
+        self._ssh = ["ssh", "-F", "none", "-i", str(folder / "key"), "-p", port, *words]
+
+    def fetch(self, path: str, to: Path) -> bool:
+        """Copy a file of the controller's ``.registry``; False if it is not there.
+
+        :raises CatchUpError: with rsync's own words.
+        """
+        done = subprocess.run(
+            [
+                "rsync",
+                "--inplace",
+                "--no-protect-args",
+                f"--timeout={STALLED_SECONDS}",
+                f"--rsh={shlex.join(self._ssh)}",
+                "--",
+                f"{self._where}:{path}",
+                str(to),
+            ],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode == NOT_THERE and "No such file" in done.stderr:
+            return False
+        if done.returncode:
+            said = (done.stderr.strip() or "no reason given").splitlines()
+            raise CatchUpError(f"rsync of {path} ended with {done.returncode}: {said[0]}")
+        return True
+
+
+def main(arguments: list[str]) -> int:
+    """Catch up, and print a line for each image that was fetched; 1 where one could not be."""
+    top = argparse.ArgumentParser(prog="catch_up", description=__doc__.splitlines()[0])
+    top.add_argument("folder", type=Path)
+    folder = top.parse_args(arguments).folder
+    try:
+        failed = catch_up(folder, json.loads((folder / "catch-up.json").read_text("utf-8")))
+    except (CatchUpError, registry.RegistryError, OSError) as error:
+        failed = [str(error)]
+    for line in failed:
+        sys.stderr.write(f"error: {line}\n")
+    return int(bool(failed))
+
+
+def catch_up(folder: Path, settings: dict[str, Any]) -> list[str]:
+    """Fetch what is newer on the controller; return the errors of images that could not be had."""
+    source, root = Source(folder, settings), registry.registry(settings["root"])
+    theirs, ours = catalog_of(source), registry.read_catalog(root)["images"]
+    failed = []
+    for key, entry in sorted(theirs.items()):
+        if not newer(entry, ours.get(key)):
+            continue
+        try:
+            take(entry, source, settings)
+        except (CatchUpError, registry.RegistryError, OSError) as error:
+            failed.append(f"{key}: {error}")
+        else:
+            sys.stdout.write(f"{key}: {entry['sha256'][:12]} of {entry['when']} is in place\n")
+    return failed
+
+
+def catalog_of(source: Source) -> dict[str, Any]:
+    """Return the entries of the controller's catalog; {} if nothing was deployed yet."""
+    with tempfile.TemporaryDirectory() as scratch:
+        if not source.fetch("catalog.json", Path(scratch) / "catalog.json"):
+            return {}
+        try:
+            found = json.loads((Path(scratch) / "catalog.json").read_text("utf-8"))["images"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise CatchUpError(f"the controller's catalog cannot be read: {error}") from None
+    return dict(found)
+
+
+def newer(theirs: dict[str, Any], ours: dict[str, Any] | None) -> bool:
+    """Return whether the controller's image was deployed later than the node's own.
+
+    What was deployed to this node alone stays. Times are ISO 8601 in UTC, as texts in order.
+    """
+    if not ours:
+        return True
+    return bool(theirs["sha256"] != ours["sha256"] and theirs["when"] > ours.get("when", ""))
+
+
+def take(entry: dict[str, Any], source: Source, settings: dict[str, Any]) -> None:
+    """Fetch the file of one image, verify it, and put it in place."""
+    category, name, sha256 = (str(entry[key]) for key in ("category", "name", "sha256"))
+    if not re.fullmatch(registry.SHA256, sha256):
+        raise CatchUpError(f"the controller's catalog has no SHA-256: {sha256!r}")
+    options = argparse.Namespace(
+        root=settings["root"],
+        owner=settings["owner"],
+        group=settings["group"],
+        category=category,
+        name=name,
+        sha256=sha256,
+        token=TOKEN,
+        look="no",
+        keep=registry.KEPT,
+        meta=json.dumps({key: entry.get(key, "") for key in registry.KNOWN}),
+    )
+    # Checks category and name, and makes the folder of uploads.
+    found = registry.status(options)
+    if not found["held"]:
+        path = f"versions/{category}/{name}/{sha256}.sif"
+        if not source.fetch(path, Path(found["upload"])):
+            raise CatchUpError(f"the controller has no {path}")
+    registry.install(options)
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
