@@ -164,7 +164,8 @@ def ansible(session: nox.Session, release: str) -> None:
 @judges(default=False)
 def bench(session: nox.Session) -> None:
     """Speed against its peers, into docs/reference/benchmarks.md; `-- NAME` selects: minutes."""
-    run(session, "invoke", "build.toolbox", "build.debian-bookworm", "build.hello-mpi")
+    words = [f"build.{name}" for name in ("toolbox", "debian-bookworm", "hello-mpi", "slurm-node")]
+    run(session, "invoke", *words)
     run(session, "python", "-m", "tests.bench", *session.posargs)
 
 

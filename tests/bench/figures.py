@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from uuid import uuid4
 
-from tests.bench import conversion
+from tests.bench import conversion, provisioning
 from tests.bench.measure import Comparison, Side
 from tests.bench.projects import SYSTEM, Project, project
 
@@ -220,6 +220,7 @@ FIGURES: dict[str, Figure] = {
     "build": build,
     "rebuild": rebuild,
     "parallel": parallel,
+    "provision": provisioning.provision,
     "small": conversion.small,
     "large": conversion.large,
 }
