@@ -211,7 +211,12 @@ def _explanation(item: Explanation) -> str:
     lines += [f"  changed: {change}" for change in item.changes if change != item.reason]
     lines += [f"  note: {note}" for note in item.notes]
     lines += [f"  then {later}" for later in item.later]
-    return "\n".join(lines)
+    return _fitting(lines)
+
+
+def _fitting(lines: Sequence[str]) -> str:
+    """Return lines that fit the screen; a table or a difference among them is as it is."""
+    return "\n".join(line if "\n" in line else screen.folded(line, "    ") for line in lines)
 
 
 def settings(found: Mapping[str, Sequence[Setting]]) -> str:
@@ -235,15 +240,15 @@ def cleaned(item: Cleaned, *, dry: bool) -> str:
     lines = [f"{verb} {thing}" for thing in sized(item)]
     lines += [f"kept {what}" for what in item.kept]
     if not item.removed:
-        return "\n".join([*lines, "nothing to remove"])
+        return _fitting([*lines, "nothing to remove"])
     if dry:
-        return "\n".join(lines)
+        return _fitting(lines)
     shared = (
         "; images share layers"
         if any(what.startswith("image ") for what, _ in item.removed)
         else ""
     )
-    return "\n".join([*lines, f"freed {megabytes(item.freed, 0)}{shared}"])
+    return _fitting([*lines, f"freed {megabytes(item.freed, 0)}{shared}"])
 
 
 def cleaned_values(item: Cleaned, *, dry: bool) -> dict[str, Any]:
@@ -328,7 +333,7 @@ def deployed(deployments: Sequence[Deployment]) -> str:
             names = ", ".join(node.name for node in item.cluster.left_out)
             count = f"{len(item.placements)} of {len(item.cluster.whole)} nodes"
             lines.append(f"{item.sif.name}: deployed to {count}; left out, unchanged: {names}")
-    return "\n".join(lines)
+    return _fitting(lines)
 
 
 def deployed_values(deployments: Sequence[Deployment]) -> list[dict[str, object]]:
@@ -476,7 +481,7 @@ def would_deploy(item: WouldDeploy) -> str:
         lines.append(f"{name} {'; '.join(parts)}")
     if item.left_out:
         lines.append(f"left out, unchanged: {', '.join(item.left_out)}")
-    return "\n".join(lines)
+    return _fitting(lines)
 
 
 def would_deploy_values(item: WouldDeploy) -> dict[str, object]:
@@ -495,7 +500,7 @@ def would_bring_up(item: WouldBringUp) -> str:
         lines.append(f"would remove {', '.join(item.removed)}")
     if item.started:
         lines.append(f"would start {', '.join(item.started)}")
-    return "\n".join(lines) or f"{item.name} runs as described: nothing to do"
+    return _fitting(lines) or f"{item.name} runs as described: nothing to do"
 
 
 def would_bring_up_values(item: WouldBringUp) -> dict[str, object]:
@@ -511,7 +516,7 @@ def would_bring_up_values(item: WouldBringUp) -> dict[str, object]:
 def provisioned(item: ProvisionedCluster, *, dry: bool) -> str:
     """Return what Ansible changed, or would change: files line by line, and tasks with hosts."""
     verb = "would change" if dry else "changed"
-    return "\n".join(
+    return _fitting(
         [
             *(f"{', '.join(hosts)}:\n{text}\n" for hosts, text in item.diffs),
             *(f"kept {place}" for place in item.kept),
