@@ -123,6 +123,18 @@ def test_a_failed_step_is_told_with_the_words_of_its_command(
     assert f"RUN cat /root/x; {cause}" in failure(said, tmp_path).message
 
 
+@pytest.mark.parametrize("cause", ['"/nofile" not found: not found', '"/nofile": not found'])
+def test_a_file_that_the_context_lacks_is_the_cause(tmp_path: Path, cause: str) -> None:
+    said = (
+        f"#4 [1/1] COPY nofile /\n#4 ERROR: {cause}\n------\n > [1/1] COPY nofile /:\n------\n"
+        f"ERROR: failed to solve: failed to compute cache key: {cause}\n"
+    )
+
+    assert (
+        f"failed at [1/1] COPY nofile /; {cause}; the whole log" in failure(said, tmp_path).message
+    )
+
+
 @pytest.mark.parametrize(
     ("stderr", "message"),
     [

@@ -75,6 +75,15 @@ def test_run_without_a_report_fails(tmp_path: Path, status: int) -> None:
         imagetest.judge("x", answer(returncode=status), tmp_path / "j.xml", LOG)
 
 
+def test_tests_that_cannot_be_read_are_told_with_their_own_error(tmp_path: Path) -> None:
+    printed = (
+        "E     File \"t.py\", line 2\nE   SyntaxError: '(' was never closed\n=== 1 error ===\n"
+    )
+
+    with pytest.raises(StepFailed, match=r"status 2: SyntaxError: '\(' was never closed; the who"):
+        imagetest.judge("x", answer(printed, returncode=2), tmp_path / "j.xml", LOG)
+
+
 def test_image_without_tests_runs_nothing_and_counts_nothing(tmp_path: Path) -> None:
     here = context_of(tmp_path, RecordingRunner())
     report = imagetest.imagetest(SUBJECT, [], here, runtime="apptainer")

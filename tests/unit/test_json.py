@@ -203,7 +203,7 @@ def pipeline(*_: object, **__: object) -> SimpleNamespace:
             verify_signature=lambda *_, **__: (VERIFIED,),
         ),
         clusters=SimpleNamespace(
-            find=lambda *_, **__: None,
+            find=lambda *_, **__: CLUSTER,
             deploy=lambda *_, **__: (DEPLOYED,),
             down=lambda *_, **__: ("container virtual-compute-01", "network virtual"),
             listed=lambda: (LISTED,),

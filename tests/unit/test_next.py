@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from types import SimpleNamespace
@@ -81,6 +82,42 @@ def test_what_is_deployed_is_to_be_run(
     images.deploy(run(*names), cast("Any", [*names]))
 
     assert capsys.readouterr().err == f"next: on the cluster: srun apptainer exec {file} COMMAND\n"
+
+
+def test_a_job_on_a_virtual_cluster_is_that_of_its_user(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a container root cannot mount an image, so the shell of root is no place for it."""
+    space = Workspace(root=tmp_path)
+    monkeypatch.setattr(
+        sys.modules[__name__],
+        "CLUSTER",
+        replace(CLUSTER, source=space.clusters / "second" / "cluster.yaml", job_user="alice"),
+    )
+
+    images.deploy(replace(run("x"), workspace=space), ["x"])
+
+    assert capsys.readouterr().err == (
+        "next: invoke cluster.shell --cluster second --user alice"
+        " -- srun apptainer exec /opt/containers/x.sif COMMAND\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("standing", "flag"),
+    [((), ""), (("mine",), " --cluster mine"), (("virtual",), ""), (("mine", "virtual"), "")],
+)
+def test_a_deployment_goes_to_the_cluster_that_stands(
+    tmp_path: Path, standing: tuple[str, ...], flag: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    space = Workspace(root=tmp_path)
+    for name in standing:
+        (space.clusters / name).mkdir(parents=True)
+        (space.clusters / name / "cluster.yaml").touch()
+
+    images.make(replace(run(), workspace=space), ["x"])
+
+    assert capsys.readouterr().err == f"next: invoke deploy.x{flag}\n"
 
 
 @pytest.mark.parametrize(

@@ -88,9 +88,9 @@ def done(cluster: Cluster) -> Quickstart:
 
 
 def test_the_commands_after_a_quickstart_name_its_cluster() -> None:
-    assert commands(tables.quickstart(done(replace(CLUSTER, name="green")))) == [
+    assert commands(tables.quickstart(done(replace(CLUSTER, name="green", job_user="alice")))) == [
         ["validate", "--cluster", "green"],
-        ["cluster.shell", "--cluster", "green"],
+        ["cluster.shell", "--cluster", "green", "--user", "alice"],
         ["shell.hello-mpi"],
         ["cluster.down", "--cluster", "green"],
     ]

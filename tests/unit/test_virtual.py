@@ -253,7 +253,9 @@ def test_a_cluster_of_another_checkout_is_neither_opened_nor_taken_down(
         virtual.down("x", space)
     with pytest.raises(UsageError, match=f"^{ELSEWHERE}open it there, or bring up your own: (.*)"):
         virtual.shell_argv("x", "head", space, command=[])
-    with pytest.raises(UsageError, match=f"^{ELSEWHERE}choose another name, or take it down"):
+    with pytest.raises(
+        UsageError, match=f"^{ELSEWHERE}bring one of your own up under another name: "
+    ):
         Pipeline(space, Terminal()).quickstart("x")
     assert {argv[1:3] for argv in runner.argvs} <= {
         ("container", "ls"),
@@ -316,6 +318,18 @@ def test_a_cluster_that_does_not_stand_is_an_error_with_the_nearest(
         ask("green")
     # Whoever takes one down wants none to be brought up.
     assert ("; for one: invoke cluster.up" in caught.value.message) == (verb == "status")
+
+
+@pytest.mark.parametrize("described", [False, True])
+def test_a_cluster_of_another_checkout_is_none_of_this_one_and_said_to_be_there(
+    tmp_path: Path, *, described: bool
+) -> None:
+    found = clusters(tmp_path, holding(entry("head", "controller", checkout="/elsewhere")))
+    if described:
+        (tmp_path / "clusters" / "x.yaml").write_text(FILE.read_text())
+
+    with pytest.raises(UsageError, match=r"^the cluster x belongs to the checkout /elsewhere; "):
+        found.find("x")
 
 
 def test_the_nearest_cluster_that_stands_is_named(tmp_path: Path) -> None:

@@ -88,7 +88,8 @@ def unknown(name: str, workspace: Workspace) -> UsageError:
     if is_name(name) and (workspace.images / name).is_dir():
         return UsageError(f"images/{name} has no Dockerfile; add one, or remove the folder")
     return UsageError(
-        f"no image {_shown(name)} in images/.{did_you_mean(name, here.names)} See invoke --list."
+        f"no image {_shown(name)} in images/.{did_you_mean(name, here.names)}"
+        " See invoke --list build."
     )
 
 

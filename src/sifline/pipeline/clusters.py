@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sifline.errors import StepFailed, UsageError
+from sifline.errors import MissingError, StepFailed, UsageError
 from sifline.model import (
     CheckResult,
     Cluster,
@@ -183,12 +184,26 @@ class Clusters:
         """
         from sifline.config.clusters import find_cluster, load_cluster
 
-        found = load_cluster(find_cluster(name, self._workspace), asked=name)
+        try:
+            found = load_cluster(find_cluster(name, self._workspace), asked=name)
+        except UsageError:
+            self._refuse_foreign(name)
+            raise
         if only is not None or without is not None:
             from sifline.config.node_lists import choose
 
             found = choose(found, only=only, without=without)
         return replace(found, asked=name, ssh=replace(found.ssh, become_password=become_password))
+
+    def _refuse_foreign(self, name: str) -> None:
+        """Raise an error if a virtual cluster of that name runs for another checkout."""
+        from sifline import virtual
+        from sifline.config.clusters import SUFFIXES
+
+        if not name.endswith(SUFFIXES):
+            # Without an engine there is none.
+            with suppress(MissingError, StepFailed):
+                virtual.refuse_foreign(name, self._context)
 
     def provision(
         self,

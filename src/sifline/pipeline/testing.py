@@ -50,7 +50,8 @@ class Testing:
         name = before.image.name
         known = self._record(name, verb)
         if not known:
-            return "not tested yet"
+            failed = records.read(self._workspace.record(name, KINDS[verb])) or {}
+            return "its tests failed" if "failed" in failed else "not tested yet"
         # Planning changes nothing: the common tag is restored when the plan is carried out.
         subject = before.held if verb is Verb.TEST else self._sif(before)
         assert subject is not None  # noqa: S101 - it is tested again where it is made anew

@@ -583,19 +583,22 @@ def quickstart(done: Quickstart) -> str:
     ]
     seconds = ", ".join(f"{stage} {took:.1f} s" for stage, took in done.seconds)
     total = sum(took for _, took in done.seconds)
-    name = done.cluster.name
+    name, user = done.cluster.name, done.cluster.job_user or done.cluster.ssh.user
     return "\n".join(
         [
             table(("what", "where", "digest", "size"), rows),
             f"file on each node: {done.deployment.path}",
             "",
-            f"MPI job {done.job.status.value}: {done.job.message}",
+            screen.folded(f"MPI job {done.job.status.value}: {done.job.message}", "  "),
             "",
-            f"times: {seconds}; {total:.1f} s in all",
+            screen.folded(f"times: {seconds}; {total:.1f} s in all", "  "),
             "",
             *_next(
                 (f"invoke validate --cluster {name}", "run every health check"),
-                (f"invoke cluster.shell --cluster {name}", "open the controller"),
+                (
+                    f"invoke cluster.shell --cluster {name} --user {user}",
+                    "open the controller",
+                ),
                 (f"invoke shell.{done.built.image.name}", "open the image"),
                 (f"invoke cluster.down --cluster {name}", "take the cluster down"),
             ),

@@ -250,9 +250,11 @@ def judge(name: str, result: Result, junit: Path, log: Path) -> Outcome:
             " of sifline; run scripts/bootstrap, or install sifline anew"
         )
     if result.returncode not in (PASSED, FAILED) or not junit.is_file():
+        # pytest marks the lines of an error so, such as that of a test that cannot be read.
+        why = re.findall(r"^E +(\S.*)", result.stdout, re.MULTILINE)
         raise StepFailed(
-            f"testing {name}: pytest ended with status {result.returncode};"
-            f" the whole log is {log}",
+            f"testing {name}: pytest ended with status {result.returncode}"
+            f"{f': {why[-1]}' if why else ''}; the whole log is {log}",
             details=result.tail(),
         )
     outcome = read_junit(junit.read_text(encoding="utf-8"))

@@ -181,7 +181,7 @@ def validate(
     chosen nodes only; what needs two nodes is skipped on one.
 
         invoke validate
-        invoke validate --cluster clusters/mine.yaml --without compute-07 --suite infrastructure
+        invoke validate --cluster lab --without compute-07 --suite registry
     """
     from sifline.report import tables
 

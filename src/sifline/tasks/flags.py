@@ -35,7 +35,7 @@ HELP = {
     "gpus": "GPUs to hand in: all, a number, device=0,2 or none; default: as image.toml says",
     "interrupt_jobs": "let nodes leave the cluster whose jobs have not ended",
     "jobs": "how many steps run at once; default: one per core",
-    "json": "print JSON; of build, test, convert, make and cluster.up only the plan: needs --dry",
+    "json": "print JSON; where something is made, of its plan alone: needs --dry",
     "keep_going": "after a failed step, go on with what does not depend on it",
     "key": "the key: a fingerprint, or its end; to check a signature the whole of it",
     "level": "level of the compression: 1 is quick, the highest (zstd 22, gzip 9) small",

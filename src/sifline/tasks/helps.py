@@ -95,7 +95,7 @@ def overview(count: int, others: Mapping[str, str], columns: int) -> str:
     lines.insert(0, f"sifline {__version__}")
     lines.append("")
     for text in (
-        "Flags of every verb: --dry, --quiet, --verbose, --wide.",
+        "Flags of every verb: --quiet, --verbose, --wide; --dry where something is made.",
         f"Verbs take one of {count} {pieces}, as in build.<image>, or --all.",
         "Images: invoke --list build. Help on a verb: invoke --help build.",
     ):

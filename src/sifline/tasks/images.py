@@ -166,7 +166,7 @@ def deploy(
     as they are, and are named.
 
         invoke deploy.<image>
-        invoke deploy.<image> --cluster clusters/mine.yaml --node 'compute-[01-03],gpu-1'
+        invoke deploy.<image> --cluster lab --node 'compute-[01-03],gpu-1'
     """
     from sifline.report import tables
 
@@ -188,7 +188,13 @@ def deploy(
     facts = {"deployments": tables.deployed_values(done), "broken": tables.broken_values(broken)}
     run.print(tables.dump(**facts) if json else text)
     path = done[0].path if len(done) == 1 else "FILE.sif"
-    run.next(f"on the cluster: srun apptainer exec {path} COMMAND")
+    job = f"srun apptainer exec {path} COMMAND"
+    if found.source.is_relative_to(run.workspace.clusters):
+        # In a container root may not mount; jobs are people's anyway.
+        user = f"--user {found.job_user or found.ssh.user}"
+        run.next(f"invoke cluster.shell --cluster {found.name} {user} -- {job}")
+    else:
+        run.next(f"on the cluster: {job}")
     refuse_broken(broken)
 
 
@@ -657,7 +663,8 @@ def _carry_out(
         run.print(line)
     done.check()
     about = " --all" if run.over_all else f".{images[0]}"
-    run.next(NEXT[shown[-1]].replace(".<image>", about))
+    follows = NEXT[shown[-1]].replace(".<image>", about)
+    run.next(f"{follows}{run.cluster_flag() if 'deploy' in follows else ''}")
 
 
 def _apart(images: Sequence[str | Path]) -> tuple[list[Path], list[str]]:

@@ -154,7 +154,7 @@ class Run:
             sys.stderr.flush()
             agreed = sys.stdin.readline().strip().lower() in {"y", "yes"}
         if not agreed:
-            self.print("nothing was removed")
+            sys.stderr.write("nothing was removed\n")
         return agreed
 
     def sound(
@@ -188,6 +188,15 @@ class Run:
     def next(self, command: str) -> None:
         """Print what to do next, unless only results are wanted."""
         self.terminal.aside(f"next: {command}")
+
+    def cluster_flag(self) -> str:
+        """Return --cluster for a suggested command, if only another than the usual one stands."""
+        standing = [path.parent.name for path in self.workspace.clusters.glob("*/cluster.yaml")]
+        if len(standing) != 1:
+            return ""
+        from sifline.config.clusters import default
+
+        return "" if default() == standing[0] else f" --cluster {standing[0]}"
 
     def write(self, path: Path, text: str) -> None:
         """Write a result to a file, completely or not at all; to a pipe or device directly."""

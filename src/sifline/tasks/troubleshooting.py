@@ -63,6 +63,7 @@ _SAID = (
         "fuse",
     ),
     (r"has no \S.* --stage registry", "no-registry"),
+    (r"steps failed: .*\btest ", "failed-tests"),
     (r"is on \d+ of \d+ (?:chosen )?nodes", "incomplete"),
     (r"\S does not answer", "no-answer"),
     (r"checks failed: .*(?:four-ranks-on-two-nodes|pmix-fence)", "mpi-check"),

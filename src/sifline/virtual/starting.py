@@ -98,8 +98,8 @@ def refuse_foreign(name: str, context: Context) -> None:
 
 def _another(name: str) -> str:
     return (
-        f"choose another name, or take it down, here with: invoke cluster.down --cluster {name}"
-        " --foreign"
+        "bring one of your own up under another name: invoke cluster.up --cluster NAME; or take"
+        f" that one down: invoke cluster.down --cluster {name} --foreign"
     )
 
 

@@ -26,6 +26,9 @@ _READER = re.compile(r"frontend gateway\.v0|resolve image config for")
 _UNKNOWN = re.compile("unknown (?:instruction|flag)|unexpected key|in substitution", re.IGNORECASE)
 _FAILED_RUN = re.compile(r"^#(\d+) ERROR: (?:process|executor failed running) ", re.MULTILINE)
 _MARKED = re.compile(r"(?:E|error|fatal): +(\S.*)", re.IGNORECASE)
+_NOT_THERE = re.compile(
+    r"^ERROR: .*failed to (?:compute|calculate) .*: (.+: not found)$", re.MULTILINE
+)
 _FAILED_STEP = re.compile(r"^ > (\[[^\]]+\] .*?):?$", re.MULTILINE)
 
 
@@ -145,7 +148,8 @@ def _cause(said: str) -> str:
         )
     if refused:
         return f"{refused[1]}; "
-    words = _last_words(said)
+    missing = _NOT_THERE.search(said)
+    words = missing[1] if missing else _last_words(said)
     return f"{_shortened(words)}; " if words else ""
 
 
