@@ -21,9 +21,22 @@ def wrong_texts(files: Sequence[dict[str, str]], seen: Sequence[str]) -> list[di
     return [file for file in files if line(file) not in seen]
 
 
+def wrong_folders(folders: Sequence[dict[str, str]], seen: Sequence[str]) -> list[dict[str, str]]:
+    """Return those of ``folders`` that a node does not have with their mode and owner root.
+
+    :param folders: each with ``path``, and ``mode`` as ls(1) writes it.
+    :param seen: lines as ``folder MODE USER GROUP PATH``.
+    """
+    return [
+        folder
+        for folder in folders
+        if f"folder {folder['mode']} root root {folder['path']}" not in seen
+    ]
+
+
 class FilterModule:
     """Gives Ansible the filters."""
 
     def filters(self) -> dict[str, Any]:
         """Return the filters by their names."""
-        return {"wrong_texts": wrong_texts}
+        return {"wrong_folders": wrong_folders, "wrong_texts": wrong_texts}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shlex
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
@@ -16,7 +16,9 @@ from sifline.engines.ssh.nodes import Ssh
 from sifline.errors import StepFailed
 from sifline.machine.context import Context
 from sifline.machine.process import Result
-from sifline.model import Cluster, Node, Registry, Sif
+from sifline.model import Cluster, Node, Registry, Sif, TestedSif
+from sifline.nodeside.registry import KEPT
+from sifline.stages import deploy as stage
 from sifline.stages.deploy import catalog
 from sifline.stages.inspect import inspect
 from sifline.stages.provision import provision
@@ -72,6 +74,8 @@ def opened(cluster: Cluster, context: Context, ssh: Ssh) -> Iterator[Cluster]:
 def deployer(opened: Cluster, ssh: Ssh) -> Cluster:
     """The cluster as alice sees it, who is in the group of deployers."""
     everywhere(ssh, f"usermod --append --groups {GROUP} {USER}")
+    rsh = '#!/bin/sh\\nshift\\nexec sh -c "$*"\\n'
+    everywhere(ssh, f"printf '{rsh}' > {RSH}; chmod 755 {RSH}")
     return replace(opened, ssh=replace(opened.ssh, user=USER))
 
 
@@ -115,6 +119,7 @@ def test_a_deployer_deploys_without_being_root(
     assert {digest for digest, _ in held(opened, context).values()} == {newer.sha256}
 
 
+PARTIAL = f"custom-images.{NAME}.sif.{'a' * 64}.ab.partial"
 IMAGE = f"--category=custom-images --name={NAME} --sha256={'a' * 64}"
 
 
@@ -132,8 +137,16 @@ IMAGE = f"--category=custom-images --name={NAME} --sha256={'a' * 64}"
         f"sudo -n {TOOL} install --root=/opt/containers {IMAGE} --meta=[]",
         f"sudo -n {TOOL} install --root=/opt/containers {IMAGE} --keep=-1",
         f"sudo -n {TOOL} install --root=/opt/containers {IMAGE} --token=../x",
-        f"sudo -n {RECEIVER} --server --sender -e.LsfxCIvu . /etc/shadow",
-        f"sudo -n {RECEIVER} --server --log-file=/etc/sifline-log -e.LsfxCIvu . x",
+        f"sudo -n {RECEIVER} --server --sender -e.LsfxCIvu . {PARTIAL}",
+        f"sudo -n {RECEIVER} --server --log-file=/etc/sifline-log -e.LsfxCIvu . {PARTIAL}",
+        f"sudo -n {RECEIVER} --server -pe.LsfxCIvu . {PARTIAL}",
+        f"sudo -n {RECEIVER} --server -re.LsfxCIvu . {PARTIAL}",
+        f"sudo -n {RECEIVER} --server --delete -e.LsfxCIvu . {PARTIAL}",
+        f"sudo -n {RECEIVER} --server -e.LsfxCIvu . .",
+        f"sudo -n {RECEIVER} --server -e.LsfxCIvu . ../{PARTIAL}",
+        f"sudo -n {RECEIVER} --server -e.LsfxCIvu . /etc/{PARTIAL}",
+        f"sudo -n {RECEIVER} --server -e.LsfxCIvu . {PARTIAL} {PARTIAL}",
+        f"sudo -n {RECEIVER}",
         f"PYTHONPATH=/tmp sudo -n --preserve-env=PYTHONPATH {TOOL} ready --root=/opt/containers",
         "touch /opt/containers/custom-images/x /opt/containers/.registry/x",
         "ls /opt/containers/.registry/uploads",
@@ -149,30 +162,83 @@ def test_a_deployer_can_do_nothing_else(deployer: Cluster, ssh: Ssh, words: str)
     assert ssh.run(ssh.cluster.controller, ["ls", "/etc/sifline-log"], check=False).returncode
 
 
-@pytest.mark.parametrize(
-    "target", ["/etc/sifline-escaped", "../../../../etc/sifline-escaped", "link/sifline-escaped"]
-)
-def test_what_a_deployer_sends_stays_in_the_folder_of_uploads(
-    deployer: Cluster, ssh: Ssh, target: str
-) -> None:
-    controller = ssh.cluster.controller
-    as_user(ssh, "echo owned > /tmp/sent; ln -sfn /etc /tmp/link")
-    there = f"--rsync-path={shlex.quote(f'sudo -n {RECEIVER}')}"
-    # rsync's remote end is this node's own; --rsh starts it without SSH.
-    rsh = '--rsh=\'sh -c "shift; exec \\"\\$@\\""\''
-    for source in ("/tmp/link", "/tmp/sent"):
-        as_user(ssh, f"rsync --links --no-protect-args {rsh} {there} {source} here:{target}")
+# rsync's client, with this node's own receiver as its other end, reached without SSH.
+RSH = "/tmp/rsh"
+SEND = f"rsync --no-protect-args --rsh={RSH} --rsync-path='sudo -n {RECEIVER}'"
 
-    found = ssh.run(controller, ["ls", "/etc/sifline-escaped"], sudo=True, check=False)
-    assert found.returncode, found.stdout
+
+@pytest.mark.parametrize(
+    "options", ["-rp", "-tp", "-rog --super", "-l", "-r --delete", "-H", "-D"]
+)
+def test_a_deployer_sends_nothing_but_content(deployer: Cluster, ssh: Ssh, options: str) -> None:
+    prepare = "rm -rf /tmp/s; mkdir -p /tmp/s; cp /bin/true /tmp/s/x; chmod 4755 /tmp/s/x"
+    as_user(ssh, f"{prepare}; ln -s /etc /tmp/s/link")
+    uploads = "/opt/containers/.registry/uploads"
+    look = ["sh", "-c", f"ls -lR {uploads}; stat --format='%a %U' {uploads}"]
+    before = ssh.run(ssh.cluster.controller, look, sudo=True).stdout
+
+    done = [as_user(ssh, f"{SEND} {options} {what} here:") for what in ("/tmp/s/", "/tmp/s/x")]
+    done.append(as_user(ssh, f"{SEND} {options} /tmp/s/x here:{PARTIAL}"))
+
+    assert all(item.returncode for item in done), done
+    assert all("receives one upload" in item.stderr for item in done), done
+    assert ssh.run(ssh.cluster.controller, look, sudo=True).stdout == before
+
+
+def test_the_mode_of_a_file_that_is_sent_is_none_of_its_senders(
+    deployer: Cluster, ssh: Ssh
+) -> None:
+    as_user(ssh, "cp /bin/true /tmp/x; chmod 4777 /tmp/x")
+
+    sent = as_user(ssh, f"{SEND} --inplace /tmp/x here:{PARTIAL}")
+
+    assert sent.returncode == 0, sent
+    path = f"/opt/containers/.registry/uploads/{PARTIAL}"
+    mode = ssh.run(ssh.cluster.controller, ["stat", "--format=%a %U", path], sudo=True).stdout
+    assert mode == "600 root\n"
+
+
+def test_nobody_writes_to_an_upload_that_is_put_in_place(
+    deployer: Cluster, ssh: Ssh, tmp_path: Path
+) -> None:
+    """A receiver that waits for more holds the file, and what is held is not put in place."""
+    sif = variant(tmp_path, 8, name=NAME, size=SIZE)
+    image = f"--category=custom-images --name={NAME} --sha256={sif.sha256}"
+    status = as_user(ssh, f"sudo -n {TOOL} status --root=/opt/containers {image}")
+    upload = json.loads(status.stdout)["upload"]
+    name = PurePosixPath(upload).name
+    waits = f"sleep 20 | sudo -n {RECEIVER} --server -e.LsfxCIvu --inplace . {name}"
+    as_user(ssh, f"nohup sh -c '{waits}' > /dev/null 2>&1 & sleep 1")
+    until(lambda: ssh.run(ssh.cluster.controller, ["ls", upload], sudo=True, check=False).ok, name)
+
+    done = as_user(ssh, f"sudo -n {TOOL} install --root=/opt/containers {image}")
+
+    assert (done.returncode, json.loads(done.stdout)["error"]) == (1, "busy")
+    ssh.run(ssh.cluster.controller, ["pkill", "--full", f"inplace . {name}"], sudo=True)
+
+
+def test_what_a_deployer_did_not_send_to_its_end_is_continued(
+    deployer: Cluster, opened: Cluster, context: Context, ssh: Ssh, tmp_path: Path
+) -> None:
+    sif = variant(tmp_path, 9, name=NAME, size=SIZE)
+    # As a run that was killed leaves it: under the name that is this sender's own.
+    with Ssh(deployer, context.runner) as mine:
+        work = stage._Work(TestedSif.untested(sif), deployer, context, mine, KEPT)
+        for node in opened.nodes:
+            upload = work.survey(node).upload
+            script = f"umask 077; head -c 1000 /dev/zero > {upload}"
+            ssh.run(node, ["sh", "-c", script], sudo=True)
+            assert work.survey(node).uploaded == 1000
+
+    deploy(sif, deployer, context)
+
+    assert {digest for digest, _ in held(opened, context).values()} == {sif.sha256}
 
 
 def test_a_link_among_the_uploads_is_not_followed(deployer: Cluster, ssh: Ssh) -> None:
     """Whoever got it there: its target is not read, changed or removed."""
     status = f"sudo -n {TOOL} status --root=/opt/containers {IMAGE} --token=ab"
-    assert as_user(ssh, status).returncode == 0
-    name = f"custom-images.{NAME}.sif.{'a' * 64}.ab.partial"
-    link = f"/opt/containers/.registry/uploads/{name}"
+    link = json.loads(as_user(ssh, status).stdout)["upload"]
     for kind in (f"ln -s /etc/shadow {link}", f"mkfifo {link}"):
         ssh.run(ssh.cluster.controller, ["sh", "-c", kind], sudo=True)
         done = as_user(ssh, status.replace("status", "install"))

@@ -61,7 +61,7 @@ def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Control
     return root, there
 
 
-def offer(there: Controller, content: bytes, **changes: str) -> None:
+def offer(there: Controller, content: bytes, *, key: str = "", **changes: Any) -> None:
     """Have the controller hold an image; ``changes`` are of its entry in the catalog."""
     entry = {
         "category": "custom-images",
@@ -74,7 +74,7 @@ def offer(there: Controller, content: bytes, **changes: str) -> None:
     file = there.folder / f"versions/custom-images/hello/{sha256(content).hexdigest()}.sif"
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_bytes(content)
-    catalog = {"images": {"custom-images/hello": entry}}
+    catalog = {"images": {key or f"{entry['category']}/{entry['name']}": entry}}
     (there.folder / "catalog.json").write_text(json.dumps(catalog))
 
 
@@ -114,17 +114,19 @@ def test_nothing_is_fetched_where_nothing_was_deployed(node: tuple[Path, Control
         ({"sha256": "../x"}, "no SHA-256"),
         ({"category": "../etc"}, "is not one of"),
         ({"name": "../../x"}, "may hold letters"),
+        ({"key": "custom-images/other"}, "has 'hello' there"),
+        ({"when": 9}, "has no category, name, sha256, when of it"),
+        ({"size": 1 << 60}, "bytes too few; make room there"),
     ],
 )
 def test_an_entry_that_cannot_be_had_changes_nothing(
-    node: tuple[Path, Controller], changes: dict[str, str], said: str
+    node: tuple[Path, Controller], changes: dict[str, Any], said: str
 ) -> None:
     root, there = node
     offer(there, b"one", **changes)
 
     (error,) = catch_up.catch_up(root, settings(root))
 
-    assert error.startswith("custom-images/hello: ")
     assert said in error
     assert registry.read_catalog(root)["images"] == {}
 
@@ -140,18 +142,52 @@ def test_a_damaged_file_of_the_controller_is_not_taken(node: tuple[Path, Control
     assert not (root / "custom-images/hello.sif").exists()
 
 
+def test_a_broken_entry_spoils_only_itself(node: tuple[Path, Controller]) -> None:
+    root, there = node
+    offer(there, b"one")
+    catalog = json.loads((there.folder / "catalog.json").read_text())
+    catalog["images"] |= {"a": "x", "b": None, "c": {}}
+    (there.folder / "catalog.json").write_text(json.dumps(catalog))
+
+    assert len(catch_up.catch_up(root, settings(root))) == 3
+
+    assert (root / "custom-images/hello.sif").read_bytes() == b"one"
+
+
+def test_what_was_deployed_while_an_image_was_fetched_stays(
+    node: tuple[Path, Controller], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, there = node
+    offer(there, b"one")
+    known = {"when": LATE, "sha256": TWO}
+
+    def meanwhile(self: Controller, path: str, to: Path) -> bool:
+        if path != "catalog.json":
+            catalog = {"version": 1, "images": {"custom-images/hello": known}}
+            (root / ".registry/catalog.json").write_text(json.dumps(catalog))
+        return fetch(self, path, to)
+
+    fetch = Controller.fetch
+    monkeypatch.setattr(Controller, "fetch", meanwhile)
+
+    assert catch_up.catch_up(root, settings(root)) == []
+    assert not (root / "custom-images/hello.sif").exists()
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"images": [1]}', '{"images": {}, "version": 2}'])
 def test_a_catalog_that_cannot_be_read_is_an_error_of_one_line(
-    node: tuple[Path, Controller], capsys: pytest.CaptureFixture[str]
+    node: tuple[Path, Controller], capsys: pytest.CaptureFixture[str], text: str
 ) -> None:
     root, there = node
     there.folder.mkdir()
-    (there.folder / "catalog.json").write_text("{")
+    (there.folder / "catalog.json").write_text(text)
     folder = root.parent / "settings"
     folder.mkdir()
     (folder / "catch-up.json").write_text(json.dumps(settings(root)))
 
     assert catch_up.main([str(folder)]) == 1
-    assert capsys.readouterr().err.startswith("error: the controller's catalog cannot be read: ")
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: the controller's catalog ")
 
 
 def test_what_rsync_says_is_the_error(tmp_path: Path) -> None:

@@ -446,9 +446,110 @@ def held_to(root: Path, **changes: str) -> dict[str, str]:
     return {"root": str(root), "owner": owner, "group": group, "who": "alice@node", **changes}
 
 
+def send(root: Path, content: bytes, fixed: dict[str, str]) -> Path:
+    """Upload as a deployer does."""
+    place = Path(here(root, "status", *of(content), fixed=fixed)[1]["upload"])
+    place.write_bytes(content)
+    return place
+
+
+def test_each_deployer_has_uploads_of_their_own(root: Path) -> None:
+    mine, theirs = (send(root, b"one", held_to(root, who=who)) for who in ("ada@n", "bob@n"))
+
+    assert mine != theirs
+    assert upload(root, b"one")["upload"] not in {str(mine), str(theirs)}
+
+
+def test_a_deployer_chooses_neither_the_time_nor_that_nothing_is_kept(root: Path) -> None:
+    fixed = held_to(root)
+    for content in (b"one", b"two"):
+        send(root, content, fixed)
+        words = [*of(content), '--meta={"when": "9999"}', "--keep=0"]
+        assert here(root, "install", *words, fixed=fixed)[0] == 0
+
+    assert entry(root)["when"].startswith("20")
+    assert [known["sha256"] for known in entry(root)["previous"]] == [sha(b"one")]
+
+
+UPLOAD = f"custom-images.hello.sif.{'a' * 64}.ab.partial"
+GOOD = ["--server", "-e.LsfxCIvu", "--inplace", "--timeout=120", "."]
+
+
+def test_what_sends_the_content_of_one_upload_is_taken(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(root, "status", *of(b"one"))
+    before = os.umask(0)
+    monkeypatch.chdir(root)
+    try:
+        command = registry.receiving(str(root), [*GOOD, UPLOAD])
+        place = root / ".registry" / "uploads" / UPLOAD
+
+        assert command == ["rsync", *GOOD, UPLOAD]
+        assert Path.cwd() == place.parent
+        assert place.stat().st_mode & 0o777 == 0o600
+        # Whoever writes to it holds it, as rsync goes on to do.
+        with pytest.raises(registry.RegistryError, match="is being sent"):
+            registry.receiving(str(root), [*GOOD, UPLOAD])
+        with pytest.raises(registry.RegistryError), registry.unwritten(place):
+            pass
+    finally:
+        os.umask(before)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        GOOD,
+        [*GOOD, "../x"],
+        [*GOOD, f"/etc/{UPLOAD}"],
+        [*GOOD, f"a/{UPLOAD}"],
+        [*GOOD, UPLOAD, UPLOAD],
+        ["--sender", *GOOD, UPLOAD],
+        ["-pe.LsfxCIvu", *GOOD, UPLOAD],
+        ["-r", *GOOD, UPLOAD],
+        ["--perms", *GOOD, UPLOAD],
+        ["--super", *GOOD, UPLOAD],
+        ["--delete", *GOOD, UPLOAD],
+        ["--backup", *GOOD, UPLOAD],
+        ["--log-file=x", *GOOD, UPLOAD],
+        ["--partial-dir=/etc", *GOOD, UPLOAD],
+        ["--daemon", *GOOD, UPLOAD],
+        ["--server --perms", *GOOD, UPLOAD],
+        ["--server\n", *GOOD, UPLOAD],
+    ],
+    ids=" ".join,
+)
+def test_all_else_that_rsync_can_do_is_refused(root: Path, words: list[str]) -> None:
+    run(root, "status", *of(b"one"))
+
+    with pytest.raises(registry.RegistryError, match="receives one upload"):
+        registry.receiving(str(root), words)
+    assert list((root / ".registry" / "uploads").iterdir()) == []
+
+
+def test_a_folder_among_the_uploads_stops_nobody(root: Path) -> None:
+    run(root, "status", *of(b"one"))
+    odd = root / ".registry" / "uploads" / "zz.partial"
+    odd.mkdir()
+    os.utime(odd, (0, 0))
+
+    assert deploy(root, b"one")["sha256"] == sha(b"one")
+
+
+def test_the_folder_of_uploads_is_roots_again(root: Path) -> None:
+    run(root, "status", *of(b"one"))
+    (root / ".registry" / "uploads").chmod(0o777)
+
+    run(root, "status", *of(b"one"))
+
+    assert (root / ".registry" / "uploads").stat().st_mode & 0o777 == 0o700
+
+
 def test_an_installed_copy_says_itself_who_deploys(root: Path) -> None:
     fixed = held_to(root)
-    upload(root, b"one")
+    send(root, b"one", fixed)
     words = [*of(b"one"), '--meta={"who": "somebody else", "tests": "untested"}']
 
     assert here(root, "install", *words, fixed=fixed)[0] == 0
@@ -469,7 +570,7 @@ def test_an_installed_copy_has_one_root(root: Path, other: str) -> None:
 
 def test_an_installed_copy_has_its_own_owner(root: Path) -> None:
     """The caller names root's name for it in vain: an account that is not there is asked for."""
-    upload(root, b"one")
+    send(root, b"one", held_to(root))
 
     status, told = here(root, "install", *of(b"one"), fixed=held_to(root, owner="no-such-user"))
 

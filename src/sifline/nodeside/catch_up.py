@@ -27,7 +27,10 @@ else:
 # Hexadecimal, so that no sender has it; uploads of a broken-off run are continued.
 TOKEN = "ca7c"  # noqa: S105
 STALLED_SECONDS = 60
-NOT_THERE = 23  # rsync(1): partial transfer, such as of a file that is not there
+# Space that must remain free, in bytes.
+RESERVE = 64 << 20
+# What rsync or its restricted server says of a file that is not there.
+NOT_THERE = "No such file or directory"
 
 
 class CatchUpError(Exception):
@@ -72,7 +75,8 @@ class Source:
             text=True,
             check=False,
         )
-        if done.returncode == NOT_THERE and "No such file" in done.stderr:
+        lines = done.stderr.splitlines()
+        if done.returncode and any(path in line and NOT_THERE in line for line in lines):
             return False
         if done.returncode:
             said = (done.stderr.strip() or "no reason given").splitlines()
@@ -100,15 +104,28 @@ def catch_up(folder: Path, settings: dict[str, Any]) -> list[str]:
     theirs, ours = catalog_of(source), registry.read_catalog(root)["images"]
     failed = []
     for key, entry in sorted(theirs.items()):
-        if not newer(entry, ours.get(key)):
-            continue
         try:
-            take(entry, source, settings)
+            known = image(key, entry)
+            if newer(known, ours.get(key)) and take(known, source, settings):
+                what = f"{known['sha256'][:12]} of {known['when']}"
+                sys.stdout.write(f"{key}: {what} is in place\n")
         except (CatchUpError, registry.RegistryError, OSError) as error:
             failed.append(f"{key}: {error}")
-        else:
-            sys.stdout.write(f"{key}: {entry['sha256'][:12]} of {entry['when']} is in place\n")
     return failed
+
+
+def image(key: str, entry: Any) -> dict[str, str]:
+    """Return an entry of the controller's catalog, whose values it may have from anybody."""
+    texts = ("category", "name", "sha256", "when")
+    if not isinstance(entry, dict) or not all(isinstance(entry.get(part), str) for part in texts):
+        raise CatchUpError(f"the controller's catalog has no {', '.join(texts)} of it")
+    if f"{entry['category']}/{entry['name']}" != key:
+        raise CatchUpError(f"the controller's catalog has {entry['name']!r} there")
+    if not re.fullmatch(registry.SHA256, entry["sha256"]):
+        raise CatchUpError(f"the controller's catalog has no SHA-256 of it: {entry['sha256']!r}")
+    size = entry.get("size")
+    known = {part: str(entry.get(part, "")) for part in (*texts, *registry.KNOWN)}
+    return {**known, "size": str(size if isinstance(size, int) else 0)}
 
 
 def catalog_of(source: Source) -> dict[str, Any]:
@@ -117,13 +134,16 @@ def catalog_of(source: Source) -> dict[str, Any]:
         if not source.fetch("catalog.json", Path(scratch) / "catalog.json"):
             return {}
         try:
-            found = json.loads((Path(scratch) / "catalog.json").read_text("utf-8"))["images"]
-        except (ValueError, KeyError, TypeError) as error:
+            catalog = json.loads((Path(scratch) / "catalog.json").read_text("utf-8"))
+            found, version = catalog["images"], catalog.get("version", registry.VERSION)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise CatchUpError(f"the controller's catalog cannot be read: {error}") from None
-    return dict(found)
+    if version != registry.VERSION or not isinstance(found, dict):
+        raise CatchUpError("the controller's catalog was written by another version")
+    return found
 
 
-def newer(theirs: dict[str, Any], ours: dict[str, Any] | None) -> bool:
+def newer(theirs: dict[str, str], ours: dict[str, Any] | None) -> bool:
     """Return whether the controller's image was deployed later than the node's own.
 
     What was deployed to this node alone stays. Times are ISO 8601 in UTC, as texts in order.
@@ -133,11 +153,12 @@ def newer(theirs: dict[str, Any], ours: dict[str, Any] | None) -> bool:
     return bool(theirs["sha256"] != ours["sha256"] and theirs["when"] > ours.get("when", ""))
 
 
-def take(entry: dict[str, Any], source: Source, settings: dict[str, Any]) -> None:
-    """Fetch the file of one image, verify it, and put it in place."""
-    category, name, sha256 = (str(entry[key]) for key in ("category", "name", "sha256"))
-    if not re.fullmatch(registry.SHA256, sha256):
-        raise CatchUpError(f"the controller's catalog has no SHA-256: {sha256!r}")
+def take(entry: dict[str, str], source: Source, settings: dict[str, Any]) -> bool:
+    """Fetch the file of one image, verify it, and put it in place.
+
+    Return False if a later one was deployed here meanwhile.
+    """
+    category, name, sha256 = entry["category"], entry["name"], entry["sha256"]
     options = argparse.Namespace(
         root=settings["root"],
         owner=settings["owner"],
@@ -148,15 +169,25 @@ def take(entry: dict[str, Any], source: Source, settings: dict[str, Any]) -> Non
         token=TOKEN,
         look="no",
         keep=registry.KEPT,
-        meta=json.dumps({key: entry.get(key, "") for key in registry.KNOWN}),
+        meta=json.dumps({key: entry[key] for key in registry.KNOWN}),
+        later="yes",
     )
     # Checks category and name, and makes the folder of uploads.
     found = registry.status(options)
     if not found["held"]:
+        lacking = int(entry["size"]) + RESERVE - found["uploaded"] - found["free"]
+        if lacking > 0:
+            raise CatchUpError(f"{settings['root']} has {lacking} bytes too few; make room there")
         path = f"versions/{category}/{name}/{sha256}.sif"
         if not source.fetch(path, Path(found["upload"])):
             raise CatchUpError(f"the controller has no {path}")
-    registry.install(options)
+    try:
+        registry.install(options)
+    except registry.RegistryError as error:
+        if error.kind == "older":
+            return False
+        raise
+    return True
 
 
 def _bracketed(host: str) -> str:

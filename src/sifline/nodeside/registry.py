@@ -29,10 +29,12 @@ import os
 import pwd
 import re
 import shutil
+import signal
 import stat
 import sys
 import time
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,6 +53,14 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,127}")
 SHA256 = re.compile(r"[0-9a-f]{64}")
 TOKEN = re.compile(r"[0-9a-f]{1,32}")
 
+# An upload, and what rsync's client asks of the receiver of one.
+UPLOAD = re.compile(
+    r"[A-Za-z0-9][A-Za-z0-9._+-]{0,200}\.sif\.[0-9a-f]{64}\.[0-9a-f]{1,32}\.partial"
+)
+RECEIVED = re.compile(
+    r"--server|-v*e\d*\.[A-Za-z]+|--inplace|--timeout=\d{1,4}|--log-format=X|--no-inc-recursive|\."
+)
+
 # An upload without writes for so long was abandoned: a transfer without progress ends after two
 # minutes.
 ABANDONED_SECONDS = 15 * 60
@@ -58,6 +68,7 @@ LOCK_SECONDS = 60
 # Earlier versions that are kept, unless the caller says otherwise.
 KEPT, KEPT_MOST = 2, 100
 # What a deployment tells of an image, for the catalog.
+LONGEST = 500
 KNOWN = ("when", "who", "image_digest", "fingerprint", "commit", "tests")
 BLOCK = 1 << 20
 MODE = 0o644
@@ -157,7 +168,9 @@ def note(options: argparse.Namespace) -> dict[str, Any]:
         recorded = catalog["images"].get(entry.key)
         if not recorded or recorded["sha256"] != options.sha256:
             raise RegistryError("changed", f"{entry.visible} was replaced meanwhile")
-        recorded["tests"] = meta_of(options).get("tests", "")
+        meta = meta_of(options)
+        recorded["tests"] = meta.get("tests", "")
+        recorded["tests_by"] = meta.get("who", "")
         write_catalog(root, catalog, options)
     return {"path": str(entry.visible), "sha256": options.sha256}
 
@@ -172,17 +185,40 @@ def install(options: argparse.Namespace) -> dict[str, Any]:
     source = upload if upload.exists() else version
     if not source.exists():
         raise RegistryError("no-upload", f"neither {upload} nor {version} exists")
-    settle(source, options)  # without the lock: it reads the whole file
-    with locked(root):
-        make_folder(entry.versions, 0o755, options)
-        if source is upload:
-            source.replace(version)
-            sync_folder(entry.versions)
-            sync_folder(entry.uploads)
-        switch(entry, version)
-        record(entry, options.sha256, meta, options)
-        remove_leftovers(entry, options)
+    with unwritten(source) if source is upload else nullcontext():
+        settle(source, options)  # without the registry's lock: it reads the whole file
+        with locked(root):
+            if options.later == "yes" and not is_later(meta, read_catalog(root), entry):
+                raise RegistryError("older", f"{entry.key} was deployed here later")
+            make_folder(entry.versions, 0o755, options)
+            if source is upload:
+                source.replace(version)
+                sync_folder(entry.versions)
+                sync_folder(entry.uploads)
+            switch(entry, version)
+            record(entry, options.sha256, meta, options)
+            remove_leftovers(entry, options)
     return {"path": str(entry.visible), "sha256": options.sha256, "file": str(version)}
+
+
+@contextmanager
+def unwritten(path: Path) -> Iterator[None]:
+    """Hold the lock that the receiver of deployers holds while it writes to an upload."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RegistryError("busy", f"{path.name} is being sent") from None
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def is_later(meta: dict[str, str], catalog: dict[str, Any], entry: Entry) -> bool:
+    """Return whether an image was deployed later than the one in place; times are ISO 8601."""
+    known = catalog["images"].get(entry.key)
+    return not known or meta.get("when", "") > str(known.get("when", ""))
 
 
 def meta_of(options: argparse.Namespace) -> dict[str, str]:
@@ -191,9 +227,37 @@ def meta_of(options: argparse.Namespace) -> dict[str, str]:
         meta = json.loads(options.meta)
     except ValueError:
         meta = None
-    if not isinstance(meta, dict) or not all(isinstance(text, str) for text in meta.values()):
-        raise RegistryError("bad-argument", "--meta is not a JSON object of texts")
+    if not isinstance(meta, dict) or not all(
+        key in KNOWN and isinstance(text, str) and len(text) <= LONGEST and text.isprintable()
+        for key, text in meta.items()
+    ):
+        raise RegistryError("bad-argument", f"--meta is not a JSON object of {', '.join(KNOWN)}")
     return meta
+
+
+def receiving(root: str, arguments: list[str]) -> list[str]:
+    """Return rsync's command line that takes one upload, and lock that upload.
+
+    Of what the client's rsync asks for, only what sends the content of one file is accepted:
+    no folders, links, modes, owners, times or deletions. The lock lasts as long as rsync.
+    """
+    name = arguments[-1] if arguments else ""
+    if not UPLOAD.fullmatch(name) or not all(map(RECEIVED.fullmatch, arguments[:-1])):
+        raise RegistryError("bad-argument", f"this receives one upload, and not: {arguments}")
+    os.chdir(registry(root) / ".registry" / "uploads")
+    os.umask(0o077)
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
+    descriptor = os.open(name, flags, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise RegistryError("busy", f"{name} is being sent, or put in place") from None
+    found = os.fstat(descriptor)
+    # It may have been put in place since it was opened.
+    if not stat.S_ISREG(found.st_mode) or not os.path.samestat(found, os.lstat(name)):
+        raise RegistryError("changed", f"{name} was put in place meanwhile")
+    os.set_inheritable(descriptor, True)
+    return ["rsync", *arguments]
 
 
 def listing(options: argparse.Namespace) -> dict[str, Any]:
@@ -387,13 +451,17 @@ def remove_leftovers(entry: Entry, options: argparse.Namespace) -> None:
             ours = path.name.startswith(entry.upload_prefix) and path.name.endswith(
                 f".{options.token}.partial"
             )
-            if path != mine and (ours or idle > ABANDONED_SECONDS):
+            if path != mine and (ours or idle > ABANDONED_SECONDS) and not path.is_dir():
                 path.unlink()
 
 
 def make_folder(path: Path, mode: int, options: argparse.Namespace) -> None:
     """Make a folder below ``.registry`` with its parents, each with the registry's owner."""
     if path.is_dir():
+        found = path.stat()
+        if ((found.st_uid, found.st_gid), stat.S_IMODE(found.st_mode)) != (owner(options), mode):
+            os.chown(path, *owner(options))
+            path.chmod(mode)
         return
     make_folder(path.parent, 0o755, options)
     with suppress(FileExistsError):
@@ -482,6 +550,7 @@ def parser() -> argparse.ArgumentParser:
         if name in ("install", "note"):
             verb.add_argument("--meta", default="{}")
         if name == "install":
+            verb.add_argument("--later", choices=("yes", "no"), default="no")
             verb.add_argument("--keep", type=int, choices=range(KEPT_MOST + 1), default=KEPT)
     return top
 
@@ -491,8 +560,14 @@ def hold(options: argparse.Namespace, fixed: dict[str, str]) -> None:
     if options.root != fixed["root"]:
         raise RegistryError("bad-argument", f"root {options.root!r} is not {fixed['root']}")
     options.owner, options.group = fixed["owner"], fixed["group"]
+    if "token" in options:
+        # Nobody writes to what another one sends.
+        options.token = hashlib.sha256(f"{fixed['who']}:{options.token}".encode()).hexdigest()[:12]
     if "meta" in options:
-        options.meta = json.dumps({**meta_of(options), "who": fixed["who"]})
+        now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        options.meta = json.dumps({**meta_of(options), "who": fixed["who"], "when": now})
+    if "keep" in options:
+        options.keep = max(options.keep, KEPT)
 
 
 def main(arguments: list[str], fixed: dict[str, str] | None = None) -> int:
@@ -503,6 +578,10 @@ def main(arguments: list[str], fixed: dict[str, str] | None = None) -> int:
     """
     options = parser().parse_args(arguments)
     os.umask(0o022)
+    if fixed:
+        # Stopped at a terminal, it would keep the lock.
+        for number in (signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU):
+            signal.signal(number, signal.SIG_IGN)
     try:
         if options.protocol != PROTOCOL:
             raise RegistryError(
