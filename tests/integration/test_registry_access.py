@@ -266,6 +266,53 @@ def test_a_user_that_a_node_does_not_know_is_named(opened: Cluster, context: Con
         provision(unknown, context, stage=STAGE)
 
 
+@pytest.mark.parametrize(
+    "made", ["mkdir {}; chown alice {}", "ln -s /etc/skel {}", "touch {}"], ids=str
+)
+def test_a_folder_that_is_somebody_elses_is_left_alone(
+    opened: Cluster, context: Context, ssh: Ssh, made: str
+) -> None:
+    place = "/opt/containers/users/admin"
+    look = ["stat", "--format=%F %U", place, "/etc/skel"]
+    node = opened.compute[0]
+    ssh.run(node, ["sh", "-c", made.format(place, place)], sudo=True)
+    before = ssh.run(node, look, sudo=True).stdout
+    try:
+        wanted = replace(opened, registry=replace(OPEN, user_folders=("admin",)))
+        with pytest.raises(StepFailed, match=rf"{place}, a .*: is there already; move it away"):
+            provision(wanted, context, stage=STAGE)
+        assert ssh.run(node, look, sudo=True).stdout == before
+    finally:
+        everywhere(ssh, f"rm -rf {place}")
+
+
+def test_a_node_that_is_down_keeps_its_key(
+    opened: Cluster, context: Context, ssh: Ssh, late: Node
+) -> None:
+    letter = ["cat", "/var/lib/sifline-registry/.ssh/authorized_keys"]
+    before = ssh.run(ssh.cluster.controller, letter, sudo=True).stdout
+    assert before.count("restrict,") == len(opened.compute)
+    # A node that does not answer is a failure of the run, but of no other node.
+    gone = replace(late, address="192.0.2.1")
+    nodes = tuple(gone if node == late else node for node in opened.nodes)
+    with pytest.raises(StepFailed):
+        provision(replace(opened, nodes=nodes), context, stage=STAGE)
+
+    assert ssh.run(ssh.cluster.controller, letter, sudo=True).stdout == before
+
+
+def test_an_account_of_others_is_not_taken_for_that_of_the_nodes(
+    opened: Cluster, context: Context
+) -> None:
+    name = "container_registry_catch_up_user"
+    taken = replace(opened, variables=(*opened.variables, (name, OTHER)))
+
+    with pytest.raises(StepFailed, match=f"the account {OTHER} is there with another home"):
+        provision(taken, context, stage=STAGE)
+    # The other nodes were told of that user.
+    provision(opened, context, stage=STAGE)
+
+
 @pytest.fixture
 def late(opened: Cluster) -> Node:
     return opened.compute[-1]
@@ -277,13 +324,13 @@ def test_a_node_that_was_down_has_the_image_before_its_first_job(
     sif = variant(tmp_path, 3, name=NAME, size=SIZE)
     others = choose(opened, only=None, without=late.name)
     deploy(sif, others, context)
-    assert held(opened, context)[late.name][0] != sif.sha256
+    assert held(opened, context).get(late.name, ("", ""))[0] != sif.sha256
 
     context.runner.run(["docker", "restart", f"sifline-{opened.name}-{late.name}"])
 
     def arrived() -> bool:
         try:
-            return held(opened, context)[late.name][0] == sif.sha256
+            return held(opened, context).get(late.name, ("", ""))[0] == sif.sha256
         except StepFailed:  # sshd does not answer yet
             return False
 

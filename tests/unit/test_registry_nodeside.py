@@ -502,6 +502,7 @@ def test_what_sends_the_content_of_one_upload_is_taken(
     [
         [],
         GOOD,
+        [word for word in [*GOOD, UPLOAD] if word != "--inplace"],
         [*GOOD, "../x"],
         [*GOOD, f"/etc/{UPLOAD}"],
         [*GOOD, f"a/{UPLOAD}"],

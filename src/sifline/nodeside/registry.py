@@ -241,13 +241,16 @@ def receiving(root: str, arguments: list[str]) -> list[str]:
     Of what the client's rsync asks for, only what sends the content of one file is accepted:
     no folders, links, modes, owners, times or deletions. The lock lasts as long as rsync.
     """
-    name = arguments[-1] if arguments else ""
-    if not UPLOAD.fullmatch(name) or not all(map(RECEIVED.fullmatch, arguments[:-1])):
+    *flags, name = arguments or [""]
+    # Not in place, rsync would leave files under other names, which nobody removes.
+    if not (
+        "--inplace" in flags and UPLOAD.fullmatch(name) and all(map(RECEIVED.fullmatch, flags))
+    ):
         raise RegistryError("bad-argument", f"this receives one upload, and not: {arguments}")
     os.chdir(registry(root) / ".registry" / "uploads")
     os.umask(0o077)
-    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
-    descriptor = os.open(name, flags, 0o600)
+    opening = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
+    descriptor = os.open(name, opening, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
