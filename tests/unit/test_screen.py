@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from sifline.report import screen, tables
@@ -110,6 +110,7 @@ def test_a_column_of_long_values_is_below_the_rows_with_its_name() -> None:
     ]
 
 
+@example([("", "0" * 19, "0" * 19, "0" * 19)], 20)
 @given(
     st.lists(
         st.tuples(*[st.text(st.characters(categories=["L", "N", "P"]), max_size=70)] * 4),

@@ -157,10 +157,12 @@ def _least(cell: str) -> int:
 class _Row:
     """A row of a table, and the cells that are printed below it: head and text, by column.
 
-    ``reasons`` are heads and cells of which only the state is left in the row.
+    ``reasons`` are heads and cells of which only the state is left in the row. A ``heading`` has
+    one cell; another row may be left with one, where all its others are below.
     """
 
     cells: list[str]
+    heading: bool
     below: dict[int, tuple[str, str]] = field(default_factory=dict)
     reasons: list[tuple[str, str]] = field(default_factory=list)
 
@@ -205,8 +207,8 @@ def drawn(lines: Sequence[Sequence[str]], screen: Screen) -> str:
     A row of one cell is a heading. What is too wide for its column is below its row.
     """
     room = screen.columns or sum(map(len, map("".join, lines))) + len(lines[0]) * GAP
-    rows = [_Row(cells=[*cells]) for cells in lines[1:]]
-    body = [row for row in rows if len(row.cells) > 1]
+    rows = [_Row(cells=[*cells], heading=len(cells) == 1) for cells in lines[1:]]
+    body = [row for row in rows if not row.heading]
     _make_fit(lines[0], body, room)
     head = _without_empty(lines[0], body)
     _move_reasons(head, body, room)
@@ -214,7 +216,7 @@ def drawn(lines: Sequence[Sequence[str]], screen: Screen) -> str:
     bold = (BOLD, sys.maxsize) if screen.colour else NO_STYLE
     shown = _beside(head, chosen, [bold] * len(head), bottom=True)
     for row in rows:
-        if len(row.cells) == 1:
+        if row.heading:
             shown += [text for _, text in _wrapped(row.cells[0], room, bold)]
             continue
         named = zip(row.cells, head, strict=True)
