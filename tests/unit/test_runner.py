@@ -179,10 +179,12 @@ def test_stop_kills_what_does_not_listen(
     runner: ProcessRunner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "GRACE_SECONDS", 0.2)
-    _, pid = started(runner, "signal.signal(signal.SIGTERM, signal.SIG_IGN)")
+    worker, pid = started(runner, "signal.signal(signal.SIGTERM, signal.SIG_IGN)")
 
     runner.stop()
 
+    # Its thread takes it out of the list of processes.
+    worker.join(PATIENCE)
     assert not Path("/proc", pid).exists()
 
 
