@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from typing import Any
 
 
-def wrong_texts(files: Sequence[dict[str, str]], seen: Sequence[str]) -> list[dict[str, str]]:
+def wrong_texts(
+    files: Sequence[dict[str, str]], texts: Mapping[str, str], seen: Sequence[str]
+) -> list[dict[str, str]]:
     """Return those of ``files`` that a node does not have with their content, mode and owner root.
 
-    :param files: each with ``path``, ``mode`` as four octal digits, and ``content``.
+    :param files: each with ``path``, ``mode`` as four octal digits, and ``text``, the name of its
+        content in ``texts``.
     :param seen: lines as ``file MODE USER GROUP SHA256 PATH``.
     """
 
     def line(file: dict[str, str]) -> str:
-        digest = sha256(file["content"].encode()).hexdigest()
+        digest = sha256(texts[file["text"]].encode()).hexdigest()
         return f"file {file['mode'].lstrip('0')} root root {digest} {file['path']}"
 
     return [file for file in files if line(file) not in seen]

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from sifline.errors import did_you_mean
 from tests.bench.figures import FIGURES
-from tests.bench.measure import Measured, Unit, measure
+from tests.bench.measure import Comparison, Measured, Unit, measure
 from tests.bench.projects import succeed
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -83,8 +83,8 @@ def report(measured: Sequence[Measured], facts: Mapping[str, str]) -> str:
             f"{told.ours.what} {shown(item.ours, told.unit)}",
             f"{told.peer.what} {shown(item.peer, told.unit)}",
             f"{item.ratio:.2f}",
-            "-" if told.limit is None else f"{told.limit:g}",
-            "told" if told.limit is None else "reached" if item.reached else "**missed**",
+            limits(told),
+            "told" if limits(told) == "-" else "reached" if item.reached else "**missed**",
         ]
         lines.append(f"| {' | '.join(cells)} |")
     for item in measured:
@@ -92,6 +92,13 @@ def report(measured: Sequence[Measured], facts: Mapping[str, str]) -> str:
             lines += ["", f"{item.comparison.what}: {item.comparison.note}"]
     told_facts = "; ".join(f"{key} {value}" for key, value in facts.items())
     return "\n".join([*lines, "", f"{told_facts}.", ""])
+
+
+def limits(comparison: Comparison) -> str:
+    """What is allowed: how many times the peer, or how many seconds for each side."""
+    if comparison.most:
+        return " and ".join(f"{seconds:g} s" for seconds in comparison.most)
+    return "-" if comparison.limit is None else f"{comparison.limit:g}"
 
 
 def machine() -> dict[str, str]:

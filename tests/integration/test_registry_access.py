@@ -214,7 +214,8 @@ def test_nobody_writes_to_an_upload_that_is_put_in_place(
     done = as_user(ssh, f"sudo -n {TOOL} install --root=/opt/containers {image}")
 
     assert (done.returncode, json.loads(done.stdout)["error"]) == (1, "busy")
-    ssh.run(ssh.cluster.controller, ["pkill", "--full", f"inplace . {name}"], sudo=True)
+    # Not the words of this command itself.
+    ssh.run(ssh.cluster.controller, ["pkill", "--full", f"[i]nplace . {name}"], sudo=True)
 
 
 def test_what_a_deployer_did_not_send_to_its_end_is_continued(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -69,6 +70,17 @@ def test_preparing_is_not_timed(clock: Clock) -> None:
 
 def test_a_limit_is_reached_where_it_is_kept_exactly() -> None:
     assert [measured(2.0, 1.0).reached, measured(2.1, 1.0).reached] == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("ours", "peer", "reached"), [(9.0, 3.0, True), (9.1, 3.0, False), (1.0, 3.1, False)]
+)
+def test_a_limit_in_seconds_is_for_both_sides(ours: float, peer: float, *, reached: bool) -> None:
+    told = replace(comparison(lambda: 0, lambda: 0), limit=None, most=(9, 3))
+    found = Measured(comparison=told, ours=ours, peer=peer)
+
+    assert found.reached is reached
+    assert f"| 9 s and 3 s | {'reached' if reached else '**missed**'} |" in report([found], {})
 
 
 def test_the_page_shows_each_figure_and_what_it_was_measured_on() -> None:

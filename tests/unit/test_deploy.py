@@ -29,10 +29,10 @@ from sifline.model import (
     TestReport,
     WouldDeploy,
 )
+from sifline.nodeside.registry import RESERVE
 from sifline.report import screen, tables
 from sifline.stages import deploy as stage
 from sifline.stages.deploy import (
-    RESERVE,
     Action,
     Survey,
     catalog,

@@ -91,6 +91,15 @@ def test_who_may_nothing_is_told_of_the_group() -> None:
         registries(Nodes(may="nothing")).ask(NODE, "ready")
 
 
+def test_a_tool_that_breaks_is_an_error_and_no_reason_to_become_root() -> None:
+    nodes = Nodes(may="tool")
+    nodes.tool = "Traceback"
+
+    with pytest.raises(RegistryRefused, match="ended with status 0: Traceback"):
+        registries(nodes).ask(NODE, "ready")
+    assert nodes.told == ["tool"]
+
+
 def test_what_the_tool_refuses_is_not_tried_as_root() -> None:
     nodes = Nodes(may="tool")
     nodes.tool = '{"error": "other-release", "message": "it is old"}'

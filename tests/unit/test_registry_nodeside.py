@@ -579,8 +579,11 @@ def test_an_installed_copy_has_its_own_owner(root: Path) -> None:
     assert "no-such-user" in told["message"]
 
 
-def test_a_copy_of_another_release_says_so(root: Path) -> None:
-    status, told = here(root, "ready", f"--protocol={registry.PROTOCOL + 1}")
+@pytest.mark.parametrize("words", [(), ("--new-option=1",)])
+def test_a_copy_of_another_release_says_so_whatever_it_is_asked(
+    root: Path, words: tuple[str, ...]
+) -> None:
+    status, told = here(root, "ready", f"--protocol={registry.PROTOCOL + 1}", *words)
 
     assert (status, told["error"]) == (1, "other-release")
 

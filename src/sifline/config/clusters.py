@@ -60,7 +60,7 @@ def find_cluster(name_or_path: str, workspace: Workspace) -> Path:
     """
     if name_or_path.endswith(SUFFIXES):
         return Path(name_or_path)
-    known = _known(workspace)
+    known = {**described_clusters(workspace), **standing_clusters(workspace)}
     if name_or_path in known:
         return known[name_or_path]
     if near := did_you_mean(name_or_path, known):
@@ -84,10 +84,9 @@ def described_clusters(workspace: Workspace) -> dict[str, Path]:
     return {path.stem: path for suffix in SUFFIXES for path in sorted(folder.glob(f"*{suffix}"))}
 
 
-def _known(workspace: Workspace) -> dict[str, Path]:
-    files = described_clusters(workspace)
-    standing = {path.parent.name: path for path in workspace.clusters.glob(f"*/{STATE_FILE}")}
-    return {**files, **standing}
+def standing_clusters(workspace: Workspace) -> dict[str, Path]:
+    """Return the files of the virtual clusters that this checkout brought up, by their names."""
+    return {path.parent.name: path for path in workspace.clusters.glob(f"*/{STATE_FILE}")}
 
 
 def load_cluster(path: Path, *, asked: str = "") -> Cluster:

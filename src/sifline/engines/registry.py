@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from sifline.errors import StepFailed
+from sifline.machine.process import Result
 from sifline.machine.remote import Remote, Sender
 from sifline.machine.streams import OnLine
 from sifline.model import Cluster, Node
@@ -19,6 +20,7 @@ from sifline.nodeside.registry import PROTOCOL, TOOLS
 READ_SECONDS = 1800
 # What the group of deployers may run as root.
 TOOL, RECEIVER = f"{TOOLS}/registry", f"{TOOLS}/receive"
+_AS_ROOT = ("sudo", "-n", "--")
 
 
 class RegistryRefused(StepFailed):
@@ -51,40 +53,31 @@ class Registries:
         """
         if not self._by_tool(node):
             return ask(self._remote, node, verb, **options)
-        answer = self._tool(node, verb, **options)
-        if answer is not None:
-            return answer
+        cluster = self._remote.cluster
+        argv = [*_AS_ROOT, TOOL, *_words(cluster, verb, options)]
+        result = self._remote.run(node, argv, timeout=READ_SECONDS, check=False)
+        if result.stdout or "sudo:" not in result.stderr:
+            return _answer(cluster, node, result)
         self._closed.add(node.name)
         try:
             return ask(self._remote, node, verb, **options)
         except StepFailed as error:
             if not isinstance(error, RegistryRefused):
-                user = self._remote.cluster.ssh.user
+                user = cluster.ssh.user
                 error.add(f"or make {user} a member of the group {self._group} there")
             raise
 
     def send(self, node: Node, path: Path, upload: PurePosixPath, *, on_line: OnLine) -> None:
         """Copy a SIF to the upload that the registry of ``node`` named."""
         if self._by_tool(node):
-            # The receiver writes to the folder of uploads alone.
-            tool = ["sudo", "-n", "--", RECEIVER]
-            name = PurePosixPath(upload.name)
-            self._remote.send(node, path, name, receiver=tool, on_line=on_line)
+            # The receiver knows the folder.
+            name, receiver = PurePosixPath(upload.name), [*_AS_ROOT, RECEIVER]
+            self._remote.send(node, path, name, receiver=receiver, on_line=on_line)
         else:
             self._remote.send(node, path, upload, sudo=True, on_line=on_line)
 
     def _by_tool(self, node: Node) -> bool:
         return bool(self._group) and node.name not in self._closed
-
-    def _tool(self, node: Node, verb: str, **options: str | int) -> dict[str, Any] | None:
-        """Return the answer of the installed tool; None if sudo does not run it."""
-        argv = ["sudo", "-n", "--", TOOL, *_words(self._remote.cluster, verb, options)]
-        result = self._remote.run(node, argv, timeout=READ_SECONDS, check=False)
-        try:
-            answer = json.loads(result.stdout)
-        except ValueError:
-            return None
-        return _accepted(self._remote.cluster, node, answer)
 
 
 def ask(remote: Remote, node: Node, verb: str, **options: str | int) -> dict[str, Any]:
@@ -100,6 +93,10 @@ def ask(remote: Remote, node: Node, verb: str, **options: str | int) -> dict[str
         timeout=READ_SECONDS,
         check=False,
     )
+    return _answer(remote.cluster, node, result)
+
+
+def _answer(cluster: Cluster, node: Node, result: Result) -> dict[str, Any]:
     try:
         answer = json.loads(result.stdout)
     except ValueError:
@@ -109,18 +106,14 @@ def ask(remote: Remote, node: Node, verb: str, **options: str | int) -> dict[str
             kind="no-answer",
             details=result.tail(),
         ) from None
-    return _accepted(remote.cluster, node, answer)
+    if "error" in answer:
+        raise _refusal(cluster, node, answer)
+    return dict(answer)
 
 
 def _words(cluster: Cluster, verb: str, options: Mapping[str, str | int]) -> list[str]:
     given = {"root": str(cluster.registry_root), "protocol": PROTOCOL, **options}
     return [verb, *(f"--{name}={value}" for name, value in given.items())]
-
-
-def _accepted(cluster: Cluster, node: Node, answer: dict[str, Any]) -> dict[str, Any]:
-    if "error" in answer:
-        raise _refusal(cluster, node, answer)
-    return answer
 
 
 @cache

@@ -50,7 +50,7 @@ class Sender(Remote, Protocol):
     ) -> None:
         """Copy the file ``path`` to ``remote_path`` on ``node``; resume an interrupted copy.
 
-        :param receiver: a program that stands in for rsync on the node, such as rrsync; the path
-            must then be plain, as it passes a shell.
+        :param receiver: the command that receives it on the node instead of rsync, as whoever it
+            becomes; the path must then be plain, as it passes a shell.
         :raises StepFailed: if the node cannot be reached, or the copy fails.
         """

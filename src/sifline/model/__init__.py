@@ -82,39 +82,7 @@ if TYPE_CHECKING:
     from sifline.model.registry import Registry
 
 # Clusters and overviews: images are built without them, and making a dataclass takes time.
-_LATER = {
-    "accounting": (
-        "Account",
-        "Accounting",
-        "Qos",
-    ),
-    "cluster": (
-        "Cluster",
-        "Node",
-        "Partition",
-        "Role",
-        "SshAccess",
-    ),
-    "deployment": (
-        "Deployment",
-        "ListedCluster",
-        "NodeState",
-        "Placement",
-        "ProvisionedCluster",
-        "StandingCluster",
-    ),
-    "gpus": ("GpuDevices",),
-    "overview": (
-        "Cleaned",
-        "Deployed",
-        "GraphNode",
-        "ImageState",
-        "Quickstart",
-        "WouldBringUp",
-        "WouldDeploy",
-    ),
-    "registry": ("Registry",),
-}
+_LATER = ("accounting", "cluster", "deployment", "gpus", "overview", "registry")
 
 __all__ = [
     "DOCKER_CLEAN",
@@ -176,9 +144,9 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """Load the module of ``name`` at its first use."""
-    for module, names in _LATER.items():
-        if name in names:
-            loaded = import_module(f"{__name__}.{module}")
-            globals().update({each: getattr(loaded, each) for each in names})
-            return globals()[name]
+    for module in _LATER if name in __all__ else ():
+        found = vars(import_module(f"{__name__}.{module}"))
+        if name in found:
+            globals()[name] = found[name]
+            return found[name]
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -21,7 +21,7 @@ class Registry:
         Key(
             kind=Text(what="the name of a group", pattern=f"(?:{USER})?", called="deployers"),
             help="Group whose members deploy without being root on the nodes: sudo lets them run"
-            " the registry's own tool, and nothing else. Default: root alone deploys.",
+            " the registry's two programs, and nothing else. Default: root alone deploys.",
             example="deployers",
         ),
     ] = ""

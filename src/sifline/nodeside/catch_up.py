@@ -27,8 +27,6 @@ else:
 # Hexadecimal, so that no sender has it; uploads of a broken-off run are continued.
 TOKEN = "ca7c"  # noqa: S105
 STALLED_SECONDS = 60
-# Space that must remain free, in bytes.
-RESERVE = 64 << 20
 # What rsync or its restricted server says of a file that is not there.
 NOT_THERE = "No such file or directory"
 
@@ -114,7 +112,7 @@ def catch_up(folder: Path, settings: dict[str, Any]) -> list[str]:
     return failed
 
 
-def image(key: str, entry: Any) -> dict[str, str]:
+def image(key: str, entry: Any) -> dict[str, Any]:
     """Return an entry of the controller's catalog, whose values it may have from anybody."""
     texts = ("category", "name", "sha256", "when")
     if not isinstance(entry, dict) or not all(isinstance(entry.get(part), str) for part in texts):
@@ -123,9 +121,9 @@ def image(key: str, entry: Any) -> dict[str, str]:
         raise CatchUpError(f"the controller's catalog has {entry['name']!r} there")
     if not re.fullmatch(registry.SHA256, entry["sha256"]):
         raise CatchUpError(f"the controller's catalog has no SHA-256 of it: {entry['sha256']!r}")
+    told = {part: str(entry.get(part, "")) for part in registry.KNOWN}
     size = entry.get("size")
-    known = {part: str(entry.get(part, "")) for part in (*texts, *registry.KNOWN)}
-    return {**known, "size": str(size if isinstance(size, int) else 0)}
+    return {**entry, **told, "size": size if isinstance(size, int) else 0}
 
 
 def catalog_of(source: Source) -> dict[str, Any]:
@@ -143,17 +141,16 @@ def catalog_of(source: Source) -> dict[str, Any]:
     return found
 
 
-def newer(theirs: dict[str, str], ours: dict[str, Any] | None) -> bool:
-    """Return whether the controller's image was deployed later than the node's own.
+def newer(theirs: dict[str, Any], ours: dict[str, Any] | None) -> bool:
+    """Return whether the controller's image is another one, deployed later than the node's own.
 
-    What was deployed to this node alone stays. Times are ISO 8601 in UTC, as texts in order.
+    What was deployed to this node alone stays.
     """
-    if not ours:
-        return True
-    return bool(theirs["sha256"] != ours["sha256"] and theirs["when"] > ours.get("when", ""))
+    same = ours is not None and ours.get("sha256") == theirs["sha256"]
+    return not same and registry.is_later(theirs, ours)
 
 
-def take(entry: dict[str, str], source: Source, settings: dict[str, Any]) -> bool:
+def take(entry: dict[str, Any], source: Source, settings: dict[str, Any]) -> bool:
     """Fetch the file of one image, verify it, and put it in place.
 
     Return False if a later one was deployed here meanwhile.
@@ -175,7 +172,7 @@ def take(entry: dict[str, str], source: Source, settings: dict[str, Any]) -> boo
     # Checks category and name, and makes the folder of uploads.
     found = registry.status(options)
     if not found["held"]:
-        lacking = int(entry["size"]) + RESERVE - found["uploaded"] - found["free"]
+        lacking = entry["size"] + registry.RESERVE - found["uploaded"] - found["free"]
         if lacking > 0:
             raise CatchUpError(f"{settings['root']} has {lacking} bytes too few; make room there")
         path = f"versions/{category}/{name}/{sha256}.sif"

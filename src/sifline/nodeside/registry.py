@@ -67,7 +67,9 @@ ABANDONED_SECONDS = 15 * 60
 LOCK_SECONDS = 60
 # Earlier versions that are kept, unless the caller says otherwise.
 KEPT, KEPT_MOST = 2, 100
-# What a deployment tells of an image, for the catalog.
+# Space that must remain free after a transfer, for logs and jobs.
+RESERVE = 64 << 20
+# What a deployment tells of an image, for the catalog; each a text of so many characters at most.
 LONGEST = 500
 KNOWN = ("when", "who", "image_digest", "fingerprint", "commit", "tests")
 BLOCK = 1 << 20
@@ -123,6 +125,9 @@ def status(options: argparse.Namespace) -> dict[str, Any]:
     entry = Entry(root, options.category, options.name)
     if options.look == "no":
         make_folder(entry.uploads, 0o700, options)
+        # Whatever became of it: what lies there is root's alone until it is verified.
+        os.chown(entry.uploads, *owner(options))
+        entry.uploads.chmod(0o700)
         with locked(root):
             remove_leftovers(entry, options)
     recorded = read_catalog(root)["images"].get(entry.key)
@@ -188,7 +193,8 @@ def install(options: argparse.Namespace) -> dict[str, Any]:
     with unwritten(source) if source is upload else nullcontext():
         settle(source, options)  # without the registry's lock: it reads the whole file
         with locked(root):
-            if options.later == "yes" and not is_later(meta, read_catalog(root), entry):
+            there = read_catalog(root)["images"].get(entry.key)
+            if options.later == "yes" and not is_later(meta, there):
                 raise RegistryError("older", f"{entry.key} was deployed here later")
             make_folder(entry.versions, 0o755, options)
             if source is upload:
@@ -215,10 +221,12 @@ def unwritten(path: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def is_later(meta: dict[str, str], catalog: dict[str, Any], entry: Entry) -> bool:
-    """Return whether an image was deployed later than the one in place; times are ISO 8601."""
-    known = catalog["images"].get(entry.key)
-    return not known or meta.get("when", "") > str(known.get("when", ""))
+def is_later(meta: dict[str, Any], there: dict[str, Any] | None) -> bool:
+    """Return whether an image was deployed later than the one ``there``, if there is one.
+
+    Times are ISO 8601 in UTC: texts in their order.
+    """
+    return not there or meta.get("when", "") > str(there.get("when", ""))
 
 
 def meta_of(options: argparse.Namespace) -> dict[str, str]:
@@ -461,10 +469,6 @@ def remove_leftovers(entry: Entry, options: argparse.Namespace) -> None:
 def make_folder(path: Path, mode: int, options: argparse.Namespace) -> None:
     """Make a folder below ``.registry`` with its parents, each with the registry's owner."""
     if path.is_dir():
-        found = path.stat()
-        if ((found.st_uid, found.st_gid), stat.S_IMODE(found.st_mode)) != (owner(options), mode):
-            os.chown(path, *owner(options))
-            path.chmod(mode)
         return
     make_folder(path.parent, 0o755, options)
     with suppress(FileExistsError):
@@ -537,7 +541,7 @@ def parser() -> argparse.ArgumentParser:
         verb = verbs.add_parser(name)
         verb.set_defaults(work=work)
         verb.add_argument("--root", required=True)
-        verb.add_argument("--protocol", type=int, default=PROTOCOL)
+        verb.add_argument("--protocol")  # see need_protocol
         verb.add_argument("--owner", default="root")
         verb.add_argument("--group", default="slurm")
         if name == "list":
@@ -556,6 +560,15 @@ def parser() -> argparse.ArgumentParser:
             verb.add_argument("--later", choices=("yes", "no"), default="no")
             verb.add_argument("--keep", type=int, choices=range(KEPT_MOST + 1), default=KEPT)
     return top
+
+
+def need_protocol(arguments: list[str]) -> None:
+    """Refuse the words of a caller of another release, before they are read: they may be new."""
+    asked = [word.partition("=")[2] for word in arguments if word.startswith("--protocol=")]
+    if asked not in ([], [str(PROTOCOL)]):
+        raise RegistryError(
+            "other-release", f"the registry's tool here has protocol {PROTOCOL}, not {asked[0]}"
+        )
 
 
 def hold(options: argparse.Namespace, fixed: dict[str, str]) -> None:
@@ -579,17 +592,14 @@ def main(arguments: list[str], fixed: dict[str, str] | None = None) -> int:
     :param fixed: root, owner, group and ``who`` (deploys) of an installed copy, whose caller is
         not root.
     """
-    options = parser().parse_args(arguments)
     os.umask(0o022)
     if fixed:
         # Stopped at a terminal, it would keep the lock.
         for number in (signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU):
             signal.signal(number, signal.SIG_IGN)
     try:
-        if options.protocol != PROTOCOL:
-            raise RegistryError(
-                "other-release", f"the registry's tool speaks version {PROTOCOL} of its language"
-            )
+        need_protocol(arguments)
+        options = parser().parse_args(arguments)
         if fixed:
             hold(options, fixed)
         answer, code = options.work(options), 0

@@ -40,10 +40,7 @@ from sifline.model import (
     TestedSif,
 )
 from sifline.model.units import size_text
-from sifline.nodeside.registry import CATEGORIES, KEPT, NAME
-
-# Space that must remain free on a node after the transfer, for its logs and jobs.
-RESERVE = 64 << 20
+from sifline.nodeside.registry import CATEGORIES, KEPT, NAME, RESERVE
 
 
 class Action(str, Enum):

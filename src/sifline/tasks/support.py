@@ -191,12 +191,13 @@ class Run:
 
     def cluster_flag(self) -> str:
         """Return --cluster for a suggested command, if only another than the usual one stands."""
-        standing = [path.parent.name for path in self.workspace.clusters.glob("*/cluster.yaml")]
-        if len(standing) != 1:
+        if not self.workspace.clusters.is_dir():
             return ""
-        from sifline.config.clusters import default
+        from sifline.config.clusters import default, standing_clusters
 
-        return "" if default() == standing[0] else f" --cluster {standing[0]}"
+        standing = {*standing_clusters(self.workspace)}
+        others = standing - {default()}
+        return f" --cluster {others.pop()}" if len(standing) == len(others) == 1 else ""
 
     def write(self, path: Path, text: str) -> None:
         """Write a result to a file, completely or not at all; to a pipe or device directly."""

@@ -117,12 +117,11 @@ class Ssh:
     ) -> None:
         """Copy the file ``path`` to ``remote_path`` on ``node``; resume an interrupted copy.
 
-        :param receiver: a program that stands in for rsync on the node, and becomes what it needs
-            to be. rrsync, for one, must see its arguments, so the path passes a shell there.
-
         The file at ``remote_path`` is written in place, so it must not be in use. ``on_line`` gets
         rsync's progress lines.
 
+        :param receiver: the command that receives it on the node instead of rsync, as whoever it
+            becomes. It sees rsync's arguments, so a plain path is needed, which passes a shell.
         :raises SshFailed: if the node cannot be reached.
         :raises CommandFailed: if rsync fails, or makes no progress for two minutes.
         """
