@@ -16,8 +16,8 @@ short_description: Write events as JSON lines
 description:
   - Appends one JSON object a line to the file that the environment variable
     SIFLINE_ANSIBLE_EVENTS names; does nothing without it.
-  - "Events: task (name), host (host, task, outcome, message), diff (host, text), nohosts, stats
-    (by host)."
+  - "Events: task (name), host (host, task, outcome, message), diff (host, text), jobs (jobs),
+    note (host, text), nohosts, stats (by host)."
   - Of tasks with no_log it writes the outcome and no message and no difference; of changes, which
     files they kept.
 requirements: []
@@ -27,6 +27,11 @@ FILE_VARIABLE = "SIFLINE_ANSIBLE_EVENTS"
 
 # Where a module puts what went wrong, best first.
 MESSAGES = ("msg", "stderr", "module_stderr", "stdout", "module_stdout")
+
+# The fact in which the role slurm-controller has the jobs that feel a change.
+JOBS = "slurm_controller_felt"
+# The fact in which a role has what a person must know of a host.
+NOTE = "sifline_note"
 
 # Tasks of the roles' own order, of which nothing happens on a host.
 LEADING = ("include_role", "include_tasks", "import_tasks", "meta", "validate_argument_spec")
@@ -58,9 +63,14 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         self._write(event="task", name=task.get_name())
 
     def v2_runner_on_ok(self, result: Any) -> None:
-        """Tell of a host where the task changed something."""
+        """Tell of a host where the task changed something, and which jobs feel a change."""
         if result._result.get("changed"):
             self._host(result, "changed")
+        facts = result._result.get("ansible_facts") or {}
+        if JOBS in facts:
+            self._write(event="jobs", jobs=facts[JOBS])
+        if NOTE in facts:
+            self._write(event="note", host=result._host.get_name(), text=facts[NOTE])
 
     def v2_runner_on_failed(self, result: Any, ignore_errors: bool = False) -> None:
         """Tell of a host where the task failed."""

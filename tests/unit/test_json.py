@@ -18,6 +18,7 @@ from sifline.contents.sizes import Copies, Folder, Hidden, Layer, Report
 from sifline.engines.apptainer.signatures import DataObject, Signature, Verified
 from sifline.formats.packages import Distribution, Found, Package
 from sifline.model import (
+    AffectedJob,
     CheckResult,
     Cleaned,
     Cluster,
@@ -166,6 +167,17 @@ PROVISIONED = ProvisionedCluster(
     changes=(("slurm-common: write slurm.conf", ("compute-01",)),),
     kept=("compute-01:/etc/slurm/slurm.conf.before",),
     diffs=((("compute-01",), "--- slurm.conf\n+++ slurm.conf\n"),),
+    jobs=(
+        AffectedJob(
+            id="8",
+            user="alice",
+            state="RUNNING",
+            where="compute-01",
+            why="goes from 2 to 1 cpus",
+            becomes="queued again",
+        ),
+    ),
+    notes=("compute-01: stays drained: Prolog error",),
 )
 DEPLOYED = Deployment(
     sif=SifFile(name="hello-mpi", category="mpi", path=SIF, size=81000000, sha256="a" * 64),

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from enum import Enum
@@ -20,7 +20,7 @@ from sifline.errors import MissingError
 from sifline.machine.context import Context
 from sifline.machine.process import CommandFailed, Result
 from sifline.machine.scratch import Scratch
-from sifline.model import Accounting, Cluster, Node, Registry, Role
+from sifline.model import Accounting, AffectedJob, Cluster, Node, Registry, Role
 from sifline.nodeside.registry import FOLDERS, TOOLS
 
 PROGRAM = "ansible-playbook"
@@ -71,6 +71,21 @@ class FileDiff:
 
 
 @dataclass(frozen=True, kw_only=True)
+class JobsAffected:
+    """The jobs that feel the new configuration, as the role looked at them last."""
+
+    jobs: tuple[AffectedJob, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Note:
+    """What a role says that a person must know of a host, in a line."""
+
+    host: str
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class NoHosts:
     """A play matched no host."""
 
@@ -84,7 +99,7 @@ class Stats:
     lost: tuple[str, ...] = ()
 
 
-Event = TaskStarted | HostEvent | FileDiff | NoHosts | Stats
+Event = TaskStarted | HostEvent | FileDiff | JobsAffected | Note | NoHosts | Stats
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,6 +142,18 @@ class Run:
             if isinstance(event, FileDiff) and event.text.strip():
                 found.setdefault(event.text.strip("\n"), []).append(event.host)
         return found
+
+    @property
+    def jobs(self) -> tuple[AffectedJob, ...]:
+        """Return the jobs that feel the new configuration."""
+        found = [event.jobs for event in self.events if isinstance(event, JobsAffected)]
+        return found[-1] if found else ()
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Return the notes, each with its host."""
+        notes = (event for event in self.events if isinstance(event, Note))
+        return tuple(f"{note.host}: {note.text}" for note in notes)
 
     @property
     def faults(self) -> tuple[HostEvent, ...]:
@@ -241,22 +268,29 @@ def parse(lines: Iterable[str]) -> Iterator[Event]:
     """Return the events in ``lines``; unknown events are skipped."""
     for line in lines:
         event = json.loads(line)
-        kind = event.get("event")
-        if kind == "task":
-            yield TaskStarted(name=event["name"])
-        elif kind == "host":
-            yield HostEvent(
-                host=event["host"],
-                task=event["task"],
-                outcome=Outcome(event["outcome"]),
-                message=event["message"],
-            )
-        elif kind == "diff":
-            yield FileDiff(host=event["host"], text=event["text"])
-        elif kind == "nohosts":
-            yield NoHosts()
-        elif kind == "stats":
-            yield total(event["hosts"])
+        if read := _READERS.get(event.get("event")):
+            yield read(event)
+
+
+def _job(values: Mapping[str, Any]) -> AffectedJob:
+    names = ("id", "user", "state", "where", "why", "becomes")
+    return AffectedJob(**{name: str(values[name]) for name in names})
+
+
+_READERS: dict[str, Callable[[Mapping[str, Any]], Event]] = {
+    "task": lambda event: TaskStarted(name=event["name"]),
+    "host": lambda event: HostEvent(
+        host=event["host"],
+        task=event["task"],
+        outcome=Outcome(event["outcome"]),
+        message=event["message"],
+    ),
+    "diff": lambda event: FileDiff(host=event["host"], text=event["text"]),
+    "jobs": lambda event: JobsAffected(jobs=tuple(_job(item) for item in event["jobs"])),
+    "note": lambda event: Note(host=event["host"], text=event["text"]),
+    "nohosts": lambda _: NoHosts(),
+    "stats": lambda event: total(event["hosts"]),
+}
 
 
 def total(hosts: Mapping[str, Mapping[str, int]]) -> Stats:

@@ -62,6 +62,7 @@ if TYPE_CHECKING:
         SshAccess,
     )
     from sifline.model.deployment import (
+        AffectedJob,
         Deployment,
         ListedCluster,
         NodeState,
@@ -91,6 +92,7 @@ __all__ = [
     "SETTINGS",
     "Account",
     "Accounting",
+    "AffectedJob",
     "Bind",
     "BuiltImage",
     "CheckResult",

@@ -13,13 +13,29 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
+class AffectedJob:
+    """A job that feels a change of its cluster.
+
+    ``where`` is the node or the partition that changes, ``why`` how; ``becomes`` is "fails",
+    "queued again" or "stays queued". ``state`` is Slurm's word.
+    """
+
+    id: str
+    user: str
+    state: str
+    where: str
+    why: str
+    becomes: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class ProvisionedCluster:
     """A cluster whose nodes have registries: it was provisioned, or checked by ``inspect``.
 
     ``changed`` counts the Ansible tasks that changed something; ``changes`` are their words, each
-    with the hosts. ``kept`` names the backups of
-    files that were replaced, as ``host:path``. ``diffs`` are changes of files, each with the hosts
-    that have it.
+    with the hosts. ``kept`` names the backups of files that were replaced, as ``host:path``.
+    ``diffs`` are changes of files, each with the hosts that have it. ``jobs`` felt the changes, or
+    would. ``notes`` are what a person must know or do.
     """
 
     cluster: Cluster
@@ -29,6 +45,8 @@ class ProvisionedCluster:
     seconds: float = 0.0
     kept: tuple[str, ...] = ()
     diffs: tuple[tuple[tuple[str, ...], str], ...] = ()
+    jobs: tuple[AffectedJob, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -213,6 +213,7 @@ class Clusters:
         stage: str = "",
         adopt: bool = False,
         interrupt_jobs: bool = False,
+        wait: bool = False,
         diff: bool = False,
     ) -> ProvisionedCluster:
         """Configure a cluster with Ansible: all stages, or only ``stage``."""
@@ -226,6 +227,7 @@ class Clusters:
                 stage=stage,
                 adopt=adopt,
                 interrupt_jobs=interrupt_jobs,
+                wait=wait,
                 diff=diff,
             )
 

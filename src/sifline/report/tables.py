@@ -18,6 +18,7 @@ from sifline.report import screen
 if TYPE_CHECKING:
     from sifline.config.settings import Setting
     from sifline.model import (
+        AffectedJob,
         BuiltImage,
         CheckResult,
         Cleaned,
@@ -521,9 +522,22 @@ def provisioned(item: ProvisionedCluster, *, dry: bool) -> str:
             *(f"{', '.join(hosts)}:\n{text}\n" for hosts, text in item.diffs),
             *(f"kept {place}" for place in item.kept),
             *(f"{verb} {', '.join(hosts)}: {task}" for task, hosts in item.changes),
+            *(_affected(job, dry=dry) for job in item.jobs),
+            *(f"note: {note}" for note in item.notes),
             f"{item.cluster.name}: {item.ok} tasks, {verb} {item.changed}, {item.seconds:.1f} s",
         ]
     )
+
+
+def _affected(job: AffectedJob, *, dry: bool) -> str:
+    """Return what a change does, or did, to a job."""
+    fates = {
+        "fails": ("would fail", "failed"),
+        "queued again": ("would be queued again", "was queued again"),
+        "stays queued": ("would stay queued", "stays queued"),
+    }
+    fate = fates[job.becomes][0 if dry else 1]
+    return f"job {job.id} of {job.user} ({job.state.lower()}) {fate}: {job.where} {job.why}"
 
 
 def provisioned_values(item: ProvisionedCluster, *, dry: bool) -> dict[str, object]:
@@ -537,6 +551,8 @@ def provisioned_values(item: ProvisionedCluster, *, dry: bool) -> dict[str, obje
         "changes": [{"task": task, "nodes": hosts} for task, hosts in item.changes],
         "kept": item.kept,
         "diffs": [{"nodes": hosts, "diff": text} for hosts, text in item.diffs],
+        "jobs": [asdict(job) for job in item.jobs],
+        "notes": item.notes,
     }
 
 

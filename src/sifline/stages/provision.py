@@ -17,6 +17,8 @@ from sifline.machine.context import Context
 from sifline.model import Cluster, ProvisionedCluster, Workspace
 
 SITE = "site.yml"
+# Variables of the roles, by the flags that set them.
+FLAGS = {"adopt": "--adopt", "interrupt_jobs": "--interrupt-jobs", "wait_for_jobs": "--wait"}
 ACCOUNTING = "accounting"
 
 # Last lines of Ansible's output that are printed with a failure.
@@ -41,13 +43,16 @@ def provision(
     stage: str = "",
     adopt: bool = False,
     interrupt_jobs: bool = False,
+    wait: bool = False,
     diff: bool = False,
 ) -> ProvisionedCluster:
     """Configure all nodes of ``cluster`` with the roles; with ``check`` change nothing.
 
     :param stage: the only stage to run, a tag of the plays in site.yml; "" for all.
     :param adopt: replace files that sifline did not write, or that were changed since.
-    :param interrupt_jobs: let nodes leave the cluster whose jobs have not ended.
+    :param interrupt_jobs: make changes that end jobs: nodes and partitions that go, other CPUs,
+        fewer GPUs. Without it they are refused.
+    :param wait: wait for these jobs first; no new ones begin there.
     :param diff: return the changes of files line by line, secrets left out; an error has them in
         its details.
 
@@ -63,7 +68,7 @@ def provision(
             f"{cluster.source} asks for no database of its own, so there is nothing to do; add the"
             " section accounting, see docs/reference/cluster-file.md"
         )
-    asked = {"adopt": adopt, "interrupt_jobs": interrupt_jobs}
+    asked = {"adopt": adopt, "interrupt_jobs": interrupt_jobs, "wait_for_jobs": wait}
     lock = records.shared_lock(context.workspace, f"{cluster.name}.provision.lock")
     with records.locked(lock, context):
         return _provisioned(
@@ -107,6 +112,8 @@ def _provisioned(
         seconds=time.monotonic() - started,
         kept=run.kept,
         diffs=diffs,
+        jobs=run.jobs,
+        notes=run.notes,
     )
 
 
@@ -114,7 +121,7 @@ def _again(cluster: Cluster, *, check: bool, stage: str, allowed: Sequence[str])
     """Return the command of this run."""
     words = ["invoke", "--dry"] if check else ["invoke"]
     words += ["provision", cluster.flag, *(["--stage", stage] if stage else [])]
-    return " ".join([*words, *(f"--{name.replace('_', '-')}" for name in allowed)])
+    return " ".join([*words, *(FLAGS[name] for name in allowed)])
 
 
 def playbooks(workspace: Workspace) -> Path:

@@ -125,6 +125,7 @@ def provision(
     stage: str = "",
     adopt: bool = False,
     interrupt_jobs: bool = False,
+    wait: bool = False,
     diff: bool = False,
     json: bool = False,
     ask_become_pass: bool = False,
@@ -133,12 +134,15 @@ def provision(
 
     The nodes need an SSH server, Python, and sudo if the user is not root. Files that sifline did
     not write, or that were changed since, are kept and reported, unless --adopt is given. If a
-    daemon does not run with a new configuration of Slurm, all nodes get the old one back. A node
-    whose jobs have not ended leaves the cluster only with --interrupt-jobs. --stage runs one stage
-    alone: registry, which creates the image folders, is the one for a cluster whose Slurm others
-    manage. --diff prints the changes of files line by line, but no secret.
+    daemon does not run with a new configuration of Slurm, all nodes get the old one back. A change
+    that would end jobs (a node or a partition goes, other cpus, fewer gpus) is refused and names
+    them: --wait waits for their end and lets no new ones begin there, --interrupt-jobs ends them.
+    --dry shows them. --stage runs one stage alone: registry, which creates the image folders, is
+    the one for a cluster whose Slurm others manage. --diff prints the changes of files line by
+    line, but no secret.
 
         invoke provision --dry --diff
+        invoke provision --wait
         invoke provision --cluster clusters/mine.yaml --stage registry
     """
     from sifline.report import tables
@@ -154,6 +158,7 @@ def provision(
         stage=stage,
         adopt=adopt,
         interrupt_jobs=interrupt_jobs,
+        wait=wait,
         diff=diff,
     )
     values = tables.provisioned_values(done, dry=run.dry)
