@@ -30,7 +30,8 @@ from sifline.model import (
     WouldDeploy,
 )
 from sifline.nodeside.registry import RESERVE
-from sifline.report import screen, tables
+from sifline.report import clusters as report_clusters
+from sifline.report import planned, screen
 from sifline.stages import deploy as stage
 from sifline.stages.deploy import (
     Action,
@@ -209,7 +210,7 @@ def test_nodes_that_are_left_out_get_nothing_and_are_named(tmp_path: Path, sif: 
     done = deploy(sif, PARTLY, context_of(tmp_path, nodes))
 
     assert nodes.sent == nodes.installed == ["compute-01"]
-    assert tables.deployed([done]).splitlines()[-1] == (
+    assert report_clusters.deployed([done]).splitlines()[-1] == (
         "hello: deployed to 1 of 3 nodes; left out, unchanged: controller, compute-02"
     )
 
@@ -218,7 +219,7 @@ def test_the_path_on_the_nodes_is_printed_once_and_whole(tmp_path: Path, sif: Si
     done = deploy(sif, CLUSTER, context_of(tmp_path, Nodes()))
     screen.use(screen.Screen(columns=40))
     try:
-        lines = tables.deployed([done]).splitlines()
+        lines = report_clusters.deployed([done]).splitlines()
     finally:
         screen.use(screen.PLAIN)
 
@@ -428,7 +429,7 @@ def test_what_a_deployment_would_do_is_told_by_node(tmp_path: Path, sif: Sif) ->
     }
     assert (runner.sent, runner.installed, runner.noted) == ([], [], [])
     done = WouldDeploy(steps=(), nodes={"hello": {key: told[key].value for key in told}})
-    assert tables.would_deploy(done).splitlines()[-1] == (
+    assert planned.would_deploy(done).splitlines()[-1] == (
         "hello would be sent to controller; would be switched to on compute-02; is on compute-01"
     )
 
@@ -440,8 +441,8 @@ def test_a_dry_run_names_the_nodes_that_are_left_out(tmp_path: Path, sif: Sif) -
     done = WouldDeploy(steps=(), nodes={"hello": told}, left_out=left_out)
 
     assert {*told} == {"compute-01"}
-    assert tables.would_deploy(done).endswith("\nleft out, unchanged: controller, compute-02")
-    assert tables.would_deploy_values(done)["left_out"] == left_out
+    assert planned.would_deploy(done).endswith("\nleft out, unchanged: controller, compute-02")
+    assert planned.would_deploy_values(done)["left_out"] == left_out
 
 
 def test_a_node_that_does_not_answer_cannot_be_told_of(tmp_path: Path, sif: Sif) -> None:

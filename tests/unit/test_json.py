@@ -41,7 +41,7 @@ from sifline.model import (
 )
 from sifline.pipeline import deployments
 from sifline.stages.inventory import Bill
-from sifline.tasks import helps, support
+from sifline.tasks import helps, images, support
 from tests.support import sif_files
 from tests.support.fake_engine import fake_engine
 from tests.support.invoking import invoke_here
@@ -282,7 +282,7 @@ def words_of(call: str) -> list[str]:
     task, *more = call.split()
     body = helps.tasks()[task]
     # The graph of one image has no parents.
-    one = "images" in body.__module__ and task != "graph"
+    one = body in images.VERBS and task != "graph"
     about = f"{task}.hello-mpi" if one else task
     return [about, *more, "--json"]
 

@@ -24,7 +24,7 @@ from sifline.model import (
     Workspace,
 )
 from sifline.pipeline.done import Done, Results
-from sifline.tasks import cluster, images
+from sifline.tasks import cluster, making
 from sifline.tasks.support import Run
 
 CLUSTER = Cluster(
@@ -79,7 +79,7 @@ def test_a_cluster_that_is_up_is_to_be_provisioned(
 def test_what_is_deployed_is_to_be_run(
     capsys: pytest.CaptureFixture[str], names: str, file: str
 ) -> None:
-    images.deploy(run(*names), cast("Any", [*names]))
+    making.deploy(run(*names), cast("Any", [*names]))
 
     assert capsys.readouterr().err == f"next: on the cluster: srun apptainer exec {file} COMMAND\n"
 
@@ -95,7 +95,7 @@ def test_a_job_on_a_virtual_cluster_is_that_of_its_user(
         replace(CLUSTER, source=space.clusters / "second" / "cluster.yaml", job_user="alice"),
     )
 
-    images.deploy(replace(run("x"), workspace=space), ["x"])
+    making.deploy(replace(run("x"), workspace=space), ["x"])
 
     assert capsys.readouterr().err == (
         "next: invoke cluster.shell --cluster second --user alice"
@@ -115,7 +115,7 @@ def test_a_deployment_goes_to_the_cluster_that_stands(
         (space.clusters / name).mkdir(parents=True)
         (space.clusters / name / "cluster.yaml").touch()
 
-    images.make(replace(run(), workspace=space), ["x"])
+    making.make(replace(run(), workspace=space), ["x"])
 
     assert capsys.readouterr().err == f"next: invoke deploy.x{flag}\n"
 
@@ -123,10 +123,10 @@ def test_a_deployment_goes_to_the_cluster_that_stands(
 @pytest.mark.parametrize(
     ("verb", "command"),
     [
-        (images.build, "invoke test.x"),
-        (images.test, "invoke convert.x"),
-        (images.convert, "invoke deploy.x"),
-        (images.make, "invoke deploy.x"),
+        (making.build, "invoke test.x"),
+        (making.test, "invoke convert.x"),
+        (making.convert, "invoke deploy.x"),
+        (making.make, "invoke deploy.x"),
     ],
 )
 def test_an_image_goes_on_to_the_next_stage(
@@ -138,7 +138,7 @@ def test_an_image_goes_on_to_the_next_stage(
 
 
 def test_all_images_go_on_together(capsys: pytest.CaptureFixture[str]) -> None:
-    images.make(replace(run(), over_all=True), ["x", "y"])
+    making.make(replace(run(), over_all=True), ["x", "y"])
 
     assert capsys.readouterr().err == "next: invoke deploy --all\n"
 
@@ -162,7 +162,7 @@ def test_results_of_tests_that_did_not_run_now_are_told_as_earlier_ones() -> Non
         for name in ("old", "new")
     }
 
-    texts = images._texts(Results(sif_reports=reports), {(Verb.TEST_SIF, "old")})
+    texts = making._texts(Results(sif_reports=reports), {(Verb.TEST_SIF, "old")})
 
     assert texts[Verb.TEST_SIF].splitlines() == [
         "old (apptainer): 2 passed, 0 skipped, 7.8 s (earlier run)",
@@ -172,6 +172,6 @@ def test_results_of_tests_that_did_not_run_now_are_told_as_earlier_ones() -> Non
 
 def test_who_wants_results_alone_is_told_nothing_more(capsys: pytest.CaptureFixture[str]) -> None:
     cluster.up(run(quiet=True), ())
-    images.deploy(run("x", quiet=True), ["x"])
+    making.deploy(run("x", quiet=True), ["x"])
 
     assert capsys.readouterr().err == ""

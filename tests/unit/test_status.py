@@ -34,7 +34,7 @@ from sifline.model import (
     Workspace,
 )
 from sifline.pipeline import Pipeline, deployments
-from sifline.report import tables
+from sifline.report import images as report_images
 from sifline.report.terminal import Terminal
 from sifline.stages import build, convert, deploy, imagetest
 from sifline.stages.imagetest import TestsFailed
@@ -147,7 +147,10 @@ def test_a_deployment_to_some_nodes_adds_to_those_before(
     names = tuple(place.node for place in whole.placements)
     assert (same.nodes, same.missing) == (names, ())
     assert (other.nodes, other.missing) == (names[-1:], names[:-1])
-    assert tables._deployed_to(replace(other, current=True)) == f"lab (1 of {len(names)} nodes)"
+    assert (
+        report_images._deployed_to(replace(other, current=True))
+        == f"lab (1 of {len(names)} nodes)"
+    )
 
 
 def test_what_was_deployed_to_a_cluster_that_is_gone_is_forgotten(
@@ -221,7 +224,7 @@ def state(**changes: str) -> ImageState:
     ],
 )
 def test_the_table_says_which_tests_are_missing(item: ImageState, shown: str) -> None:
-    assert re.split(" {2,}", tables.states([item]).splitlines()[1])[3] == shown
+    assert re.split(" {2,}", report_images.states([item]).splitlines()[1])[3] == shown
 
 
 # Signatures

@@ -30,7 +30,10 @@ from sifline.model import (
     TestReport,
     Workspace,
 )
-from sifline.report import screen, tables
+from sifline.report import checks as report_checks
+from sifline.report import clusters as report_clusters
+from sifline.report import images as report_images
+from sifline.report import screen
 from sifline.tasks import flags
 from sifline.validation.outcome import CheckSkipped
 from sifline.validation.probe import Probe, deployed
@@ -88,7 +91,9 @@ def done(cluster: Cluster) -> Quickstart:
 
 
 def test_the_commands_after_a_quickstart_name_its_cluster() -> None:
-    assert commands(tables.quickstart(done(replace(CLUSTER, name="green", job_user="alice")))) == [
+    assert commands(
+        report_clusters.quickstart(done(replace(CLUSTER, name="green", job_user="alice")))
+    ) == [
         ["validate", "--cluster", "green"],
         ["cluster.shell", "--cluster", "green", "--user", "alice"],
         ["shell.hello-mpi"],
@@ -136,7 +141,7 @@ def test_facts_are_lines_that_people_read_and_keys_that_scripts_do() -> None:
         "sif": {"file_system": "squashfs", "labels": {"own_label": "a_b"}},
     }
 
-    assert tables.facts([item]).splitlines() == [
+    assert report_images.facts([item]).splitlines() == [
         "name: hello",
         "built on: debian, other",
         "image id: -",
@@ -158,7 +163,7 @@ def test_long_facts_are_on_lines_of_their_own_and_no_word_is_broken() -> None:
     }
     screen.use(screen.Screen(columns=80))
     try:
-        lines = tables.facts([item]).splitlines()
+        lines = report_images.facts([item]).splitlines()
     finally:
         screen.use(screen.PLAIN)
 
@@ -186,7 +191,7 @@ CHECKS = [
 def test_on_80_columns_names_commands_and_variables_of_checks_are_whole() -> None:
     screen.use(screen.Screen(columns=80))
     try:
-        text = tables.checks(CHECKS)
+        text = report_checks.checks(CHECKS)
     finally:
         screen.use(screen.PLAIN)
 
@@ -200,11 +205,11 @@ def test_on_80_columns_names_commands_and_variables_of_checks_are_whole() -> Non
 
 
 def test_in_a_pipe_each_check_names_its_suite_unless_there_is_one() -> None:
-    head, *lines = tables.checks(CHECKS).splitlines()
+    head, *lines = report_checks.checks(CHECKS).splitlines()
     assert head.split()[:3] == ["result", "suite", "check"]
     assert [line.split()[1] for line in lines[:3]] == [item.suite for item in CHECKS]
 
-    head, line, _ = tables.checks(CHECKS[:1]).splitlines()
+    head, line, _ = report_checks.checks(CHECKS[:1]).splitlines()
     assert head.split()[:2] == ["result", "check"]
     assert line.split()[:2] == ["passed", "munge-credentials-cross-nodes"]
 
@@ -213,7 +218,7 @@ def test_the_reason_of_a_broken_image_makes_no_column_wider() -> None:
     whole = ImageState(name="whole", stale="", image_id="i", size=1, sif="none", sif_size=0)
     broken = replace(whole, name="bad", error="reason " * 40)
 
-    lines = tables.states([broken, whole]).splitlines()
+    lines = report_images.states([broken, whole]).splitlines()
 
     assert max(map(len, lines[:3])) < 80
     assert lines[3].startswith("bad: broken: reason reason")
@@ -230,10 +235,10 @@ def test_a_warning_of_a_test_is_counted_and_told_with_the_way_out() -> None:
         warnings=("test_small (inherited from base): too large",),
     )
 
-    assert tables.tested([report], earlier=frozenset()).splitlines() == [
+    assert report_images.tested([report], earlier=frozenset()).splitlines() == [
         "x (docker): 3 passed, 0 skipped, 1 warning, 1.0 s",
         "  warning: test_small (inherited from base): too large",
         "  to skip a test, give its reason under [tests.skip] in images/x/image.toml",
     ]
-    first = tables.tested([report], earlier={"x"}).splitlines()[0]
+    first = report_images.tested([report], earlier={"x"}).splitlines()[0]
     assert first == "x (docker): 3 passed, 0 skipped, 1 warning, 1.0 s (earlier run)"

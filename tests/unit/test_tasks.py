@@ -27,7 +27,7 @@ from invoke.parser import Parser
 import sifline
 from sifline.errors import UsageError
 from sifline.model import Workspace
-from sifline.tasks import flags, helps, images, namespace, reference
+from sifline.tasks import flags, helps, making, namespace, reference
 from sifline.tasks.support import READER_GONE, Run, output
 from tests.support.fake_engine import fake_engine
 from tests.support.invoking import engine_without_images, invoke, invoke_here
@@ -837,7 +837,7 @@ def test_what_bills_and_differences_refuse(
 
 
 def test_what_converts_sources_is_a_flag_without_an_image_alone() -> None:
-    one, every = (flags.of(flags.parameters(images.convert, over_all=x)) for x in (False, True))
+    one, every = (flags.of(flags.parameters(making.convert, over_all=x)) for x in (False, True))
 
     assert "--source" not in one
     assert every["--source"].name == "source"

@@ -17,7 +17,7 @@ from sifline.errors import StepFailed, UsageError
 from sifline.machine.process import Result
 from sifline.machine.streams import Argv
 from sifline.model import Cluster, Node, Partition, Role, SshAccess, Status
-from sifline.report import tables
+from sifline.report import checks as report_checks
 from sifline.validation.check import Check, Phase
 from sifline.validation.outcome import CheckFailed, CheckSkipped, one_line
 from sifline.validation.probe import Probe, deployed
@@ -425,10 +425,10 @@ def test_the_result_names_the_nodes_that_were_not_checked() -> None:
         )
         result = run_check(check, Probe(ssh, seconds=5))
 
-    assert tables.checks([result]).splitlines()[-1] == (
+    assert report_checks.checks([result]).splitlines()[-1] == (
         "not checked, by --node or --without: c, n2"
     )
-    assert "not checked" not in tables.checks([replace(result, left_out=())])
+    assert "not checked" not in report_checks.checks([replace(result, left_out=())])
 
 
 def test_an_image_is_found_without_the_controller() -> None:

@@ -18,7 +18,8 @@ from sifline.machine.process import Result
 from sifline.model import NodeState, WouldBringUp
 from sifline.pipeline import Pipeline
 from sifline.pipeline.clusters import Clusters
-from sifline.report import tables
+from sifline.report import clusters as report_clusters
+from sifline.report import planned
 from sifline.report.terminal import Terminal
 from tests.support.contexts import context_of
 from tests.support.recording import RecordingRunner, answer
@@ -286,7 +287,7 @@ def test_the_state_of_a_cluster_says_who_brought_it_up(tmp_path: Path) -> None:
     runner = holding(entry("head", "controller", checkout="/elsewhere"))
     (state,) = virtual.status("x", context_of(tmp_path, runner))
     assert state.checkout == "/elsewhere"
-    assert "/elsewhere" in tables.node_states([state])
+    assert "/elsewhere" in report_clusters.node_states([state])
 
 
 @pytest.mark.parametrize("said", [BUSY, "Error: something else"])
@@ -411,11 +412,11 @@ def test_clusters_that_are_described_and_that_stand_are_listed(tmp_path: Path) -
 
     found = described.listed()
 
-    assert tables.clusters(found).splitlines()[1:] == [
+    assert report_clusters.clusters(found).splitlines()[1:] == [
         f"lab      {tmp_path}/clusters/lab.yaml  -              -",
         f"x        {'-':<{len(str(tmp_path)) + 18}}  1 of 2 run     /there",
     ]
-    assert tables.cluster_values(found) == [
+    assert report_clusters.cluster_values(found) == [
         {"name": "lab", "file": f"{tmp_path}/clusters/lab.yaml", "standing": None},
         {
             "name": "x",
@@ -474,8 +475,8 @@ def test_a_file_that_describes_hosts_is_no_virtual_cluster(tmp_path: Path) -> No
 def test_what_up_would_do_names_nodes_that_it_removes_first() -> None:
     told = WouldBringUp(name="x", removed=("a",), started=("a", "b"))
 
-    assert tables.would_bring_up(told) == "would remove a\nwould start a, b"
-    assert "nothing to do" in tables.would_bring_up(WouldBringUp(name="x"))
+    assert planned.would_bring_up(told) == "would remove a\nwould start a, b"
+    assert "nothing to do" in planned.would_bring_up(WouldBringUp(name="x"))
 
 
 def test_up_would_fail_where_the_engine_has_no_image(tmp_path: Path) -> None:

@@ -11,7 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 from sifline.config import image_names
 from sifline.errors import SiflineError, UsageError
-from sifline.tasks import cluster, flags, helps, images, program, project
+from sifline.tasks import (
+    cluster,
+    flags,
+    handling,
+    helps,
+    images,
+    looking,
+    making,
+    program,
+    project,
+)
 from sifline.tasks.support import Run, complain, guarded
 
 # Importing Invoke takes ten times as long as importing the rest of this module, and shell
@@ -30,16 +40,16 @@ DRY = frozenset(
     {
         *images.LOOKING,
         *(
-            images.build,
-            images.test,
-            images.convert,
-            images.make,
-            images.deploy,
-            images.clean,
-            images.info,
-            images.compat,
-            images.diff,
-            images.sizes,
+            making.build,
+            making.test,
+            making.convert,
+            making.make,
+            making.deploy,
+            handling.clean,
+            looking.info,
+            looking.compat,
+            looking.diff,
+            looking.sizes,
         ),
         *(cluster.up, cluster.down, cluster.list_, cluster.status, cluster.provision),
         *(project.doctor, project.quickstart, project.completion, cluster.lint_slurm),

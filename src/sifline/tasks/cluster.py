@@ -20,17 +20,18 @@ def up(run: Run, _: Sequence[str], *, cluster: str = "", json: bool = False) -> 
         invoke cluster.up
         invoke cluster.up --cluster second
     """
-    from sifline.report import tables
+    from sifline.report import clusters as report
+    from sifline.report import planned, tables
 
     need_dry(run, json=json)
     clusters = run.pipeline().clusters
     if run.dry:
         would = clusters.would_up(cluster_of(cluster))
-        values = tables.would_bring_up_values(would)
-        run.print(tables.dump(**values) if json else tables.would_bring_up(would))
+        values = planned.would_bring_up_values(would)
+        run.print(tables.dump(**values) if json else planned.would_bring_up(would))
         return
     found = clusters.up(cluster_of(cluster))
-    run.print(tables.nodes(found))
+    run.print(report.nodes(found))
     run.next(f"invoke provision --cluster {found.name}" if cluster else "invoke provision")
 
 
@@ -78,11 +79,12 @@ def list_(run: Run, _: Sequence[str], *, json: bool = False) -> None:
         invoke cluster.list
         invoke cluster.list --json
     """
+    from sifline.report import clusters as report
     from sifline.report import tables
 
     found = run.pipeline().clusters.listed()
-    values = tables.cluster_values(found)
-    run.print(tables.dump(clusters=values) if json else tables.clusters(found))
+    values = report.cluster_values(found)
+    run.print(tables.dump(clusters=values) if json else report.clusters(found))
 
 
 def status(run: Run, _: Sequence[str], *, cluster: str = "", json: bool = False) -> None:
@@ -93,10 +95,11 @@ def status(run: Run, _: Sequence[str], *, cluster: str = "", json: bool = False)
         invoke cluster.status
         invoke cluster.status --cluster second --json
     """
+    from sifline.report import clusters as report
     from sifline.report import tables
 
     states = run.pipeline().clusters.status(cluster_of(cluster))
-    run.print(tables.dump(nodes=states) if json else tables.node_states(states))
+    run.print(tables.dump(nodes=states) if json else report.node_states(states))
 
 
 def shell(
@@ -145,6 +148,7 @@ def provision(
         invoke provision --wait
         invoke provision --cluster clusters/mine.yaml --stage registry
     """
+    from sifline.report import clusters as report
     from sifline.report import tables
 
     if stage:
@@ -161,8 +165,8 @@ def provision(
         wait=wait,
         diff=diff,
     )
-    values = tables.provisioned_values(done, dry=run.dry)
-    run.print(tables.dump(**values) if json else tables.provisioned(done, dry=run.dry))
+    values = report.provisioned_values(done, dry=run.dry)
+    run.print(tables.dump(**values) if json else report.provisioned(done, dry=run.dry))
     if not run.dry and not stage:
         run.next(f"invoke validate --cluster {cluster}" if cluster else "invoke validate")
 
@@ -188,12 +192,12 @@ def validate(
         invoke validate
         invoke validate --cluster lab --without compute-07 --suite registry
     """
-    from sifline.report import tables
+    from sifline.report import checks, tables
 
     if list:
         suites = run.pipeline().clusters.checks()
-        values = tables.checks_of(suites)
-        run.print(tables.dump(checks=values) if json else tables.listing(suites))
+        values = checks.checks_of(suites)
+        run.print(tables.dump(checks=values) if json else checks.listing(suites))
         return
     password = run.become_password() if ask_become_pass else ""
     clusters = run.pipeline().clusters
@@ -201,8 +205,8 @@ def validate(
         cluster_of(cluster), become_password=password, only=node, without=without
     )
     results = clusters.validate(found, suites=_words(suite), checks=_words(check))
-    run.print(tables.dump(checks=results) if json else tables.checks(results))
-    tables.refuse_failures(results, f"validating {cluster_of(cluster)}")
+    run.print(tables.dump(checks=results) if json else checks.checks(results))
+    checks.refuse_failures(results, f"validating {cluster_of(cluster)}")
 
 
 def _words(text: str) -> tuple[str, ...]:

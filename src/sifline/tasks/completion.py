@@ -11,7 +11,7 @@ from pathlib import Path
 from sifline.config import image_names
 from sifline.errors import UsageError
 from sifline.model import Workspace
-from sifline.tasks import cluster, console, flags, helps, images
+from sifline.tasks import cluster, console, flags, helps, images, looking, making
 from sifline.tasks.flags import Flag, Place, Takes
 from sifline.tasks.shells import SHELLS
 from sifline.tasks.support import cluster_of
@@ -230,7 +230,7 @@ VALUES: Mapping[str, Find] = {
     "cluster": lambda root, here, half: (
         _standing(root) if here.task in ONLY_STANDING else _clusters(root)
     ),
-    "format": lambda root, here, half: _words(images.GRAPH_FORMATS),
+    "format": lambda root, here, half: _words(looking.GRAPH_FORMATS),
     "env": lambda root, here, half: _words(sorted(os.environ)),
     "gpus": lambda root, here, half: _words(["all", "none"]),
     "invoke help": lambda root, here, half: _tasks(half, root),
@@ -239,7 +239,7 @@ VALUES: Mapping[str, Find] = {
     ),
     "invoke list-format": lambda root, here, half: _words(["flat", "nested", "json"]),
     "node": lambda root, here, half: _nodes(root, here),
-    "runtime": lambda root, here, half: _words(images.RUNTIMES),
+    "runtime": lambda root, here, half: _words(making.RUNTIMES),
     "shell": lambda root, here, half: _words(SHELLS),
     "site": lambda root, here, half: _sites(root),
     "stage": lambda root, here, half: _words(cluster.STAGES),

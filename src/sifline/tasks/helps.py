@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from sifline import __version__
-from sifline.tasks import cluster, flags, images, project
+from sifline.tasks import cluster, flags, handling, images, looking, making, project
 from sifline.tasks.flags import Flag, Takes, called
 
 Body = Callable[..., None]
@@ -17,7 +17,7 @@ Body = Callable[..., None]
 AN_IMAGE = "hello-mpi"
 _IMAGE = "<image>"
 # Tasks that pass on the words after --.
-COMMANDED = (images.shell, cluster.shell, project.keys)
+COMMANDED = (handling.shell, cluster.shell, project.keys)
 _INDENT = "  "
 _GAP = "   "
 _WIDEST = 100
@@ -27,16 +27,16 @@ _LEAST = 20
 _GROUPS: tuple[tuple[str, tuple[Body, ...]], ...] = (
     (
         "From Dockerfile to node",
-        (images.build, images.test, images.convert, images.make, images.deploy),
+        (making.build, making.test, making.convert, making.make, making.deploy),
     ),
     (
         "Information",
         (
-            *(images.status, images.explain, images.graph, images.config, images.info),
-            *(images.sbom, images.compat, images.diff, images.sizes),
+            *(looking.status, looking.explain, looking.graph, looking.config, looking.info),
+            *(looking.sbom, looking.compat, looking.diff, looking.sizes),
         ),
     ),
-    ("One image", (images.shell, images.sign, images.verify_signature, images.clean)),
+    ("One image", (handling.shell, handling.sign, handling.verify_signature, handling.clean)),
     ("Clusters", (*cluster.TOP, *cluster.GROUP)),
     ("This machine", project.TOP),
 )
@@ -197,7 +197,7 @@ def _usages(body: Body, task: str, *, named: bool) -> Iterator[str]:
         yield f"{task} --all [flags]"
     if files := images.FILED.get(body):
         yield f"{task} {' '.join(['FILE.sif'] * files)} [flags]{command}"
-    if body is images.convert:
+    if body is making.convert:
         yield f"{task} --source SOURCE [--output FILE.sif] [flags]"
 
 

@@ -15,11 +15,11 @@ def doctor(run: Run, _: Sequence[str], *, json: bool = False) -> None:
         invoke doctor
         invoke doctor --json
     """
-    from sifline.report import tables
+    from sifline.report import checks, tables
 
     results = run.pipeline().doctor()
-    run.print(tables.dump(checks=results) if json else tables.checks(results))
-    tables.refuse_failures(results, "this machine", exit_missing=True)
+    run.print(tables.dump(checks=results) if json else checks.checks(results))
+    checks.refuse_failures(results, "this machine", exit_missing=True)
 
 
 def quickstart(run: Run, _: Sequence[str], *, cluster: str = "") -> None:
@@ -31,16 +31,17 @@ def quickstart(run: Run, _: Sequence[str], *, cluster: str = "") -> None:
         invoke quickstart
         invoke quickstart --cluster second
     """
-    from sifline.report import tables
+    from sifline.report import checks, planned
+    from sifline.report import clusters as report
 
     if run.dry:
         steps, started = run.pipeline().would_quickstart(cluster_of(cluster))
-        run.print(f"{tables.plan(steps, {})}\n{tables.would_bring_up(started)}")
+        run.print(f"{planned.plan(steps, {})}\n{planned.would_bring_up(started)}")
         run.print(f"would provision {started.name}, deploy the SIF, and run an MPI job in it")
         return
     done = run.pipeline().quickstart(cluster_of(cluster))
-    run.print(tables.quickstart(done))
-    tables.refuse_failures([done.job], "quickstart")
+    run.print(report.quickstart(done))
+    checks.refuse_failures([done.job], "quickstart")
 
 
 def keys(run: Run, _: Sequence[str]) -> None:
