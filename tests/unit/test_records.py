@@ -124,7 +124,7 @@ def test_who_waits_for_a_lock_is_told_and_may_be_interrupted(tmp_path: Path) -> 
         runner.stop()
         thread.join(PATIENCE)
 
-    assert said == ["waiting for another run that has a.build"]
+    assert said == ["waiting for another step of this run: a.build"]
     assert [type(error) for error in ended] == [Interrupted]
 
 

@@ -77,6 +77,7 @@ def compare(name: str, columns: int, lines: Sequence[str]) -> None:
 
 def masked(line: str) -> str:
     line = re.sub(r"\d+\.\d s\b", "N.N s", line)
+    line = re.sub(r"process \d+\b", "process N", line)
     line = re.sub(r"about \d+ min left", "about N min left", line)
     line = re.sub(r"^[⠀-⣿] (\[.*?\]+) \d+ s", r"* \1 N s", line)
     return re.sub(r"\b[0-9a-f]{12}\b", "0123456789ab", line)
@@ -121,6 +122,17 @@ def test_a_failure(project: Path) -> None:
 
     for columns in WIDTHS:
         compare("failure", columns, shown(project, columns, "build.hello-mpi", status=1))
+
+
+@pytest.mark.parametrize("columns", WIDTHS)
+def test_waiting_for_another_run(project: Path, columns: int) -> None:
+    (project / "images" / LONG / "gate").touch()
+
+    with on_screen(project, columns, f"build.{LONG}") as first:
+        first.shows(lambda lines: any("RUN make" in line for line in lines))
+        with on_screen(project, columns, f"build.{LONG}") as second:
+            lines = second.shows(lambda lines: any("waiting" in line for line in lines))
+            compare("waiting", columns, lines)
 
 
 @pytest.mark.parametrize("columns", WIDTHS)

@@ -601,6 +601,39 @@ def test_only_a_step_that_says_nothing_gets_a_heartbeat(monkeypatch: pytest.Monk
     ]
 
 
+def test_a_log_says_at_once_that_a_step_waits_and_that_it_still_does(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr(terminal, "time", clock)
+    monkeypatch.setattr(terminal, "TICK_SECONDS", 0.001)
+    stream = io.StringIO()
+    show = Terminal(stream)
+
+    with show.step("build a") as progress:
+        show.waiting("waiting for process 7: the build of a")
+        first = stream.getvalue()
+        wait_for_ticks = ticks(show, monkeypatch)
+        clock.now += 21
+        wait_for_ticks()
+        progress("building")
+        clock.now += 21
+        wait_for_ticks()
+
+    assert first == "[build a] waiting for process 7: the build of a\n"
+    assert stream.getvalue().splitlines()[1:] == [
+        "[build a] after 21 s still waiting for process 7: the build of a",
+        "[build a] still running after 42 s: building",
+        "[build a] done in 42.0 s",
+    ]
+
+
+def test_what_waits_outside_a_step_says_so_on_a_terminal_too(screen: Screen) -> None:
+    on(screen).waiting("waiting for process 7: the SIF a.sif")
+
+    soon(lambda: screen.lines == ["waiting for process 7: the SIF a.sif"])
+
+
 def test_a_reader_that_went_away_does_not_fail_the_step() -> None:
     reading, writing = os.pipe()
     os.close(reading)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from sifline.machine.context import Context
+from sifline.machine.lock_holders import waiting_for
 from sifline.model import Workspace
 
 VERSION = 2
@@ -137,10 +138,11 @@ def shared_lock(workspace: Workspace, name: str) -> Path:
 
 
 @contextmanager
-def locked(path: Path, context: Context | None = None) -> Iterator[None]:
+def locked(path: Path, context: Context | None = None, *, what: str = "") -> Iterator[None]:
     """Hold the lock file ``path``, so that two runs do not work at the same time.
 
-    :param context: reports that another run holds it, and may interrupt the wait.
+    :param context: reports which run holds it, and may interrupt the wait.
+    :param what: what it is for, such as ``the build of hello-mpi``.
     """
     from filelock import FileLock, Timeout
 
@@ -149,13 +151,17 @@ def locked(path: Path, context: Context | None = None) -> Iterator[None]:
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        if context:
-            context.progress(f"waiting for another run that has {path.stem}")
+        told = ""
         while not lock.is_locked:
-            with suppress(Timeout):
-                lock.acquire(timeout=LOOK_SECONDS)
             if context:
                 context.runner.check()
+                text = waiting_for(path, what or path.stem, context.workspace.root)
+                # After the one that holds it another one may get it first.
+                if text != told:
+                    context.wait(text)
+                told = text
+            with suppress(Timeout):
+                lock.acquire(timeout=LOOK_SECONDS)
     try:
         yield
     finally:

@@ -192,7 +192,7 @@ class Testing:
 
         name, kind = _name(subject), KINDS[_verb(subject)]
         lock = self._workspace.build / "locks" / f"{name}.{kind}.lock"
-        with records.locked(lock, self._context), held as label:
+        with records.locked(lock, self._context, what=f"the tests of {name}"), held as label:
             place, key = self._workspace.record(name, kind), self.key(subject)
             # Whatever passed before, the new result counts.
             place.unlink(missing_ok=True)

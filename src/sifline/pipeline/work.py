@@ -302,7 +302,7 @@ class Work:
         lock = self._workspace.build / "locks" / f"{found.name}.test-file.lock"
         with (
             self._show.step(f"test {path}"),
-            records.locked(lock, self._context),
+            records.locked(lock, self._context, what=f"the tests of {path}"),
             self.labelled(sif=True) as label,
         ):
             gpu = self._planner.options.gpu

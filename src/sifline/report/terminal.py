@@ -38,6 +38,7 @@ class _Step:
         self.owner = owner
         self.title = title
         self.text = ""
+        self.waits = False
         self.started = self.spoken = time.monotonic()
 
     def __call__(self, text: str) -> None:
@@ -92,15 +93,34 @@ class Terminal:
 
     def __call__(self, text: str) -> None:
         """Report what the caller's step is doing now."""
-        step = _current.get()
         with self._lock:
-            if step not in self._steps:
-                # Threads that a step started itself belong to no step.
-                step = self._steps[0] if len(self._steps) == 1 else None
+            step = self._step_of_caller()
             if step:
                 self.say(step, text)
             elif not self._terminal:
                 self.aside(text)
+
+    def waiting(self, text: str) -> None:
+        """Report that the caller's step waits for another run.
+
+        Without rows that is a line at once: nothing else tells it from work that takes long.
+        """
+        with self._lock:
+            step = self._step_of_caller()
+            if not step:
+                self.aside(text)
+                return
+            self.say(step, text, waits=True)
+            if not self._terminal and not self._verbose:
+                step.spoken = time.monotonic()
+                self.aside(f"[{step.title}] {step.text}")
+
+    def _step_of_caller(self) -> _Step | None:
+        step = _current.get()
+        if step not in self._steps:
+            # Threads that a step started itself belong to no step.
+            step = self._steps[0] if len(self._steps) == 1 else None
+        return step
 
     def aside(self, text: str) -> None:
         """Print a line of progress."""
@@ -149,15 +169,18 @@ class Terminal:
             with self._lock:
                 self._asked = False
 
-    def say(self, step: _Step, text: str) -> None:
-        """Report what ``step`` is doing now."""
+    def say(self, step: _Step, text: str, *, waits: bool = False) -> None:
+        """Report what ``step`` is doing now.
+
+        :param waits: whether it does nothing but wait for another run.
+        """
         text = _one_line(text)
         with self._lock:
             new = text != step.text
             # Running figures would fill a log.
             counts = bool(RATE.search(text) and RATE.search(step.text))
             soon = time.monotonic() - step.spoken < COUNTING_SECONDS
-            step.text = text
+            step.text, step.waits = text, waits
             if new and self._verbose and not self._terminal and not (counts and soon):
                 step.spoken = time.monotonic()
                 self._print(f"[{step.title}] {text}")
@@ -199,8 +222,10 @@ class Terminal:
         for step in self._steps:
             if time.monotonic() - step.spoken > HEARTBEAT_SECONDS:
                 step.spoken = time.monotonic()
-                doing = f"still running after {step.seconds:.0f} s: {step.text}"
-                self._print(f"[{step.title}] {doing}")
+                after = f"after {step.seconds:.0f} s"
+                doing = f"still running {after}: {step.text}"
+                waits = f"{after} still {step.text}"
+                self._print(f"[{step.title}] {waits if step.waits else doing}")
 
     def _refresh(self) -> None:
         """Redraw the rows. The display starts here, so short steps need none."""

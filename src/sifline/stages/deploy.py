@@ -101,7 +101,8 @@ def deploy(
     sif, cluster = tested.sif, provisioned.cluster
     check(sif)
     lock = context.workspace.build / "locks" / f"deploy-{cluster.name}-{sif.category}-{sif.name}"
-    with records.locked(lock, context), Ssh(cluster, context.runner) as ssh:
+    what = f"the deployment of {sif.name} to {cluster.name}"
+    with records.locked(lock, context, what=what), Ssh(cluster, context.runner) as ssh:
         work = _Work(tested, cluster, context, ssh, keep)
         surveys, failed = ssh.each(cluster.nodes, work.survey)
         refuse(sif, cluster, surveys, failed)

@@ -227,7 +227,7 @@ def sweep(name: str, context: Context) -> None:
     """Remove what a killed run fetched for ``name``."""
     note = context.workspace.record(name, KIND)
     if note.exists():
-        with records.locked(_lock(name, context), context):
+        with records.locked(_lock(name, context), context, what=f"the image for {name}"):
             left = _Note.read(note)
             if left:
                 left.sweep(note, Docker(context.runner))
@@ -243,21 +243,21 @@ def fetched(wanted: Wanted, name: str, context: Context) -> Iterator[int]:
     docker, space = Docker(context.runner), context.workspace
     path = space.record(name, KIND)
     one = space.build / "locks" / f"fetch-{wanted.image_id[-16:]}.lock"
-    with records.locked(_lock(name, context), context):
+    with records.locked(_lock(name, context), context, what=f"the image for {name}"):
         left = _Note.read(path)
         if left and left.image_id != wanted.image_id:
             left.sweep(path, docker)
             left = None
         interrupted = False
         try:
-            with records.locked(one, context):
+            with records.locked(one, context, what=f"the image for {name}"):
                 _have(wanted, _tag(name, context), left, path, context)
             yield int(docker.inspect(wanted.image_id)["Size"])
         except KeyboardInterrupt:
             interrupted = True
             raise
         finally:
-            with records.locked(one, context):
+            with records.locked(one, context, what=f"the image for {name}"):
                 note = _Note.read(path)
                 if note:
                     note.sweep(path, docker, interrupted=interrupted)

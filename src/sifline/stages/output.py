@@ -67,7 +67,8 @@ def place(sif: Sif, output: Output, context: Context) -> bool:
     :raises StepFailed: where it cannot be written; what was there before is left as it was.
     """
     path, space = output.path, context.workspace
-    with records.locked(sif_records.lock(_real(path), space), context):
+    lock = sif_records.lock(_real(path), space)
+    with records.locked(lock, context, what=f"the SIF {path.name}"):
         check(output, space)
         if path.is_file() and file_digest(path) == sif.sha256:
             _remember(output, sif, space)

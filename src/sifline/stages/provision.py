@@ -70,7 +70,7 @@ def provision(
         )
     asked = {"adopt": adopt, "interrupt_jobs": interrupt_jobs, "wait_for_jobs": wait}
     lock = records.shared_lock(context.workspace, f"{cluster.name}.provision.lock")
-    with records.locked(lock, context):
+    with records.locked(lock, context, what=f"the provision of {cluster.name}"):
         return _provisioned(
             cluster,
             context,

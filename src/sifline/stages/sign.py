@@ -63,7 +63,8 @@ def sign(
     apptainer = Apptainer(context.runner)
     keyring = Keyring(apptainer)
     chosen = signatures.choose(keyring.secret_keys(), key, keyring.folder)
-    with records.locked(sif_records.lock(target, context.workspace), context):
+    lock = sif_records.lock(target, context.workspace)
+    with records.locked(lock, context, what=f"the SIF {target.name}"):
         return _Signing(target, context, apptainer, chosen, passphrase).run()
 
 

@@ -114,7 +114,9 @@ class Run:
             without=docker_client.WITHOUT,
             hide=docker_client.hidden(os.environ),
         )
-        context = Context(workspace=self.workspace, runner=runner, progress=show)
+        context = Context(
+            workspace=self.workspace, runner=runner, progress=show, waiting=show.waiting
+        )
         if jobs < 0:
             raise UsageError("--jobs: takes a number from 1 on; 0 means one step per core")
         chosen = Options(build_args=tuple(build_arg), jobs=jobs, **options)

@@ -24,7 +24,8 @@ def scratch_folder(kind: str, subject: str, context: Context) -> Iterator[Path]:
     name = f"{kind}-{hashlib.sha256(os.fsencode(subject)).hexdigest()[:16]}"
     space = context.workspace
     folder = space.build / "tmp" / name
-    with records.locked(space.build / "locks" / f"{name}.lock", context):
+    lock = space.build / "locks" / f"{name}.lock"
+    with records.locked(lock, context, what=f"{kind} of {subject}"):
         if folder.exists():
             with suppress(SiflineError):  # without an engine there are no containers
                 Apptainer(context.runner).stop_builds(folder)

@@ -89,7 +89,8 @@ def build(
         return replace(settle(step, context), reused=False)
     image, docker = step.image, Docker(context.runner)
     work = _Build(step, parents, context, around)
-    with records.locked(records.build_lock(context.workspace, image.name), context):
+    lock = records.build_lock(context.workspace, image.name)
+    with records.locked(lock, context, what=f"the build of {image.name}"):
         need(image, around, docker.all())
         bases = work.bases()
         made_of = work.recipe(bases)

@@ -98,7 +98,8 @@ def convert(
     """
     image, space = subject.image, context.workspace
     target = space.sif(image.name)
-    with records.locked(sif_records.lock(target.resolve(), space), context):
+    lock = sif_records.lock(target.resolve(), space)
+    with records.locked(lock, context, what=f"the SIF {target.name}"):
         known = None if force else _up_to_date(subject, space)
         if known:
             return known
