@@ -269,3 +269,43 @@ def test_a_test_that_an_image_skips_has_to_be_there(tmp_path: Path) -> None:
         f"{tmp_path}/x/image.toml: tests.skip.test_apt_is_claen: x has no such test, of its own or"
         " inherited. Did you mean test_apt_is_clean?"
     )
+
+
+# Most tests pass, and one says much.
+MANY = """
+import pytest
+@pytest.mark.parametrize("number", range(30))
+def test_fine(number): pass
+def test_version(): assert "12.1" == "13.0"
+def test_long(): raise ValueError("\\n".join(map(str, range(40))))
+@pytest.fixture
+def gone(): raise RuntimeError("no folder")
+def test_last(gone): pass
+"""
+
+
+def test_the_details_of_a_failure_are_those_of_the_failed_tests_alone(tmp_path: Path) -> None:
+    folder = folder_of("base", MANY, tmp_path)
+    with pytest.raises(StepFailed) as failure:
+        imagetest.imagetest(SUBJECT, [folder], context_of(tmp_path), runtime="apptainer")
+    lines = failure.value.details.splitlines()
+
+    heads = [line for line in lines if not line.startswith("    ")]
+    assert heads == [
+        f"{name} (inherited from base) failed:"
+        for name in ("test_version", "test_long", "test_last")
+    ]
+    assert lines[2].split() == ["def", "test_version():", "assert", '"12.1"', "==", '"13.0"']
+    assert "    E   AssertionError: assert '12.1' == '13.0'" in lines
+    assert lines[lines.index(heads[1]) + 1 : lines.index(heads[1]) + 3] == ["    …", "    E   25"]
+    assert "    E   RuntimeError: no folder" in lines
+
+
+def test_the_end_of_a_run_that_broke_off_is_shown_without_what_passed(tmp_path: Path) -> None:
+    folder = folder_of("x", MANY + "def test_end(): pytest.exit('enough', 3)\n", tmp_path)
+    (folder / "test_a.py").write_text(GOOD * 3)
+    with pytest.raises(StepFailed) as failure:
+        imagetest.imagetest(SUBJECT, [folder], context_of(tmp_path), runtime="apptainer")
+
+    assert "PASSED" not in failure.value.details
+    assert "enough" in failure.value.details

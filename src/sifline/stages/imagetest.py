@@ -9,7 +9,7 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
 from xml.etree import ElementTree
@@ -31,6 +31,8 @@ from sifline.model.image import SETTINGS
 PASSED, FAILED, NONE_COLLECTED = 0, 1, 5
 UNLINKED = "unrecognized arguments: --sifline"
 NAMED_FAILURES = 5
+# Of what pytest says of one failed test, the last lines, which have the assertion.
+SHOWN_LINES = 15
 APPTAINER = "apptainer"
 SUITES = Path(str(resources.files("sifline") / "imagetests" / "suites"))
 # The tests that every SIF must pass.
@@ -40,19 +42,26 @@ A_GPU = SUITES / "gpu"
 EVERY_SUITE = (EVERY_SIF, A_GPU, SUITES / "smoke")
 # A parameter in a test's name may contain spaces.
 ENDED = re.compile(r"::(?P<name>.+) (?P<status>PASSED|FAILED|SKIPPED|ERROR|XFAIL|XPASS|WARNING)\b")
+FINE = frozenset({"PASSED", "SKIPPED", "XFAIL", "WARNING"})
 # What the plugin notes of a test in the JUnit file; it is imported by pytest alone.
 FROM, WARNING = "sifline-from", "sifline-warning"
+# Elements of a JUnit file: an assertion did not hold; a fixture or the end of a test failed.
+FAULTS = ("failure", "error")
 # File names of tests, as pytest has them.
 TESTS = ("test_*.py", "*_test.py")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Missed:
-    """A test that did not pass; ``origin`` is the image whose folder has it, "" for sifline's."""
+    """A test that did not pass; ``origin`` is the image whose folder has it, "" for sifline's.
+
+    ``said`` is what pytest says of its failure, in lines.
+    """
 
     name: str
     origin: str = ""
     why: str = ""
+    said: str = field(default="", compare=False)
 
 
 class TestsFailed(StepFailed):
@@ -255,7 +264,7 @@ def judge(name: str, result: Result, junit: Path, log: Path) -> Outcome:
         raise StepFailed(
             f"testing {name}: pytest ended with status {result.returncode}"
             f"{f': {why[-1]}' if why else ''}; the whole log is {log}",
-            details=result.tail(),
+            details=_without_passed(result),
         )
     outcome = read_junit(junit.read_text(encoding="utf-8"))
     if outcome.failed or result.returncode == FAILED:
@@ -265,9 +274,32 @@ def judge(name: str, result: Result, junit: Path, log: Path) -> Outcome:
             f"testing {name}: {len(outcome.failed)} failed: {', '.join(first)}"
             f"{f' and {more} more' if more > 0 else ''}; the whole log is {log}"
             f"{_way_out(name, outcome.failed)}",
-            details=result.tail(),
+            details=_excerpt(outcome.failed, name) or result.tail(),
         )
     return outcome
+
+
+def _excerpt(failed: Sequence[Missed], name: str) -> str:
+    """Return what pytest says of each of the first failed tests; "" if it says nothing.
+
+    Not the end of its output: before the failures that has the tests which passed.
+    """
+    lines = list[str]()
+    for item in failed[:NAMED_FAILURES]:
+        said = item.said.strip("\n").splitlines()
+        if said:
+            cut = ["    …"] if len(said) > SHOWN_LINES else []
+            lines += [f"{_whose(item, name)} failed:", *cut]
+            lines += [f"    {line}" for line in said[-SHOWN_LINES:]]
+    return "\n".join(lines)
+
+
+def _without_passed(result: Result) -> str:
+    """Return the end of pytest's output without the tests that passed or were skipped."""
+    lines = result.tail().splitlines()
+    ended = {line: ENDED.search(line) for line in lines}
+    fine = {line for line, match in ended.items() if match and match["status"] in FINE}
+    return "\n".join(line for line in lines if line not in fine).strip("\n")
 
 
 def _whose(item: Missed, name: str) -> str:
@@ -298,8 +330,9 @@ def read_junit(text: str) -> Outcome:
         item = Missed(
             name=case.get("name", "?"), origin=told.get(FROM, ""), why=told.get(WARNING, "")
         )
-        if case.find("failure") is not None or case.find("error") is not None:
-            failed.append(item)
+        fault = next((found for kind in FAULTS if (found := case.find(kind)) is not None), None)
+        if fault is not None:
+            failed.append(replace(item, said=fault.text or ""))
         elif WARNING in told:
             warned.append(item)
         elif reason is not None:
