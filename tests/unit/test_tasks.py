@@ -519,6 +519,19 @@ def test_an_unknown_verb_gets_the_nearest_names(project: Path) -> None:
         (("keys", "list"), "a command follows two dashes: invoke keys -- list"),
         (("shell.hello-mpi", "ls"), "two dashes: invoke shell.hello-mpi -- ls"),
         (("cluster.shell", "id"), "two dashes: invoke cluster.shell -- id"),
+        # Words that are nearly tasks, flags in front, and flags and quotes of the command.
+        (("cluster.shell", "sinfo"), "two dashes: invoke cluster.shell -- sinfo\n"),
+        (
+            ("cluster.shell", "--node", "compute-01", "sinfo", "-N"),
+            "two dashes: invoke cluster.shell --node compute-01 -- sinfo -N\n",
+        ),
+        (
+            ("cluster.shell", "--user=alice", "bash", "-c", "id; ls"),
+            "two dashes: invoke cluster.shell --user=alice -- bash -c 'id; ls'\n",
+        ),
+        (("cluster.shell", "srun", "--", "hostname"), "invoke cluster.shell -- srun hostname\n"),
+        (("cluster.shell", "compute-01"), "; a node is named by --node compute-01\n"),
+        (("-q", "shell.hello-mpi", "tests"), "two dashes: invoke -q shell.hello-mpi -- tests\n"),
         (("cluster.up", "mycluster"), "for the cluster mycluster say --cluster mycluster"),
         (("deploy.hello-mpi", "virtual"), "for the cluster virtual say --cluster virtual"),
         (("build", "hello-mpi"), "say build.hello-mpi"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 LEAST_TEXT = 40
 # How much a word has of a task that is meant.
 VERY_NEAR = 0.8
+# As a node may be called, and hardly a command.
+_NODE = re.compile(r"controller|[a-z]+-[0-9]+")
 PROGRAMS = frozenset({"invoke", "inv", "__main__.py", "sifline"})
 
 Step = Callable[["Program"], None]
@@ -257,7 +261,7 @@ def _refuse_unknown(argv: Sequence[str], images_here: Here, theirs: frozenset[st
     names = images_here.found.names
     replaced = {task.partition(".")[0] for task in theirs}
     verbs = _names_of_verbs() - replaced
-    for here, word in flags.walk(argv[1:], theirs):
+    for at, (here, word) in enumerate(flags.walk(argv[1:], theirs), start=1):
         here.check(word)
         if not here.names_task(word) or word in theirs:
             continue
@@ -270,6 +274,8 @@ def _refuse_unknown(argv: Sequence[str], images_here: Here, theirs: frozenset[st
         if dot and name in names and no_verb:
             raise UsageError(f"no verb {verb!r}.{did_you_mean(verb, verbs)} See invoke --list.")
         if flags.of_task(word) is None or verb in replaced:
+            if _commanded(here.task):
+                raise _without_dashes(argv[1:at], argv[at:])
             raise _no_task(word, here.task, images_here, theirs)
     _refuse_without_value(argv, theirs)
 
@@ -279,6 +285,22 @@ def _refuse_without_value(argv: Sequence[str], theirs: frozenset[str]) -> None:
     left = flags.place(argv[1:], theirs).waiting
     if left and left.takes is flags.Takes.VALUE:
         raise UsageError(f"{left.written[0]}: needs a value")
+
+
+def _commanded(task: str) -> bool:
+    """Return whether a command may follow the task, behind two dashes."""
+    known = {helps.name_of(body) for body in helps.COMMANDED}
+    return task in known or task.partition(".")[0] in known
+
+
+def _without_dashes(before: Sequence[str], command: Sequence[str]) -> UsageError:
+    """Return the error for a command without the two dashes in front: the line with them."""
+    command = [*command]
+    if "--" in command:
+        command.remove("--")
+    line = shlex.join(["invoke", *before, "--", *command])
+    node = f"; a node is named by --node {command[0]}" if _NODE.fullmatch(command[0]) else ""
+    return UsageError(f"a command follows two dashes: {line}{node}")
 
 
 def _no_task(word: str, before: str, here: Here, theirs: frozenset[str]) -> UsageError:
@@ -292,8 +314,6 @@ def _no_task(word: str, before: str, here: Here, theirs: frozenset[str]) -> Usag
         return UsageError("for help: invoke --list, or invoke --help <verb>")
     # A mistyped task is more likely than a value only if it is very near.
     if before and not get_close_matches(word, known, n=1, cutoff=VERY_NEAR):
-        if before in {helps.name_of(body) for body in helps.COMMANDED} or verb == "shell":
-            return UsageError(f"a command follows two dashes: invoke {before} -- {word}")
         if verb in _names_of_verbs() and not dot:
             return image_names.unknown(word, here.workspace)
         if "--cluster" in (flags.of_task(before) or {}):
