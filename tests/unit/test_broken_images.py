@@ -203,6 +203,31 @@ def test_what_is_built_on_a_broken_one_is_broken_as_well(project: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("status",),
+        ("explain",),
+        ("graph",),
+        ("config",),
+        ("info", "--all"),
+        ("build", "--all", "--dry"),
+        ("clean", "--all", "--unused", "--dry"),
+        ("--list", "build"),
+    ],
+    ids=" ".join,
+)
+def test_why_it_is_broken_is_said_once(project: Path, words: tuple[str, ...]) -> None:
+    image(project, "bad", "FRMO\n")
+    (project / "images" / "bad" / "image.toml").write_text("descripton = 'x'\n")
+
+    done = invoke_here(project, *words)
+
+    said = (done.stdout + done.stderr).count("'FRMO'") + (done.stdout + done.stderr).count("key")
+    assert (done.returncode, said) == (1, 1)
+    assert done.stderr == "error: 1 image is broken, see its error above: bad\n"
+
+
 def test_several_that_are_broken_are_named_in_one_line(project: Path) -> None:
     image(project, "bad", "FRMO\n")
     image(project, "a\nb")

@@ -94,15 +94,19 @@ def unknown(name: str, workspace: Workspace) -> UsageError:
 
 
 def refuse_broken(broken: Mapping[str, SiflineError]) -> None:
-    """Raise the errors of broken images, after the others were handled.
+    """Raise an error with the names of broken images, after the others were handled.
 
-    :raises SiflineError: the error of a single image, or the names of several.
+    The results have the error of each, which is not repeated.
     """
-    if len(broken) == 1:
-        raise next(iter(broken.values()))
     if broken:
         names = ", ".join(map(printable, broken))
-        raise StepFailed(f"{len(broken)} images are broken, see the errors above: {names}")
+        one = len(broken) == 1
+        what = (
+            "1 image is broken, see its error"
+            if one
+            else f"{len(broken)} images are broken, see the errors"
+        )
+        raise StepFailed(f"{what} above: {names}")
 
 
 def printable(name: str) -> str:
