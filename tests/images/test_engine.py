@@ -118,7 +118,7 @@ def test_explain_names_files_modes_links_and_arguments(project: Project) -> None
 
     assert explained(project, name, "--build-arg", "V=2") == [
         "file content content changed",
-        "file fresh is new",
+        "file fresh is new in the build context",
         "file gone is gone",
         "file link points elsewhere: same → mode",
         "file mode mode 0644 → 0755",

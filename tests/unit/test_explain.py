@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from sifline.model import Image, Source, Step, Verb
-from sifline.stages.explain import changes, from_parents, later
+from sifline.model import BuiltImage, Image, Source, Step, Verb
+from sifline.model.recipe import recipe
+from sifline.stages.explain import changes, from_parents, later, own_changes
 
 
 def test_a_change_is_told_by_the_way_that_it_takes() -> None:
@@ -86,3 +87,30 @@ def test_what_comes_later_is_that_of_the_image_alone() -> None:
     ]
 
     assert later("one", steps) == ("test: not tested yet", "convert: up to date")
+
+
+def test_files_that_dockerignore_excludes_now_are_not_gone(tmp_path: Path) -> None:
+    """What a newcomer saw was that all tests were gone."""
+    folder, other = tmp_path / "x", tmp_path / "other"
+    for place in (folder / "tests", other):
+        place.mkdir(parents=True)
+        (place / "test_x.py").touch()
+    image = Image(name="x", folder=folder, tag="x", contexts=(("other", other),))
+    old, new = (recipe(image, context=digest, parents={}, bases={}) for digest in ("1", "2"))
+    built = BuiltImage(
+        image=image, image_id="1", fingerprint="1", size=1, reused=False, recipe=old
+    )
+    now = replace(step("x"), image=image, held=built, recipe=new)
+    before = ("tests/test_x.py", "tests/test_y.py", "other:test_x.py", "other:test_y.py")
+
+    told = own_changes(
+        now, {"files": dict.fromkeys(before, "file 0644 1")}, {".dockerignore": "file 0644 2"}
+    )
+
+    assert told == (
+        "file .dockerignore is new in the build context",
+        "file other:test_x.py is excluded by .dockerignore now",
+        "file other:test_y.py is gone",
+        "file tests/test_x.py is excluded by .dockerignore now",
+        "file tests/test_y.py is gone",
+    )

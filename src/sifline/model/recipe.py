@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from sifline.model.image import Image
@@ -92,10 +92,15 @@ def differences(before: Recipe, now: Recipe) -> list[str]:
     ]
 
 
-def file_differences(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
-    """Return which entries of a build context changed, and how."""
+def file_differences(
+    before: Mapping[str, str], now: Mapping[str, str], there: Callable[[str], bool]
+) -> list[str]:
+    """Return which entries of a build context changed, and how.
+
+    :param there: whether the file exists: one that does and is no entry is excluded.
+    """
     return [
-        f"{name} {_file_change(before.get(name), now.get(name))}"
+        f"{name} {_file_change(name, before, now, there)}"
         for name in sorted({*before, *now})
         if before.get(name) != now.get(name)
     ]
@@ -125,11 +130,17 @@ def _changes(what: str, before: Mapping[str, str], now: Mapping[str, str]) -> It
             yield f"{name}: {old} → {new}"
 
 
-def _file_change(before: str | None, now: str | None) -> str:
+def _file_change(
+    name: str,
+    entries: Mapping[str, str],
+    new_entries: Mapping[str, str],
+    there: Callable[[str], bool],
+) -> str:
+    before, now = entries.get(name), new_entries.get(name)
     if before is None:
-        return "is new"
+        return "is new in the build context"
     if now is None:
-        return "is gone"
+        return "is excluded by .dockerignore now" if there(name) else "is gone"
     (old_kind, *old), (new_kind, *new) = before.split(" "), now.split(" ")
     if old_kind != new_kind:
         return f"was a {old_kind} and is a {new_kind}"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
-from sifline.model import Explanation, Step, Verb
+from sifline.model import Explanation, Image, Step, Verb
 from sifline.model.recipe import CONTEXT_CHANGED, differences, file_differences
 
 UNTOLD = "which file is not known: this checkout has no record of that build"
@@ -25,7 +27,9 @@ def own_changes(
         return ()
     found = differences(step.held.recipe, step.recipe)
     changes = [item for item in found if item != CONTEXT_CHANGED]
-    return (*(_files(record, files) if CONTEXT_CHANGED in found else ()), *changes)
+    if CONTEXT_CHANGED not in found:
+        return tuple(changes)
+    return (*_files(record, files, partial(_there, step.image)), *changes)
 
 
 def from_parents(
@@ -141,10 +145,19 @@ def _short(commit: str) -> str:
     return f"{number[:12]}{dash}{dirty}"
 
 
-def _files(record: Mapping[str, Any] | None, now: Mapping[str, str]) -> list[str]:
+def _there(image: Image, entry: str) -> bool:
+    """Return whether the file of an entry exists, in the image's folder or in a named context."""
+    name, colon, path = entry.partition(":")
+    named = dict(image.contexts).get(name) if colon else None
+    return os.path.lexists(named / path if named else image.folder / entry)
+
+
+def _files(
+    record: Mapping[str, Any] | None, now: Mapping[str, str], there: Callable[[str], bool]
+) -> list[str]:
     before = record.get("files") if record else None
     if not isinstance(before, dict):
         return [f"{CONTEXT_CHANGED}; {UNTOLD}"]
-    found = [f"file {line}" for line in file_differences(before, now)]
+    found = [f"file {line}" for line in file_differences(before, now, there)]
     more = len(found) - NAMED_FILES
     return [*found[:NAMED_FILES], *([f"and {more} more files"] if more > 0 else [])]
