@@ -193,6 +193,14 @@ def test_a_cache_that_apt_left_is_a_warning(run: Run) -> None:
     assert warning.startswith("test_apt_left_no_cache (inherited from debian-trixie): ")
 
 
+def test_lists_that_apt_left_are_a_warning_with_their_size(run: Run) -> None:
+    report = run("RUN head -c 2600000 /dev/zero > /var/lib/apt/lists/mirror_main_Packages")
+    assert report.warnings == (
+        "test_apt_left_no_lists (inherited from debian-trixie): /var/lib/apt/lists holds 3 MB of"
+        " package lists; end the RUN that calls apt-get with: && rm -rf /var/lib/apt/lists/*",
+    )
+
+
 def test_an_image_without_sleep_cannot_be_tested_and_says_so(run: Run, tmp_path: Path) -> None:
     with pytest.raises(StepFailed):
         run("RUN rm /usr/bin/sleep")

@@ -130,7 +130,7 @@ def test_every_command_of_readme_and_tutorial_works_where_it_stands(copy: Path) 
 
     printed = run(copy, "docs/tutorial/first-image.md")
 
-    assert "hello-you (docker): 11 passed" in printed
+    assert "hello-you (docker): 12 passed" in printed
     assert len(re.findall(r"^hello you$", printed, re.MULTILINE)) == 2
     assert len(re.findall(r"^hello-you +\S+ +sent ", printed, re.MULTILINE)) == 3
     assert len(re.findall(r"^hello-you +\S+ +held already ", printed, re.MULTILINE)) == 3

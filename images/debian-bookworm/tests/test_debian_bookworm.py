@@ -89,3 +89,20 @@ def test_apt_left_no_cache(container: Container) -> None:
         ]
     )
     assert found.stdout == "/var/cache/apt\n", found.stderr
+
+
+@pytest.mark.style
+def test_apt_left_no_lists(container: Container) -> None:
+    # With the folder above, which shows that the search was made.
+    found = run_as_root(container, ["find", "/var/lib/apt", "-printf", "%y %s %p\\n"])
+    assert found.stdout.startswith("d "), found.stderr
+    entries = [line.split(" ", 2) for line in found.stdout.splitlines()]
+    left = sum(
+        int(size)
+        for kind, size, path in entries
+        if kind == "f" and path.startswith("/var/lib/apt/lists/")
+    )
+    assert not left, (
+        f"/var/lib/apt/lists holds {left / 1e6:.0f} MB of package lists; end the RUN that calls"
+        " apt-get with: && rm -rf /var/lib/apt/lists/*"
+    )
