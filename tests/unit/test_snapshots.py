@@ -12,11 +12,22 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
 
 import pytest
 
-from sifline.model import Cluster, Node, Partition, Role, SshAccess, Workspace
+from sifline.model import (
+    Cluster,
+    Deployment,
+    Node,
+    Partition,
+    Placement,
+    Role,
+    Sif,
+    SshAccess,
+    Workspace,
+)
 from sifline.pipeline import deployments
 from tests.support.fake_engine import fake_engine
 from tests.support.invoking import invoke
@@ -117,6 +128,22 @@ def test_status_and_plan(project: Path) -> None:
         compare("status", columns, shown(project, columns, "status", status=1))
         lines = shown(project, columns, "--dry", "build", "--all", status=1)
         compare("plan", columns, lines)
+
+
+def test_status_of_what_is_deployed(project: Path) -> None:
+    longest = "tensorflow2.18-cuda12.5-mpi4.1"
+    add(project, longest, description="x")
+    build(project, longest, "hello-mpi")
+    everywhere, space = replace(CLUSTER, name="virtual"), Workspace(root=project)
+    sif = Sif(name=longest, path=space.sif(longest), sha256="a" * 64, size=1)
+    path = PurePosixPath("/opt/containers/x.sif")
+    placed = Placement(node="controller", path=path, sha256=sif.sha256, sent=True)
+    done = Deployment(sif=sif, cluster=everywhere, path=path, placements=(placed,), seconds=1.0)
+    deployments.remember(done, space)
+    deployments.remember_failure("hello-mpi", CLUSTER, "why", space)
+
+    for columns in WIDTHS:
+        compare("status-deployed", columns, shown(project, columns, "status"))
 
 
 def test_a_failure(project: Path) -> None:

@@ -17,23 +17,30 @@ from sifline.model import (
     BuiltImage,
     CheckResult,
     Cluster,
+    Deployed,
     Deployment,
     Image,
     ImageState,
+    ListedCluster,
     Node,
+    NodeState,
     Partition,
+    Placement,
     Quickstart,
     Role,
     Sif,
     SshAccess,
+    StandingCluster,
     Status,
+    Step,
     TestReport,
+    Verb,
     Workspace,
 )
 from sifline.report import checks as report_checks
 from sifline.report import clusters as report_clusters
 from sifline.report import images as report_images
-from sifline.report import screen
+from sifline.report import planned, screen
 from sifline.tasks import flags
 from sifline.validation.outcome import CheckSkipped
 from sifline.validation.probe import Probe, deployed
@@ -242,3 +249,107 @@ def test_a_warning_of_a_test_is_counted_and_told_with_the_way_out() -> None:
     ]
     first = report_images.tested([report], earlier={"x"}).splitlines()[0]
     assert first == "x (docker): 3 passed, 0 skipped, 1 warning, 1.0 s (earlier run)"
+
+
+LONG = "tensorflow2.18-cuda12.5-mpi4.1"
+NAMED = replace(CLUSTER, name="second-cluster-of-the-lab", job_user="alice")
+PLACE = PurePosixPath(f"/opt/containers/ml-frameworks/{LONG}.sif")
+FAR = Deployed(
+    cluster=NAMED.name,
+    sha256="",
+    nodes=("controller",),
+    missing=("compute-01", "compute-02"),
+    when="",
+    current=False,
+)
+
+
+def everywhere() -> dict[str, str]:
+    """Every table about images and clusters, of long names and of much that was deployed."""
+    image = Image(name=LONG, folder=Path("images") / LONG, tag=f"sifline/{LONG}:latest")
+    held = BuiltImage(
+        image=image,
+        image_id="sha256:" + "b" * 64,
+        fingerprint="",
+        size=54_690_000_000,
+        reused=True,
+    )
+    sif = Sif(name=LONG, path=Path(f"build/sif/{LONG}.sif"), sha256="a" * 64, size=28_690_000_000)
+    state = ImageState(
+        name=LONG,
+        image_id="b",
+        size=54_690_000_000,
+        stale="its Dockerfile or context changed",
+        sif="its image was built again since",
+        sif_size=28_690_000_000,
+        tests="passed",
+        deployed=(FAR, replace(FAR, cluster="virtual", missing=(), current=True)),
+    )
+    whole = replace(state, stale="", sif="up to date", signed=True)
+    nodes = tuple(
+        Node(name=f"compute-gpu-{number:03}", role=Role.COMPUTE, address=f"192.168.100.{number}")
+        for number in range(100, 103)
+    )
+    cluster = replace(NAMED, nodes=nodes)
+    placements = tuple(
+        Placement(node=node.name, path=PLACE, sha256="a" * 64, sent=True) for node in cluster.nodes
+    )
+    deployment = Deployment(
+        sif=sif, cluster=cluster, path=PLACE, placements=placements, seconds=1.0
+    )
+    other = "/srv/checkouts/of-another-person"
+    standing = StandingCluster(name=NAMED.name, nodes=3, running=3, checkout=other)
+    step = Step(image=image, verb=Verb.TEST_SIF, needed=True, reason="its SIF was made again")
+    quick = replace(
+        done(cluster),
+        built=held,
+        sif=sif,
+        deployment=deployment,
+        seconds=tuple((name, 100.0) for name in ("test in Docker", "test the SIF", "cluster up")),
+    )
+    return {
+        "status": report_images.states([state, whole]),
+        "status of a stale one": report_images.states(
+            [replace(state, deployed=(replace(FAR, cluster="virtual"),))]
+        ),
+        "status of a whole one": report_images.states(
+            [replace(whole, deployed=(replace(FAR, cluster="virtual"),))]
+        ),
+        "build": report_images.built([held]),
+        "convert": report_images.converted([sif]),
+        "deploy": report_clusters.deployed([deployment]),
+        "nodes": report_clusters.nodes(cluster),
+        "cluster.status": report_clusters.node_states(
+            [
+                NodeState(
+                    node=node.name,
+                    role="compute",
+                    address=node.address,
+                    state="running",
+                    checkout=standing.checkout,
+                )
+                for node in nodes
+            ]
+        ),
+        "cluster.list": report_clusters.clusters(
+            [
+                ListedCluster(
+                    name=NAMED.name, file=Path(f"clusters/{NAMED.name}.yaml"), standing=standing
+                )
+            ]
+        ),
+        "plan": planned.plan([step], {}),
+        "quickstart": report_clusters.quickstart(quick),
+        "checks": report_checks.checks(CHECKS),
+    }
+
+
+@pytest.mark.parametrize("name", everywhere())
+def test_every_table_fits_a_terminal_of_80_columns(name: str) -> None:
+    screen.use(screen.Screen(columns=80))
+    try:
+        text = everywhere()[name]
+    finally:
+        screen.use(screen.PLAIN)
+
+    assert [line for line in text.splitlines() if len(line) > 80] == []

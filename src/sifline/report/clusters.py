@@ -168,7 +168,7 @@ def quickstart(done: Quickstart) -> str:
     return "\n".join(
         [
             table(("what", "where", "digest", "size"), rows),
-            f"file on each node: {done.deployment.path}",
+            screen.folded(f"file on each node: {done.deployment.path}", "  "),
             "",
             screen.folded(f"MPI job {done.job.status.value}: {done.job.message}", "  "),
             "",
@@ -188,7 +188,12 @@ def quickstart(done: Quickstart) -> str:
 
 
 def _next(*commands: tuple[str, str]) -> list[str]:
-    """Commands to try next, and what each is for."""
+    """Commands to try next, and what each is for; below it where it does not fit beside it."""
     width = max(len(command) for command, _ in commands)
     lines = [f"      {command.ljust(width)}  {what}" for command, what in commands]
+    columns = screen.current().columns
+    if columns and max(map(len, lines)) > columns:
+        lines = [
+            line for command, what in commands for line in (f"      {command}", f"        {what}")
+        ]
     return [f"next: {lines[0].lstrip()}", *lines[1:]]

@@ -18,6 +18,8 @@ LEAST, LEAST_TEXT = 10, 18
 UNBROKEN = 8
 # Lines of a state and its reason in a row.
 HIGHEST = 2
+# Stands in a cell for what there is none of.
+NOTHING = "-"
 DUMB = frozenset({"dumb", "unknown"})
 # The heads of columns whose words are coloured, and the words.
 STATES = frozenset({"result", "state", "build", "tests", "sif", "sif tests", "action"})
@@ -166,13 +168,20 @@ class _Row:
     below: dict[int, tuple[str, str]] = field(default_factory=dict)
     reasons: list[tuple[str, str]] = field(default_factory=list)
 
+    def put_below(self, place: int, name: str) -> None:
+        """Print the cell below the row, unless it says that there is nothing."""
+        cell, self.cells[place] = self.cells[place], ""
+        if cell:
+            self.below[place] = name, "" if cell == NOTHING else cell
+
 
 def _make_fit(head: Sequence[str], rows: Sequence[_Row], room: int) -> None:
     """Put the cells with the longest words below their rows, until the others fit ``room``.
 
-    The first column stays, for it says what a row is about.
+    Where no word is long the last column goes as a whole. The first one stays, for it says what a
+    row is about.
     """
-    while _total(widths([head, *(row.cells for row in rows)], room)) > room:
+    while _total(widths(_beside_each_other(head, rows), room)) > room:
         long = [
             (least, place)
             for row in rows
@@ -180,13 +189,19 @@ def _make_fit(head: Sequence[str], rows: Sequence[_Row], room: int) -> None:
             if place and (least := _least(cell)) > LEAST_TEXT
         ]
         if not long:
-            return
+            last = max(
+                (place for row in rows for place, cell in enumerate(row.cells) if cell), default=0
+            )
+            if not last:
+                return
+            for row in rows:
+                row.put_below(last, head[last])
+            continue
         longest, place = max(long)
         for row in rows:
             # All paths of a column, not the longest alone.
             if _least(row.cells[place]) > max(LEAST_TEXT, longest // 2):
-                row.below[place] = head[place], row.cells[place]
-                row.cells[place] = ""
+                row.put_below(place, head[place])
 
 
 def _move_reasons(head: Sequence[str], rows: Sequence[_Row], room: int) -> None:
@@ -221,7 +236,7 @@ def drawn(lines: Sequence[Sequence[str]], screen: Screen) -> str:
             continue
         named = zip(row.cells, head, strict=True)
         shown += _beside(row.cells, chosen, [_style(*cell, screen) for cell in named])
-        for name, cell in row.below.values():
+        for name, cell in filter(_says_something, row.below.values()):
             text = cell if name in head else f"{name}: {cell}"
             style = _style(text, name, screen)
             shown += [f"{'':{GAP}}{line}" for _, line in _wrapped(text, room - GAP, style)]
@@ -230,13 +245,24 @@ def drawn(lines: Sequence[Sequence[str]], screen: Screen) -> str:
     return "\n".join(shown)
 
 
+def _says_something(below: tuple[str, str]) -> bool:
+    return bool(below[1])
+
+
 def _without_empty(head: Sequence[str], rows: Sequence[_Row]) -> list[str]:
     """Remove the columns of which all is below the rows; return the names of the others."""
+    names, *lines = _beside_each_other(head, rows)
+    for row, cells in zip(rows, lines, strict=True):
+        row.cells = cells
+    return names
+
+
+def _beside_each_other(head: Sequence[str], rows: Sequence[_Row]) -> list[list[str]]:
+    """Return head and rows without the columns of which all is below the rows."""
     gone = {place for row in rows for place in row.below}
     gone -= {place for row in rows for place, cell in enumerate(row.cells) if cell}
-    for row in rows:
-        row.cells = [cell for place, cell in enumerate(row.cells) if place not in gone]
-    return [name for place, name in enumerate(head) if place not in gone]
+    lines = [head, *(row.cells for row in rows)]
+    return [[cell for place, cell in enumerate(line) if place not in gone] for line in lines]
 
 
 def _style(cell: str, head: str, screen: Screen) -> tuple[int, int]:
