@@ -314,6 +314,43 @@ def test_a_long_line_that_stays_is_not_cut(screen: Screen) -> None:
     assert "".join(screen.lines).startswith("x" * 70 + "[a] done in ")
 
 
+def test_lines_of_tools_are_folded_at_words_for_a_terminal_and_not_for_a_log(
+    screen: Screen,
+) -> None:
+    screen.resize(40, 10)
+    line = "#5 fetched https://mirror.example/debian/main and unpacked it there"
+    log = io.StringIO()
+    Terminal(log, verbose=True).output(line)
+    show = on(screen)
+    show.output(line)
+    show.output("a/" * 30)
+    screen.finish()
+
+    assert log.getvalue() == f"{line}\n"
+    assert screen.lines == [
+        "#5 fetched",
+        "    https://mirror.example/debian/main",
+        "    and unpacked it there",
+        *("a/" * 20, "a/" * 10),
+    ]
+
+
+def test_wide_lines_are_left_as_they_are(screen: Screen) -> None:
+    screen.resize(40, 10)
+    Terminal(open(screen.slave, "w", closefd=False), wide=True).output("word " * 10)  # noqa: SIM115
+    screen.finish()
+
+    assert "".join(screen.lines) == "word " * 10
+
+
+def test_a_command_to_copy_is_left_whole(screen: Screen) -> None:
+    screen.resize(40, 10)
+    on(screen).aside("next: invoke cluster.shell --user alice -- srun x", whole=True)
+    screen.finish()
+
+    assert screen.lines[0] == "next: invoke cluster.shell --user alice "
+
+
 def test_after_a_resize_rows_are_cut_to_the_new_width(screen: Screen) -> None:
     with on(screen).step("a") as progress:
         progress("long " * 99)

@@ -112,7 +112,7 @@ def tested(reports: Sequence[TestReport], *, earlier: Set[str]) -> str:
         if item.warnings:
             place = f"[tests.skip] in images/{item.name}/image.toml"
             lines.append(f"  to skip a test, give its reason under {place}")
-    return "\n".join(lines)
+    return fitting(lines)
 
 
 def converted(sifs: Sequence[Sif]) -> str:

@@ -134,7 +134,11 @@ def folded(text: str, indent: str = "") -> str:
 
     :param indent: what the lines after the first begin with.
     """
-    columns = current().columns
+    return folded_to(text, current().columns, indent)
+
+
+def folded_to(text: str, columns: int, indent: str = "") -> str:
+    """Return a line as lines of at most ``columns``, 0 for any; see ``folded``."""
     if not columns or len(text) <= columns:
         return text
     return textwrap.fill(

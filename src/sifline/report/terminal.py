@@ -27,6 +27,10 @@ SPINNERS = {True: "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏", False: "|/-\\"}
 # Control sequences (ECMA-48), as tools use them for colours and bars, and control characters.
 RATE = re.compile(r"\d [kMG]?B/s")
 OUTCOMES = {"done": "green", "failed": "red", "interrupted": "yellow"}
+# Of what follows the first line of a text that was folded.
+INDENT = "    "
+# Nothing is folded for a narrower terminal.
+NARROW = 20
 MINUTE, HOUR = 60, 3600
 CONTROLS = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b[@-Z\\-_]|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
@@ -61,14 +65,21 @@ class Terminal:
 
     :param quiet: show only lines that stay.
     :param verbose: also print all output of tools, and each new message of progress.
+    :param wide: whether lines may be wider than the terminal.
     """
 
     def __init__(
-        self, stream: TextIO | None = None, *, quiet: bool = False, verbose: bool = False
+        self,
+        stream: TextIO | None = None,
+        *,
+        quiet: bool = False,
+        verbose: bool = False,
+        wide: bool = False,
     ) -> None:
         self._stream = stream or sys.stderr
         self._quiet, self._verbose = quiet, verbose
         dumb = os.environ.get("TERM") in screen.DUMB
+        self._folds = self._stream.isatty() and not wide
         self._terminal = self._stream.isatty() and not dumb and not quiet
         self._colour = screen.has_colours(self._stream, os.environ)
         self._lock = threading.RLock()
@@ -122,10 +133,13 @@ class Terminal:
             step = self._steps[0] if len(self._steps) == 1 else None
         return step
 
-    def aside(self, text: str) -> None:
-        """Print a line of progress."""
+    def aside(self, text: str, *, whole: bool = False) -> None:
+        """Print a line of progress.
+
+        :param whole: do not fold it: it has a command to copy.
+        """
         if not self._quiet:
-            self.line(text)
+            self.line(text, whole=whole)
 
     def output(self, text: str) -> None:
         """Print a line that a tool printed, with the step of the caller in front."""
@@ -152,10 +166,10 @@ class Terminal:
             _current.reset(token)
             self._close(step, outcome)
 
-    def line(self, text: str) -> None:
-        """Print a line that remains on the terminal."""
+    def line(self, text: str, *, whole: bool = False) -> None:
+        """Print a line that remains on the terminal; folded to its width, unless ``whole``."""
         with self._lock:
-            self._print(text)
+            self._print(text, whole=whole)
 
     @contextmanager
     def asking(self) -> Iterator[None]:
@@ -295,9 +309,17 @@ class Terminal:
         about = f", about {duration(left)} left" if left else ""
         return [f"{self._done} of {total} done{failed}{about}"]
 
-    def _print(self, text: str, outcome: str = "") -> None:
+    def _folded(self, text: str) -> str:
+        columns = screen.size(self._stream)[0]
+        if columns < NARROW:
+            return text
+        return "\n".join(screen.folded_to(line, columns, INDENT) for line in text.split("\n"))
+
+    def _print(self, text: str, outcome: str = "", *, whole: bool = False) -> None:
         """Print a line; its ``outcome`` has a colour where the terminal has some."""
         text = CONTROLS.sub("", text)
+        if self._folds and not whole:
+            text = self._folded(text)
         if outcome and self._colour:
             text = screen.emphasised(text, outcome, OUTCOMES[outcome])
         # A closed terminal must not make a build fail.

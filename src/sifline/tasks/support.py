@@ -92,7 +92,7 @@ class Run:
         """Return the progress display."""
         from sifline.report.terminal import Terminal
 
-        return Terminal(quiet=self.quiet, verbose=self.verbose)
+        return Terminal(quiet=self.quiet, verbose=self.verbose, wide=self.wide)
 
     def pipeline(
         self, *, build_arg: Sequence[str] = (), jobs: int = 0, **options: Any
@@ -189,7 +189,7 @@ class Run:
 
     def next(self, command: str) -> None:
         """Print what to do next, unless only results are wanted."""
-        self.terminal.aside(f"next: {command}")
+        self.terminal.aside(f"next: {command}", whole=True)
 
     def cluster_flag(self) -> str:
         """Return --cluster for a suggested command, if only another than the usual one stands."""
@@ -281,14 +281,17 @@ def complain(error: SiflineError) -> str:
     from sifline.report import screen
     from sifline.tasks.troubleshooting import section
 
-    details = "".join(f"  | {line}\n" for line in error.details.splitlines())
+    columns = screen.size(sys.stderr)[0] if sys.stderr.isatty() else 0
+    details = "".join(
+        f"{screen.folded_to(f'  | {line}', columns, '  |     ')}\n"
+        for line in visible(error.details).splitlines()
+    )
     text, more = error.message, section(error.message, error.details)
     if more:
         text += f" See {more}" if text.endswith((".", "?", "!")) else f"; see {more}"
-    details, message = visible(details), visible(f"error: {text}")
-    if not sys.stderr.isatty():
+    message = visible(f"error: {text}")
+    if not columns:
         return details + message
-    columns = screen.size(sys.stderr)[0]
     # A path or a command is to be copied: it stays whole.
     lines = textwrap.wrap(message, columns, break_long_words=False, break_on_hyphens=False)
     message = "\n".join(lines)
