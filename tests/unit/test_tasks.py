@@ -18,6 +18,7 @@ import struct
 import subprocess
 import sys
 import termios
+from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -27,7 +28,7 @@ from invoke.parser import Parser
 import sifline
 from sifline.errors import UsageError
 from sifline.model import Workspace
-from sifline.tasks import flags, helps, making, namespace, reference
+from sifline.tasks import flags, helps, images, making, namespace, own_texts, reference
 from sifline.tasks.support import READER_GONE, Run, output
 from tests.support.fake_engine import fake_engine
 from tests.support.invoking import engine_without_images, invoke, invoke_here
@@ -847,6 +848,28 @@ def test_what_bills_and_differences_refuse(
     project: Path, words: tuple[str, ...], said: str
 ) -> None:
     assert said in refused(project, *words)
+
+
+@pytest.mark.parametrize("task", ["clean", "convert", "cluster.down"])
+def test_what_foreign_means_is_told_of_each_task_alone(project: Path, task: str) -> None:
+    meant = {"clean": "versions of the image", "convert": "--output", "cluster.down": "cluster"}
+    shown = " ".join(invoke_here(project, "--help", task).stdout.split())
+    text = (flags.of_task(task) or {})["--foreign"].help
+
+    assert f"--foreign {text}" in shown
+    assert [name for name, words in meant.items() if words in text] == [task]
+
+
+@pytest.mark.parametrize("texts", [own_texts.HELP, own_texts.VALUES])
+def test_a_text_of_one_task_is_of_a_flag_that_it_has(
+    texts: Mapping[str, Mapping[str, str]],
+) -> None:
+    bodies = helps.tasks()
+    for flag, by_task in texts.items():
+        for task in by_task:
+            taken = flags.parameters(bodies[task], over_all=bodies[task] in images.VERBS)
+            assert flag in {item.name for item in taken}, (flag, task)
+    assert {*texts} <= {*flags.HELP}
 
 
 def test_what_converts_sources_is_a_flag_without_an_image_alone() -> None:

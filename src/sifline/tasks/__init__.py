@@ -122,6 +122,7 @@ def _verb(
         name="all",
         help=what if verb in images.SINGLE else f"{what} With --all: every image.",
         flags=flags.parameters(verb, over_all=True),
+        verb=flags.name_of(verb),
         files=flags.files_of(sys.argv[1:], verb),
     )
     collection = VerbCollection(
@@ -163,6 +164,7 @@ def _task(body: Body, workspace: Workspace) -> OwnTask:
         name=flags.called(body),
         help=body.__doc__ or "",
         flags=flags.parameters(body),
+        verb=flags.name_of(body),
         files=flags.files_of(sys.argv[1:], body) if body in cluster.FILED else 0,
     )
 

@@ -10,7 +10,7 @@ from enum import Enum
 from pathlib import Path
 
 from sifline.errors import UsageError, did_you_mean
-from sifline.tasks import cluster, images, project
+from sifline.tasks import cluster, images, own_texts, project
 
 Body = Callable[..., None]
 
@@ -27,25 +27,24 @@ HELP = {
     "docker": "remove the Docker images",
     "env": "a variable, as NAME=value, or NAME for the value that you have; may be repeated",
     "environments": "remove .venv, .nox and the caches of linters and tests of this checkout",
-    "force": "redo it even if nothing changed: the build, the SIF; with make all four steps",
-    "foreign": "also remove or replace what others made: the cluster or the image versions of"
-    " another checkout, the file at --output",
+    "force": "redo all four steps even if nothing changed",
+    "foreign": "also remove or replace what others made",
     "format": "text, dot, mermaid or svg; default: by the ending of --output",
     "gpu": "demand a GPU: without one, tests fail that would be skipped",
     "gpus": "GPUs to hand in: all, a number, device=0,2 or none; default: as image.toml says",
     "interrupt_jobs": "make a change that ends jobs, such as a node that leaves",
     "jobs": "how many steps run at once; default: one per core",
-    "json": "print JSON; where something is made, of its plan alone: needs --dry",
+    "json": "print JSON",
     "keep_going": "after a failed step, go on with what does not depend on it",
-    "key": "the key: a fingerprint, or its end; to check a signature the whole of it",
+    "key": "the key to sign with: a fingerprint, or its end",
     "level": "level of the compression: 1 is quick, the highest (zstd 22, gzip 9) small",
     "list": "print the suites and their checks, run none",
     "method": "stream (fast) or apptainer (its own build); default: the first that works",
     "mount_home": "bind your home folder, and run as your user",
-    "node": "nodes such as 'compute-[01-03,07],gpu-1'; for cluster.shell one, such as compute-01",
+    "node": "only these nodes, such as 'compute-[01-03,07],gpu-1'",
     "older_than": "only what is older, such as 12h or 7d",
     "online": "ask a key server for keys that your keyring does not hold",
-    "output": "the file to write to; sbom also takes a folder, for the bills of several",
+    "output": "the file to write to",
     "passphrase_env": "the variable that holds the key's passphrase",
     "passphrase_file": "the file that holds the key's passphrase",
     "processors": "how many processors compress; default: all, shared by parallel conversions",
@@ -158,6 +157,11 @@ class Flag:
     value: str = ""
 
 
+def name_of(body: Body) -> str:
+    """Return the name of a task as users type it; a verb's name without an image."""
+    return f"cluster.{called(body)}" if body in cluster.GROUP else called(body)
+
+
 def called(body: Body) -> str:
     """Return the name of a task as users type it."""
     return body.__name__.rstrip("_").replace("_", "-")
@@ -237,12 +241,21 @@ def repeatable(parameter: inspect.Parameter) -> bool:
     return isinstance(parameter.default, tuple)
 
 
-def of(flags: Sequence[inspect.Parameter]) -> dict[str, Flag]:
-    """Return flags by all their spellings, which Invoke derives from parameters."""
-    return {written: flag for flag in map(_flag, flags) for written in flag.written}
+def of(flags: Sequence[inspect.Parameter], task: str = "") -> dict[str, Flag]:
+    """Return flags by all their spellings, which Invoke derives from parameters.
+
+    :param task: whose they are, without an image: some helps are of one task alone.
+    """
+    found = (_flag(parameter, task) for parameter in flags)
+    return {written: flag for flag in found for written in flag.written}
 
 
-def _flag(parameter: inspect.Parameter) -> Flag:
+def help_of(flag: str, task: str) -> str:
+    """Return the help of a flag, by its name as a parameter, in a task without an image."""
+    return own_texts.own(own_texts.HELP, flag, task) or HELP.get(flag, "")
+
+
+def _flag(parameter: inspect.Parameter, task: str) -> Flag:
     long = parameter.name.replace("_", "-")
     written = [f"--{long}"]
     if parameter.default is True:
@@ -252,8 +265,9 @@ def _flag(parameter: inspect.Parameter) -> Flag:
         written=tuple(written),
         takes=Takes.NOTHING if isinstance(parameter.default, bool) else Takes.VALUE,
         number=type(parameter.default) is int,
-        help=HELP.get(parameter.name, ""),
-        value=VALUES.get(parameter.name, "NUMBER" if type(parameter.default) is int else "NAME"),
+        help=help_of(parameter.name, task),
+        value=own_texts.own(own_texts.VALUES, parameter.name, task)
+        or VALUES.get(parameter.name, "NUMBER" if type(parameter.default) is int else "NAME"),
     )
 
 
@@ -300,11 +314,11 @@ def of_task(task: str) -> Mapping[str, Flag] | None:
     head, dot, name = task.partition(".")
     for verb in images.VERBS:
         if called(verb) == head:
-            return of(parameters(verb, over_all=not dot or name == "all"))
+            return of(parameters(verb, over_all=not dot or name == "all"), head)
     in_group = head == "cluster" and dot
     for body in cluster.GROUP if in_group else SINGLE:
         if called(body) == (name if in_group else task):
-            return of(parameters(body))
+            return of(parameters(body), task)
     return None
 
 

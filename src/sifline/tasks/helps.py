@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from sifline import __version__
 from sifline.tasks import cluster, flags, handling, images, looking, making, project
-from sifline.tasks.flags import Flag, Takes, called
+from sifline.tasks.flags import Flag, Takes
 
 Body = Callable[..., None]
 
@@ -68,7 +68,7 @@ def tasks() -> dict[str, Body]:
 
 def name_of(body: Body) -> str:
     """Return the name of a task as users type it; a verb's name without an image."""
-    return f"cluster.{called(body)}" if body in cluster.GROUP else called(body)
+    return flags.name_of(body)
 
 
 def groups() -> tuple[tuple[str, dict[str, Body]], ...]:
@@ -178,7 +178,7 @@ def of_task(task: str, columns: int, *, image: str = AN_IMAGE) -> str:
     for text in told.paragraphs:
         lines += ["", *textwrap.wrap(text, width, break_long_words=False)]
     lines += ["", *(f"Usage: invoke {usage}" for usage in _usages(body, task, named=named))]
-    if rows := {written(flag): flag.help for flag in listed(taken)}:
+    if rows := {written(flag): flag.help for flag in listed(taken, name_of(body))}:
         lines += ["", "Flags:", *_rows(rows, max(map(len, rows)), width)]
     lines += ["", "Examples:"]
     lines += [f"{_INDENT}{example.replace(_IMAGE, image)}" for example in told.examples]
@@ -201,9 +201,9 @@ def _usages(body: Body, task: str, *, named: bool) -> Iterator[str]:
         yield f"{task} --source SOURCE [--output FILE.sif] [flags]"
 
 
-def listed(taken: Sequence[object]) -> list[Flag]:
-    """Return each flag once, in alphabetical order."""
-    found = {flag.name: flag for flag in flags.of(taken).values()}  # type: ignore[arg-type]
+def listed(taken: Sequence[inspect.Parameter], task: str) -> list[Flag]:
+    """Return each flag of ``task`` once, in alphabetical order."""
+    found = {flag.name: flag for flag in flags.of(taken, task).values()}
     return [found[name] for name in sorted(found)]
 
 

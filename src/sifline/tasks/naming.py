@@ -28,9 +28,9 @@ class OwnTask(Task[Any]):
         name: str,
         help: str,
         flags: Sequence[Parameter],
+        verb: str = "",
         files: int = 0,
     ) -> None:
-        names = {flag.name for flag in flags}
         # Invoke knows no optional words, so add them if the command line has them.
         words = [Parameter(word, Parameter.KEYWORD_ONLY) for word in FILE_NAMES[:files]]
         super().__init__(
@@ -39,7 +39,7 @@ class OwnTask(Task[Any]):
             positional=[word.name for word in words],
             iterable=[flag.name for flag in flags if known.repeatable(flag)],
             auto_shortflags=False,
-            help={name: text for name, text in known.HELP.items() if name in names},
+            help={flag.name: known.help_of(flag.name, verb) for flag in flags},
         )
         self.__doc__ = help
         self._flags = (*words, *flags)

@@ -50,9 +50,10 @@ def _section(name: str, body: Body) -> Iterator[str]:
     yield told.summary
     yield from told.paragraphs
     yield "\n".join(f"    {example}" for example in told.examples)
-    taken = {flag.name: flag for flag in helps.listed(flags.parameters(body))}
+    taken = {flag.name: flag for flag in helps.listed(flags.parameters(body), name)}
     if body in images.VERBS:
-        taken |= {flag.name: flag for flag in helps.listed(flags.parameters(body, over_all=True))}
+        more = flags.parameters(body, over_all=True)
+        taken |= {flag.name: flag for flag in helps.listed(more, name)}
     if taken:
         rows = [
             f"| `{_cell(helps.written(flag))}` | {_cell(flag.help)} |" for flag in taken.values()
