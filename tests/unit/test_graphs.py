@@ -181,6 +181,24 @@ def test_the_text_is_a_tree_that_says_what_is_to_do() -> None:
     ]
 
 
+def test_a_tree_fits_the_terminal_and_its_lines_go_on() -> None:
+    nodes = [
+        node("base"),
+        node("mpi", "base", reason="main.c, which is a file of it, changed"),
+        node("solver", "mpi"),
+        node("tools", "base", reason="its Dockerfile or context changed"),
+    ]
+
+    assert render(nodes, "text", columns=32).splitlines() == [
+        "base",
+        "├── mpi  build: main.c, which is",
+        "│   │   a file of it, changed",
+        "│   └── solver",
+        "└── tools  build: its Dockerfile",
+        "        or context changed",
+    ]
+
+
 @pytest.mark.parametrize(
     ("format", "line"),
     [

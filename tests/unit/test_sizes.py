@@ -14,8 +14,8 @@ from sifline.contents.sizes import Copies, Entry, File, Folder, Hidden, Kind, La
 from sifline.engines.docker.images import Docker
 from sifline.errors import MissingError, StepFailed
 from sifline.model import BuiltImage, Image, SifOptions
+from sifline.report import screen, tables
 from sifline.report import sizes as shown
-from sifline.report import tables
 from sifline.stages import sizes as stage
 from tests.support.contexts import context_of
 from tests.support.recording import RecordingRunner, answer
@@ -349,6 +349,16 @@ def lines(report: Report) -> list[str]:
 )
 def test_the_first_line_measures_the_sif(report: Report, head: str) -> None:
     assert lines(report)[0].startswith(head)
+
+
+def test_the_first_line_fits_the_terminal() -> None:
+    screen.use(screen.Screen(columns=80))
+    try:
+        found = lines(REPORT)
+    finally:
+        screen.use(screen.PLAIN)
+
+    assert found[1] == "  100.0 MB"
 
 
 def test_sizes_stand_below_each_other() -> None:

@@ -247,6 +247,12 @@ def test_a_warning_of_a_test_is_counted_and_told_with_the_way_out() -> None:
         "  warning: test_small (inherited from base): too large",
         "  to skip a test, give its reason under [tests.skip] in images/x/image.toml",
     ]
+    assert report_images.tested(
+        [replace(report, runtime="apptainer")], earlier=frozenset(), told={*report.warnings}
+    ).splitlines() == [
+        "x (apptainer): 3 passed, 0 skipped, 1 warning, 1.0 s",
+        "  warning: test_small (inherited from base), see above",
+    ]
     first = report_images.tested([report], earlier={"x"}).splitlines()[0]
     assert first == "x (docker): 3 passed, 0 skipped, 1 warning, 1.0 s (earlier run)"
 

@@ -9,6 +9,7 @@ from html import escape
 from typing import Any
 
 from sifline.model import GraphNode
+from sifline.report import screen
 
 UP_TO_DATE = "up to date"
 FOREIGN = "foreign"
@@ -31,6 +32,8 @@ OTHER_COLOURS: tuple[Colours, ...] = (
 INK, PAPER, LINE = "#1f2328", "#ffffff", "#6e7781"
 FONT = f'fontname=monospace, fontcolor="{INK}"'
 
+# How much further right the rest of a folded line is.
+GAP = 4
 # Longest texts in a box, in letters: of a name, and of the note below it.
 LONGEST_NAME, LONGEST_NOTE = 44, 52
 
@@ -73,12 +76,15 @@ class Graph:
         return {state: both for state, both in (COLOURS | more).items() if state in present}
 
 
-def render(nodes: Sequence[GraphNode], format: str) -> str:
+def render(nodes: Sequence[GraphNode], format: str, *, columns: int = 0) -> str:
     """Return the graph of ``nodes``, which includes their parents, in one of ``FORMATS``.
 
     The order of ``nodes`` makes no difference.
+
+    :param columns: how wide a text may be; 0 for any width.
     """
-    return FORMATS[format](_graph(nodes))
+    graph = _graph(nodes)
+    return _text(graph, columns) if format == "text" else FORMATS[format](graph)
 
 
 def _graph(nodes: Sequence[GraphNode]) -> Graph:
@@ -113,7 +119,7 @@ def _printable(text: str) -> str:
     return "".join(char if char.isprintable() else "?" for char in text)
 
 
-def _text(graph: Graph) -> str:
+def _text(graph: Graph, columns: int = 0) -> str:
     """Return a tree per root; an image with several parents is expanded only at the first."""
     children: dict[str, list[str]] = {key: [] for key in graph.vertices}
     for source, target in graph.edges:
@@ -124,10 +130,13 @@ def _text(graph: Graph) -> str:
     while left:
         key, start, indent, words = left.pop()
         if key in shown:
-            lines.append(f"{start}{graph.vertices[key].label} (see above)  {words}".rstrip())
+            line = f"{start}{graph.vertices[key].label} (see above)  {words}".rstrip()
+            lines.append(_folded(line, columns, indent))
             continue
         shown.add(key)
-        lines.append(f"{start}{_line(graph.vertices[key])}  {words}".rstrip())
+        below = f"{indent}│" if children[key] else indent
+        line = f"{start}{_line(graph.vertices[key])}  {words}".rstrip()
+        lines.append(_folded(line, columns, below))
         last = True
         for child in reversed(children[key]):
             own, under = ("└── ", "    ") if last else ("├── ", "│   ")
@@ -135,6 +144,15 @@ def _text(graph: Graph) -> str:
             left.append((child, indent + own, indent + under, words))
             last = False
     return "\n".join(lines)
+
+
+def _folded(line: str, columns: int, below: str) -> str:
+    """Return a line of the tree as lines that fit; the lines of the tree go on ``below``."""
+    start = line[: len(line) - len(line.lstrip("│├└─ "))]
+    # Its own spaces are no places to fold it at.
+    mark = "\u2060" * len(start)
+    text = screen.folded_to(mark + line[len(start) :], columns, below.ljust(len(start) + GAP))
+    return text.replace(mark, start, 1)
 
 
 def _line(vertex: Vertex) -> str:

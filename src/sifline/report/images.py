@@ -96,10 +96,16 @@ def built(images: Sequence[BuiltImage]) -> str:
     return table(("image", "state", "id", "size"), rows)
 
 
-def tested(reports: Sequence[TestReport], *, earlier: Set[str]) -> str:
+def tested(
+    reports: Sequence[TestReport],
+    *,
+    earlier: Set[str],
+    told: Set[str] = frozenset(),  # noqa: PT028 - no test
+) -> str:
     """Return what the tests said, each skip with its reason.
 
     :param earlier: the names of those that did not run now, as nothing has changed since.
+    :param told: warnings that were printed before: only their tests are named.
     """
     lines = []
     for item in reports:
@@ -108,8 +114,10 @@ def tested(reports: Sequence[TestReport], *, earlier: Set[str]) -> str:
         if not item.passed + item.skipped:
             lines.append(f"note: {item.name} has no tests; add images/{item.name}/tests/test_*.py")
         lines += [f"  skipped: {reason}" for reason in item.skip_reasons]
-        lines += [f"  warning: {warning}" for warning in item.warnings]
-        if item.warnings:
+        for warning in item.warnings:
+            test, _, _ = warning.partition(": ")
+            lines.append(f"  warning: {f'{test}, see above' if warning in told else warning}")
+        if set(item.warnings) - told:
             place = f"[tests.skip] in images/{item.name}/image.toml"
             lines.append(f"  to skip a test, give its reason under {place}")
     return fitting(lines)

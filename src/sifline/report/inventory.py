@@ -11,7 +11,7 @@ from sifline.contents.comparison import Change, Difference, Side
 from sifline.contents.compatibility import Compatibility
 from sifline.formats.packages import Found
 from sifline.model.units import counted, megabytes
-from sifline.report.tables import short, table
+from sifline.report.tables import fitting, short, table
 from sifline.stages.inventory import Bill
 
 KINDS = {"deb": "Debian", "python": "Python"}
@@ -35,7 +35,7 @@ def bills(items: Sequence[Bill]) -> str:
     ]
     head = ("name", "kind", "id", *KINDS.values(), "distribution", "file")
     notes = [line for item in items for line in _notes(item.contents.name, item.contents.found)]
-    return "\n".join([table(head, rows), *notes])
+    return fitting([table(head, rows), *notes])
 
 
 def bill_values(items: Sequence[Bill]) -> list[dict[str, Any]]:
@@ -60,7 +60,7 @@ def bill_values(items: Sequence[Bill]) -> list[dict[str, Any]]:
 
 def compatibility(items: Sequence[tuple[str, Compatibility]]) -> str:
     """Return what each image needs and contains, a line for each kind."""
-    return "\n\n".join("\n".join(_needs(name, found)) for name, found in items)
+    return "\n\n".join(fitting([*_needs(name, found)]) for name, found in items)
 
 
 def compatibility_values(items: Sequence[tuple[str, Compatibility]]) -> list[dict[str, Any]]:
@@ -101,7 +101,7 @@ def difference(found: Difference) -> str:
     if found.same is None:
         alike = "no difference in what sifline can read; whether they are the same is unknown"
     parts.append(table(("what", "name", "old", "new"), lines) if lines else alike)
-    return "\n".join([*parts, *_unread("the old one", old), *_unread("the new one", new)])
+    return fitting([*parts, *_unread("the old one", old), *_unread("the new one", new)])
 
 
 def difference_values(found: Difference) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from sifline.engines.apptainer.signatures import Signature, Signed, Verified
-from sifline.report.tables import short, table
+from sifline.report.tables import fitting, short, table
 
 
 def signed(items: Sequence[Signed]) -> str:
@@ -27,7 +27,7 @@ def signed(items: Sequence[Signed]) -> str:
 
 def verified(items: Sequence[Verified]) -> str:
     """Return that the signatures of each SIF are valid: signer, key, and the signed objects."""
-    return "\n\n".join("\n".join(_verified(item)) for item in items)
+    return "\n\n".join(fitting([*_verified(item)]) for item in items)
 
 
 def _verified(item: Verified) -> Iterator[str]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from sifline.contents.sizes import MOST_COPIES, MOST_HIDDEN, Copies, Hidden, Report
 from sifline.model.units import megabytes
+from sifline.report import screen
 from sifline.report.tables import table
 
 WIDTH = 90
@@ -45,8 +46,8 @@ def _path(item: Any) -> dict[str, Any]:
 
 
 def _lines(item: Report) -> Iterator[str]:
-    yield f"{item.name}: {'; '.join(_heads(item))}"
-    yield from (f"note: {note}" for note in item.notes)
+    yield screen.folded(f"{item.name}: {'; '.join(_heads(item))}", "  ")
+    yield from (screen.folded(f"note: {note}", "  ") for note in item.notes)
     if item.layers:
         yield "\nlayers, the newest last:"
         yield _sized(

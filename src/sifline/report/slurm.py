@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from sifline.report.tables import fitting
 from sifline.stages.lint_slurm import Linted
 
 
 def text(found: Linted) -> str:
     """Return a line for each finding, and a count."""
-    return "\n".join([*(item.message for item in found.findings), count(found)])
+    return fitting([*(item.message for item in found.findings), count(found)])
 
 
 def values(found: Linted) -> dict[str, Any]:

@@ -75,7 +75,7 @@ def graph(
         invoke graph
         invoke graph --output images.svg
     """
-    from sifline.report import graphs, tables
+    from sifline.report import graphs, screen, tables
 
     if json and (format or output):
         raise UsageError("--json: is printed, and no drawing; leave --format and --output out")
@@ -94,7 +94,8 @@ def graph(
         run.print(tables.dump(images=graphs.values(nodes)))
         refuse_broken(broken)
         return
-    drawn = graphs.render(nodes, "dot" if chosen == "svg" else chosen)
+    columns = 0 if output else screen.current().columns
+    drawn = graphs.render(nodes, "dot" if chosen == "svg" else chosen, columns=columns)
     if chosen == "svg":
         drawn = pipeline.queries.svg(drawn)
     if output:

@@ -215,7 +215,7 @@ def _carry_out(
         return
     done = pipeline.work.run(wanted, images, only_new=only_new)
     earlier = {(step.verb, step.image.name) for step in done.steps if not step.needed}
-    texts = _texts(done.results, earlier)
+    texts = _texts(done.results, earlier, warned="TEST" in shown)
     for text in filter(None, (texts[Verb[name]] for name in shown)):
         run.print(text)
     for line in tables.broken(done.broken):
@@ -231,23 +231,30 @@ def _no_json(what: str, *, json: bool) -> None:
         raise UsageError(f"--json: {what} prints no JSON; leave --json out")
 
 
-def _texts(results: Results, earlier: Set[tuple[Verb, str]]) -> dict[Verb, str]:
+def _texts(
+    results: Results, earlier: Set[tuple[Verb, str]], *, warned: bool = False
+) -> dict[Verb, str]:
     """Return the results of each verb as text; "" if there are none.
 
     :param earlier: the steps that were up to date, so that their results are of an earlier run.
+    :param warned: the warnings of the tests in Docker are printed, and not again of the SIF.
     """
     from sifline.model import Verb
     from sifline.report import images as report
 
-    def tested(verb: Verb, reports: Iterable[TestReport]) -> str:
-        return report.tested([*reports], earlier={name for of, name in earlier if of is verb})
+    in_docker = [item.report for item in results.tested.values()] if warned else []
+    told = {warning for item in in_docker for warning in item.warnings}
+
+    def tested(verb: Verb, reports: Iterable[TestReport], told: Set[str] = frozenset()) -> str:
+        names = {name for of, name in earlier if of is verb}
+        return report.tested([*reports], earlier=names, told=told)
 
     built, sifs = [*results.built.values()], [*results.sifs.values()]
     return {
         Verb.BUILD: report.built(built) if built else "",
         Verb.TEST: tested(Verb.TEST, (item.report for item in results.tested.values())),
         Verb.CONVERT: report.converted(sifs) if sifs else "",
-        Verb.TEST_SIF: tested(Verb.TEST_SIF, results.sif_reports.values()),
+        Verb.TEST_SIF: tested(Verb.TEST_SIF, results.sif_reports.values(), told),
     }
 
 
