@@ -123,6 +123,37 @@ def test_a_failed_step_is_told_with_the_words_of_its_command(
     assert f"RUN cat /root/x; {cause}" in failure(said, tmp_path).message
 
 
+def test_what_a_failed_step_printed_is_told_once_and_no_other_step(tmp_path: Path) -> None:
+    """BuildKit repeats its last lines."""
+    said = (
+        "#4 [1/3] FROM x\n#5 [2/3] RUN make\n#6 [a 1/1] RUN wget\n#5 0.1 cc x.c\n#6 0.2 50 %\n"
+        "#5 0.3 x.c:1: error\n#5 0.4\n#5 0.5   make: Error 1\n"
+        '#5 ERROR: process "/bin/sh -c make" did not complete successfully: exit code: 2\n'
+        "------\n > [2/3] RUN make:\n0.3 x.c:1: error\n0.5   make: Error 1\n------\n"
+        'ERROR: failed to solve: process "/bin/sh -c make" did not complete: exit code: 2\n'
+    )
+
+    assert failure(said, tmp_path).details.splitlines() == [
+        "[2/3] RUN make",
+        "cc x.c",
+        "x.c:1: error",
+        "  make: Error 1",
+        'ERROR: process "/bin/sh -c make" did not complete successfully: exit code: 2',
+    ]
+
+
+def test_what_failed_without_a_command_is_told_once(tmp_path: Path) -> None:
+    said = (
+        '#4 [1/1] COPY nofile /\n#4 ERROR: "/nofile": not found\n------\n > [1/1] COPY nofile /:\n'
+        '------\nERROR: failed to solve: failed to compute cache key: "/nofile": not found\n'
+    )
+
+    assert failure(said, tmp_path).details.splitlines() == [
+        "#4 [1/1] COPY nofile /",
+        '#4 ERROR: "/nofile": not found',
+    ]
+
+
 @pytest.mark.parametrize("cause", ['"/nofile" not found: not found', '"/nofile": not found'])
 def test_a_file_that_the_context_lacks_is_the_cause(tmp_path: Path, cause: str) -> None:
     said = (

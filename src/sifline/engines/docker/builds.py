@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from glob import escape
 from pathlib import Path
 from secrets import token_hex
@@ -17,6 +18,8 @@ CA_SECRET = "ca-certificates"  # noqa: S105 - the secret's id, not its content
 LOG_LINES = 20
 STEP_WIDTH = 100
 
+# Begins the repetition at the end.
+_REPETITION = "\n------\n"
 # Number of random bytes in the name of a file.
 _TOKEN = 4
 _STEP = re.compile(r"^#\d+ (\[[^\]]+\] .*)$")
@@ -127,8 +130,22 @@ def _error(folder: Path, result: Result, log: Path) -> StepFailed:
     cause = _cause(result.stderr)
     return StepFailed(
         f"building {folder.name} failed {step}; {cause}the whole log is {log}",
-        details=result.tail(LOG_LINES),
+        details=replace(result, stdout="", stderr=_excerpt(result)).tail(LOG_LINES),
     )
+
+
+def _excerpt(result: Result) -> str:
+    """Return what BuildKit printed of the failed step, once: at its end it repeats the last lines.
+
+    Of a RUN that is what its command printed, without what other steps printed meanwhile.
+    """
+    said = result.stderr
+    failed = _FAILED_RUN.search(said)
+    if failed:
+        lines = re.findall(rf"^#{failed[1]} (?:\d+\.\d+(?: |$))?(.*)$", said, re.MULTILINE)
+        return "\n".join(line for line in lines if line.strip())
+    before, line, _ = said.partition(_REPETITION)
+    return before if line and before.strip() else f"{result.stdout}\n{said}"
 
 
 def _cause(said: str) -> str:
