@@ -558,6 +558,8 @@ def test_tasks_of_other_makes_are_left_to_invoke(project: Path) -> None:
     [
         (("--lst",), "invoke has no flag --lst. Did you mean --list"),
         (("build", "--al"), "build has no flag --al. Did you mean --all"),
+        (("build.hello-mpi", "-s", "x"), "has no flag -s. See invoke --help build.hello-mpi."),
+        (("-qz", "status"), "invoke has no flag -z. See invoke --help."),
         (("build.hello-mpi", "--all"), "build.hello-mpi has no flag --all."),
         (("build.hello-mpi", "--forse=yes"), "Did you mean --force"),
         (("test.hello-mpi", "--runtime", "docker", "--runtme", "x"), "Did you mean --runtime?"),

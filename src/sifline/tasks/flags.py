@@ -395,16 +395,33 @@ class Place:
             raise UsageError(f"--{waited.name} {told!r}: takes a whole number")
         if self.ended or self.flags is None or self._is_value(word) or self.flag(written):
             return
+        whose, helps = ("invoke", "invoke --help")
+        if self.task:
+            whose, helps = self.task, f"invoke --help {self.task}"
         name = written.removeprefix("--")
+        if unknown := self._unknown_short(written):
+            raise UsageError(f"{whose} has no flag {unknown}. See {helps}.")
         if name in ("", written):  # the end of the flags, and what is no long flag
             return
         known = [flag[2:] for flag in (*self.flags, *CORE) if flag.startswith("--")]
         # Without the dashes, which all have in common.
         near = did_you_mean(name, known).replace(" mean ", " mean --").replace(", ", ", --")
-        whose, helps = ("invoke", "invoke --help")
-        if self.task:
-            whose, helps = self.task, f"invoke --help {self.task}"
         raise UsageError(f"{whose} has no flag {written}.{near} See {helps}.")
+
+    def _unknown_short(self, word: str) -> str:
+        """Return the unknown one of short flags, which may stand in one word; "" if there is none.
+
+        What follows a flag that takes a value is its value.
+        """
+        if not re.fullmatch(r"-[a-zA-Z].*", word):
+            return ""
+        for letter in word[1:]:
+            flag = self.flag(f"-{letter}")
+            if not flag:
+                return f"-{letter}"
+            if flag.takes is not Takes.NOTHING:
+                return ""
+        return ""
 
 
 def refuse_empty(words: Sequence[str], theirs: frozenset[str] = frozenset()) -> None:
