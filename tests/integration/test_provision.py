@@ -424,7 +424,7 @@ def test_a_killed_run_leaves_no_playbook_and_two_runs_take_turns(cluster: Cluste
         with subprocess.Popen(words, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=end) as second:
             os.close(end)
             said = b""
-            while f"waiting for process {first.pid} of this checkout".encode() not in said:
+            while f"waiting for process {first.pid}".encode() not in said:
                 said += os.read(terminal, 4096)
             assert playbooks_of(second.pid) == []
             first.kill()

@@ -57,7 +57,8 @@ def run(*names: str, quiet: bool = False) -> Run:
         def pipeline(self, **_: object) -> Any:
             return SimpleNamespace(clusters=clusters, work=work)
 
-    return Faked(workspace=Workspace(root=Path()), dry=False, echo=False, quiet=quiet)
+    # Not this checkout, where a cluster may stand.
+    return Faked(workspace=Workspace(root=Path("/nowhere")), dry=False, echo=False, quiet=quiet)
 
 
 @pytest.mark.parametrize(

@@ -57,7 +57,9 @@ def _no_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def project(tmp_path: Path) -> Path:
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    # Locks are there: runs of other checkouts are at images of the same names.
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     (tmp_path / "tasks.py").write_text(TASKS)
     add(tmp_path, DOTTED)
     add(tmp_path, "hello-mpi")

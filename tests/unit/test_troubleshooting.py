@@ -26,6 +26,7 @@ OTHERWISE = {
     "`Python 3.10 or newer is needed, this is …`": "of scripts/bootstrap, which has no sifline",
     "Tab completes nothing, or file names only": "no message",
     "`interrupted`": "says all by itself",
+    "`waiting for process … in …: the build of …`": "a line of progress",
     "`no record says that this checkout built it`": "a line of a result",
     "It works in Docker, not as a SIF": "no message",
 }
