@@ -196,7 +196,7 @@ def test_a_database_that_others_manage_is_only_used(tmp_path: Path) -> None:
     ],
 )
 def test_an_error_names_the_file_and_the_cause(tmp_path: Path, text: str, cause: str) -> None:
-    with pytest.raises(UsageError, match=rf"hpc\.yaml: .*{cause}"):
+    with pytest.raises(UsageError, match=rf"hpc\.yaml:\d+: .*{cause}"):
         load(tmp_path, f"accounting: {text}")
 
 

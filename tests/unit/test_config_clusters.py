@@ -223,6 +223,35 @@ def test_the_long_format_tells_what_it_left_aside(tmp_path: Path) -> None:
         ),
         (SMALL + "virtual: {image: X}", "virtual.image must be the name of an image, found 'X'"),
         (SMALL + "virtual: {imag: x}", "unknown key virtual.imag; allowed are image."),
+        # Each ruined a cluster, or dropped a part of the file.
+        (SMALL + "nodes: []", "yaml:6: is not YAML that sifline reads: the key nodes is there"),
+        (
+            SMALL + "partitions: [{name: DEFAULT}]",
+            "yaml:6: partitions[0].name: Slurm does not take",
+        ),
+        (SMALL + "partitions: [{name: a},\n{name: default}]", "yaml:7: partitions[1].name: Slurm"),
+        (SMALL.replace("n1,", "All,"), "yaml:5: nodes[1].name: Slurm does not take All"),
+        (SMALL + "partitions: [{name: a, max_time: '0'}]", "'0' must be a time above 0 such as"),
+        (SMALL + "partitions: [{name: a, max_time: '0-00:00'}]", "must be a time above 0 such as"),
+        (
+            SMALL + "  - {name: n2, role: compute, gpus: 1, gpu_type: '4'}",
+            "which Slurm takes for a",
+        ),
+        (
+            SMALL + "  - {name: n2, role: compute, gpus: 1, gpu_type: 4k}",
+            "which Slurm takes for a",
+        ),
+        (SMALL + "registry_root: /etc", "yaml:6: registry_root: /etc is a folder of the system"),
+        (SMALL + "registry_root: //usr/lib//x/", "/usr/lib/x is a folder of the system"),
+        (SMALL + "registry_root: /srv/.", "registry_root: /srv is a folder of the system"),
+        (SMALL + "ssh: {user: '1000'}", "yaml:6: ssh.user: ssh user '1000' must be a user name"),
+        (SMALL + "job_user: x@y", "yaml:6: job_user 'x@y' must be a user name"),
+        (SMALL + "accounting: {accounts: [{name: a, users: [Bob]}]}", "a user name in lower case"),
+        # Errors name the line.
+        (SMALL + "node: []", "cluster.yaml:6: unknown key node;"),
+        (SMALL + "ssh:\n  port: x", "cluster.yaml:7: ssh.port must be a whole number"),
+        (SMALL + "  - {name: n1, role: compute}", "yaml:6: nodes[2].name: two nodes are named n1"),
+        (SMALL + "  - {name: d, role: controller}", "cluster.yaml:3: nodes: one node must have"),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path: Path, text: str, message: str) -> None:
@@ -265,7 +294,7 @@ def test_host_names_need_no_quotes_and_are_no_options(word: str) -> None:
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, content: bytes | None) -> None:
     path = tmp_path / "cluster.yaml"
     path.mkdir() if content is None else path.write_bytes(content)
-    with pytest.raises(UsageError, match=r"cluster\.yaml: cannot be read"):
+    with pytest.raises(UsageError, match=r"cluster\.yaml(:1)?: cannot be read"):
         load_cluster(path)
 
 
@@ -302,6 +331,34 @@ def test_a_file_whose_name_is_no_cluster_name_is_told(tmp_path: Path) -> None:
     path.write_text(SMALL.replace("name: small", ""), encoding="utf-8")
     with pytest.raises(UsageError, match="name: cluster name 'my_cluster' must be letters"):
         load_cluster(path)
+
+
+@pytest.mark.parametrize("user", ["first.last", "First.Last", "svc-1", "_x", "1st", "a_b"])
+def test_a_user_may_be_called_as_linux_allows(tmp_path: Path, user: str) -> None:
+    more = f"registry: {{deployers: {user}, user_folders: [{user}, '@{user}']}}\n"
+    cluster = load(tmp_path, f"{SMALL}ssh: {{user: {user}}}\njob_user: {user}\n{more}")
+    assert {cluster.ssh.user, cluster.job_user, cluster.registry.deployers} == {user}
+
+
+@pytest.mark.parametrize(
+    "folder", ["/opt/containers", "/srv/x", "/home/x", "/usr/local/x", "/data", "/mnt/nfs"]
+)
+def test_a_folder_for_the_images_alone_is_taken(tmp_path: Path, folder: str) -> None:
+    assert str(load(tmp_path, f"{SMALL}registry_root: {folder}").registry_root) == folder
+
+
+def test_anchors_are_read_as_what_they_stand_for(tmp_path: Path) -> None:
+    text = """
+nodes:
+  - {name: c, role: controller}
+  - &node {name: n1, role: compute, cpus: 8}
+  - {<<: *node, name: n2}
+variables: {a: &list [1, 2], b: *list}
+"""
+    cluster = load(tmp_path, text)
+    assert [(node.name, node.cpus) for node in cluster.compute] == [("n1", 8), ("n2", 8)]
+    # Written again without lines and anchors that a dumper would not take.
+    assert load(tmp_path, dump_cluster(cluster, tmp_path)).variables == cluster.variables
 
 
 def test_a_node_without_address_is_reached_by_its_name(tmp_path: Path) -> None:

@@ -11,11 +11,12 @@ from pathlib import Path, PurePath
 from typing import Annotated, Any
 
 from sifline.config import hpc
-from sifline.config.cluster_rules import check, counted
+from sifline.config.cluster_rules import Places, check, counted
 from sifline.errors import UsageError, did_you_mean
 from sifline.fields.keys import Key, Keys, Named, keys_of
 from sifline.fields.kinds import Text
 from sifline.fields.table import Table
+from sifline.fields.yaml_file import read_yaml
 from sifline.model import Cluster, Partition, Workspace
 from sifline.model.patterns import HOST_NAME
 
@@ -95,7 +96,7 @@ def load_cluster(path: Path, *, asked: str = "") -> Cluster:
     :param asked: the name or file by which the user named the cluster.
     :raises UsageError: naming file, key, cause and what to do.
     """
-    table = Table(path, _parse(path))
+    table = _table(path)
     cluster = _cluster(table)
     if VIRTUAL in table.values and not all(node.address for node in cluster.nodes):
         raise not_running(cluster.name, asked or str(path))
@@ -124,15 +125,15 @@ def load_virtual(path: Path) -> tuple[Cluster, Virtual | None]:
     :returns: the cluster, and the section ``virtual``; None if the file describes hosts.
     :raises UsageError: as ``load_cluster``.
     """
-    table = Table(path, _parse(path))
+    table = _table(path)
     section = keys_of(_File)[VIRTUAL].read(table)
     cluster = _cluster(table)
     return cluster, section if isinstance(section, Virtual) else None
 
 
 def _cluster(table: Table) -> Cluster:
-    cluster = hpc.read(table) if hpc.KEY in table.values else _native(table)
-    check(table.path, cluster)
+    cluster, places = hpc.read(table) if hpc.KEY in table.values else _native(table)
+    check(cluster, places)
     return cluster
 
 
@@ -161,39 +162,28 @@ def _written(value: Any, folder: Path) -> Any:
     return value.value if isinstance(value, Enum) else value
 
 
-def _parse(path: Path) -> dict[Any, Any]:
-    import yaml
-
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UsageError(
-            f"{path}: no such file; a cluster is a YAML file, see clusters/example.yaml"
-        ) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: cannot be read: {error}") from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f":{mark.line + 1}" if mark else ""
-        cause = getattr(error, "problem", None) or getattr(error, "reason", "")
-        raise UsageError(f"{path}{line}: is not YAML: {cause}; fix that line") from None
-    except (ValueError, RecursionError) as error:
-        # A date that does not exist, or lists nested too deep.
-        raise UsageError(f"{path}: is not YAML: {error}") from None
+def _table(path: Path) -> Table:
+    values = read_yaml(path, missing="a cluster is a YAML file, see clusters/example.yaml")
     if not isinstance(values, dict):
         raise UsageError(f"{path}: must be {CLUSTER.what}; see clusters/virtual.yaml")
-    return values
+    return Table(path, values)
 
 
-def _native(table: Table) -> Cluster:
-    table = table.having({"name": table.path.stem, **table.values})
-    found = CLUSTER.value(table, source=table.path)
-    if sum(part.default for part in found.partitions) > 1:
-        raise UsageError(f"{table.path}: partitions: only one can be the default")
-    parts = hpc.with_default(found.partitions or (Partition(name="main"),))
-    nodes = tuple(counted(table.path, node) for node in found.nodes)
+def _native(table: Table) -> tuple[Cluster, Places]:
+    named = table.with_default("name", table.path.stem)
+    found = CLUSTER.value(named, source=table.path)
+    rows, parts = table.subs("nodes"), table.subs("partitions")
+    nodes = tuple(
+        counted(row.where("name"), node) for row, node in zip(rows, found.nodes, strict=True)
+    )
     own = {field.name: getattr(found, field.name) for field in fields(Cluster)}
-    return Cluster(**{**own, "partitions": parts, "nodes": nodes})
+    partitions = hpc.with_default(found.partitions or (Partition(name="main"),))
+    places = Places(
+        top=table,
+        nodes=[row.where("name") for row in rows],
+        partitions=[row.where("name") for row in parts] or [table.where("partitions")],
+    )
+    return Cluster(**{**own, "partitions": partitions, "nodes": nodes}), places
 
 
 def is_host_name(word: str) -> bool:

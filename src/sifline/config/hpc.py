@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from sifline.config.cluster_rules import Places
 from sifline.errors import UsageError
 from sifline.fields.keys import NEEDED, keys_of
 from sifline.fields.kinds import File, Several
@@ -41,15 +42,15 @@ NODE_KEYS = {
 }
 
 
-def read(top: Table) -> Cluster:
-    """Return the cluster ``hpc`` of a file.
+def read(top: Table) -> tuple[Cluster, Places]:
+    """Return the cluster ``hpc`` of a file, and where the file has what.
 
     :raises UsageError: naming file, key and the allowed values.
     """
     clusters = top.sub(KEY)
     if OURS not in clusters.values:
         raise UsageError(
-            f"{top.path}: clusters has no {OURS}, found {', '.join(map(str, clusters.values))};"
+            f"{top.at(KEY)}: clusters has no {OURS}, found {', '.join(map(str, clusters.values))};"
             " sifline acts on that one"
         )
     table = clusters.sub(OURS)
@@ -66,7 +67,7 @@ def read(top: Table) -> Cluster:
     notes += [note for node in (*controller, *compute) for note in _unknown(node, NODE_KEYS)]
     notes += [f"{storage.full(key)} is ignored" for key in storage.values]
     notes.append(f"memory_gb is the machine's: Slurm may use {USABLE_PERCENT} % of it")
-    return Cluster(
+    cluster = Cluster(
         name=_value(Cluster, "name", table, "name", OURS),
         nodes=(
             *(_node(node, Role.CONTROLLER, "controller") for node in controller),
@@ -80,6 +81,18 @@ def read(top: Table) -> Cluster:
         source=top.path,
         notes=tuple(notes),
     )
+    names = slurm.where("partitions")
+    places = Places(
+        top=table,
+        nodes=[row.where(_name_key(row)) for row in (*controller, *compute)],
+        partitions=[names] * len(cluster.partitions),
+    )
+    return cluster, places
+
+
+def _name_key(node: Table) -> str:
+    # slurmd registers under the host name of its machine.
+    return "hostname" if "hostname" in node.values else "name"
 
 
 def with_default(partitions: Sequence[Partition]) -> tuple[Partition, ...]:
@@ -91,11 +104,9 @@ def with_default(partitions: Sequence[Partition]) -> tuple[Partition, ...]:
 
 def _node(table: Table, role: Role, default: str) -> Node:
     address = "ip_address" if "ip_address" in table.values else "ip"
-    # slurmd registers under the host name of its machine.
-    name = "hostname" if "hostname" in table.values else "name"
     memory_gb = table.number("memory_gb", 1, least=1, most=2**20)
     return Node(
-        name=_value(Node, "name", table, name, default),
+        name=_value(Node, "name", table, _name_key(table), default),
         role=role,
         address=_value(Node, "address", table, address, NEEDED),
         cpus=_value(Node, "cpus", table, "cpu_cores", 1),

@@ -17,6 +17,7 @@ from sifline.fields.kinds import (
     File,
     Flag,
     Kind,
+    Listed,
     Schema,
     Several,
     Text,
@@ -83,7 +84,7 @@ def keys_of(of: type) -> Mapping[str, Key]:
 
 @cache
 def _keys_of(of: type) -> Mapping[str, Key]:
-    kinds = (Anything, Choice, File, Flag, Key, Keys, Named, Rows, Several, Text, Whole)
+    kinds = (Anything, Choice, File, Flag, Key, Keys, Listed, Named, Rows, Several, Text, Whole)
     names = {kind.__name__: kind for kind in kinds}
     hints = get_type_hints(of, localns=names, include_extras=True)
     found = (_declared(field, hints[field.name]) for field in dataclasses.fields(of))
@@ -118,7 +119,7 @@ class Most:
             return
         if self.by not in table.values:
             raise UsageError(
-                f"{table.path}: {table.full(self.key)} needs {table.full(self.by)} beside it:"
+                f"{table.where(self.key)} needs {table.full(self.by)} beside it:"
                 " its meaning depends on that"
             )
         word, number = table.values[self.by], table.values[self.key]
@@ -173,7 +174,7 @@ class Keys(Generic[T]):
         table.only(*(key.name for key in self.keys))
         if self.one and len(table.values) != 1:
             raise UsageError(
-                f"{table.path}: {table.name} must have exactly one of"
+                f"{table.at()}: {table.name} must have exactly one of"
                 f" {', '.join(key.name for key in self.keys)}, found {len(table.values)}"
             )
         found = {key.field: key.read(table) for key in self.keys}
@@ -249,15 +250,13 @@ class Named:
 
     def _kind(self, table: Table, name: str) -> Kind:
         if self.refused and re.fullmatch(self.refused, name):
-            raise UsageError(f"{table.path}: {table.full(name)} is not allowed: {self.because}")
+            raise UsageError(f"{table.where(name)} is not allowed: {self.because}")
         kind = self.kind_of(name)
         if kind is None:
             allowed = " or ".join(names.what for names, _ in self.entries)
             no_name = f"{name!r} is no name that {self.variables} takes"
             because = f"; {no_name}" if self.variables else ""
-            raise UsageError(
-                f"{table.path}: {table.full(name)}: the name must be {allowed}{because}"
-            )
+            raise UsageError(f"{table.where(name)}: the name must be {allowed}{because}")
         return kind
 
     def schema(self) -> Schema:

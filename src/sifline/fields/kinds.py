@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from sifline.errors import UsageError
+from sifline.fields.marked import MarkedList, MarkedTable, plain
 from sifline.fields.table import Table
 
 Schema = dict[str, Any]
@@ -50,7 +51,7 @@ class Text:
             raise table.wrong(key, self.what, value)
         name, word = table.full(key), table.text(key)
         named = name if name.endswith(self.called) else f"{name}: {self.called}"
-        raise UsageError(f"{table.path}: {named} {word!r} must be {self.what}; fix it")
+        raise UsageError(f"{table.at(key)}: {named} {word!r} must be {self.what}; fix it")
 
     def takes(self, value: object) -> bool:
         """Return whether ``value`` is allowed by the pattern."""
@@ -153,7 +154,7 @@ class Anything:
 
     def read(self, table: Table, key: str) -> Any:
         """Return the value."""
-        return table.values[key]
+        return plain(table.values[key])
 
     def schema(self) -> Schema:
         """Return the kind as JSON Schema."""
@@ -173,13 +174,38 @@ class Several:
         value = table.values.get(key)
         if not isinstance(value, list) or len(value) < self.least:
             raise table.wrong(key, self.what, value)
-        items = table.having({f"{key}[{number}]": item for number, item in enumerate(value)})
-        return tuple(self.item.read(items, name) for name in items.values)
+        named = {f"{key}[{number}]": item for number, item in enumerate(value)}
+        lines = dict(zip(named, value.lines, strict=True)) if isinstance(value, MarkedList) else {}
+        items = table.having(MarkedTable(named, lines))
+        return tuple(self.item.read(items, name) for name in named)
 
     def schema(self) -> Schema:
         """Return the kind as JSON Schema."""
         least = {"minItems": self.least} if self.least else {}
         return {"type": "array", "items": self.item.schema(), **least}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listed:
+    """A list in one string, with commas, or in a list of strings; the value is one string."""
+
+    item: Text
+
+    @property
+    def what(self) -> str:
+        """Return what each string is."""
+        return self.item.what
+
+    def read(self, table: Table, key: str) -> str:
+        """Return the strings, with commas between them."""
+        if isinstance(table.values.get(key), list):
+            return ",".join(Several(item=self.item, what=self.what).read(table, key))
+        return str(self.item.read(table, key))
+
+    def schema(self) -> Schema:
+        """Return the kind as JSON Schema."""
+        item = self.item.schema()
+        return {"anyOf": [item, {"type": "array", "items": item}]}
 
 
 def whole(pattern: str) -> str:

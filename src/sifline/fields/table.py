@@ -1,4 +1,4 @@
-"""A table of a settings file; its errors name the file and the key."""
+"""A table of a settings file; its errors name the file, the line if it is known, and the key."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sifline.errors import UsageError, did_you_mean
+from sifline.fields.marked import MarkedTable
 
 # TOML's keys without quotes; the item number is our own notation.
 _BARE = re.compile(r"[A-Za-z0-9_-]+(?:\[[0-9]+\])*")
@@ -57,6 +58,24 @@ class Table:
         """Return a table of the same name with other values."""
         return Table(self.path, values, self.name, hidden=self.hidden)
 
+    def with_default(self, key: str, value: object) -> Table:
+        """Return the same table, with ``value`` for a missing ``key``."""
+        lines, line = {}, 0
+        if isinstance(self.values, MarkedTable):
+            lines, line = dict(self.values.lines), self.values.line
+        return self.having(MarkedTable({key: value, **self.values}, lines, line))
+
+    def at(self, key: object = None) -> str:
+        """Return the file, with the line of ``key``, or else of this table, if it is known."""
+        if not isinstance(self.values, MarkedTable):
+            return str(self.path)
+        line = self.values.lines.get(key) or self.values.line
+        return f"{self.path}:{line}" if line else str(self.path)
+
+    def where(self, key: object) -> str:
+        """Return file, line and full name of ``key``, the beginning of an error about it."""
+        return f"{self.at(key)}: {self.full(key)}"
+
     def hiding(self) -> Table:
         """Return the same table, hidden."""
         return Table(self.path, self.values, self.name, hidden=True)
@@ -66,7 +85,7 @@ class Table:
         for key in self.values:
             if key not in known:
                 raise UsageError(
-                    f"{self.path}: unknown key {self.full(key)};"
+                    f"{self.at(key)}: unknown key {self.full(key)};"
                     f" allowed are {', '.join(known)}.{did_you_mean(str(key), known)}"
                 )
 
@@ -116,7 +135,7 @@ class Table:
             found = f"something else ({type(value).__name__}, not shown: it may be a secret)"
         elif len(found) > LONGEST_FOUND:
             found = f"{found[:LONGEST_FOUND]}…"
-        return UsageError(f"{self.path}: {self.full(key)} must be {allowed}, found {found}")
+        return UsageError(f"{self.where(key)} must be {allowed}, found {found}")
 
     def full(self, key: object) -> str:
         """Return the name of ``key`` from the top of the file, on one line."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
-from sifline.model.patterns import ADDRESS, DURATION, USER
+from sifline.model.patterns import ADDRESS, DURATION, SLURM_USER
 
 if TYPE_CHECKING:
     from sifline.fields.keys import Key, Rows
@@ -42,7 +42,9 @@ class Qos:
         str,
         Key(
             kind=Text(
-                what="a time such as '24:00:00'", pattern=f"(?:{DURATION})?", called="max_wall"
+                what="a time above 0 such as '24:00:00'",
+                pattern=f"(?:{DURATION})?",
+                called="max_wall",
             ),
             help="Longest time of a job; in quotes. Default: that of the partition.",
             example="7-00:00:00",
@@ -93,7 +95,9 @@ class Account:
     users: Annotated[
         tuple[str, ...],
         Key(
-            kind=Several(item=Text(what="a user name", pattern=USER, called="user")),
+            kind=Several(
+                item=Text(what="a user name in lower case", pattern=SLURM_USER, called="user")
+            ),
             help="Users who may submit jobs for it.",
             example=["alice"],
         ),

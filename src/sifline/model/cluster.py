@@ -9,8 +9,8 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Annotated, Any
 
 from sifline.model.accounting import Accounting
-from sifline.model.gpus import DETECTED, GpuDevices
-from sifline.model.patterns import ADDRESS, HOST_NAME, TIME_LIMIT, USER
+from sifline.model.gpus import DETECTED, TYPED, GpuDevices
+from sifline.model.patterns import ADDRESS, GRES_TYPE, HOST_NAME, TIME_LIMIT, USER
 from sifline.model.registry import Registry
 
 if TYPE_CHECKING:
@@ -20,6 +20,11 @@ if TYPE_CHECKING:
 _VARIABLE = "[A-Za-z_][A-Za-z0-9_]*"
 _REGISTRY = Registry()
 _WORD = "[A-Za-z0-9_][A-Za-z0-9_-]{0,63}"
+
+
+def _folder(text: str) -> PurePosixPath:
+    """Return an absolute folder; POSIX leaves open what two slashes at the beginning mean."""
+    return PurePosixPath(f"/{text.lstrip('/')}")
 
 
 class Role(str, Enum):
@@ -77,7 +82,7 @@ class Node:
     gpu_type: Annotated[
         str,
         Key(
-            kind=Text(what="letters, digits, - and _", pattern=f"(?:{_WORD})?", called="gpu_type"),
+            kind=Text(what=TYPED, pattern=f"(?:{GRES_TYPE})?", called="gpu_type"),
             help="GRES type of these GPUs, by which jobs can ask for them.",
             example="a100",
         ),
@@ -184,7 +189,7 @@ class Partition:
         str,
         Key(
             kind=Text(
-                what="a time such as '24:00:00'",
+                what="a time above 0 such as '24:00:00', or INFINITE",
                 pattern=TIME_LIMIT,
                 called="max_time",
             ),
@@ -249,7 +254,7 @@ class Cluster:
                 what="an absolute folder, plain",
                 pattern=r"(?:/+(?!\.\.(?:/|$))[A-Za-z0-9_.-]+)+/*",
                 called="registry_root",
-                to=PurePosixPath,
+                to=_folder,
             ),
             help="Folder of the SIFs on every node.",
             example="/srv/containers",

@@ -7,14 +7,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
+from sifline.model.patterns import GRES_TYPE
+
 if TYPE_CHECKING:
     from sifline.fields.keys import Key
     from sifline.fields.kinds import Several, Text
 
 _FILE = r"/dev/[A-Za-z0-9/_.-]*[A-Za-z0-9]"
 _NUMBERS = "[0-9]{1,4}(?:-[0-9]{1,4})?(?:,[0-9]{1,4}(?:-[0-9]{1,4})?)*"
-_TYPE = "[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}"
 _LISTED = re.compile(rf"(?P<start>[^\[]*)\[(?P<numbers>{_NUMBERS})\]")
+TYPED = "letters, digits, -, _ and ., and no number, which Slurm takes for a count"
 # How GPUs are found: as described, or by slurmd (AutoDetect of gres.conf).
 DETECTED = ("off", "nvml", "nvidia")
 
@@ -26,7 +28,7 @@ class GpuDevices:
     type: Annotated[
         str,
         Key(
-            kind=Text(what="letters, digits, -, _ and .", pattern=f"(?:{_TYPE})?", called="type"),
+            kind=Text(what=TYPED, pattern=f"(?:{GRES_TYPE})?", called="type"),
             help="GRES type, by which jobs can ask for them.",
             example="a100",
         ),
