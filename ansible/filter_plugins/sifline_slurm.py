@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from hashlib import sha256
 from typing import Any
 
@@ -36,6 +36,47 @@ def slurm_faults(texts: Mapping[str, str], release: str) -> list[str]:
     }
     found = slurm_conf.check(files, series)
     return [item.message for item in found if item.effect.value in STOPPING]
+
+
+def slurm_node_lines(nodes: Iterable[Sequence[str]]) -> list[str]:
+    """Return the lines of slurm.conf for nodes; those that are alike share one.
+
+    :param nodes: of each its name, its address ("" for its name), and the rest of the line.
+    """
+    alike: dict[str, list[Sequence[str]]] = {}
+    for node in nodes:
+        alike.setdefault(node[2].strip(), []).append(node)
+    lines = []
+    for settings, group in alike.items():
+        names, addresses = (
+            [name for name, *_ in group],
+            [there or name for name, there, _ in group],
+        )
+        own = f" NodeAddr={_folded(addresses)}" if addresses != names else ""
+        lines.append(f"NodeName={_folded(names)}{own} {settings}")
+    return lines
+
+
+def slurm_gres_lines(nodes: Iterable[tuple[str, Sequence[str]]]) -> list[str]:
+    """Return the lines of gres.conf for nodes; those that are alike share theirs.
+
+    :param nodes: of each its name, and its lines without NodeName.
+    """
+    alike: dict[tuple[str, ...], list[str]] = {}
+    for name, lines in nodes:
+        alike.setdefault(tuple(lines), []).append(name)
+    return [
+        f"NodeName={_folded(names)} {line}" for group, names in alike.items() for line in group
+    ]
+
+
+def _folded(names: Sequence[str]) -> str:
+    """Return a list of nodes in their order, with ranges where sifline is beside this Ansible."""
+    try:
+        from sifline.formats.node_lists import fold_in_order
+    except ImportError:
+        return ",".join(names)
+    return fold_in_order(names)
 
 
 def with_digest(body: str) -> str:
@@ -82,6 +123,8 @@ class FilterModule:
         return {
             "foreign_look": foreign_look,
             "slurm_faults": slurm_faults,
+            "slurm_gres_lines": slurm_gres_lines,
+            "slurm_node_lines": slurm_node_lines,
             "with_digest": with_digest,
             "wrong_files": wrong_files,
         }

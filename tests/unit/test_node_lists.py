@@ -7,10 +7,19 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sifline.config.node_lists import choose
 from sifline.errors import UsageError
-from sifline.formats.node_lists import expand, fold
+from sifline.formats.node_lists import (
+    MOST,
+    NodeListError,
+    expand,
+    expand_in_order,
+    fold,
+    fold_in_order,
+)
 from sifline.model import Cluster, Node, Partition, Role, SshAccess
 
 NAMES = ("head", "compute-01", "compute-02", "compute-03", "gpu-1")
@@ -131,3 +140,49 @@ def test_a_range_with_zeros_keeps_their_width_as_long_as_it_fits() -> None:
     assert expand("n[08-11,098-101]") == [
         *("n08", "n09", "n10", "n11", "n098", "n099", "n100", "n101"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("names", "text"),
+    [
+        (["n1"], "n1"),
+        (["n1", "n2", "n3"], "n[1-3]"),
+        (["n3", "n1", "n2", "n7"], "n[3,1-2,7]"),
+        (["n08", "n09", "n10", "m1"], "n[08-10],m1"),
+        (["n9", "n10"], "n[9-10]"),
+        (["n09", "n010"], "n[09,010]"),
+        (["n1-ib", "n2-ib", "login"], "n1-ib,n2-ib,login"),
+        (["192.0.2.9", "192.0.2.10", "192.0.3.1"], "192.0.2.[9-10],192.0.3.1"),
+        (["fe80::8", "fe80::9"], "fe80::8,fe80::9"),
+        ([], ""),
+    ],
+)
+def test_a_list_in_order_has_numbers_at_the_end_of_names(names: list[str], text: str) -> None:
+    assert fold_in_order(names) == text
+
+
+NAME = st.from_regex(r"[a-z][a-z0-9-]{0,4}[0-9]{0,4}", fullmatch=True)
+
+
+@given(st.lists(NAME, min_size=1, max_size=30))
+def test_what_is_folded_in_order_is_expanded_again(names: list[str]) -> None:
+    assert expand_in_order(fold_in_order(names)) == names
+
+
+@given(st.integers(0, 1200), st.integers(1, 50), st.integers(0, 4))
+def test_a_range_is_as_slurm_reads_it(first: int, count: int, width: int) -> None:
+    names = [f"n{number:0{width}}" for number in range(first, first + count)]
+    assert expand_in_order(fold_in_order(names)) == names
+    assert len(fold_in_order(names)) <= len("n[1200-1250]")
+
+
+def test_nodes_of_two_ranges_are_in_the_order_of_their_numbers() -> None:
+    assert expand_in_order("r[2,1]n[1-2],x") == ["r2n1", "r2n2", "r1n1", "r1n2", "x"]
+
+
+@pytest.mark.parametrize(
+    "text", ["n[1-70000]", "n[1-40000],m[1-40000]", "a[0-999]b[0-999]c[0-999]"]
+)
+def test_a_list_without_an_end_is_refused_at_once(text: str) -> None:
+    with pytest.raises(NodeListError, match=f"more than {MOST} nodes"):
+        expand_in_order(text)

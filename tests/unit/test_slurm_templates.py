@@ -136,6 +136,80 @@ def test_each_job_gets_its_own_tmp_by_the_plugin_of_the_release(
     assert "BasePath=/scratch" in files["job_container.conf"].splitlines()
 
 
+MANY = """\
+nodes:
+  - {name: head, role: controller, address: 192.0.2.1}
+  - name: compute-[001-003,007]
+    role: compute
+    address: 192.0.2.[11-14]
+    cpus: 8
+    memory_mb: 16000
+    gpus: 2
+    gpu_type: a100
+    features: [a100, ib]
+  - name: big-1,big-2,n1-ib
+    role: compute
+    address: 192.0.2.30,192.0.2.20,192.0.2.21
+    cpus: 64
+  - {name: compute-004, role: compute, address: 192.0.2.15, cpus: 8, memory_mb: 16000}
+partitions:
+  - {name: main, default: true, max_time: INFINITE}
+  - name: gpu
+    nodes: [compute-003, "compute-[001-002]"]
+    default_time: "01:00:00"
+    max_nodes: 2
+    priority_tier: 0
+    allow_groups: [staff, first.last]
+    allow_accounts: [physics]
+    allow_qos: [normal, long]
+    exclusive: true
+    state: drain
+accounting:
+  qos: [{name: long}]
+  accounts: [{name: physics}]
+"""
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    folder = tmp_path_factory.mktemp("many")
+    (folder / "hpc.yaml").write_text(MANY)
+    return rendered(load_cluster(folder / "hpc.yaml"), folder)
+
+
+def test_nodes_that_are_alike_share_a_line(many: dict[str, str]) -> None:
+    assert lines(many["slurm.conf"], "NodeName=") == [
+        "NodeName=compute-[001-003,007] NodeAddr=192.0.2.[11-14] CPUs=8 RealMemory=16000"
+        " Gres=gpu:a100:2 Feature=a100,ib State=UNKNOWN",
+        # In their order, and a number that is not at the end is no range.
+        "NodeName=big-[1-2],n1-ib NodeAddr=192.0.2.[30,20-21] CPUs=64 RealMemory=1024"
+        " State=UNKNOWN",
+        "NodeName=compute-004 NodeAddr=192.0.2.15 CPUs=8 RealMemory=16000 State=UNKNOWN",
+    ]
+    assert lines(many["gres.conf"], "NodeName=") == [
+        "NodeName=compute-[001-003,007] Name=gpu Type=a100 File=/dev/nvidia[0-1]"
+    ]
+
+
+def test_a_partition_has_its_nodes_and_limits(many: dict[str, str]) -> None:
+    assert lines(many["slurm.conf"], "PartitionName=") == [
+        "PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP",
+        "PartitionName=gpu Nodes=compute-[003,001-002] Default=NO MaxTime=24:00:00"
+        " DefaultTime=01:00:00 MaxNodes=2 PriorityTier=0 AllowGroups=staff,first.last"
+        " AllowAccounts=physics AllowQos=normal,long OverSubscribe=EXCLUSIVE State=DRAIN",
+    ]
+
+
+@pytest.mark.parametrize("release", slurm_conf.RELEASES)
+def test_each_release_takes_lists_and_limits(many: dict[str, str], release: str) -> None:
+    read = {
+        name: slurm_conf.read(text, kind=name, path=name)
+        for name, text in many.items()
+        if name in slurm_conf.FILES
+    }
+    assert [item.message for item in slurm_conf.check(read, release)] == []
+
+
 def test_what_a_job_is_held_to_can_be_set(cluster: Cluster, tmp_path: Path) -> None:
     asked = {"slurm_common_constrain_swap": False, "slurm_common_min_ram_mb": 50}
     text = rendered(cluster, tmp_path, **asked)["cgroup.conf"]

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from sifline.config import account_rules, system_folders
+from sifline.config import account_rules, partition_rules, system_folders
 from sifline.config.repeated import twice
 from sifline.errors import UsageError
 from sifline.fields.table import Table
@@ -20,34 +20,23 @@ _WORDS = frozenset({"all", "default"})
 class Places:
     """Where a cluster file has what, as errors begin: file, line and key.
 
-    ``top`` is the table with the keys of the cluster; ``nodes`` and ``partitions`` have a
-    place for each node and partition of the cluster, in its order.
+    ``top`` is the table with the keys of the cluster; ``nodes`` has the place of each node
+    of the cluster, ``partitions`` the table of each partition, in its order.
     """
 
     top: Table
     nodes: Sequence[str]
-    partitions: Sequence[str]
+    partitions: Sequence[Table]
 
 
-def check(cluster: Cluster, places: Places) -> None:
-    """Check the names, which go into command lines and slurm.conf, and the accounts.
+def check(cluster: Cluster, places: Places) -> list[str]:
+    """Check the names, which go into command lines and slurm.conf, partitions and accounts.
 
+    :returns: notes on what is allowed, and may be a mistake.
     :raises UsageError: naming file, line, key and cause.
     """
     _check_nodes(cluster, places)
-    for part, place in zip(cluster.partitions, places.partitions, strict=True):
-        if part.name.lower() in _WORDS:
-            raise UsageError(
-                f"{place}: Slurm does not take {part.name} for the name of a partition; choose"
-                " another"
-            )
-    if again := twice(part.name for part in cluster.partitions):
-        place = places.partitions[max(_with(cluster.partitions, "name", again))]
-        raise UsageError(f"{place}: two partitions are named {again}; name each once")
-    defaults = [number for number, part in enumerate(cluster.partitions) if part.default]
-    if len(defaults) > 1:
-        place, first = places.partitions[defaults[1]], cluster.partitions[defaults[0]].name
-        raise UsageError(f"{place}: only one can be the default, and {first} is")
+    _check_partitions(cluster, places)
     system_folders.refuse(places.top, "registry_root", cluster.registry_root)
     if cluster.registry.shared and cluster.registry.catch_up:
         raise UsageError(
@@ -56,6 +45,24 @@ def check(cluster: Cluster, places: Places) -> None:
         )
     if cluster.accounting:
         account_rules.check(places.top, cluster.accounting, cluster.job_user)
+    return partition_rules.check(places.partitions, cluster)
+
+
+def _check_partitions(cluster: Cluster, places: Places) -> None:
+    names, defaults = set[str](), list[str]()
+    for part, row in zip(cluster.partitions, places.partitions, strict=True):
+        place = row.where("name")
+        if part.name.lower() in _WORDS:
+            raise UsageError(
+                f"{place}: Slurm does not take {part.name} for the name of a partition; choose"
+                " another"
+            )
+        if part.name in names:
+            raise UsageError(f"{place}: two partitions are named {part.name}; name each once")
+        names.add(part.name)
+        defaults += [part.name] if part.default else []
+        if len(defaults) > 1:
+            raise UsageError(f"{place}: only one can be the default, and {defaults[0]} is")
 
 
 def _check_nodes(cluster: Cluster, places: Places) -> None:

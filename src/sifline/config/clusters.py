@@ -5,15 +5,16 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from enum import Enum
 from pathlib import Path, PurePath
 from typing import Annotated, Any
 
-from sifline.config import hpc
-from sifline.config.cluster_rules import Places, check, counted
+from sifline.config import hpc, node_rows, partition_rules
+from sifline.config.cluster_rules import Places, check
+from sifline.config.node_rows import NodeRow
 from sifline.errors import UsageError, did_you_mean
-from sifline.fields.keys import Key, Keys, Named, keys_of
+from sifline.fields.keys import Key, Keys, Named, Rows, keys_of
 from sifline.fields.kinds import Text
 from sifline.fields.table import Table
 from sifline.fields.yaml_file import read_yaml
@@ -43,8 +44,16 @@ class Virtual:
 
 @dataclass(frozen=True, kw_only=True)
 class _File(Cluster):
-    """The keys of a cluster file: those of a cluster, and ``virtual``."""
+    """The keys of a cluster file: those of a cluster, rows of nodes, and ``virtual``."""
 
+    nodes: Annotated[
+        tuple[NodeRow, ...],
+        Key(
+            kind=Rows(of=NodeRow),
+            help="Its hosts: one `controller`, and at least one `compute`.",
+            default=(),
+        ),
+    ]
     virtual: Annotated[
         Virtual | None,
         Key(kind=Keys(of=Virtual), help="Read by `cluster.up` alone: how the nodes are made."),
@@ -133,8 +142,7 @@ def load_virtual(path: Path) -> tuple[Cluster, Virtual | None]:
 
 def _cluster(table: Table) -> Cluster:
     cluster, places = hpc.read(table) if hpc.KEY in table.values else _native(table)
-    check(cluster, places)
-    return cluster
+    return replace(cluster, notes=(*cluster.notes, *check(cluster, places)))
 
 
 def dump_cluster(cluster: Cluster, folder: Path) -> str:
@@ -151,7 +159,7 @@ def _written(value: Any, folder: Path) -> Any:
         return {
             key.name: dict(item) if isinstance(key.kind, Named) else _written(item, folder)
             for key, item in found
-            if item not in ("", None)
+            if item not in ("", None, ())
         }
     if isinstance(value, tuple):
         return [_written(item, folder) for item in value]
@@ -172,18 +180,12 @@ def _table(path: Path) -> Table:
 def _native(table: Table) -> tuple[Cluster, Places]:
     named = table.with_default("name", table.path.stem)
     found = CLUSTER.value(named, source=table.path)
-    rows, parts = table.subs("nodes"), table.subs("partitions")
-    nodes = tuple(
-        counted(row.where("name"), node) for row, node in zip(rows, found.nodes, strict=True)
-    )
+    nodes, places = node_rows.expanded(table.subs("nodes"), found.nodes)
+    rows = table.subs("partitions") or (table.sub_of("partitions"),)
+    partitions = partition_rules.settled(rows, found.partitions or (Partition(name="main"),))
     own = {field.name: getattr(found, field.name) for field in fields(Cluster)}
-    partitions = hpc.with_default(found.partitions or (Partition(name="main"),))
-    places = Places(
-        top=table,
-        nodes=[row.where("name") for row in rows],
-        partitions=[row.where("name") for row in parts] or [table.where("partitions")],
-    )
-    return Cluster(**{**own, "partitions": partitions, "nodes": nodes}), places
+    own |= {"nodes": nodes, "partitions": hpc.with_default(partitions)}
+    return Cluster(**own), Places(top=table, nodes=places, partitions=rows)
 
 
 def is_host_name(word: str) -> bool:

@@ -81,11 +81,10 @@ def read(top: Table) -> tuple[Cluster, Places]:
         source=top.path,
         notes=tuple(notes),
     )
-    names = slurm.where("partitions")
     places = Places(
         top=table,
         nodes=[row.where(_name_key(row)) for row in (*controller, *compute)],
-        partitions=[names] * len(cluster.partitions),
+        partitions=[slurm.sub_of("partitions")] * len(cluster.partitions),
     )
     return cluster, places
 

@@ -20,7 +20,7 @@ from sifline.errors import MissingError
 from sifline.machine.context import Context
 from sifline.machine.process import CommandFailed, Result
 from sifline.machine.scratch import Scratch
-from sifline.model import Accounting, AffectedJob, Cluster, Node, Registry, Role
+from sifline.model import Accounting, AffectedJob, Cluster, Node, Partition, Registry, Role
 from sifline.nodeside.registry import FOLDERS, TOOLS
 
 PROGRAM = "ansible-playbook"
@@ -29,6 +29,9 @@ CONNECT_SECONDS = 10
 
 # Folder of ssh's control sockets, whose paths may have at most 108 bytes; TMPDIR may be longer.
 SHORT_TEMPORARY = "/tmp"  # noqa: S108  the folder in it is made with a random name
+
+# What Slurm takes for a partition without a PriorityTier.
+USUAL_TIER = 1
 
 # All supported distributions have it; letting Ansible search costs each node a second.
 NODE_PYTHON = "/usr/bin/python3"
@@ -189,6 +192,8 @@ def host_variables(node: Node) -> dict[str, Any]:
             "slurm_common_gpus": node.gpus,
             "slurm_common_gpu_type": node.gpu_type,
         }
+    if node.features:
+        variables["slurm_common_features"] = list(node.features)
     if node.gpu_devices:
         variables["slurm_common_gpu_devices"] = [
             {"count": item.count, "files": item.files, **asdict(item)} for item in node.gpu_devices
@@ -226,14 +231,33 @@ def cluster_variables(cluster: Cluster) -> dict[str, Any]:
     """Return the variables of the cluster; variables in its file override ours."""
     return {
         "slurm_common_cluster_name": cluster.name,
-        "slurm_common_partitions": [
-            {"name": part.name, "default": part.default, "max_time": part.max_time}
-            for part in cluster.partitions
-        ],
+        "slurm_common_partitions": [partition_variables(part) for part in cluster.partitions],
         **accounting_variables(cluster.accounting),
         "container_registry_root": str(cluster.registry_root),
         **registry_variables(cluster.registry),
         **dict(cluster.variables),
+    }
+
+
+def partition_variables(part: Partition) -> dict[str, Any]:
+    """Return the variables of one partition; what Slurm does by itself is left out."""
+    further = {
+        "nodes": part.nodes,
+        "default_time": part.default_time,
+        "max_nodes": part.max_nodes,
+        # 0 is a tier as well: below all others.
+        "priority_tier": str(part.priority_tier) if part.priority_tier != USUAL_TIER else "",
+        "allow_groups": list(part.allow_groups),
+        "allow_accounts": list(part.allow_accounts),
+        "allow_qos": list(part.allow_qos),
+        "exclusive": part.exclusive,
+        "state": part.state if part.state != "up" else "",
+    }
+    return {
+        "name": part.name,
+        "default": part.default,
+        "max_time": part.max_time,
+        **{key: value for key, value in further.items() if value},
     }
 
 

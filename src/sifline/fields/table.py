@@ -118,6 +118,11 @@ class Table:
             raise self.wrong(key, "a table", value)
         return Table(self.path, value, self.full(key), hidden=self.hidden)
 
+    def sub_of(self, key: str) -> Table:
+        """Return an empty table in the place of ``key``, whatever that is."""
+        line = self.values.lines.get(key, 0) if isinstance(self.values, MarkedTable) else 0
+        return Table(self.path, MarkedTable({}, {}, line), self.full(key), hidden=self.hidden)
+
     def subs(self, key: str) -> tuple[Table, ...]:
         """Return the list of tables ``key``; empty if it is missing."""
         value = self.values.get(key, [])

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import configparser
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from itertools import groupby, islice
 from typing import TYPE_CHECKING
 
 from sifline.errors import MissingError, UsageError
@@ -15,6 +16,10 @@ if TYPE_CHECKING:
 # As many nodes as Slurm takes in a range; the library would go on until the memory is full.
 MOST = 1 << 16
 _RANGE = re.compile(r"(?<=[\[,])\s*(\d+)-(\d+)", re.ASCII)
+_BRACKET = re.compile(r"([^\[\]]*)\[([^\[\]]+)\](.*)")
+_PIECES = re.compile(r",(?![^\[]*\])")
+# Not of IPv6 addresses: they end in hexadecimal digits.
+_NUMBERED = re.compile(r"([^:]*?)([0-9]{1,9})", re.ASCII)
 # What the library has beside Slurm's syntax: operators, groups and their variables.
 _OPERATORS = frozenset("!&^@%")
 
@@ -35,6 +40,62 @@ def expand(text: str) -> list[str]:
     if len(nodes) > MOST:
         raise NodeListError(f"names more than {MOST} nodes")
     return [str(node) for node in nodes]
+
+
+def expand_in_order(text: str) -> list[str]:
+    """Return the names that a list stands for, in the order in which it has them.
+
+    :raises NodeListError: with the reason.
+    """
+    names = (name for piece in _PIECES.split(text) for name in _in_order(piece.strip()))
+    found = list(islice(names, MOST + 1))
+    if len(found) > MOST:
+        raise NodeListError(f"names more than {MOST} nodes")
+    return found
+
+
+def _in_order(piece: str) -> Iterator[str]:
+    match = _BRACKET.fullmatch(piece)
+    if not match:
+        yield piece
+        return
+    start, ranges, rest = match.groups()
+    for part in ranges.split(","):
+        for number in expand(f"n[{part}]"):
+            yield from (f"{start}{number[1:]}{end}" for end in _in_order(rest))
+
+
+def fold_in_order(names: Iterable[str]) -> str:
+    """Return the list that stands for ``names`` in their order, as slurm.conf takes it.
+
+    Slurm wants numbers at the end of a name; others are written one by one.
+    """
+    # Of each run of numbers what is before them, the first and the last; "" for a name without.
+    runs: list[tuple[str, str, str]] = []
+    for name in names:
+        match = _NUMBERED.fullmatch(name)
+        start, number = match.groups() if match else (name, "")
+        last = runs[-1] if runs else ("", "", "")
+        if number and start == last[0] and last[2] and number == _next(last[1], last[2]):
+            runs[-1] = (start, last[1], number)
+        else:
+            runs.append((start, number, number))
+    return ",".join(_written(runs))
+
+
+def _next(first: str, last: str) -> str:
+    """Return the number after ``last`` in a range that begins with ``first``."""
+    return str(int(last) + 1).zfill(len(first))
+
+
+def _written(runs: list[tuple[str, str, str]]) -> Iterator[str]:
+    for start, group in groupby(runs, key=lambda run: run[0]):
+        ranges = [first if first == last else f"{first}-{last}" for _, first, last in group]
+        single = len(ranges) == 1 and "-" not in ranges[0]
+        if single or "" in ranges:
+            yield from (f"{start}{number}" for number in ranges)
+        else:
+            yield f"{start}[{','.join(ranges)}]"
 
 
 def fold(names: Iterable[str]) -> str:

@@ -57,7 +57,6 @@ if TYPE_CHECKING:
     from sifline.model.cluster import (
         Cluster,
         Node,
-        Partition,
         Role,
         SshAccess,
     )
@@ -80,10 +79,11 @@ if TYPE_CHECKING:
         WouldBringUp,
         WouldDeploy,
     )
+    from sifline.model.partition import Partition
     from sifline.model.registry import Registry
 
 # Clusters and overviews: images are built without them, and making a dataclass takes time.
-_LATER = ("accounting", "cluster", "deployment", "gpus", "overview", "registry")
+_LATER = ("accounting", "cluster", "deployment", "gpus", "overview", "partition", "registry")
 
 __all__ = [
     "DOCKER_CLEAN",

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from sifline.fields.kinds import Choice, Several, Text, Whole
 
 # Slurm writes these names in lower case.
-_NAME = "[a-z0-9_][a-z0-9_.-]{0,63}"
+NAME = "[a-z0-9_][a-z0-9_.-]{0,63}"
 _RESOURCE = r"[a-z]+(?:/[A-Za-z0-9_:.-]+)?=[0-9]+[KMGT]?"
 _MOST = 2**31 - 1
 # The account above all others, and the QOS of every cluster; Slurm makes both.
@@ -30,7 +30,7 @@ class Qos:
     name: Annotated[
         str,
         Key(
-            kind=Text(what="lower-case letters, digits, -, _ and .", pattern=_NAME),
+            kind=Text(what="lower-case letters, digits, -, _ and .", pattern=NAME),
             help="Its name, for `sbatch --qos`.",
             example="long",
         ),
@@ -79,7 +79,7 @@ class Account:
     name: Annotated[
         str,
         Key(
-            kind=Text(what="lower-case letters, digits, -, _ and .", pattern=_NAME),
+            kind=Text(what="lower-case letters, digits, -, _ and .", pattern=NAME),
             help="Its name, for `sbatch --account`.",
             example="physics",
         ),
@@ -87,7 +87,7 @@ class Account:
     parent: Annotated[
         str,
         Key(
-            kind=Text(what="the name of an account", pattern=_NAME),
+            kind=Text(what="the name of an account", pattern=NAME),
             help="The account that it belongs to; `root` is above all.",
             example="science",
         ),
@@ -105,7 +105,7 @@ class Account:
     qos: Annotated[
         tuple[str, ...],
         Key(
-            kind=Several(item=Text(what="the name of a QOS", pattern=_NAME)),
+            kind=Several(item=Text(what="the name of a QOS", pattern=NAME)),
             help="QOS that its jobs may ask for; default: those of its parent.",
             example=["normal", "long"],
         ),

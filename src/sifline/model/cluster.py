@@ -1,4 +1,4 @@
-"""Clusters: their nodes, partitions and SSH access, as cluster files declare them."""
+"""Clusters: their nodes and SSH access, as cluster files declare them."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from sifline.model.accounting import Accounting
 from sifline.model.gpus import DETECTED, TYPED, GpuDevices
-from sifline.model.patterns import ADDRESS, GRES_TYPE, HOST_NAME, TIME_LIMIT, USER
+from sifline.model.partition import Partition
+from sifline.model.patterns import ADDRESS, GRES_TYPE, HOST_NAME, USER
 from sifline.model.registry import Registry
 
 if TYPE_CHECKING:
     from sifline.fields.keys import Key, Keys, Named, Rows
-    from sifline.fields.kinds import Anything, Choice, File, Flag, Text, Whole
+    from sifline.fields.kinds import Anything, Choice, File, Several, Text, Whole
 
 _VARIABLE = "[A-Za-z_][A-Za-z0-9_]*"
 _REGISTRY = Registry()
-_WORD = "[A-Za-z0-9_][A-Za-z0-9_-]{0,63}"
+_FEATURE = "[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}"
 
 
 def _folder(text: str) -> PurePosixPath:
@@ -114,6 +115,16 @@ class Node:
             example=8,
         ),
     ] = 0
+    features: Annotated[
+        tuple[str, ...],
+        Key(
+            kind=Several(
+                item=Text(what="letters, digits, -, _ and .", pattern=_FEATURE, called="feature")
+            ),
+            help="What jobs can ask for (`sbatch --constraint=ib`; Feature of slurm.conf).",
+            example=["a100", "ib"],
+        ),
+    ] = ()
     gpu_mps: Annotated[
         int,
         Key(
@@ -165,41 +176,6 @@ class SshAccess:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Partition:
-    """A Slurm partition; it spans all compute nodes."""
-
-    name: Annotated[
-        str,
-        Key(
-            kind=Text(what="letters, digits, - and _", pattern=_WORD, called="partition name"),
-            help="Its name.",
-            example="gpu",
-        ),
-    ]
-    default: Annotated[
-        bool,
-        Key(
-            kind=Flag(),
-            help="Whether it is the default partition; if none is, the first one is.",
-            example=True,
-        ),
-    ] = False
-    # Without quotes, YAML reads 24:00:00 as a number of seconds, which Slurm takes for minutes.
-    max_time: Annotated[
-        str,
-        Key(
-            kind=Text(
-                what="a time above 0 such as '24:00:00', or INFINITE",
-                pattern=TIME_LIMIT,
-                called="max_time",
-            ),
-            help="Time limit of jobs (MaxTime of slurm.conf); in quotes.",
-            example="1-12:00:00",
-        ),
-    ] = "24:00:00"
-
-
-@dataclass(frozen=True, kw_only=True)
 class Cluster:
     """A Slurm cluster: its hosts and how to reach them.
 
@@ -234,7 +210,7 @@ class Cluster:
         tuple[Partition, ...],
         Key(
             kind=Rows(of=Partition),
-            help="Slurm partitions; each spans all compute nodes. Default: one named `main`.",
+            help="Slurm partitions. Default: one named `main`, of all compute nodes.",
             default=(),
         ),
     ]

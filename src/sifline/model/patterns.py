@@ -5,6 +5,11 @@ from __future__ import annotations
 # Host names: RFC 1123.
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 HOST_NAME = rf"(?!.{{254}}){_LABEL}(?:\.{_LABEL})*"
+# Lists of hosts as Slurm writes them, compute-[01-03,07],gpu-1, with a range or a comma.
+_NUMBERS = "[0-9]+(?:-[0-9]+)?(?:,[0-9]+(?:-[0-9]+)?)*"
+_RANGE = rf"[A-Za-z0-9.-]*(?:\[{_NUMBERS}\][A-Za-z0-9.-]*)+"
+_HOSTS = rf"(?:{_LABEL}(?:\.{_LABEL})*|{_RANGE})"
+HOST_LIST = rf"(?=[^,\[]*[,\[]){_HOSTS}(?:,{_HOSTS})*"
 # IPv6: RFC 4291: eight groups, or at most seven around one ::, and perhaps a zone (RFC 4007).
 _GROUP = "[0-9A-Fa-f]{1,4}"
 _GROUPS = f"{_GROUP}(?::{_GROUP})*"
