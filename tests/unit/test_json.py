@@ -6,6 +6,7 @@ import json
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from types import SimpleNamespace
 from typing import Any
@@ -24,6 +25,7 @@ from sifline.model import (
     Cluster,
     Deployment,
     Image,
+    Inventory,
     ListedCluster,
     Node,
     NodeState,
@@ -55,7 +57,7 @@ from sifline.tasks import namespace
 ns = namespace(Path(__file__).parent)
 """
 # Below these, keys are names of things.
-NAMED = frozenset({"labels", "settings", "frameworks"})
+NAMED = frozenset({"labels", "settings", "frameworks", "hosts"})
 SIF = Path("build/sif/hello-mpi.sif")
 KEY = "0123456789ABCDEF0123456789ABCDEF01234567"
 
@@ -159,6 +161,22 @@ CLUSTER = Cluster(
     partitions=(),
     source=Path("clusters/lab.yaml"),
 )
+INVENTORY = Inventory(
+    cluster=replace(
+        CLUSTER, notes=("compute-02 is in no partition, so that no job can run there",)
+    ),
+    hosts={
+        "all": {
+            "vars": {"ansible_user": "root"},
+            "children": {
+                "controller": {"hosts": {"controller": {"ansible_host": "172.20.0.2"}}},
+                "compute": {
+                    "hosts": {"compute-01": {"ansible_host": "172.20.0.3", "slurm_common_cpus": 2}}
+                },
+            },
+        }
+    },
+)
 PROVISIONED = ProvisionedCluster(
     cluster=CLUSTER,
     ok=112,
@@ -216,6 +234,7 @@ def pipeline(*_: object, **__: object) -> SimpleNamespace:
         ),
         clusters=SimpleNamespace(
             find=lambda *_, **__: CLUSTER,
+            inventory=lambda *_: INVENTORY,
             deploy=lambda *_, **__: (DEPLOYED,),
             down=lambda *_, **__: ("container virtual-compute-01", "network virtual"),
             listed=lambda: (LISTED,),
@@ -238,7 +257,7 @@ STANDING_IN = (
     *("convert --dry", "make --dry", "deploy --dry", "clean --dry"),
     *("compat", "diff", "sbom", "sizes", "verify-signature"),
     *("cluster.list", "cluster.status", "validate", "cluster.up --dry", "cluster.down --dry"),
-    *("provision", "deploy"),
+    *("inventory", "provision", "deploy"),
 )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -147,3 +148,10 @@ def test_what_is_wrong_is_named_with_its_line(
 def test_accounts_of_a_database_of_others_are_not_looked_up(tmp_path: Path) -> None:
     more = "accounting: {host: dbd}\npartitions: [{name: p, allow_accounts: [physics]}]"
     assert load(tmp_path, TWO + more).partitions[0].allow_accounts == ("physics",)
+
+
+def test_the_examples_of_the_reference_are_read(tmp_path: Path) -> None:
+    page = Path(__file__).parents[2] / "docs" / "reference" / "cluster-file.md"
+    examples = re.findall(r"```yaml\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    found = [load(tmp_path, text) for text in examples if "nodes:" in text]
+    assert [(len(cluster.nodes), cluster.notes) for cluster in found] == [(2, ()), (133, ())]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 import time
 from contextlib import suppress
@@ -50,6 +51,7 @@ def read(tmp_path: Path, text: str) -> Any:
         ("a: 1\nb: !!timestamp x\n", 2, "fix it, or put it in quotes"),
         ("a: !!python/name:os.system x\n", 1, "could not determine a constructor"),
         ("a: !!set {x, y}\n", 1, "the tag !!set is not known"),
+        ("a: !!binary aGk=\n", 1, "the tag !!binary is not known"),
         ("? [a]\n: b\n", 1, "a table or a list cannot be a key"),
         ("a: 1\n<<: 2\n", 2, "<< takes tables alone"),
         ("a: {" * 30 + "}" * 30 + "\nb: " + "[" * 70 + "]" * 70, 2, f"more than {MOST_DEPTH}"),
@@ -121,7 +123,8 @@ def test_what_pyyaml_writes_is_read_as_pyyaml_reads_it(value: Any) -> None:
     text = yaml.safe_dump(value, allow_unicode=True)
     with tempfile.TemporaryDirectory() as folder:
         found = read(Path(folder), text)
-    assert plain(found) == yaml.safe_load(text)
+    assert found == yaml.safe_load(text)
+    json.dumps(plain(found))
     assert isinstance(found, MarkedTable) is isinstance(value, dict)
 
 

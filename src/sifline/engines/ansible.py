@@ -174,12 +174,17 @@ class Run:
 
 def inventory(cluster: Cluster) -> str:
     """Return the inventory of ``cluster`` as JSON, which Ansible's YAML reader accepts."""
+    return json.dumps(hosts(cluster), indent=2) + "\n"
+
+
+def hosts(cluster: Cluster) -> dict[str, Any]:
+    """Return the inventory of ``cluster``, in the form of Ansible's YAML."""
     groups = {
         "controller": {"hosts": {cluster.controller.name: host_variables(cluster.controller)}},
         "compute": {"hosts": {node.name: host_variables(node) for node in cluster.compute}},
     }
     variables = {**access_variables(cluster), **cluster_variables(cluster)}
-    return json.dumps({"all": {"vars": variables, "children": groups}}, indent=2) + "\n"
+    return {"all": {"vars": variables, "children": groups}}
 
 
 def host_variables(node: Node) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from datetime import date
 from typing import Any
 
 
@@ -24,7 +25,13 @@ class MarkedList(list[Any]):
 
 
 def plain(value: Any) -> Any:
-    """Return ``value`` without its lines, for programs that take plain tables and lists alone."""
+    """Return ``value`` as JSON has it: without its lines, and dates as text."""
     if isinstance(value, dict):
-        return {key: plain(item) for key, item in value.items()}
-    return [plain(item) for item in value] if isinstance(value, list) else value
+        return {_key(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [plain(item) for item in value]
+    return value.isoformat() if isinstance(value, date) else value
+
+
+def _key(key: Any) -> Any:
+    return key.isoformat() if isinstance(key, date) else key

@@ -14,7 +14,9 @@ MOST_BYTES = 4 << 20
 MOST_WRITTEN_OUT = 8 * MOST_BYTES
 MOST_DEPTH = 64
 _TAG = "tag:yaml.org,2002:"
-_STRING, _TABLE, _LIST, _MERGE = (f"{_TAG}{name}" for name in ("str", "map", "seq", "merge"))
+_STRING, _TABLE, _LIST, _MERGE, _BINARY = (
+    f"{_TAG}{name}" for name in ("str", "map", "seq", "merge", "binary")
+)
 # What a value takes in memory beside its text, in characters: enough for a bound.
 _OVERHEAD = 8
 
@@ -118,7 +120,7 @@ class _Reader:
             return self._table(node, depth)
         if node.tag == _LIST and isinstance(node.value, list):
             return self._list(node, depth)
-        if not isinstance(node.value, str):
+        if not isinstance(node.value, str) or node.tag == _BINARY:
             self._refuse(node, f"the tag {node.tag.replace(_TAG, '!!')} is not known; remove it")
         return self._scalar(node), _OVERHEAD + len(node.value)
 
@@ -152,7 +154,7 @@ class _Reader:
                 lines.setdefault(key, _line(node))
 
     def _key(self, node: Any) -> Any:
-        if not isinstance(node.value, str):
+        if not isinstance(node.value, str) or node.tag == _BINARY:
             self._refuse(node, "a table or a list cannot be a key; fix it")
         return node.value if node.tag == _STRING else self._scalar(node)
 

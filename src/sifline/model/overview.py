@@ -1,9 +1,10 @@
-"""The results of status, graph, clean, quickstart, cluster.up --dry and deploy --dry."""
+"""The results of status, graph, clean, quickstart, inventory, cluster.up and deploy --dry."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from sifline.model.check import CheckResult
 from sifline.model.cluster import Cluster
@@ -103,6 +104,14 @@ class Quickstart:
     deployment: Deployment
     job: CheckResult
     seconds: tuple[tuple[str, float], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inventory:
+    """The inventory of a cluster, in the form of Ansible's YAML."""
+
+    cluster: Cluster
+    hosts: Mapping[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -14,6 +15,7 @@ from sifline.model import (
     CheckResult,
     Cluster,
     Deployment,
+    Inventory,
     ListedCluster,
     NodeState,
     ProvisionedCluster,
@@ -193,7 +195,30 @@ class Clusters:
             from sifline.config.node_lists import choose
 
             found = choose(found, only=only, without=without)
+        self._note(found)
         return replace(found, asked=name, ssh=replace(found.ssh, become_password=become_password))
+
+    def inventory(self, asked: str) -> Inventory:
+        """Return the cluster of that name or file, and the inventory that Ansible gets of it.
+
+        No node is contacted; a virtual cluster need not run.
+        """
+        from sifline.config.clusters import find_cluster, load_virtual
+        from sifline.engines import ansible
+
+        found, section = load_virtual(find_cluster(asked, self._workspace))
+        notes = list(found.notes)
+        if section and not all(node.address for node in found.nodes):
+            name = shlex.quote(asked)
+            notes.append(f"its nodes have no addresses before: invoke cluster.up --cluster {name}")
+        found = replace(found, asked=asked, notes=tuple(notes))
+        self._note(found)
+        return Inventory(cluster=found, hosts=ansible.hosts(found))
+
+    def _note(self, cluster: Cluster) -> None:
+        """Print the notes of a cluster file."""
+        for note in cluster.notes:
+            self._show.aside(f"note: {cluster.source}: {note}")
 
     def _refuse_foreign(self, name: str) -> None:
         """Raise an error if a virtual cluster of that name runs for another checkout."""

@@ -51,7 +51,14 @@ DRY = frozenset(
             looking.diff,
             looking.sizes,
         ),
-        *(cluster.up, cluster.down, cluster.list_, cluster.status, cluster.provision),
+        *(
+            cluster.up,
+            cluster.down,
+            cluster.list_,
+            cluster.status,
+            cluster.inventory,
+            cluster.provision,
+        ),
         *(project.doctor, project.quickstart, project.completion, cluster.lint_slurm),
     }
 )

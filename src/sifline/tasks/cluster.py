@@ -171,6 +171,22 @@ def provision(
         run.next(f"invoke validate --cluster {cluster}" if cluster else "invoke validate")
 
 
+def inventory(run: Run, _: Sequence[str], *, cluster: str = "", json: bool = False) -> None:
+    """Check a cluster file and print Ansible's inventory of it.
+
+    Contacts no node. This is the inventory that provision gives to Ansible, so that it serves
+    ansible and ansible-playbook as well. A virtual cluster need not run. What the file says and
+    sifline does not read is printed as notes, to standard error.
+
+        invoke inventory --cluster clusters/mine.yaml
+        invoke inventory --cluster lab > hosts.yaml
+    """
+    from sifline.report import hosts, tables
+
+    found = run.pipeline().clusters.inventory(cluster_of(cluster))
+    run.print(tables.dump(**hosts.values(found)) if json else hosts.text(found))
+
+
 def validate(
     run: Run,
     _: Sequence[str],
@@ -239,6 +255,6 @@ def lint_slurm(
         raise StepFailed(f"lint-slurm: {slurm.count(found)}; correct the files")
 
 
-TOP = (provision, validate, lint_slurm)
+TOP = (inventory, provision, validate, lint_slurm)
 # How many files a task may be about.
 FILED = {lint_slurm: 9}

@@ -93,7 +93,6 @@ def overview(count: int, others: Mapping[str, str], columns: int) -> str:
     lines = [line for title, rows in parts for line in (f"{title}:", *_rows(rows, width, columns))]
     pieces = "image" if count == 1 else "images"
     lines.insert(0, f"sifline {__version__}")
-    lines.append("")
     for text in (
         "Flags of every verb: --quiet, --verbose, --wide; --dry where something is made.",
         f"Verbs take one of {count} {pieces}, as in build.<image>, or --all.",
