@@ -143,9 +143,12 @@ def test_the_long_format_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_the_long_format_tells_what_it_left_aside(tmp_path: Path) -> None:
-    notes = load(tmp_path, LONG).notes
-    assert "clusters.cloud is ignored: not an HPC cluster" in notes
-    assert "clusters.hpc.colour is ignored: unknown" in notes
+    path = tmp_path / "cluster.yaml"
+    assert load(tmp_path, LONG).notes == (
+        f"clusters.cloud is not used, clusters.hpc is; for that one: --cluster {path}#cloud",
+        "clusters.hpc.colour is ignored: unknown",
+        "memory_gb is the machine's: Slurm may use 90 % of it",
+    )
 
 
 @pytest.mark.parametrize(

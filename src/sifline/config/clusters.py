@@ -61,18 +61,42 @@ class _File(Cluster):
 
 
 CLUSTER = Keys(of=_File)
+# One of several clusters that a file describes: FILE#KEY.
+_KEYED = re.compile(r"(?P<file>.+)#(?P<key>[^/#]*)")
+
+
+def names_file(asked: str) -> bool:
+    """Return whether ``asked``, as --cluster takes it, is a file, FILE or FILE#KEY."""
+    return _parted(asked)[0].endswith(SUFFIXES)
+
+
+def _parted(asked: str) -> tuple[str, str]:
+    """Return the name or file of a cluster without its key, and the key; "" if it has none.
+
+    :raises UsageError: if the key is empty.
+    """
+    match = None if asked.endswith(SUFFIXES) else _KEYED.fullmatch(asked)
+    if not match:
+        return asked, ""
+    if not match["key"]:
+        raise UsageError(f"{asked}: no cluster is named behind #; write FILE#KEY, or FILE alone")
+    return match["file"], match["key"]
 
 
 def find_cluster(name_or_path: str, workspace: Workspace) -> Path:
     """Return the file of a cluster: that path, a virtual cluster's, or one of ``clusters/``.
 
+    A key behind # stays: ``load_cluster`` takes it.
+
     :raises UsageError: if there is none, with the nearest names.
     """
-    if name_or_path.endswith(SUFFIXES):
+    if names_file(name_or_path):
         return Path(name_or_path)
+    name_or_path, key = _parted(name_or_path)
     known = {**described_clusters(workspace), **standing_clusters(workspace)}
     if name_or_path in known:
-        return known[name_or_path]
+        path = known[name_or_path]
+        return path.with_name(f"{path.name}#{key}") if key else path
     if near := did_you_mean(name_or_path, known):
         raise UsageError(f"no cluster {name_or_path!r}.{near} See invoke cluster.list.")
     hint = f" Known are {', '.join(sorted(known))}." if known else ""
@@ -102,11 +126,12 @@ def standing_clusters(workspace: Workspace) -> dict[str, Path]:
 def load_cluster(path: Path, *, asked: str = "") -> Cluster:
     """Read the cluster file ``path``, in either format.
 
+    :param path: with #KEY for one of several clusters in it, by its key or its name.
     :param asked: the name or file by which the user named the cluster.
     :raises UsageError: naming file, key, cause and what to do.
     """
-    table = _table(path)
-    cluster = _cluster(table)
+    table, key = _table(path)
+    cluster = _cluster(table, key)
     if VIRTUAL in table.values and not all(node.address for node in cluster.nodes):
         raise not_running(cluster.name, asked or str(path))
     return cluster
@@ -134,14 +159,19 @@ def load_virtual(path: Path) -> tuple[Cluster, Virtual | None]:
     :returns: the cluster, and the section ``virtual``; None if the file describes hosts.
     :raises UsageError: as ``load_cluster``.
     """
-    table = _table(path)
+    table, key = _table(path)
     section = keys_of(_File)[VIRTUAL].read(table)
-    cluster = _cluster(table)
+    cluster = _cluster(table, key)
     return cluster, section if isinstance(section, Virtual) else None
 
 
-def _cluster(table: Table) -> Cluster:
-    cluster, places = hpc.read(table) if hpc.KEY in table.values else _native(table)
+def _cluster(table: Table, key: str) -> Cluster:
+    if hpc.KEY in table.values:
+        cluster, places = hpc.read(table, key)
+    else:
+        cluster, places = _native(table)
+        if key not in ("", cluster.name):
+            raise UsageError(f"{table.path}: describes {cluster.name} alone; leave out #{key}")
     return replace(cluster, notes=(*cluster.notes, *check(cluster, places)))
 
 
@@ -170,11 +200,14 @@ def _written(value: Any, folder: Path) -> Any:
     return value.value if isinstance(value, Enum) else value
 
 
-def _table(path: Path) -> Table:
+def _table(path: Path) -> tuple[Table, str]:
+    """Return the content of a cluster file, and the key behind its path."""
+    file, key = _parted(str(path))
+    path = Path(file)
     values = read_yaml(path, missing="a cluster is a YAML file, see clusters/example.yaml")
     if not isinstance(values, dict):
         raise UsageError(f"{path}: must be {CLUSTER.what}; see clusters/virtual.yaml")
-    return Table(path, values)
+    return Table(path, values), key
 
 
 def _native(table: Table) -> tuple[Cluster, Places]:

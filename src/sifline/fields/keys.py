@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import PurePath
@@ -209,7 +209,11 @@ class Rows(Generic[T]):
 
     def read(self, table: Table, key: str) -> tuple[T, ...]:
         """Return each item as an instance of ``of``."""
-        return tuple(self.item.value(row) for row in table.subs(key))
+        return self.values(table.subs(key))
+
+    def values(self, rows: Iterable[Table]) -> tuple[T, ...]:
+        """Return each of ``rows`` as an instance of ``of``."""
+        return tuple(self.item.value(row) for row in rows)
 
     def schema(self) -> Schema:
         """Return the list's JSON Schema."""

@@ -91,9 +91,9 @@ class Clusters:
             replace them wherever the name is given.
         """
         from sifline import virtual
-        from sifline.config.clusters import SUFFIXES, described_clusters
+        from sifline.config.clusters import described_clusters, names_file
 
-        if asked.endswith(SUFFIXES):
+        if names_file(asked):
             found = virtual.describe(Path(asked))
         else:
             usual = self._workspace.root / "clusters" / "virtual.yaml"
@@ -108,9 +108,9 @@ class Clusters:
 
     def _name_of(self, asked: str) -> str:
         """Return the name of the virtual cluster of that name or file."""
-        from sifline.config.clusters import SUFFIXES
+        from sifline.config.clusters import names_file
 
-        return self.described(asked).name if asked.endswith(SUFFIXES) else asked
+        return self.described(asked).name if names_file(asked) else asked
 
     def down(self, asked: str, *, foreign: bool = False) -> tuple[str, ...]:
         """Remove a virtual cluster; with ``foreign`` also one of another checkout.
@@ -223,9 +223,9 @@ class Clusters:
     def _refuse_foreign(self, name: str) -> None:
         """Raise an error if a virtual cluster of that name runs for another checkout."""
         from sifline import virtual
-        from sifline.config.clusters import SUFFIXES
+        from sifline.config.clusters import names_file
 
-        if not name.endswith(SUFFIXES):
+        if not names_file(name):
             # Without an engine there is none.
             with suppress(MissingError, StepFailed):
                 virtual.refuse_foreign(name, self._context)

@@ -21,7 +21,8 @@ HELP = {
     "ask_become_pass": "ask for the password that sudo on the nodes wants",
     "build_arg": "a build argument, as NAME=VALUE; may be repeated",
     "check": "one check of a suite, or several with commas",
-    "cluster": "a cluster by its name or its file; default: SIFLINE_CLUSTER, else virtual",
+    "cluster": "a cluster by its name or its file (FILE#KEY for one of several in it); default:"
+    " SIFLINE_CLUSTER, else virtual",
     "compression": "how the squashfs is compressed: zstd or gzip",
     "diff": "show each change of a file line by line; with --dry, each that would be made",
     "docker": "remove the Docker images",
