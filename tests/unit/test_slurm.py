@@ -63,6 +63,42 @@ def test_a_job_keeps_away_from_nodes_that_are_left_out() -> None:
     assert remote.asked[0][0] == "head"
 
 
+CPU = Partition(name="cpu", nodes="n[1-2]")
+GPU = Partition(name="gpu", nodes="g1")
+
+
+@pytest.mark.parametrize(
+    ("partitions", "option"),
+    [
+        # The default one has all nodes, or is not known.
+        ((Partition(name="main"), Partition(name="other")), []),
+        ((CPU, GPU), ["--partition=cpu,gpu"]),
+        ((CPU, replace(GPU, state="drain")), ["--partition=cpu"]),
+        # A check of shared nodes cannot work where jobs get whole ones.
+        ((CPU, replace(GPU, exclusive=True)), ["--partition=cpu,gpu"]),
+        ((CPU, GPU, Partition(name="whole", exclusive=True)), ["--partition=cpu,gpu"]),
+        ((Partition(name="main"), replace(CPU, exclusive=True)), ["--partition=main"]),
+    ],
+)
+def test_a_job_may_run_on_nodes_that_the_default_partition_lacks(
+    partitions: tuple[Partition, ...], option: list[str]
+) -> None:
+    names = ("n1", "n2", "g1")
+    nodes = (CLUSTER.nodes[0], *(Node(name=name, role=Role.COMPUTE) for name in names))
+    remote = Told(srun=answer())
+    remote.cluster = replace(CLUSTER, nodes=nodes, partitions=partitions)
+    Slurm(remote).srun(["hostname"])
+    assert [word for word in remote.asked[0][1] if "partition" in word] == option
+
+
+def test_partitions_that_variables_replace_are_not_named() -> None:
+    remote = Told(srun=answer())
+    given = (("slurm_common_partitions", [{"name": "x"}]),)
+    remote.cluster = replace(CLUSTER, partitions=(replace(CPU, nodes="n1"),), variables=given)
+    Slurm(remote).srun(["hostname"])
+    assert not any("partition" in word for word in remote.asked[0][1])
+
+
 def test_a_job_that_does_not_end_is_cancelled() -> None:
     late = CommandFailed("head: srun did not end within 9 s", answer(returncode=124))
     remote = Told(srun=late)

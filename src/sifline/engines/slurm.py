@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from sifline.errors import StepFailed
+from sifline.formats.node_lists import expand_in_order
 from sifline.machine.process import Result
 from sifline.machine.remote import Remote
 from sifline.machine.streams import Argv
@@ -79,6 +80,7 @@ class Slurm:
             f"--job-name={name}",
             f"--time={minutes}",
             f"--immediate={QUEUE_SECONDS}",
+            *partition_option(self._cluster),
             *_without(self._cluster),
             *options,
             *argv,
@@ -125,6 +127,26 @@ class Slurm:
             timeout=timeout,
             check=check,
         )
+
+
+def partition_option(cluster: Cluster) -> list[str]:
+    """Return the option of srun for a job that may need any node of a cluster.
+
+    The default partition may lack a node that is asked for. Slurm takes one partition of a list
+    that has the nodes and lets the user in. Where jobs get whole nodes the checks of shared ones
+    cannot work, so those partitions are named only for nodes that are in no other.
+    """
+    if not any(part.nodes for part in cluster.partitions):
+        return []
+    if "slurm_common_partitions" in dict(cluster.variables):
+        return []  # Slurm's are other ones
+    up = [part for part in cluster.partitions if part.state == "up"]
+    shared = [part for part in up if not part.exclusive]
+    every = [node.name for node in cluster.compute]
+    reached = {name for part in shared for name in expand_in_order(part.nodes) if part.nodes}
+    whole = any(not part.nodes for part in shared) or reached.issuperset(every)
+    names = [part.name for part in (shared if whole else up)]
+    return [f"--partition={','.join(names)}"] if names else []
 
 
 def _without(cluster: Cluster) -> list[str]:
