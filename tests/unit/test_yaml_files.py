@@ -76,6 +76,37 @@ def test_what_is_wrong_is_refused_with_its_line(
     assert time.monotonic() - started < 10
 
 
+@pytest.mark.parametrize(
+    ("text", "line", "why"),
+    [
+        ("a: 1\nb: 2\na: 3\n", 3, "the key a is there already, in line 1"),
+        (BOMB, 7, "its anchors stand for more than 32 MiB"),
+        ("a: 1\nb: [\n\n\n", 2, "while parsing a flow"),
+        ("ä: 1\nb: \x07\n", 2, "special characters are not allowed"),
+        ("a: &x [1, *x]\n", 1, ""),
+    ],
+)
+def test_pyyaml_without_libyaml_refuses_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, line: int, why: str
+) -> None:
+    monkeypatch.delattr(yaml, "CSafeLoader")
+    with pytest.raises(UsageError) as caught:
+        read(tmp_path, text)
+    assert caught.value.message.startswith(f"{tmp_path / 'x.yaml'}:{line}: ")
+    assert why in caught.value.message
+
+
+def test_pyyaml_without_libyaml_reads_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(yaml, "CSafeLoader")
+    found = read(tmp_path, "a: &x {b: 1}\nc:\n  - {<<: *x, d: 2.5}\n")
+    assert found == {"a": {"b": 1}, "c": [{"b": 1, "d": 2.5}]}
+    assert found["c"].lines == (3,)
+    with pytest.raises(UsageError, match="nested too deep"):
+        read(tmp_path, "[" * 5000)
+
+
 def test_a_file_that_is_too_large_is_refused_before_it_is_read(tmp_path: Path) -> None:
     path = tmp_path / "x.yaml"
     with path.open("wb") as file:

@@ -32,18 +32,29 @@ def read_yaml(path: Path, *, missing: str = "fix its name") -> Any:
     import yaml
 
     text = _text(path, missing)
-    # libyaml is ten times as fast; where PyYAML was built without it, the same in Python.
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)(text)
     try:
-        node = loader.get_single_node()
-        return None if node is None else _Reader(path, loader).whole(node)
+        return _read(path, text)
     except yaml.reader.ReaderError as error:
-        line = text.encode()[: error.position].count(b"\n") + 1
+        # A character that YAML does not allow; libyaml counts bytes.
+        before = text[: error.position]
+        if getattr(yaml, "CSafeLoader", None):
+            before = text.encode()[: error.position].decode(errors="ignore")
+        line = before.count("\n") + 1
         raise UsageError(f"{path}:{line}: is not YAML: {error.reason}; fix that line") from None
     except yaml.YAMLError as error:
         raise UsageError(f"{path}{_place_and_cause(error, text)}; fix that line") from None
     except RecursionError:
         raise UsageError(f"{path}: is not YAML: tables and lists are nested too deep") from None
+
+
+def _read(path: Path, text: str) -> Any:
+    import yaml
+
+    # libyaml is ten times as fast; where PyYAML was built without it, the same in Python.
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)(text)
+    try:
+        node = loader.get_single_node()
+        return None if node is None else _Reader(path, loader).whole(node)
     finally:
         loader.dispose()
 
