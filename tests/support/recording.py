@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -28,6 +29,19 @@ def answer(
 ) -> Result:
     """Return what a command shall have done; its argv is filled in when it is asked for."""
     return Result(argv=(), returncode=returncode, stdout=stdout, stderr=stderr, seconds=seconds)
+
+
+@dataclass(kw_only=True)
+class Standing:
+    """A command that runs beside others; ``written`` is what it was fed."""
+
+    ended: bool
+    written: str = ""
+
+    def write(self, text: str) -> bool:
+        """Take what it is fed."""
+        self.written += text
+        return not self.ended
 
 
 class RecordingRunner:
@@ -99,6 +113,15 @@ class RecordingRunner:
         if check and not given.ok:
             raise CommandFailed(f"{asked[0]} ended with status {given.returncode}", given)
         return given
+
+    @contextmanager
+    def beside(self, argv: Argv, *, on_line: OnLine) -> Iterator[Standing]:
+        """Record the command; its lines go to ``on_line``, and it runs until the block ends."""
+        self.calls.append(Call(argv=tuple(argv)))
+        given = self._answer(tuple(argv))
+        for line in [*given.stdout.splitlines(), *given.stderr.splitlines()]:
+            on_line(line)
+        yield Standing(ended=given.returncode != 0)
 
     def stop(self) -> None:
         """Nothing runs that could be ended."""

@@ -29,6 +29,7 @@ from sifline.stages.provision import playbooks, provision, ssh_reason
 from sifline.tasks.cluster import STAGES
 from tests.support.contexts import context_of
 from tests.support.recording import RecordingRunner, answer
+from tests.support.remote import begun
 
 ROOT = Path(__file__).parents[2]
 
@@ -88,7 +89,7 @@ class Playbook(RecordingRunner):
     """Plays ansible-playbook: writes ``events`` where it is told to, then ends."""
 
     def __init__(self, *events: dict[str, Any], ended: Result) -> None:
-        super().__init__()
+        super().__init__({("ssh",): begun("held\n")})
         self.inventory = ""
         self._written = events
         self._ended = ended

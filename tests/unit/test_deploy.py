@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -11,7 +12,7 @@ import pytest
 
 from sifline.engines.ssh.faults import SshFailed
 from sifline.errors import StepFailed, UsageError
-from sifline.machine.process import Result
+from sifline.machine.process import Beside, Result
 from sifline.machine.streams import Argv
 from sifline.model import (
     BuiltImage,
@@ -120,6 +121,9 @@ class Nodes:
 
     def which(self, tool: str) -> str | None:
         return tool
+
+    def beside(self, argv: Argv, **_: Any) -> AbstractContextManager[Beside]:
+        raise AssertionError(argv)
 
     def attach(self, argv: Argv, **_: Any) -> int:
         raise AssertionError(argv)

@@ -17,7 +17,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -95,6 +95,9 @@ class Runner(Protocol):
         :param without: names of variables that the process does not inherit.
         """
 
+    def beside(self, argv: Argv, *, on_line: OnLine) -> AbstractContextManager[Beside]:
+        """Run ``argv`` while the block runs, and end it afterwards."""
+
     def attach(self, argv: Argv, *, env: Mapping[str, str] | None = None) -> int:
         """Run ``argv`` on the user's own terminal; return its exit status."""
 
@@ -106,6 +109,17 @@ class Runner(Protocol):
 
     def check(self) -> None:
         """Raise ``Interrupted`` if another thread called ``stop``."""
+
+
+class Beside(Protocol):
+    """A process that runs while this one does other things."""
+
+    def write(self, text: str) -> bool:
+        """Write to its standard input; return whether it still reads."""
+
+    @property
+    def ended(self) -> bool:
+        """Return whether it has ended."""
 
 
 class ProcessRunner:
@@ -154,6 +168,35 @@ class ProcessRunner:
             process.kill()
             process.wait()
             raise
+
+    @contextmanager
+    def beside(self, argv: Argv, *, on_line: OnLine) -> Iterator[Beside]:
+        """Run ``argv`` while the block runs; at its end close the process's input, and end it.
+
+        ``on_line`` gets each line of both streams as it is printed. If this process is killed, the
+        end of its input tells the other one.
+
+        :raises MissingError: if the program does not exist.
+        """
+        self._running.check()
+        self._say(argv)
+        with ExitStack() as starting:
+            starting.enter_context(undisturbed())
+            process = _started(argv, None, _environment(None, self._without), feed=True)
+            assert process.stdout is not None
+            assert process.stderr is not None
+            streams = Streams(
+                process.stdout, process.stderr, [on_line], hide=(), unshown=self._hide
+            )
+        try:
+            with self._running.holding(process):
+                yield _Beside(process)
+        finally:
+            with suppress(OSError):
+                if process.stdin is not None:
+                    process.stdin.close()
+            _end(process)
+            streams.join()
 
     def stop(self) -> None:
         """End all running processes and interrupt the work of the other threads.
@@ -264,6 +307,28 @@ class ProcessRunner:
     def _say(self, argv: Argv) -> None:
         if self._echo:
             self._echo(f"+ {shlex.join(argv)}")
+
+
+class _Beside:
+    """Writes to a process that runs beside this one."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
+
+    def write(self, text: str) -> bool:
+        """Write to its standard input; return whether it still reads."""
+        try:
+            assert self._process.stdin is not None
+            self._process.stdin.write(text)
+            self._process.stdin.flush()
+        except (OSError, ValueError):  # it ended, or the block did
+            return False
+        return not self.ended
+
+    @property
+    def ended(self) -> bool:
+        """Return whether it has ended."""
+        return self._process.poll() is not None
 
 
 class _Running:

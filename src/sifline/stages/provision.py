@@ -11,6 +11,7 @@ from pathlib import Path
 from sifline.engines import ansible
 from sifline.engines.ansible import HostEvent, NoHosts, Outcome, Run
 from sifline.engines.ssh.faults import Fault, explain, login_command
+from sifline.engines.ssh.turn import turn
 from sifline.errors import MissingError, StepFailed, UsageError
 from sifline.machine import records
 from sifline.machine.context import Context
@@ -59,6 +60,9 @@ def provision(
     A node that fails or does not answer does not stop the others. If a daemon does not run with
     the new configuration of Slurm, all nodes get the old one back, and the error says why.
 
+    Runs for one cluster take turns, from whichever checkout, user or machine, also those that
+    change nothing: what they said of a half-changed cluster would be wrong.
+
     :raises UsageError: for the stage accounting of a cluster that has no database of its own.
     :raises StepFailed: if a task failed, a node did not answer, or a play had no hosts.
     :raises MissingError: if there are no playbooks or no Ansible.
@@ -70,7 +74,8 @@ def provision(
         )
     asked = {"adopt": adopt, "interrupt_jobs": interrupt_jobs, "wait_for_jobs": wait}
     lock = records.shared_lock(context.workspace, f"{cluster.name}.provision.lock")
-    with records.locked(lock, context, what=f"the provision of {cluster.name}"):
+    waits = records.locked(lock, context, what=f"the provision of {cluster.name}")
+    with waits, turn(cluster, context):
         return _provisioned(
             cluster,
             context,
