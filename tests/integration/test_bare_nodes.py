@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
@@ -13,7 +14,7 @@ from sifline.engines.ssh.nodes import Ssh
 from sifline.errors import StepFailed
 from sifline.machine.context import Context
 from sifline.machine.process import ProcessRunner
-from sifline.model import Cluster
+from sifline.model import Cluster, Node
 from sifline.model.check import Status
 from sifline.pipeline import Pipeline
 from sifline.stages.provision import provision
@@ -69,6 +70,32 @@ def test_a_check_of_a_bare_node_says_what_would_be_installed_and_changes_nothing
         assert re.search(rf"would install (\S+, )*{name}\b", log), name
     for node in bare.nodes:
         found = ssh.run(node, ["sh", "-c", "command -v munged apptainer rsync"], check=False)
+        assert found.stdout == ""
+
+
+@contextmanager
+def ubuntu(ssh: Ssh, node: Node) -> Iterator[None]:
+    """Let a node say that it is Ubuntu, whose archive has no Apptainer."""
+    aside, text = "/etc/os-release.aside", 'ID=ubuntu\nVERSION_ID="24.04"\n'
+    ssh.run(node, ["mv", "/etc/os-release", aside], sudo=True)
+    try:
+        ssh.run(node, ["tee", "/etc/os-release"], sudo=True, input=text)
+        yield
+    finally:
+        ssh.run(node, ["mv", aside, "/etc/os-release"], sudo=True)
+
+
+def test_a_node_that_cannot_have_apptainer_is_named_before_anything_is_changed(
+    bare: Cluster, context: Context, ssh: Ssh
+) -> None:
+    node = bare.compute[0]
+    said = rf"{node.name}: .*\(ubuntu 24\.04\) has Apptainer; set container_runtime_apt_source"
+    with ubuntu(ssh, node):
+        for stage in ("", "container-runtime"):
+            with pytest.raises(StepFailed, match=said):
+                provision(bare, context, stage=stage)
+    for other in bare.nodes:
+        found = ssh.run(other, ["sh", "-c", "command -v munged rsync fusermount"], check=False)
         assert found.stdout == ""
 
 
