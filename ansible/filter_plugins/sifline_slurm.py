@@ -1,14 +1,10 @@
-"""Configuration files of Slurm: what is wrong with them, whose they are, which must be written."""
+"""What keeps Slurm from starting with its configuration files."""
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterable, Mapping, Sequence
-from hashlib import sha256
 from typing import Any
 
-# Begins each file that the roles write for Slurm.
-HEADER = "# Written by sifline, which does not replace it once it was changed."
 # With these the daemons do not start, or the node takes no jobs.
 STOPPING = frozenset({"fatal", "drains"})
 
@@ -79,52 +75,13 @@ def _folded(names: Sequence[str]) -> str:
     return fold_in_order(names)
 
 
-def with_digest(body: str) -> str:
-    """Return the text of a file that says with its first line whether it was changed since."""
-    return f"{HEADER} sha256 {sha256(body.encode()).hexdigest()}\n{body}"
-
-
-def foreign_look(paths: Sequence[str]) -> str:
-    """Return a shell command that prints ``foreign PATH`` for files that are not ours any more.
-
-    These are files without the first line that ``with_digest`` adds, or with another digest.
-    """
-    return (
-        f"for file in {' '.join(map(shlex.quote, paths))}; do"
-        ' test -e "$file" || test -L "$file" || continue;'
-        " said=$(sed -n '1s/^# Written by sifline, .* sha256 //p' \"$file\" 2> /dev/null);"
-        ' test "$said" = "$(tail -n +2 "$file" 2> /dev/null | sha256sum | cut -d " " -f 1)"'
-        ' || echo "foreign $file"; done'
-    )
-
-
-def wrong_files(
-    bodies: Mapping[str, str], folder: str, seen: Sequence[str], mode: str = "644 root root"
-) -> list[str]:
-    """Return the names of the files that a node does not have as they shall be.
-
-    :param bodies: contents by name, without the line that ``with_digest`` adds.
-    :param seen: lines of sha256sum, and of stat as ``mode MODE USER GROUP PATH``.
-    :param mode: mode, user and group of all of them.
-    """
-
-    def lines(name: str, body: str) -> set[str]:
-        digest = sha256(with_digest(body).encode()).hexdigest()
-        return {f"{digest}  {folder}/{name}", f"mode {mode} {folder}/{name}"}
-
-    return [name for name, body in bodies.items() if not lines(name, body) <= set(seen)]
-
-
 class FilterModule:
     """Gives Ansible the filters."""
 
     def filters(self) -> dict[str, Any]:
         """Return the filters by their names."""
         return {
-            "foreign_look": foreign_look,
             "slurm_faults": slurm_faults,
             "slurm_gres_lines": slurm_gres_lines,
             "slurm_node_lines": slurm_node_lines,
-            "with_digest": with_digest,
-            "wrong_files": wrong_files,
         }

@@ -24,6 +24,7 @@ LOOK = {
     "packages": "dpkg-query --show --showformat='${Package} ${Version}\\n'",
     "units": "ls /etc/systemd/system/*.wants /etc/systemd/system/*.d",
     "files": "cd /etc && sha256sum slurm/*.conf systemd/system/*.d/* sudoers.d/* | sort",
+    "folders": "stat --format='%A %U %G %n' /etc/slurm /var/log/slurm /var/log/slurm-jobs",
     "users": "cut -d: -f1,3,4 /etc/passwd",
     "left": "find /etc/ssh /etc/munge /var/lib/mysql /root /opt -mindepth 1 | sort",
 }

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -312,6 +313,84 @@ def test_nothing_of_a_job_outlives_it(ssh: Ssh, node: Node) -> None:
     assert "left" in srun(ssh, node, [], ["sh", "-c", leave]).stdout
     running = ["pgrep", "--uid", "alice", "--full", "sleep 4321"]
     until(lambda: not ssh.run(node, running, check=False).ok, "the end of all its processes")
+
+
+# A /tmp of its own for each job
+
+# The kernel numbers all kinds of namespaces alike; Linux 6.18 gives each CPU 4096 numbers at once.
+USE_UP = """
+import ctypes, os
+for cpu in os.sched_getaffinity(0) if CPU is None else [CPU]:
+    os.sched_setaffinity(0, {cpu})
+    for _ in range(4200):
+        ctypes.CDLL(None).unshare(0x04000000)
+"""
+SPOOL = "/var/tmp/private"
+
+
+@pytest.fixture
+def private(cluster: Cluster, context: Context) -> Iterator[Cluster]:
+    """The cluster as it is to be, with a /tmp for each job; it is as before in the end."""
+    variables = (*cluster.variables, ("slurm_common_private_tmp", SPOOL))
+    yield dataclasses.replace(cluster, variables=variables)
+    provision(cluster, context)
+
+
+def use_up(ssh: Ssh, node: Node, cpu: int | None) -> None:
+    """Use up the numbers of namespaces that one CPU of a node has left, or that each has."""
+    source = USE_UP.replace("CPU", str(cpu))
+    ssh.run(node, ["python3", "-c", source], sudo=True)
+
+
+def test_each_job_has_a_tmp_of_its_own_that_ends_with_it(
+    private: Cluster, context: Context, ssh: Ssh, node: Node
+) -> None:
+    for other in private.compute:
+        use_up(ssh, other, None)
+    provision(private, context)
+    ask = "ls -A /tmp /dev/shm; touch /tmp/mine /dev/shm/mine; ls -A /tmp /dev/shm"
+    for _ in range(4):
+        ran = srun(ssh, node, [], ["sh", "-c", ask])
+        assert ran.stdout.split() == ["/dev/shm:", "/tmp:", "/dev/shm:", "mine", "/tmp:", "mine"]
+    assert ssh.run(node, ["ls", "/tmp/mine"], check=False).returncode
+    assert ssh.run(node, ["ls", "/dev/shm/mine"], check=False).returncode
+
+
+def test_a_kernel_that_cannot_give_each_job_a_tmp_is_named_before_anything_is_changed(
+    private: Cluster, context: Context, ssh: Ssh, node: Node
+) -> None:
+    """Where slurmd has a mount namespace with a number that those of other CPUs do not reach."""
+    cpus = [int(word) for word in ssh.run(node, ["python3", "-c", CPUS]).stdout.split()]
+    before = ssh.run(node, ["cat", "/etc/slurm/slurm.conf"]).stdout
+    folder = "/run/systemd/system/slurmd.service.d"
+    started = f"/usr/bin/taskset --cpu-list {cpus[0]} /usr/bin/unshare --mount --propagation slave"
+    program = f"/usr/bin/taskset --cpu-list {','.join(map(str, cpus))} /usr/sbin/slurmd --systemd"
+    unit = f"[Service]\nExecStart=\nExecStart={started} {program}\n"
+    restart = "systemctl daemon-reload; systemctl restart slurmd"
+    use_up(ssh, node, cpus[0])
+    try:
+        write = f"mkdir -p {folder}; cat > {folder}/apart.conf; {restart}"
+        ssh.run(node, ["sh", "-c", write], sudo=True, input=unit)
+        if not has_numbers_by_cpu(ssh, node) or len(cpus) == 1:
+            provision(private, context, check=True)
+            return
+        said = rf"{node.name}: .*kernel 6\.18\S* refuses to mount the mount namespace of a job"
+        for check in (True, False):
+            with pytest.raises(StepFailed, match=said) as caught:
+                provision(private, context, check=check)
+            assert f"CPU {', '.join(map(str, cpus[1:]))} (Invalid argument)" in str(caught.value)
+        assert ssh.run(node, ["cat", "/etc/slurm/slurm.conf"]).stdout == before
+        assert "sifline-namespace" not in ssh.run(node, ["cat", "/proc/mounts"]).stdout
+    finally:
+        mend = f"rm -f {folder}/apart.conf; {restart}"
+        ssh.run(node, ["sh", "-c", mend], sudo=True)
+
+
+CPUS = "import os; print(*sorted(os.sched_getaffinity(0)))"
+
+
+def has_numbers_by_cpu(ssh: Ssh, node: Node) -> bool:
+    return ssh.run(node, ["uname", "-r"]).stdout.startswith("6.18.")
 
 
 # Several types of GPUs on a node, and shares of one

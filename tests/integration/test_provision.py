@@ -115,6 +115,26 @@ def test_what_sifline_did_not_write_is_replaced_only_where_that_is_asked_for(
     output(ssh, node, "rm", *files)
 
 
+def test_folders_of_slurm_get_their_owner_and_mode(
+    cluster: Cluster, context: Context, ssh: Ssh, node: Node
+) -> None:
+    """As where root's umask is 077, or where an earlier release made none."""
+    config, jobs = "/etc/slurm", "/var/log/slurm-jobs"
+    look = ("stat", "--format=%a %U %G %n", config, jobs)
+    output(ssh, node, "chmod", "0700", config)
+    output(ssh, node, "rmdir", jobs)
+    output(ssh, cluster.controller, "chown", "alice", jobs)
+    before = daemons(ssh)
+    done = provision(cluster, context)
+    folders = "Make the folders of Slurm's configuration and of job records"
+    assert done.changes == ((folders, tuple(sorted((node.name, cluster.controller.name)))),)
+    for other in cluster.nodes:
+        assert output(ssh, other, *look) == f"755 root root {config}\n711 root root {jobs}\n"
+    ssh.run(node, ["sinfo"], user="alice")
+    assert ssh.run(node, ["ls", jobs], user="alice", check=False).returncode
+    assert daemons(ssh) == before
+
+
 def test_a_configuration_that_slurm_does_not_take_is_refused_before_anything_is_changed(
     cluster: Cluster, context: Context, ssh: Ssh
 ) -> None:
@@ -405,8 +425,13 @@ def playbooks_of(parent: int) -> list[int]:
     return [number for number in named if parent in line(number)]
 
 
-def test_a_killed_run_leaves_no_playbook_and_two_runs_take_turns(cluster: Cluster) -> None:
+@pytest.mark.parametrize("elsewhere", [False, True], ids=["checkouts", "machines"])
+def test_a_killed_run_leaves_no_playbook_and_two_runs_take_turns(
+    cluster: Cluster, tmp_path: Path, *, elsewhere: bool
+) -> None:
+    """Two checkouts of one user; two users or machines, which share the cluster alone."""
     words = [sys.executable, "-m", "invoke", "provision", "--cluster", cluster.name]
+    others = {**os.environ, **({"XDG_CACHE_HOME": str(tmp_path)} if elsewhere else {})}
     with subprocess.Popen(
         words, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     ) as first:
@@ -421,10 +446,14 @@ def test_a_killed_run_leaves_no_playbook_and_two_runs_take_turns(cluster: Cluste
         )
         # On a terminal what it waits for is said at once.
         terminal, end = os.openpty()
-        with subprocess.Popen(words, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=end) as second:
+        with subprocess.Popen(
+            words, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=end, env=others
+        ) as second:
             os.close(end)
             said = b""
-            while f"waiting for process {first.pid}".encode() not in said:
+            process = first.pid
+            waits = f"(process {process}," if elsewhere else f"waiting for process {process}"
+            while waits.encode() not in said:
                 said += os.read(terminal, 4096)
             assert playbooks_of(second.pid) == []
             first.kill()

@@ -9,22 +9,19 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
-from sifline.config.node_lists import choose
 from sifline.engines.registry import RECEIVER, TOOL
 from sifline.engines.ssh.faults import SshFailed
 from sifline.engines.ssh.nodes import Ssh
 from sifline.errors import StepFailed
 from sifline.machine.context import Context
 from sifline.machine.process import Result
-from sifline.model import Cluster, Node, Registry, Sif, TestedSif
+from sifline.model import Cluster, Node, Registry, TestedSif
 from sifline.nodeside.registry import KEPT
 from sifline.stages import deploy as stage
-from sifline.stages.deploy import catalog
 from sifline.stages.inspect import inspect
 from sifline.stages.provision import provision
-from tests.support.deploying import deploy, forget, variant
+from tests.support.deploying import deploy, everywhere, forget, held, variant
 from tests.support.groups import shares_cluster
-from tests.support.mounts import bind
 from tests.support.waiting import until
 
 pytestmark = [shares_cluster("cluster of isolation and accounting"), pytest.mark.long]
@@ -33,18 +30,14 @@ NAME, SIZE = "access-test", 200_000
 STAGE = "registry"
 # alice of the nodes' image may not become root.
 USER, OTHER, GROUP = "alice", "bob", "deployers"
-OPEN = Registry(deployers=GROUP, user_folders=(USER, "@guests"), catch_up=True)
+OPEN = Registry(deployers=GROUP, user_folders=(USER, "@guests"))
+SUDOERS = "/etc/sudoers.d/sifline-registry"
 
 
 @pytest.fixture(scope="module")
 def ssh(cluster: Cluster, context: Context) -> Iterator[Ssh]:
     with Ssh(cluster, context.runner) as connection:
         yield connection
-
-
-def everywhere(ssh: Ssh, script: str) -> None:
-    for node in ssh.cluster.nodes:
-        ssh.run(node, ["sh", "-c", script], sudo=True)
 
 
 @pytest.fixture(scope="module")
@@ -84,12 +77,6 @@ def as_user(ssh: Ssh, script: str, *, user: str = USER, node: Node | None = None
     return ssh.run(where, ["sh", "-c", script], user=user, check=False)
 
 
-def held(cluster: Cluster, context: Context) -> dict[str, tuple[str | None, str]]:
-    """What each node has of the image, and who deployed it."""
-    found = [item for item in catalog(cluster, context) if item.name == NAME]
-    return {item.node: (item.found, item.who) for item in found}
-
-
 def test_a_second_run_changes_nothing(opened: Cluster, context: Context) -> None:
     assert provision(opened, context, stage=STAGE).changed == 0
 
@@ -112,11 +99,11 @@ def test_a_deployer_deploys_without_being_root(
 
     # The node says who it was, whatever the sender says.
     names = [node.name for node in opened.nodes]
-    assert held(opened, context) == {name: (sif.sha256, f"{USER}@{name}") for name in names}
+    assert held(opened, context, NAME) == {name: (sif.sha256, f"{USER}@{name}") for name in names}
     # root deploys as before.
     newer = variant(tmp_path, 2, name=NAME, size=SIZE)
     deploy(newer, opened, context)
-    assert {digest for digest, _ in held(opened, context).values()} == {newer.sha256}
+    assert {digest for digest, _ in held(opened, context, NAME).values()} == {newer.sha256}
 
 
 PARTIAL = f"custom-images.{NAME}.sif.{'a' * 64}.ab.partial"
@@ -233,7 +220,7 @@ def test_what_a_deployer_did_not_send_to_its_end_is_continued(
 
     deploy(sif, deployer, context)
 
-    assert {digest for digest, _ in held(opened, context).values()} == {sif.sha256}
+    assert {digest for digest, _ in held(opened, context, NAME).values()} == {sif.sha256}
 
 
 def test_a_link_among_the_uploads_is_not_followed(deployer: Cluster, ssh: Ssh) -> None:
@@ -287,203 +274,46 @@ def test_a_folder_that_is_somebody_elses_is_left_alone(
         everywhere(ssh, f"rm -rf {place}")
 
 
-def test_a_node_that_is_down_keeps_its_key(
-    opened: Cluster, context: Context, ssh: Ssh, late: Node
+def test_what_deployers_may_run_is_replaced_only_where_that_is_asked_for(
+    deployer: Cluster, opened: Cluster, cluster: Cluster, context: Context, ssh: Ssh
 ) -> None:
-    letter = ["cat", "/var/lib/sifline-registry/.ssh/authorized_keys"]
-    before = ssh.run(ssh.cluster.controller, letter, sudo=True).stdout
-    assert before.count("restrict,") == len(opened.compute)
-    # A node that does not answer is a failure of the run, but of no other node.
-    gone = replace(late, address="192.0.2.1")
-    nodes = tuple(gone if node == late else node for node in opened.nodes)
-    with pytest.raises(StepFailed):
-        provision(replace(opened, nodes=nodes), context, stage=STAGE)
+    """Also where it would only be removed; in both cases before anything else is changed."""
+    node = opened.compute[-1]
+    look = ["cat", SUDOERS]
+    written = ssh.run(node, look, sudo=True).stdout
+    ssh.run(node, ["sed", "--in-place", "$a # by hand", SUDOERS], sudo=True)
+    changed = ssh.run(node, look, sudo=True).stdout
+    ssh.run(opened.controller, ["chmod", "0700", "/opt/containers/base-images"], sudo=True)
+    said = rf"{node.name}: .*{SUDOERS}: not written by sifline, or changed since; .* --adopt"
+    for wanted, stage_ in ((opened, STAGE), (opened, ""), (cluster, STAGE)):
+        with pytest.raises(StepFailed, match=said):
+            provision(wanted, context, stage=stage_)
+        assert ssh.run(node, look, sudo=True).stdout == changed
+        mode = ["stat", "--format=%a", "/opt/containers/base-images"]
+        # What is no longer asked for is found when the registry is looked at.
+        if wanted is opened:
+            assert ssh.run(opened.controller, mode).stdout == "700\n"
+    done = provision(opened, context, stage=STAGE, adopt=True)
 
-    assert ssh.run(ssh.cluster.controller, letter, sudo=True).stdout == before
-
-
-def test_an_account_of_others_is_not_taken_for_that_of_the_nodes(
-    opened: Cluster, context: Context
-) -> None:
-    name = "container_registry_catch_up_user"
-    taken = replace(opened, variables=(*opened.variables, (name, OTHER)))
-
-    with pytest.raises(StepFailed, match=f"the account {OTHER} is there with another home"):
-        provision(taken, context, stage=STAGE)
-    # The other nodes were told of that user.
-    provision(opened, context, stage=STAGE)
-
-
-@pytest.fixture
-def late(opened: Cluster) -> Node:
-    return opened.compute[-1]
-
-
-def test_a_node_that_was_down_has_the_image_before_its_first_job(
-    opened: Cluster, context: Context, ssh: Ssh, late: Node, tmp_path: Path
-) -> None:
-    sif = variant(tmp_path, 3, name=NAME, size=SIZE)
-    others = choose(opened, only=None, without=late.name)
-    deploy(sif, others, context)
-    assert held(opened, context).get(late.name, ("", ""))[0] != sif.sha256
-
-    context.runner.run(["docker", "restart", f"sifline-{opened.name}-{late.name}"])
-
-    def arrived() -> bool:
-        try:
-            return held(opened, context).get(late.name, ("", ""))[0] == sif.sha256
-        except StepFailed:  # sshd does not answer yet
-            return False
-
-    until(arrived, "the image on the node")
-    until(lambda: ssh.run(late, ["systemctl", "is-active", "slurmd"], check=False).ok, "slurmd")
-    began = "ExecMainExitTimestampMonotonic", "ExecMainStartTimestampMonotonic"
-    times = [
-        int(ssh.run(late, ["systemctl", "show", "--value", f"-p{key}", unit], sudo=True).stdout)
-        for key, unit in zip(began, ("sifline-catch-up", "slurmd"), strict=True)
-    ]
-    assert 0 < times[0] <= times[1]
-
-
-def test_what_was_deployed_to_a_node_later_stays(
-    opened: Cluster, context: Context, ssh: Ssh, late: Node, tmp_path: Path
-) -> None:
-    deploy(variant(tmp_path, 4, name=NAME, size=SIZE), opened, context)
-    own = variant(tmp_path, 5, name=NAME, size=SIZE)
-    # The catalog tells times by the second.
-    until(lambda: deploy_alone(own, opened, late, context), "a later second")
-
-    ssh.run(late, ["systemctl", "start", "sifline-catch-up"], sudo=True)
-
-    assert held(opened, context)[late.name][0] == own.sha256
-
-
-def deploy_alone(sif: Sif, cluster: Cluster, node: Node, context: Context) -> bool:
-    """Deploy to one node; whether its catalog names a later time than the controller's."""
-    deploy(sif, choose(cluster, only=node.name, without=None), context)
-    when = {item.node: item.when for item in catalog(cluster, context) if item.name == NAME}
-    if when[node.name] > when[cluster.controller.name]:
-        return True
-    older = variant(sif.path.parent, 6, name=NAME, size=SIZE)
-    deploy(older, choose(cluster, only=node.name, without=None), context)
-    return False
-
-
-def key_command(ssh: Ssh, late: Node) -> str:
-    """The words with which a node logs in to the controller."""
-    settings = "/etc/sifline/registry"
-    controller = ssh.cluster.controller
-    return (
-        f"ssh -F none -i {settings}/key -o IdentitiesOnly=yes -o BatchMode=yes"
-        f" -o UserKnownHostsFile={settings}/known_hosts sifline-registry@{controller.address}"
-    )
-
-
-@pytest.mark.parametrize(
-    ("words", "said"),
-    [
-        ("{ssh} id", "SSH_ORIGINAL_COMMAND does not run rsync"),
-        ("{ssh}", "Not invoked via sshd"),
-        ("{ssh} 'rsync --server --sender -e.LsfxCIvu . ;id'", ""),
-        ("{ssh} 'rsync --server --sender -e.LsfxCIvu . $(id)'", ""),
-        ("{ssh} 'rsync --server -e.LsfxCIvu . catalog.json'", "read-only"),
-        ("rsync --rsh='{rsh}' {host}:../../../etc/passwd /tmp/taken", ""),
-        ("rsync --no-protect-args --rsh='{rsh}' {host}:/etc/passwd /tmp/taken", ""),
-        ("rsync --no-protect-args --rsh='{rsh}' {host}:../../../etc/passwd /tmp/taken", ""),
-        ("rsync --no-protect-args --rsh='{rsh}' {host}:uploads/ /tmp/taken", ""),
-        ("rsync --no-protect-args --rsh='{rsh}' /etc/hostname {host}:x", "read-only"),
-        ("timeout 5 {ssh} -o ExitOnForwardFailure=yes -N -R 9999:localhost:22", ""),
-        ("{rsh} -W localhost:22 {host}", "administratively prohibited"),
-        ("echo 'ls' | sftp -b - {options} {host}", ""),
-    ],
-)
-def test_the_key_of_a_node_reads_the_registry_and_nothing_else(
-    opened: Cluster, ssh: Ssh, late: Node, words: str, said: str
-) -> None:
-    whole = key_command(ssh, late)
-    rsh, _, host = whole.rpartition(" ")
-    options = rsh.removeprefix("ssh ")
-    script = words.format(ssh=whole, rsh=rsh, host=host, options=options)
-
-    done = ssh.run(late, ["sh", "-c", f"rm -rf /tmp/taken; {script}"], sudo=True, check=False)
-    taken = ssh.run(late, ["cat", "/tmp/taken"], sudo=True, check=False)
-
-    assert done.returncode, done
-    assert said in done.stderr, done.stderr
-    assert "uid=" not in done.stdout + done.stderr
-    assert "root:" not in taken.stdout
-
-
-def test_the_key_does_what_it_is_for(opened: Cluster, ssh: Ssh, late: Node) -> None:
-    rsh, _, host = key_command(ssh, late).rpartition(" ")
-    fetch = f"rsync --no-protect-args --rsh='{rsh}' {host}:catalog.json /tmp/fetched"
-
-    ssh.run(late, ["sh", "-c", fetch], sudo=True)
-
-    assert '"images"' in ssh.run(late, ["cat", "/tmp/fetched"], sudo=True).stdout
+    assert ssh.run(node, look, sudo=True).stdout == written
+    (kept,) = (place.partition(":")[2] for place in done.kept)
+    assert ssh.run(node, ["cat", kept], sudo=True).stdout == changed
+    ssh.run(node, ["rm", kept], sudo=True)
+    # The copy is no rule of sudo's.
+    assert ssh.run(node, ["visudo", "--check"], sudo=True).returncode == 0
+    assert as_user(ssh, f"sudo -n {TOOL} ready --root=/opt/containers", node=node).returncode == 0
 
 
 def test_what_is_no_longer_asked_for_is_taken_back(
-    deployer: Cluster, cluster: Cluster, context: Context, ssh: Ssh, late: Node
+    deployer: Cluster, cluster: Cluster, context: Context, ssh: Ssh
 ) -> None:
-    provision(cluster, context, stage=STAGE)
+    ssh.run(cluster.compute[0], ["sed", "--in-place", "$a # by hand", SUDOERS], sudo=True)
+    done = provision(cluster, context, stage=STAGE, adopt=True)
 
+    (kept,) = (place.partition(":")[2] for place in done.kept)
+    ssh.run(cluster.compute[0], ["rm", kept], sudo=True)
     assert as_user(ssh, f"sudo -n {TOOL} ready --root=/opt/containers").returncode
-    enabled = ssh.run(late, ["systemctl", "is-enabled", "sifline-catch-up"], check=False)
-    assert enabled.returncode
     with pytest.raises(SshFailed):
         inspect(deployer, context)
-    login = ssh.run(late, ["sh", "-c", f"{key_command(ssh, late)} true"], sudo=True, check=False)
-    assert "Permission denied" in login.stderr
     # The folders of users stay: they may hold what nobody else has.
     assert as_user(ssh, f"ls /opt/containers/users/{USER}").returncode == 0
-
-
-SHARED = "/srv/shared"
-
-
-@pytest.fixture
-def shared(cluster: Cluster) -> Cluster:
-    root = PurePosixPath(f"{SHARED}/containers")
-    return replace(cluster, registry_root=root, registry=Registry(shared=True))
-
-
-def test_a_shared_file_system_that_is_not_mounted_is_named(
-    shared: Cluster, context: Context, ssh: Ssh
-) -> None:
-    everywhere(ssh, f"mkdir -p {SHARED}")
-
-    with pytest.raises(StepFailed, match=rf"{SHARED}/containers is on no mounted file system"):
-        provision(shared, context, stage=STAGE)
-
-    assert ssh.run(shared.controller, ["ls", SHARED]).stdout == ""
-
-
-def test_a_shared_registry_has_to_be_the_same_on_all_nodes(
-    shared: Cluster, context: Context, ssh: Ssh, tmp_path: Path
-) -> None:
-    ask = ["docker", "inspect", "--format={{.State.Pid}}"]
-    processes = {
-        node.name: int(
-            context.runner.run([*ask, f"sifline-{shared.name}-{node.name}"]).stdout.strip()
-        )
-        for node in shared.nodes
-    }
-    same, other = tmp_path / "same", tmp_path / "other"
-    same.mkdir(mode=0o755)
-    other.mkdir(mode=0o755)
-    first, *rest, last = shared.nodes
-    try:
-        for node in (first, *rest):
-            bind(same, processes[node.name], SHARED)
-        bind(other, processes[last.name], SHARED)
-        with pytest.raises(StepFailed, match=rf"of {last.name} is not that of {first.name}"):
-            provision(shared, context, stage=STAGE)
-
-        ssh.run(last, ["umount", SHARED], sudo=True)
-        bind(same, processes[last.name], SHARED)
-        assert provision(shared, context, stage=STAGE).changed >= 0
-        assert provision(shared, context, stage=STAGE).changed == 0
-        assert (same / "containers" / ".registry").is_dir()
-    finally:
-        everywhere(ssh, f"umount {SHARED} || :")

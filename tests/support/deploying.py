@@ -28,6 +28,18 @@ def variant(folder: Path, number: int, *, name: str, size: int) -> Sif:
     return Sif(name=name, path=path, sha256=hashlib.sha256(data).hexdigest(), size=len(data))
 
 
+def held(cluster: Cluster, context: Context, name: str) -> dict[str, tuple[str | None, str]]:
+    """Return what each node has of an image, and who deployed it."""
+    found = [item for item in stage.catalog(cluster, context) if item.name == name]
+    return {item.node: (item.found, item.who) for item in found}
+
+
+def everywhere(ssh: Ssh, script: str) -> None:
+    """Run a script on all nodes, as root."""
+    for node in ssh.cluster.nodes:
+        ssh.run(node, ["sh", "-c", script], sudo=True)
+
+
 def forget(ssh: Ssh, node: Node, name: str) -> None:
     """Remove what was deployed to a node under that name, as if it had never been there."""
     root = ssh.cluster.registry_root

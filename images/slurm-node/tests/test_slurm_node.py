@@ -60,6 +60,19 @@ def test_cgroups_are_those_of_the_node_not_of_the_builder(container: Container) 
     assert "CgroupPlugin=autodetect" in found.stdout.splitlines()
 
 
+@pytest.mark.parametrize(
+    ("folder", "is_so"),
+    [
+        ("/etc/slurm", "drwxr-xr-x root root"),
+        # A job's record is readable for its user; nobody but root lists or writes.
+        ("/var/log/slurm-jobs", "drwx--x--x root root"),
+    ],
+)
+def test_folder_of_slurm_is_there(container: Container, folder: str, is_so: str) -> None:
+    found = container.run(["stat", "--format=%A %U %G", folder])
+    assert found.stdout.strip() == is_so
+
+
 def test_ansible_is_not_left_in_the_image(container: Container) -> None:
     left = "find / -xdev -iname '*ansible*' -not -path '/usr/share/*' -not -path '/proc/*'"
     found = container.run(["sh", "-c", f"{left} 2> /dev/null; ls /opt"], user="root")

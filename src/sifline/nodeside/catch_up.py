@@ -83,12 +83,21 @@ class Source:
 
 
 def main(arguments: list[str]) -> int:
-    """Catch up, and print a line for each image that was fetched; 1 where one could not be."""
+    """Catch up, and print a line for each image that was fetched; 1 where one could not be.
+
+    With ``--try`` only the controller's catalog is read, and nothing is changed.
+    """
     top = argparse.ArgumentParser(prog="catch_up", description=__doc__.splitlines()[0])
+    top.add_argument("--try", action="store_true", dest="dry")
     top.add_argument("folder", type=Path)
-    folder = top.parse_args(arguments).folder
+    options = top.parse_args(arguments)
     try:
-        failed = catch_up(folder, json.loads((folder / "catch-up.json").read_text("utf-8")))
+        settings = json.loads((options.folder / "catch-up.json").read_text("utf-8"))
+        if options.dry:
+            catalog_of(Source(options.folder, settings))
+            failed = []
+        else:
+            failed = catch_up(options.folder, settings)
     except (CatchUpError, registry.RegistryError, OSError) as error:
         failed = [str(error)]
     for line in failed:

@@ -56,6 +56,9 @@ _SAID = (
     (r"slurm(?:ctl)?d does not start|the old configuration is back on", "daemon-fails"),
     ("slurmdbd does not run", "slurmdbd"),
     ("not there, so slurmd would not start", "no-device"),
+    (r"no package source of this node \(.*\) has Apptainer", "no-apptainer-source"),
+    ("refuses to mount the mount namespace of a job", "private-tmp"),
+    ("this node cannot catch up with", "catch-up"),
     ("would leave the cluster, and these jobs with it", "node-leaves"),
     ("MUNGE does not run on this node|slurmctld does not answer this node", "munge"),
     (
