@@ -79,6 +79,17 @@ def test_the_lock_is_held_while_the_block_runs(
     assert told == []
 
 
+def test_a_controller_that_is_busy_gets_its_time(
+    here: Callable[[Progress], Context], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = tmp_path / "python3"
+    slow.write_text(f'#!/bin/sh\nsleep 2\nexec {sys.executable} "$@"\n')
+    slow.chmod(0o755)
+    monkeypatch.setattr(turns, "LOGIN_SECONDS", 1.0)
+    with turn(CLUSTER, here(lambda text: None)):
+        assert not is_free(tmp_path / "lock")
+
+
 def test_the_second_run_names_the_first_and_waits_for_its_end_however_that_comes(
     here: Callable[[Progress], Context], tmp_path: Path
 ) -> None:

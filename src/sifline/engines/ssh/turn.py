@@ -28,8 +28,9 @@ from sifline.model import Cluster
 FILE = "/run/sifline-provision.lock"
 BEAT_SECONDS = 10.0
 LOOK_SECONDS = 0.5
-# A login, sudo and the start of Python, on a controller that is busy.
-ANSWER_SECONDS = CONNECT_SECONDS + 15
+# A login and sudo, and then the start of Python, on a controller that is busy.
+LOGIN_SECONDS = CONNECT_SECONDS + 15.0
+START_SECONDS = 60.0
 HELD, BUSY = "held", "busy "
 FOREVER = float("inf")
 
@@ -91,10 +92,10 @@ def _wait(
 
     :raises StepFailed: if it begins, but does not give the lock.
     """
-    others, begun, last = [""], False, time.monotonic() + ANSWER_SECONDS
+    others, begun, last = [""], False, time.monotonic() + LOGIN_SECONDS
     while (line := _next(process, said, context, last)) is not None:
         if line == MARK:
-            begun = True
+            begun, last = True, time.monotonic() + START_SECONDS
         elif begun and line == HELD:
             return True
         elif begun and line.startswith(BUSY):
@@ -108,7 +109,7 @@ def _wait(
     login = login_command(cluster.ssh, node.address or node.name)
     raise StepFailed(
         f"{node.name}: the lock {FILE}, which keeps other runs away, cannot be taken:"
-        f" {others[-1] or 'no reason given'}; look there: {login}"
+        f" {others[-1] or 'it does not answer'}; look there: {login}"
     )
 
 
