@@ -142,6 +142,35 @@ def test_a_damaged_file_of_the_controller_is_not_taken(node: tuple[Path, Control
     assert not (root / "custom-images/hello.sif").exists()
 
 
+@pytest.mark.parametrize(
+    ("catalog", "status", "said"),
+    [
+        (None, 0, ""),
+        ('{"images": {"a": "x"}}', 0, ""),
+        ("[", 1, "error: the controller's catalog cannot be read"),
+    ],
+)
+def test_a_try_reads_the_catalog_and_changes_nothing(
+    node: tuple[Path, Controller],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    catalog: str | None,
+    status: int,
+    said: str,
+) -> None:
+    root, there = node
+    offer(there, b"one")
+    if catalog is not None:
+        (there.folder / "catalog.json").write_text(catalog)
+    (tmp_path / "catch-up.json").write_text(json.dumps(settings(root)))
+
+    assert catch_up.main(["--try", str(tmp_path)]) == status
+
+    assert there.asked == ["catalog.json"]
+    assert registry.read_catalog(root)["images"] == {}
+    assert capsys.readouterr().err.startswith(said)
+
+
 def test_a_broken_entry_spoils_only_itself(node: tuple[Path, Controller]) -> None:
     root, there = node
     offer(there, b"one")

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -77,6 +78,40 @@ def test_the_lock_is_held_while_the_block_runs(
     until(lambda: is_free(tmp_path / "lock"), "the lock")
     assert re.fullmatch(rf"\S+@\S+ \(process {os.getpid()}, {tmp_path}, since \S+ \S+ UTC\)", text)
     assert told == []
+
+
+def locked(folder: Path, monkeypatch: pytest.MonkeyPatch, word: str) -> bool:
+    """Whether the lock is held by a cluster with this password of sudo, which is ``secret``."""
+    monkeypatch.setenv("PATH", install(folder, wants="secret")["PATH"])
+    monkeypatch.setattr(turns, "FILE", str(folder / "lock"))
+    access = replace(CLUSTER.ssh, become_password=word)
+    with turn(replace(CLUSTER, ssh=access), context_of(folder)):
+        return not is_free(folder / "lock")
+
+
+@pytest.mark.parametrize(("word", "held"), [("secret", True), ("wrong", False)])
+def test_sudo_gets_its_password_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, word: str, *, held: bool
+) -> None:
+    assert locked(tmp_path, monkeypatch, word) is held
+    assert (tmp_path / "sudo.log").read_text().count("-k -S --prompt= --") == 1
+
+
+def test_a_sudo_that_asks_again_gets_no_other_word(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three of them lock an account."""
+    install(tmp_path)
+    heard = tmp_path / "heard"
+    (tmp_path / "sudo").write_text(f"#!/bin/sh\nexec cat > {heard}\n")
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setattr(turns, "LOGIN_SECONDS", 1.0)
+    monkeypatch.setattr(turns, "BEAT_SECONDS", 0.1)
+    word = "wrong"
+    access = replace(CLUSTER.ssh, become_password=word)
+    with turn(replace(CLUSTER, ssh=access), context_of(tmp_path)):
+        pass
+    assert heard.read_text() == f"{word}\n"
 
 
 def test_a_controller_that_is_busy_gets_its_time(

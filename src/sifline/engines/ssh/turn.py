@@ -51,8 +51,9 @@ def turn(cluster: Cluster, context: Context) -> Iterator[None]:
         with context.runner.beside(argv, on_line=said.put) as process:
             if cluster.ssh.become_password:
                 process.write(f"{cluster.ssh.become_password}\n")
-            with _beating(process):
-                held = _wait(cluster, context, process, said)
+            begun = threading.Event()
+            with _beating(process, begun):
+                held = _wait(cluster, context, process, said, begun)
                 yield
                 if held and process.ended:
                     context.progress(
@@ -86,24 +87,29 @@ def _argv(cluster: Cluster, connections: Connections, who: str) -> list[str]:
 
 
 def _wait(
-    cluster: Cluster, context: Context, process: Beside, said: queue.SimpleQueue[str]
+    cluster: Cluster,
+    context: Context,
+    process: Beside,
+    said: queue.SimpleQueue[str],
+    begun: threading.Event,
 ) -> bool:
-    """Wait for the lock; return False if the controller runs nothing.
+    """Wait for the lock; return False if the controller runs nothing, else set ``begun``.
 
     :raises StepFailed: if it begins, but does not give the lock.
     """
-    others, begun, last = [""], False, time.monotonic() + LOGIN_SECONDS
+    others, last = [""], time.monotonic() + LOGIN_SECONDS
     while (line := _next(process, said, context, last)) is not None:
         if line == MARK:
-            begun, last = True, time.monotonic() + START_SECONDS
-        elif begun and line == HELD:
+            begun.set()
+            last = time.monotonic() + START_SECONDS
+        elif begun.is_set() and line == HELD:
             return True
-        elif begun and line.startswith(BUSY):
+        elif begun.is_set() and line.startswith(BUSY):
             last = FOREVER
             context.progress(f"waiting for {line.removeprefix(BUSY)}, who provisions this cluster")
         elif line.strip():
             others.append(line.strip())
-    if not begun:
+    if not begun.is_set():
         return False
     node = cluster.controller
     login = login_command(cluster.ssh, node.address or node.name)
@@ -126,12 +132,15 @@ def _next(
 
 
 @contextmanager
-def _beating(process: Beside) -> Iterator[None]:
-    """Give a sign of life every ten seconds while the block runs."""
+def _beating(process: Beside, begun: threading.Event) -> Iterator[None]:
+    """Give a sign of life every ten seconds while the block runs, once the program began.
+
+    Before, sudo might read it as another password, and lock the account after three of them.
+    """
     done = threading.Event()
 
     def beat() -> None:
-        while not done.wait(BEAT_SECONDS) and process.write("\n"):
+        while not done.wait(BEAT_SECONDS) and (not begun.is_set() or process.write("\n")):
             pass
 
     thread = threading.Thread(target=beat, daemon=True)
