@@ -99,6 +99,14 @@ def test_a_node_that_cannot_have_apptainer_is_named_before_anything_is_changed(
         assert found.stdout == ""
 
 
+def test_a_stage_that_needs_another_one_says_which(bare: Cluster, context: Context) -> None:
+    with pytest.raises(StepFailed, match="MUNGE does not run on this node; run the stage munge"):
+        provision(bare, context, stage="controller")
+    provision(bare, context, stage="munge")
+    with pytest.raises(StepFailed, match="does not answer this node; run the stage controller"):
+        provision(bare, context, stage="compute")
+
+
 def test_bare_nodes_become_a_cluster_that_takes_images_and_runs_mpi_jobs_with_them(
     bare: Cluster, pipeline: Pipeline, context: Context, ssh: Ssh
 ) -> None:

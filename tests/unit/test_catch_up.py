@@ -143,28 +143,23 @@ def test_a_damaged_file_of_the_controller_is_not_taken(node: tuple[Path, Control
 
 
 @pytest.mark.parametrize(
-    ("catalog", "status", "said"),
+    ("catalog", "said"),
     [
-        (None, 0, ""),
-        ('{"images": {"a": "x"}}', 0, ""),
-        ("[", 1, "error: the controller's catalog cannot be read"),
+        ("", ""),
+        ('{"images": {"a": "x"}}', ""),
+        ("[", "error: the controller's catalog cannot be read"),
     ],
 )
 def test_a_try_reads_the_catalog_and_changes_nothing(
-    node: tuple[Path, Controller],
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    catalog: str | None,
-    status: int,
-    said: str,
+    node: tuple[Path, Controller], capsys: pytest.CaptureFixture[str], catalog: str, said: str
 ) -> None:
     root, there = node
     offer(there, b"one")
-    if catalog is not None:
+    if catalog:
         (there.folder / "catalog.json").write_text(catalog)
-    (tmp_path / "catch-up.json").write_text(json.dumps(settings(root)))
+    (root.parent / "catch-up.json").write_text(json.dumps(settings(root)))
 
-    assert catch_up.main(["--try", str(tmp_path)]) == status
+    assert catch_up.main(["--try", str(root.parent)]) == int(bool(said))
 
     assert there.asked == ["catalog.json"]
     assert registry.read_catalog(root)["images"] == {}

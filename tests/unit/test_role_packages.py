@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 ROLES = Path(__file__).parents[2] / "ansible" / "roles"
 DEBIAN, UBUNTU = "system debian 13", "system ubuntu 24.04"
@@ -47,8 +48,13 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     told = {
         "packages": " + ".join(f"{name} | default([])" for name in names),
         "look": "container_runtime_look",
+        "host": "container_runtime_host_as_it_is",
     }
-    apart = {"container_runtime_look_host": "true"}
+    given = yaml.safe_load((role / "vars" / "main.yml").read_text())
+    apart = {
+        "container_runtime_look_host": "true",
+        "container_runtime_host_as_it_is": given["container_runtime_look_host"],
+    }
     tasks: list[dict[str, Any]] = [
         {**write(folder, name, text), "vars": apart} for name, text in told.items()
     ]
@@ -165,3 +171,30 @@ def test_a_node_tells_its_system_and_whether_it_can_have_apptainer(
     script = f"{NONE} {known} {made['look']}".replace("/etc/", f"{etc}/")
     done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=False)
     assert done.stdout.splitlines() == lines, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("restricted", "profiles", "refused"),
+    [
+        ("1", "apptainer (unconfined)\nfirefox (enforce)\n", False),
+        ("1", "firefox (enforce)\n", True),
+        # What keeps users from making them is something else.
+        ("0", "apptainer (unconfined)\n", True),
+        ("", "", True),
+    ],
+)
+def test_apptainer_may_make_user_namespaces_by_its_profile_of_apparmor(
+    made: dict[str, Any], tmp_path: Path, restricted: str, profiles: str, *, refused: bool
+) -> None:
+    for path, text in (
+        ("proc/sys/kernel/apparmor_restrict_unprivileged_userns", restricted),
+        ("sys/kernel/security/apparmor/profiles", profiles),
+    ):
+        (tmp_path / path).parent.mkdir(parents=True)
+        (tmp_path / path).write_text(text)
+    look = made["host"].replace("/proc/sys/", f"{tmp_path}/proc/sys/")
+    look = look.replace("/sys/kernel/security/", f"{tmp_path}/sys/kernel/security/")
+    # No user of this machine may make any.
+    script = f"setpriv() {{ return 1; }}; {look}"
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=False)
+    assert ("users may make no user namespaces" in done.stdout) is refused, done.stderr
