@@ -103,8 +103,10 @@ def test_a_stage_that_needs_another_one_says_which(bare: Cluster, context: Conte
     with pytest.raises(StepFailed, match="MUNGE does not run on this node; run the stage munge"):
         provision(bare, context, stage="controller")
     provision(bare, context, stage="munge")
+    # Where no slurmctld answers, each time that it is asked takes ten seconds.
+    soon = replace(bare, variables=(("slurm_compute_wait_seconds", 1),))
     with pytest.raises(StepFailed, match="does not answer this node; run the stage controller"):
-        provision(bare, context, stage="compute")
+        provision(soon, context, stage="compute")
 
 
 def test_bare_nodes_become_a_cluster_that_takes_images_and_runs_mpi_jobs_with_them(
