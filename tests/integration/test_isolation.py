@@ -429,3 +429,17 @@ def test_a_gpu_that_is_not_there_is_named_before_anything_is_changed(
     with pytest.raises(StepFailed, match=said):
         provision(dataclasses.replace(cluster, nodes=nodes), context)
     assert ssh.run(node, ["cat", "/etc/slurm/gres.conf"]).stdout == before
+
+
+def test_what_the_detection_of_gpus_lacks_is_named_before_anything_is_changed(
+    cluster: Cluster, context: Context, ssh: Ssh, node: Node
+) -> None:
+    """The nodes have no driver of NVIDIA."""
+    before = ssh.run(node, ["cat", "/etc/slurm/gres.conf"]).stdout
+    lacking = {"nvml": r"libnvidia-ml\.so\.1", "nvidia": "/proc/driver/nvidia/gpus"}
+    for detect, lacks in lacking.items():
+        found = dataclasses.replace(node, gpu_detect=detect)
+        nodes = tuple(found if item is node else item for item in cluster.nodes)
+        with pytest.raises(StepFailed, match=rf"{node.name}: .*{lacks}: not there, so slurmd"):
+            provision(dataclasses.replace(cluster, nodes=nodes), context)
+    assert ssh.run(node, ["cat", "/etc/slurm/gres.conf"]).stdout == before
