@@ -1,4 +1,4 @@
-"""What keeps Slurm from starting with its configuration files."""
+"""Lines of Slurm's configuration files, and what keeps Slurm from starting with them."""
 
 from __future__ import annotations
 
