@@ -148,13 +148,15 @@ class _Writer:
         for name, lines in self.case.files:
             kind, *words = name.split()
             if kind == "dmesg":
-                self._kernel(words[0], timedelta(seconds=int((words + ["0"])[1])), lines)
+                self._kernel(words[0], timedelta(seconds=int([*words, "0"][1])), lines)
             elif kind == "file":
                 self._plain(self._fill(words[0]), lines)
             else:
                 self._program(lines)
-        want = {key: self._fill("{" + value + "}") if key == "node" else value
-                for key, value in self.case.want.items()}
+        want = {
+            key: self._fill("{" + value + "}") if key == "node" else value
+            for key, value in self.case.want.items()
+        }
         return Job(
             case=self.case,
             seed=self.seed,
@@ -274,17 +276,23 @@ class _Writer:
         self._said(None, "WARNING: OMP_NUM_THREADS not set, using 1")
         for rank in range(self.ranks):
             pid = self.names[f"pid{rank}"]
-            self._said(rank, f"{self._node(rank)}:{pid}:{pid} [{rank % self.per_node}] NCCL INFO "
-                             "NET/OFI No plugin found, error(s) are expected: using internal")
+            self._said(
+                rank,
+                f"{self._node(rank)}:{pid}:{pid} [{rank % self.per_node}] NCCL INFO "
+                "NET/OFI No plugin found, error(s) are expected: using internal",
+            )
         self._said(0, "NCCL version 2.20.5+cuda12.4")
 
     def _block_busids(self) -> None:
         for rank in range(self.ranks):
             pid, local = self.names[f"pid{rank}"], rank % self.per_node
             bus = str(self.names[f"bus{rank}"])[5:].replace(":", "").lstrip("0") + "0"
-            self._said(rank, f"{self._node(rank)}:{pid}:{pid} [{local}] NCCL INFO comm 0x55d0 rank "
-                             f"{rank} nranks {self.ranks} cudaDev {local} nvmlDev {local} busId "
-                             f"{bus} commId 0x9c - Init COMPLETE")
+            self._said(
+                rank,
+                f"{self._node(rank)}:{pid}:{pid} [{local}] NCCL INFO comm 0x55d0 rank "
+                f"{rank} nranks {self.ranks} cudaDev {local} nvmlDev {local} busId "
+                f"{bus} commId 0x9c - Init COMPLETE",
+            )
 
     def _block_steps(self, count: str, seconds: str = "15") -> None:
         bars: list[str] = []
@@ -294,12 +302,12 @@ class _Writer:
             loss = 3.0 / (1 + self.step) + 0.01
             text = {
                 "python": f"{self.now:%Y-%m-%d %H:%M:%S},123 - INFO - step {self.step} "
-                          f"loss {loss:.4f} lr 1.0e-04",
+                f"loss {loss:.4f} lr 1.0e-04",
                 "tqdm": f"\rEpoch 0:  {self.step}%|##   | {self.step}/100 "
-                        f"[00:{self.step:02d}<01:00,  1.01it/s, loss={loss:.3f}]",
+                f"[00:{self.step:02d}<01:00,  1.01it/s, loss={loss:.3f}]",
                 "megatron": f" [{self.now:%Y-%m-%d %H:%M:%S}] iteration {self.step:8d}/  500000 | "
-                            f"consumed samples: {self.step * 64} | lm loss: {loss:.6E} | number "
-                            "of skipped iterations:   0 | number of nan iterations:   0 |",
+                f"consumed samples: {self.step * 64} | lm loss: {loss:.6E} | number "
+                "of skipped iterations:   0 | number of nan iterations:   0 |",
                 "plain": f"\x1b[32m{self.now:%H:%M:%S}\x1b[0m step={self.step} loss={loss:.4f}",
             }[self.progress]
             bars.append(text)
@@ -313,8 +321,11 @@ class _Writer:
         where, pid = self._fill("{" + node + "}"), self.names[f"pid{rank}"]
         local = int(rank) % self.per_node
         signal = f"Signal {-int(code)} (SIGSEGV) received by PID {pid}"
-        why = signal if int(code) < 0 else (
-            "To enable traceback see: https://pytorch.org/docs/stable/elastic/errors.html")
+        why = (
+            signal
+            if int(code) < 0
+            else ("To enable traceback see: https://pytorch.org/docs/stable/elastic/errors.html")
+        )
         for text in (
             f"E1130 12:44:00.101000 1400 torch/distributed/elastic/multiprocessing/api.py:826] "
             f"failed (exitcode: {code}) local_rank: {local} (pid: {pid}) of binary: python3",
@@ -350,26 +361,29 @@ class _Writer:
             "ncclRemoteError: A call failed possibly due to a network error or a remote process "
             "exiting prematurely.",
             "Last error:",
-            "socketProgress: Connection closed by remote peer "
-            f"{self.nodes[-1]}<43211>",
+            f"socketProgress: Connection closed by remote peer {self.nodes[-1]}<43211>",
         ):
             self._said(int(rank), text)
 
     def _block_watchdog(self, ranks: str) -> None:
         for rank in map(int, ranks.split(",")):
             stamp = f"{self.now:%m%d %H:%M:%S}.10{rank}"
-            self._said(rank, f"[rank{rank}]:[E{stamp} ProcessGroupNCCL.cpp:607] [Rank {rank}] "
-                             "Watchdog caught collective operation timeout: WorkNCCL(SeqNum=1884, "
-                             "OpType=ALLREDUCE, NumelIn=25557032, NumelOut=25557032, "
-                             "Timeout(ms)=600000) ran for 600042 milliseconds before timing out.",
-                       marked=self.case.want["class"] == "hang")
+            self._said(
+                rank,
+                f"[rank{rank}]:[E{stamp} ProcessGroupNCCL.cpp:607] [Rank {rank}] "
+                "Watchdog caught collective operation timeout: WorkNCCL(SeqNum=1884, "
+                "OpType=ALLREDUCE, NumelIn=25557032, NumelOut=25557032, "
+                "Timeout(ms)=600000) ran for 600042 milliseconds before timing out.",
+                marked=self.case.want["class"] == "hang",
+            )
 
     def _block_stepkill(self) -> None:
         step = f"STEP {self.number}.0 ON {self.nodes[0]} CANCELLED AT {self.now.strftime(ISO)}"
         self._said(None, f"slurmstepd: error: *** {step} ***")
-        self._said(None, "srun: Job step aborted: Waiting up to 32 seconds for job step to finish.")
+        self._said(
+            None, "srun: Job step aborted: Waiting up to 32 seconds for job step to finish."
+        )
         self._said(None, f"srun: error: {self.nodes[0]}: task 0: Terminated")
 
     def _block_stop(self) -> None:
-        self._said(None, "srun: launch/slurm: _step_signal: Terminating StepId="
-                         f"{self.number}.0")
+        self._said(None, f"srun: launch/slurm: _step_signal: Terminating StepId={self.number}.0")
