@@ -355,7 +355,7 @@ SOURCES: dict[str, str] = {
 
 
 class Rule(NamedTuple):
-    """A message: its class, fixed words that are in it, a pattern, the source, and flags.
+    """A message: its class, words of which it has one, a pattern, the source, and flags.
 
     Flags: ``k`` kernel logs only; ``a`` any kind of file; ``w`` counts also as a warning or
     information; ``?`` only a hint, which counts if nothing else does; ``d`` a process or step
@@ -374,556 +374,671 @@ class Rule(NamedTuple):
 # One rule in two lines, not in seven: the table is read and compared as a whole.
 RULES: tuple[Rule, ...] = (
     # Memory of the host.
-    Rule("host-oom", "oom",
+    Rule("host-oom", "kill event",
          r"Detected \d+ oom[-_]kill events? in (?:StepId|step)|"
          r"Detected \d+ oom[-_]kill event\(s\) in (?:StepId|step)", "slurm", "wd"),
     Rule("host-oom", "oom-kill:constraint=constraint_memcg",
          r"oom-kill:constraint=CONSTRAINT_MEMCG.*?(?:task_(?P<task>\d+))?,task=[^,]*,pid=(?P<pi"
          r"d>\d+)", "kernel-oom", "k"),
-    Rule("host-oom", "memory cgroup out of memory",
+    Rule("host-oom", "memory cgroup out of memory: kill",
          r"Memory cgroup out of memory: Kill(?:ed)? process (?P<pid>\d+)", "kernel-oom", "k"),
-    Rule("host-oom", "out of memory",
+    Rule("host-oom", ": out of memory",
          r"(?:task|tasks) (?P<rank>\d+)[-\d,]*: Out Of Memory", "slurm", "wd"),
-    Rule("host-oom", "exceeded",
+    Rule("host-oom", "memory limit",
          r"(?:Step|Job|StepId=\S+|JobId=\S+).{0,20} exceeded (?:job |"
          r"step )?(?:virtual )?memory limit", "slurm", "wd"),
-    Rule("host-oom", "oom-kill",
+    Rule("host-oom", "some of your processes may have been killed by the cgroup out-of-memory",
          r"Some of your processes may have been killed by the cgroup out-of-memory",
          "slurm", "wd"),
-    Rule("host-oom", "memory",
+    Rule("host-oom",
+         "ray killed this worker |ray.exceptions.outofmemoryerror|"
+         "task was killed due to the node running low on memory",
          r"ray\.exceptions\.OutOfMemoryError|Ray killed this worker .*memory pressure|"
          r"Task was killed due to the node running low on memory", "ray", "w"),
-    Rule("host-oom", "memory",
+    Rule("host-oom", "killedworker(|worker exceeded | the memory usage threshold",
          r"exceed(?:s|ed|ing) the memory usage threshold|Worker exceeded \d+% memory budget|"
          r"KilledWorker\(", "ray", "w"),
-    Rule("host-oom", "outofmemoryerror",
+    Rule("host-oom", "java heap space|java.lang.outofmemoryerror",
          r"java\.lang\.OutOfMemoryError|Java heap space", "languages"),
-    Rule("node-oom", "oom-kill:constraint=constraint",
+    Rule("node-oom", "oom-kill:constraint=constraint_",
          r"oom-kill:constraint=CONSTRAINT_(?:NONE|CPUSET|"
          r"MEMORY_POLICY).*?(?:task_(?P<task>\d+))?,task=[^,]*,pid=(?P<pid>\d+)",
          "kernel-oom", "k"),
     Rule("node-oom", "out of memory: kill",
          r"(?<!cgroup )Out of memory: Kill(?:ed)? process (?P<pid>\d+)", "kernel-oom", "k"),
-    Rule("node-oom", "systemd-oomd",
+    Rule("node-oom", "sending sig|systemd-oomd",
          r"systemd-oomd.*Killed|earlyoom.*sending SIG", "kernel-oom", "k"),
     # Memory of the GPU.
-    Rule("gpu-oom", "out of memory", r"CUDA out of memory|HIP out of memory", "torch"),
-    Rule("gpu-oom", "out of memory",
+    Rule("gpu-oom", "hip out of memory|cuda out of memory",
+         r"CUDA out of memory|HIP out of memory", "torch"),
+    Rule("gpu-oom", "cuda_error_out_of_memory|cuda error: out of memory|cudaerrormemoryallocation",
          r"CUDA error: out of memory|cudaErrorMemoryAllocation|CUDA_ERROR_OUT_OF_MEMORY", "cuda"),
-    Rule("gpu-oom", "out of memory", r"Cuda failure (?:\d+ )?'out of memory'", "nccl", "w"),
-    Rule("gpu-oom", "resource_exhausted",
+    Rule("gpu-oom", "'out of memory'", r"Cuda failure (?:\d+ )?'out of memory'", "nccl", "w"),
+    Rule("gpu-oom", "resource_exhausted: |xlaruntimeerror: resource_exhausted",
          r"RESOURCE_EXHAUSTED: .*(?:Out of memory|OOM|allocat)|"
          r"XlaRuntimeError: RESOURCE_EXHAUSTED", "jax"),
     Rule("gpu-oom", "resourceexhaustederror", r"ResourceExhaustedError", "tf"),
-    Rule("gpu-oom", "oom when allocating", r"OOM when allocating tensor .*GPU:\d", "tf"),
-    Rule("gpu-oom", "alloc_failed",
+    Rule("gpu-oom", "oom when allocating tensor ", r"OOM when allocating tensor .*GPU:\d", "tf"),
+    Rule("gpu-oom", "_failed",
          r"(?:CUBLAS|CUDNN|CUSOLVER|CUFFT|CUSPARSE)_(?:STATUS_)?ALLOC(?:ATION)?_FAILED", "torch"),
-    Rule("gpu-oom", "memory",
+    Rule("gpu-oom",
+         "cudamalloc|outofmemoryerror|cannot allocate memory on gpu|"
+         "std::bad_alloc: out_of_memory: cuda",
          r"(?:cupy|cupy_backends)\S*OutOfMemoryError|std::bad_alloc: out_of_memory: CUDA|"
          r"Cannot allocate memory on GPU|cudaMalloc.* failed.*memory", "cuda"),
-    Rule("gpu-oom", "no available memory for the cache",
+    Rule("gpu-oom", "free memory on device |no available memory for the cache blocks",
          r"No available memory for the cache blocks|Free memory on device .* is less than "
          r"desired GPU memory", "torch"),
     # Shared memory.
-    Rule("shm-exhausted", "shared memory",
+    Rule("shm-exhausted", "out of shared memory|insufficient shared memory",
          r"out of shared memory|insufficient shared memory", "dataloader", "w"),
-    Rule("shm-exhausted", "no space left",
+    Rule("shm-exhausted", "no space left on device",
          r"/dev/shm\S*.{0,80}No space left on device|No space left on device.{0,40}/dev/shm",
          "nccl", "w"),
-    Rule("shm-exhausted", "no space left",
+    Rule("shm-exhausted", "unable to ",
          r"unable to (?:write to|resize) file </?torch_\S+>.*(?:No space left|\(28\))|"
          r"unable to allocate shared memory\(shm\)", "torch"),
-    Rule("shm-exhausted", "/torch_",
+    Rule("shm-exhausted", "no space left|cannot allocate",
          r"unable to (?:write to|resize|mmap \d+ bytes from) file </?torch_\S+>: (?:No space "
          r"left|Cannot allocate)", "torch"),
-    Rule("shm-exhausted", "shared memory segment",
+    Rule("shm-exhausted", "error while creating shared memory segment /dev/shm",
          r"Error while creating shared memory segment /dev/shm", "nccl", "w"),
-    Rule("shm-exhausted", "shared memory",
+    Rule("shm-exhausted", "/dev/shm|not enough space",
          r"not enough space.{0,60}(?:/dev/shm|shared memory)|(?:plasma|"
          r"object) store .{0,40}/dev/shm.{0,40}(?:full|too small)", "ompi"),
-    Rule("shm-exhausted", "backing file",
+    Rule("shm-exhausted", "backing file|not enough space",
          r"shmem.{0,80}(?:not enough space|backing file)|"
          r"mmap on.{0,80}backing file.{0,40}(?:fail|not enough)", "ompi"),
-    Rule("shm-exhausted", "dev/shm", r"shm_open.{0,60}No space|/dev/shm.{0,40}is full", "errno"),
+    Rule("shm-exhausted", "shm_open|/dev/shm",
+         r"shm_open.{0,60}No space|/dev/shm.{0,40}is full", "errno"),
     # Limits.
-    Rule("os-limit", "too many open files", r"\[Errno (?:24|23)\]|Too many open files", "errno"),
+    Rule("os-limit", "[errno 2|too many open files",
+         r"\[Errno (?:24|23)\]|Too many open files", "errno"),
     Rule("os-limit", "can't start new thread", r"can't start new thread", "python"),
-    Rule("os-limit", "pthread_create failed",
+    Rule("os-limit", "pthread_create failed|thread creation failed",
          r"pthread_create failed|Thread creation failed", "libc", "w"),
-    Rule("os-limit", "rlimit_nproc", r"RLIMIT_NPROC \d+ current", "libc", "w"),
-    Rule("os-limit", "resource temporarily unavailable",
+    Rule("os-limit", "rlimit_nproc ", r"RLIMIT_NPROC \d+ current", "libc", "w"),
+    Rule("os-limit", ": [errno 11]|resource temporarily",
          r"(?:BlockingIOError|OSError): \[Errno 11\]|fork: (?:retry: )?Resource temporarily "
          r"unavailable|[Tt]hread.{0,60}Resource temporarily unavailable|cannot (?:create|"
          r"fork).{0,60}Resource temporarily", "libc"),
-    Rule("os-limit", "fork rejected by pids controller",
+    Rule("os-limit", "cgroup: fork rejected by pids controller in ",
          r"cgroup: fork rejected by pids controller in \S*", "kernel-oom", "k"),
-    Rule("os-limit", "unable to allocate",
+    Rule("os-limit", "unable to allocate ",
          r"Unable to allocate [\d.]+ [KMGTPE]?iB for an array", "python"),
     Rule("os-limit", "memoryerror", r"^\s*(?:\w+\.)*_?(?:Array)?MemoryError\b", "python"),
-    Rule("os-limit", "can't allocate memory",
+    Rule("os-limit", "defaultcpuallocator: |cannot allocate memory for thread",
          r"DefaultCPUAllocator: (?:can't|not enough memory)|Cannot allocate memory for thread",
          "torch"),
-    Rule("os-limit", "memlock", r"RLIMIT_MEMLOCK|max locked memory|memlock", "nccl", "w"),
+    Rule("os-limit", "memlock|max locked memory",
+         r"RLIMIT_MEMLOCK|max locked memory|memlock", "nccl", "w"),
     Rule("os-limit", "cannot allocate memory",
          r"ibv_(?:reg_mr|create_\w+|alloc_pd)\S* failed.*Cannot allocate memory", "nccl", "w"),
-    Rule("os-limit", "cannot allocate memory",
+    Rule("os-limit", "[errno 12]|fork: cannot allocate|cannot allocate memory",
          r"\[Errno 12\]|(?:fork|mmap|std::bad_alloc|malloc).{0,60}Cannot allocate memory|"
          r"fork: Cannot allocate", "errno"),
     Rule("os-limit", "std::bad_alloc", r"std::bad_alloc", "libc"),
-    Rule("os-limit", "locked memory",
+    Rule("os-limit", " memory",
          r"(?:limit|amount) .{0,40}(?:locked|registered) memory|registered memory.{0,40}limit",
          "ompi", "w"),
-    Rule("os-limit", "file limit",
+    Rule("os-limit", "rlimit_nofile|open file limit",
          r"RLIMIT_NOFILE|open file limit.{0,30}(?:reached|exceeded)", "libc", "w"),
     # Hardware of the GPU: the kernel's XID lines are read by _xid.
-    Rule("gpu-ecc", "ecc",
+    Rule("gpu-ecc",
+         "cuda error: uncorrect| ecc error encountered|cudaerroreccuncorrectable|"
+         "cuda_error_ecc_uncorrectable",
          r"CUDA error: (?:uncorrect(?:able|ed)) ECC error|'?(?:uncorrect(?:able|"
          r"ed)) ECC error encountered|cudaErrorECCUncorrectable|CUDA_ERROR_ECC_UNCORRECTABLE",
          "cuda", "w"),
-    Rule("gpu-ecc", "remapping failure occurred",
+    Rule("gpu-ecc", "<remapped_row_failure>|remapping failure occurred",
          r"Remapping Failure Occurred\s*:\s*Yes|<remapped_row_failure>\s*Yes", "nvml", "aw"),
-    Rule("gpu-ecc", "uncorrectable",
+    Rule("gpu-ecc", " uncorrectable|<dram_uncorrectable>",
          r"^\s*(?:DRAM|SRAM) Uncorrectable\s*:\s*[1-9]\d*|<dram_uncorrectable>\s*[1-9]\d*",
          "nvml", "aw?"),
     Rule("gpu-ecc", "pending",
          r"^\s*Pending\s*:\s*Yes|<remapped_row_pending>\s*Yes", "nvml", "aw?"),
-    Rule("gpu-ecc", "dbe",
+    Rule("gpu-ecc", "dcgm",
          r"(?:DCGM|dcgm).{0,80}(?:double.?bit|DBE|row remap).{0,40}(?:fail|error)", "nvml", "aw"),
-    Rule("gpu-lost", "is lost", r"GPU is lost", "nvml", "aw"),
-    Rule("gpu-lost", "fallen off the bus", r"GPU has fallen off the bus", "xid", "aw"),
-    Rule("gpu-lost", "unable to determine the device handle",
+    Rule("gpu-lost", "gpu is lost", r"GPU is lost", "nvml", "aw"),
+    Rule("gpu-lost", "gpu has fallen off the bus", r"GPU has fallen off the bus", "xid", "aw"),
+    Rule("gpu-lost", "unable to determine the device handle for ",
          r"Unable to determine the device handle for (?:GPU|gpu)\s*(?P<bus>[\dA-Fa-f:.]*)",
          "nvml", "aw"),
     Rule("gpu-lost", "gpu requires reset", r"GPU requires reset", "nvml", "aw"),
     Rule("gpu-lost", "rminitadapter failed", r"RmInitAdapter failed", "xid", "k"),
-    Rule("gpu-nvlink", "nvlink",
+    Rule("gpu-nvlink", "cuda error: uncorrect|cudaerrornvlinkuncorrect",
          r"CUDA error: (?:uncorrect(?:able|ed)) NVLink error|cudaErrorNvlinkUncorrect",
          "cuda", "w"),
-    Rule("gpu-nvlink", "sxid", r"SXid \(PCI:\S+\): \d+, (?:Fatal|Severity [01])", "nvswitch", "k"),
-    Rule("gpu-nvlink", "sxid", r"SXid \(PCI:\S+\): \d+, Non-fatal", "nvswitch", "k?"),
+    Rule("gpu-nvlink", "sxid (pci:",
+         r"SXid \(PCI:\S+\): \d+, (?:Fatal|Severity [01])", "nvswitch", "k"),
+    Rule("gpu-nvlink", ", non-fatal", r"SXid \(PCI:\S+\): \d+, Non-fatal", "nvswitch", "k?"),
     Rule("gpu-nvlink", "nvlink",
          r"NVLink.{0,60}(?:fatal error|is down|inactive|failed to train)", "nvml", "aw?"),
     # Hardware of the host.
     Rule("node-hardware", "machine check exception", r"Machine Check Exception", "kernel-hw", "k"),
-    Rule("node-hardware", "machine check",
+    Rule("node-hardware", "machine check|fatal hardware error",
          r"Kernel panic.*machine check|Fatal (?:local )?machine check|Fatal hardware error",
          "kernel-hw", "k"),
-    Rule("node-hardware", "edac", r"EDAC \S+: \d+ UE\b|EDAC .*Uncorrected", "kernel-hw", "k"),
-    Rule("node-hardware", "memory failure",
+    Rule("node-hardware", "edac ", r"EDAC \S+: \d+ UE\b|EDAC .*Uncorrected", "kernel-hw", "k"),
+    Rule("node-hardware", "memory failure: 0x",
          r"Memory failure: 0x[0-9a-f]+: (?:Sending SIGBUS|Killing|"
          r"recovery action).*?(?::(?P<pid>\d+) )?", "kernel-hw", "k"),
-    Rule("node-hardware", "uncorrected",
+    Rule("node-hardware", "error|severity",
          r"(?:Hardware error|severity|Error).{0,60}\b(?:Uncorrected|Uncorrectable \(Fatal\)|"
          r"fatal)|event severity: (?:fatal|recoverable)", "kernel-hw", "k"),
-    Rule("node-hardware", "hardware error",
+    Rule("node-hardware", "corrected: no|hardware error|event severity: fatal",
          r"event severity: fatal|Hardware Error.{0,60}(?:fatal|Uncorrected error)|Corrected: No",
          "kernel-hw", "k"),
-    Rule("node-hardware", "aer",
+    Rule("node-hardware", "uncorrect",
          r"(?:AER|PCIe Bus Error).{0,60}(?:Uncorrected|Uncorrectable) \(Fatal\)|"
          r"AER.{0,40}severity=Uncorrected \(Fatal\)", "kernel-hw", "k"),
-    Rule("node-hardware", "temperature",
+    Rule("node-hardware", "critical thermal|critical temperature reached",
          r"critical temperature reached|[Cc]ritical thermal.{0,30}shut", "kernel-hw", "k"),
-    Rule("node-hardware", "uncorrectable",
+    Rule("node-hardware", "uncorrectable ecc",
          r"(?:SEL|IPMI|ipmi|sel).{0,80}Uncorrectable ECC|Memory.{0,30}Uncorrectable ECC",
          "kernel-hw", "aw"),
-    Rule("node-hardware", "power",
+    Rule("node-hardware", "power unit|power supply",
          r"(?:Power Supply|power unit).{0,60}(?:failure|lost|AC lost)", "kernel-hw", "k"),
     # Software of the GPU.
-    Rule("gpu-driver-too-old", "driver",
+    Rule("gpu-driver-too-old",
+         "cuda_error_system_driver|cudaerrorinsufficientdriver|"
+         "nvidia driver on your system is too old|"
+         "driver version is insufficient for cuda runtime",
          r"NVIDIA driver on your system is too old|driver version is insufficient for CUDA "
          r"runtime|cudaErrorInsufficientDriver|CUDA_ERROR_SYSTEM_DRIVER", "torch", "w"),
-    Rule("gpu-driver-too-old", "ptx",
+    Rule("gpu-driver-too-old",
+         "cuda_error_unsupported_ptx_version|"
+         "provided ptx was compiled with an unsupported toolchain",
          r"provided PTX was compiled with an unsupported toolchain|"
          r"CUDA_ERROR_UNSUPPORTED_PTX_VERSION", "cuda", "w"),
-    Rule("gpu-driver-too-old", "unsatisfied condition",
+    Rule("gpu-driver-too-old", "unsatisfied condition: cuda",
          r"unsatisfied condition: cuda\s?>=?", "nvml", "w"),
-    Rule("gpu-driver-too-old", "driver",
+    Rule("gpu-driver-too-old", "requires|forward compatibility was attempted on non supported hw",
          r"requires.{0,40}(?:NVIDIA )?driver.{0,30}(?:>=|or (?:newer|later|higher))|"
          r"forward compatibility was attempted on non supported HW", "cuda", "w"),
-    Rule("gpu-driver-broken", "version mismatch",
+    Rule("gpu-driver-broken", "driver/library version mismatch",
          r"Driver/library version mismatch", "nvml", "aw"),
-    Rule("gpu-driver-broken", "api mismatch", r"NVRM: API mismatch", "xid", "aw"),
-    Rule("gpu-driver-broken", "system not yet initialized",
+    Rule("gpu-driver-broken", "nvrm: api mismatch", r"NVRM: API mismatch", "xid", "aw"),
+    Rule("gpu-driver-broken", "cudaerrorsystemnotready|system not yet initialized",
          r"(?:Error 802: )?system not yet initialized|cudaErrorSystemNotReady", "cuda", "w"),
-    Rule("gpu-driver-broken", "nvidia-smi has failed",
+    Rule("gpu-driver-broken", "nvidia-smi has failed because",
          r"NVIDIA-SMI has failed because", "nvml", "aw"),
     Rule("gpu-driver-broken", "driver not loaded",
          r"NVML: Driver Not Loaded|Driver Not Loaded", "nvml", "aw"),
-    Rule("gpu-driver-broken", "fabric",
+    Rule("gpu-driver-broken", "manager|fabric state",
          r"(?:fabric.?manager|nv-fabricmanager).{0,80}(?:fail|not running|inactive|error|"
          r"exited)|Fabric State.{0,20}(?:Failure|In Progress)", "nvswitch", "aw"),
-    Rule("gpu-driver-broken", "nvidia",
+    Rule("gpu-driver-broken", "failed to |modprobe: ",
          r"modprobe: (?:FATAL|ERROR).{0,60}nvidia|failed to (?:load|insert).{0,30}nvidia",
          "nvml", "aw"),
-    Rule("gpu-driver-broken", "system driver mismatch",
+    Rule("gpu-driver-broken",
+         "cuda driver|system driver mismatch|system has unsupported display driver",
          r"system has unsupported display driver|cuda driver.{0,20}mismatch|"
          r"system driver mismatch", "cuda", "w"),
     Rule("gpu-driver-broken", "nvidia-uvm",
          r"nvidia-uvm.{0,40}(?:not|missing|fail)", "nvml", "aw"),
     Rule("gpu-driver-broken", "peermem",
          r"nvidia.peermem.{0,60}(?:not (?:loaded|found)|fail)", "nvml", "aw"),
-    Rule("gpu-arch-unsupported", "no kernel image",
+    Rule("gpu-arch-unsupported",
+         "no kernel image is available|cuda_error_no_binary_for_gpu|"
+         "cudaerrornokernelimagefordevice",
          r"no kernel image is available|cudaErrorNoKernelImageForDevice|"
          r"CUDA_ERROR_NO_BINARY_FOR_GPU", "cuda", "w"),
-    Rule("gpu-arch-unsupported", "is not compatible with the current pytorch",
+    Rule("gpu-arch-unsupported", "with cuda capability sm_",
          r"with CUDA capability sm_\d+ is not compatible", "torch", "w?"),
-    Rule("gpu-arch-unsupported", "only supports",
+    Rule("gpu-arch-unsupported", "only support",
          r"only supports? (?:Ampere|Hopper|Volta|Turing|Ada|Blackwell|NVIDIA|GPUs? with|"
          r"compute cap\w*|SM|sm_?\d)", "torch"),
     Rule("gpu-arch-unsupported", "compute capability",
          r"(?:requires?|not supported|unsupported|needs?).{0,60}compute capability|"
          r"compute capability.{0,60}(?:required|not supported|too low|unsupported)", "torch"),
-    Rule("gpu-arch-unsupported", "sm_",
+    Rule("gpu-arch-unsupported", "unknown|invalid|unsupported|' is not defined",
          r"(?:Unsupported|unknown|invalid).{0,30}(?:gpu arch\w*|value|"
          r"target).{0,20}['\"]?(?:sm_|compute_)\d+|Value 'sm_\d+' is not defined", "cuda"),
-    Rule("gpu-arch-unsupported", "named symbol not found",
+    Rule("gpu-arch-unsupported",
+         "cudaerrorinvalidkernelimage|device kernel image is invalid|"
+         "cuda error: named symbol not found",
          r"CUDA error: named symbol not found|device kernel image is invalid|"
          r"cudaErrorInvalidKernelImage", "cuda"),
-    Rule("gpu-assert", "assertion",
+    Rule("gpu-assert", "], thread: [",
          r"block: \[\d+,\d+,\d+\], thread: \[\d+,\d+,\d+\].*Assertion", "torch", "w"),
-    Rule("gpu-assert", "device-side assert",
+    Rule("gpu-assert", "cudaerrorassert|cuda_error_assert|device-side assert triggered",
          r"device-side assert triggered|cudaErrorAssert|CUDA_ERROR_ASSERT", "cuda", "w"),
-    Rule("gpu-illegal-access", "illegal",
+    Rule("gpu-illegal-access",
+         "cudaerrorillegaladdress|cuda_error_illegal_address|"
+         "illegal memory access was encountered",
          r"illegal memory access was encountered|CUDA_ERROR_ILLEGAL_ADDRESS|"
          r"cudaErrorIllegalAddress", "cuda", "w"),
-    Rule("gpu-illegal-access", "misaligned address",
+    Rule("gpu-illegal-access", "misaligned address|cuda_error_misaligned_address",
          r"misaligned address|CUDA_ERROR_MISALIGNED_ADDRESS", "cuda", "w"),
-    Rule("gpu-illegal-access", "an illegal instruction was",
+    Rule("gpu-illegal-access",
+         "invalid program counter|an exception occurred during|"
+         "an illegal instruction was encountered",
          r"an illegal instruction was encountered|invalid program counter|"
          r"an exception occurred during.*kernel", "cuda", "w"),
-    Rule("gpu-library-error", "status_",
+    Rule("gpu-library-error", "_status_",
          r"(?:CUDNN|CUBLAS|CUSOLVER|CUSPARSE|CUFFT|CUTENSOR|NVJPEG)_STATUS_(?!SUCCESS|ALLOC)\w+",
          "torch"),
     Rule("gpu-library-error", "cufft_", r"CUFFT_(?!SUCCESS|ALLOC)[A-Z_]+", "torch"),
-    Rule("gpu-illegal-access", "launch",
+    Rule("gpu-illegal-access", "cuda_error_launch_failed|unspecified launch failure",
          r"unspecified launch failure|CUDA_ERROR_LAUNCH_FAILED", "cuda", "?"),
-    Rule("gpu-library-error", "cudnn",
+    Rule("gpu-library-error",
+         "internal|cudnn error| cudnn handle|unimplemented|dnn library i|failed_precondition|"
+         "find was unable to find an engine",
          r"(?:Could not create|Failed to (?:get|create)|Unable to find).{0,20} cudnn handle|"
          r"(?:FAILED_PRECONDITION|UNIMPLEMENTED|INTERNAL).{0,80}(?:DNN library|cuDNN|cudnn)|"
          r"DNN library (?:is not found|initialization failed)|cuDNN error|"
          r"FIND was unable to find an engine", "tf"),
-    Rule("gpu-library-error", "launch",
+    Rule("gpu-library-error",
+         "invalid argument|invalid configuration argument|"
+         "too many resources requested for launch",
          r"CUDA error: too many resources requested for launch|"
          r"CUDA error: invalid configuration argument|CUDA error: invalid argument", "cuda"),
-    Rule("gpu-library-error", "blas",
+    Rule("gpu-library-error",
+         " launch failed|failed to create cublas handle|attempting to perform blas operation",
          r"(?:failed to create cublas handle|Blas (?:x?GEMM|SGEMM) launch failed|"
          r"Attempting to perform BLAS operation.*without BLAS)", "tf"),
+    Rule("gpu-driver-too-old", "cuda driver|too old for|built for nvidia driver release",
+         r"built for NVIDIA Driver Release|CUDA driver.{0,40}(?:is older|too old|insufficient)|"
+         r"driver.{0,40}(?:is )?too old for", "nvml", "w"),
+    Rule("gpu-driver-broken",
+         "not_initialized|system_driver_mismatch|cuda_error_system_not_ready|"
+         "system has unsupported display driver|"
+         "cuda unknown error - this may be due to an incorrectly set up environment",
+         r"system has unsupported display driver|CUDA unknown error - this may be due to an "
+         r"incorrectly set up environment|CUDA_ERROR_SYSTEM_NOT_READY|"
+         r"CUDA_ERROR_(?:SYSTEM_DRIVER_MISMATCH|NOT_INITIALIZED)", "cuda", "w?"),
+    Rule("gpu-arch-unsupported",
+         "ptxas | supported on |' is not defined|compute capability of at least",
+         r"compute capability of at least|ptxas (?:fatal|error).{0,40}(?:sm_|gpu-name|"
+         r"not defined)|Value 'sm_\d+a?' is not defined|not supported on (?:this|your|"
+         r"the current) (?:GPU|device|architecture)|(?:only|are) supported on (?:Ampere|Hopper|"
+         r"Volta|GPUs with)", "torch"),
+    Rule("external-service", "rror|api key|timeout|xception",
+         r"(?:wandb|huggingface_hub|mlflow|comet_ml|neptune|openai|clearml)\S*\.\w*(?:Auth\w*|"
+         r"Comm\w*|Connection|Timeout|Rate\w*|Api|API)\w*(?:Error|Exception)|"
+         r"API key.{0,60}(?:invalid|missing|not (?:set|configured|found))|"
+         r"URLError: <urlopen error|(?:urllib3|httpx|httpcore|aiohttp)\.\S*(?:Error|Timeout)\b",
+         "http"),
+    Rule("checkpoint-unusable", "match|differ|checkpoint",
+         r"[Cc]heckpoint.{0,60}(?:world size|DP world|different number|was (?:saved|trained|"
+         r"created) (?:with|for)|layers|expects?|incompatible|version)|(?:shape|size|"
+         r"dtype)s?\b.{0,40}(?:mismatch|does not match|differs).{0,60}(?:checkpoint|ckpt|"
+         r"pretrained|saved)|(?:checkpoint|ckpt|pretrained|saved)\b.{0,60}(?:shape|size|"
+         r"dtype)s?\b.{0,40}(?:mismatch|match|differ)", "torch"),
+    Rule("rendezvous-timeout", "only|time|never|didn't|did not|failed to",
+         r"(?:only|Only) \d+ (?:of|out of|/) ?(?:the )?\d+ (?:\w+ )?(?:workers|nodes|ranks|"
+         r"processes|hosts|participants|agents|members)|[Tt]imed? ?out.{0,60}(?:workers|nodes|"
+         r"ranks|processes|hosts|tasks|agents|members) to (?:join|connect|start|register|"
+         r"arrive)|(?:workers|nodes|ranks|processes|hosts|tasks)\b.{0,40}(?:never|did not|"
+         r"didn't|failed to) (?:join|connect|register|arrive|show up)", "elastic"),
+    Rule("filesystem-error",
+         "[errno |host is down|no such device or address|communication error on send",
+         r"Communication error on send|\[Errno (?:70|71|103|112)\]|[Hh]ost is down|"
+         r"No such device or address", "errno"),
+    Rule("usage-error", "input|error: |invalid|unknown|parameter|unrecogni",
+         r"^(?:\S+: )?ERROR: (?:Unknown|Illegal|Invalid|Unrecognized|"
+         r"Unsupported) (?:\S+ ){0,2}(?:command|keyword|option|argument|style|parameter|input|"
+         r"value)|Error in user input|[Ii]nvalid command.line option|(?:input|"
+         r"parameter) (?:file|deck).{0,60}(?:invalid|unknown|unrecogni[sz]ed|syntax)|"
+         r"(?:unknown|unrecogni[sz]ed|invalid) (?:keyword|namelist|input parameter)",
+         "languages", "w"),
+    Rule("container-mount-failed", "fatal:",
+         r"FATAL:.{0,120}(?:failed to create \S+ directory|session/overlay|bind|mount point|"
+         r"hook function)", "apptainer", "d"),
+    Rule("software-missing", "executable file not found in",
+         r"FATAL: .{0,60}executable file not found in", "apptainer", "d!"),
+    Rule("os-limit", "[errno |rlimit_|ulimit -",
+         r"\[Errno (?:11|12|23|24)\]|ulimit -[a-z]|RLIMIT_(?:NOFILE|NPROC|AS|STACK|"
+         r"MEMLOCK)\b.{0,60}(?:exceed|reach|small|low|limit)", "errno", "w"),
+    Rule("native-crash", "illegal instruction|trace/breakpoint trap",
+         r"^\s*Illegal instruction|^\s*Trace/breakpoint trap", "libc", "wd"),
+    Rule("container-gpu-missing",
+         "gpu device|failed to |/dev/nvidia|nvidia device|nvidia-container-cli: ",
+         r"\bno (?:/dev/nvidia|nvidia devices?|GPU devices?)\b|/dev/nvidia(?:ctl|\d|"
+         r"-uvm)?\b.{0,60}(?:No such|not found|missing|does not exist)|"
+         r"nvidia-container-cli: .{0,60}(?:error|fail)|[Ff]ailed to (?:get|"
+         r"find).{0,30}GPU device", "apptainer", "w?"),
     # Communication.
     Rule("hang", "watchdog caught collective operation timeout",
          r"(?:\[Rank (?P<rank>\d+)\].{0,40})?Watchdog caught collective operation timeout",
          "c10d", "w"),
-    Rule("hang", "monitoredbarrier",
+    Rule("hang", " failed to pass monitoredbarrier",
          r"Ranks? (?P<absent>[\d, ]+) failed to pass monitoredBarrier", "c10d"),
-    Rule("hang", "watchdog",
+    Rule("hang", "watchdog |received a dump signal due to a collective timeout",
          r"watchdog (?:thread )?(?:got stuck|hang|detected.*(?:hang|stall))|"
          r"Received a dump signal due to a collective timeout", "c10d", "w"),
     Rule("hang", "barrier timed out", r"Barrier timed out", "jax", "w"),
-    Rule("hang", "timed out waiting",
+    Rule("hang", "timed out waiting ",
          r"Timed out waiting \d+ms for (?:recv|send) operation", "gloo"),
-    Rule("hang", "waiting for remainder of ranks",
+    Rule("hang", "submitted to be reduced, gathered or broadcasted by subset of ranks",
          r"submitted to be reduced, gathered or broadcasted by subset of ranks", "horovod", "w"),
-    Rule("hang", "missing ranks", r"^\W*(?:Missing|Stalled) ranks?\W", "horovod", "w"),
-    Rule("hang", "stall",
+    Rule("hang", "stalled|missing", r"^\W*(?:Missing|Stalled) ranks?\W", "horovod", "w"),
+    Rule("hang", "hung|stuck|stalled| detected|straggler|stopping the run due to ",
          r"(?:may be|is|appears to be|seems) (?:hung|stalled|stuck)|stall(?:ed)? detected|"
          r"straggler.{0,40}(?:timed? ?out|lag|behind)|[Ss]topping the run due to .{0,30}stall",
          "nccl", "w"),
-    Rule("hang", "no progress",
+    Rule("hang", "deadlock| detected|no progress ",
          r"[Nn]o progress (?:for|in|since)|(?:hang|deadlock) detected|[Dd]eadlock", "nccl", "w"),
-    Rule("hang", "hang",
-         r"hang (?:detected|suspected)|(?:job|training|process|rank \d+) (?:hangs|hung)\b|"
-         r"HeartbeatMonitor.{0,60}(?:stuck|hang)", "c10d", "w"),
-    Rule("hang", "heartbeat",
+    Rule("hang", "hung|hangs|detected|suspected|heartbeatmonitor",
+         r"hang (?:detected|suspected)|(?:job|training|process|rank \d+) (?:hangs|is hung|"
+         r"hung)\b|HeartbeatMonitor.{0,60}(?:stuck|hang)", "c10d", "w"),
+    Rule("hang",
+         "processgroupnccl's watchdog got stuck|"
+         "heartbeat monitor timed out! process will be terminated",
          r"Heartbeat monitor timed out! Process will be terminated|"
          r"ProcessGroupNCCL's watchdog got stuck", "c10d", "w"),
-    Rule("hang", "timeout",
+    Rule("hang", "timed out|collective |ncclcommwatchdog",
          r"ncclCommWatchdog|collective (?:op\w* )?(?:timed out|timeout)|(?:allreduce|"
          r"all_reduce|broadcast|allgather|barrier)\b.{0,40}timed out", "nccl", "w"),
-    Rule("hang", "initialize clique",
+    Rule("hang", "rendezvous|initialize clique|this thread has been waiting for",
          r"(?:Rendezvous|Initialize clique).{0,120}(?:thread may be stuck|is stuck)|"
          r"This thread has been waiting for", "jax", "w?"),
     Rule("comm-setup-failed", "mismatched nccl version", r"Mismatched NCCL version", "nccl", "w!"),
     Rule("peer-lost", "collective ops is aborted by", r"Collective ops is aborted by", "tf", "w!"),
-    Rule("peer-lost", "primary job", r"Primary job +terminated normally, but", "ompi", "w"),
-    Rule("container-runtime-unavailable", "loop device",
+    Rule("peer-lost", "terminated normally, but",
+         r"Primary job +terminated normally, but", "ompi", "w"),
+    Rule("container-runtime-unavailable", " loop device",
          r"(?:failed to find|no|get|attach\S* .{0,30}) loop devices?\b", "apptainer", "wd!"),
-    Rule("checkpoint-unusable", "stored shape",
+    Rule("checkpoint-unusable", "requested shape: ",
          r"[Rr]equested shape: .{0,60}not compatible with the stored shape", "jax"),
-    Rule("mpi-startup-failed", "pmix error", r"PMIX ERROR: PMIX_ERR_(?:NOT_FOUND|UNREACH\w*|"
-         r"INIT|PROC_ENTRY_NOT_FOUND|INVALID_CRED\w*)", "pmix", "w"),
-    Rule("mpi-startup-failed", "opal error", r"OPAL ERROR: (?:Unreachable|Not found|Not initiali)",
-         "pmix", "w"),
-    Rule("mpi-startup-failed", "occurred in mpi_init", r"An error occurred in MPI_Init",
-         "ompi", "w?"),
-    Rule("collective-mismatch", "mismatch between collectives",
+    Rule("mpi-startup-failed", "pmix error: pmix_err_",
+         r"PMIX ERROR: PMIX_ERR_(?:NOT_FOUND|UNREACH\w*|INIT|PROC_ENTRY_NOT_FOUND|"
+         r"INVALID_CRED\w*)", "pmix", "w"),
+    Rule("mpi-startup-failed", "opal error: ",
+         r"OPAL ERROR: (?:Unreachable|Not found|Not initiali)", "pmix", "w"),
+    Rule("mpi-startup-failed", "an error occurred in mpi_init",
+         r"An error occurred in MPI_Init", "ompi", "w?"),
+    Rule("collective-mismatch", "detected mismatch between collectives on ranks",
          r"Detected mismatch between collectives on ranks", "c10d"),
-    Rule("collective-mismatch", "finished reduction in the prior iteration",
+    Rule("collective-mismatch", "expected to have finished reduction in the prior iteration",
          r"Expected to have finished reduction in the prior iteration", "c10d"),
-    Rule("collective-mismatch", "marked as unused",
+    Rule("collective-mismatch",
+         "marked as ready twice|has been marked as unused|"
+         "expected to mark a variable ready only once",
          r"Parameter .{0,60}(?:marked as ready twice|has been marked as unused)|"
          r"Expected to mark a variable ready only once", "c10d"),
-    Rule("collective-mismatch", "ready twice",
+    Rule("collective-mismatch", "ed as ready twice| a variable ready only once",
          r"marked as ready twice|mark a variable ready only once", "c10d"),
-    Rule("collective-mismatch", "appears not to match",
+    Rule("collective-mismatch", "appears not to match s|ddp expects same model across all ranks",
          r"appears not to match (?:sizes|strides) of the same param|"
          r"DDP expects same model across all ranks", "c10d"),
-    Rule("collective-mismatch", "same model across all ranks",
+    Rule("collective-mismatch", "expects same model",
          r"DDP expects same model across all ranks|expects same model", "c10d"),
-    Rule("collective-mismatch", "mismatched",
+    Rule("collective-mismatch", "mismatched ",
          r"Mismatched (?:ALLREDUCE|ALLGATHER|BROADCAST|allreduce|data|type|"
          r"collective)\w* ?(?:operations|CPU/GPU|tensor|types|shapes)?", "horovod"),
-    Rule("collective-mismatch", "mpi_err_truncate", r"MPI_ERR_TRUNCATE|message truncated", "ompi"),
-    Rule("collective-mismatch", "truncat",
+    Rule("collective-mismatch", "mpi_err_truncate|message truncated",
+         r"MPI_ERR_TRUNCATE|message truncated", "ompi"),
+    Rule("collective-mismatch", "truncated",
          r"Message truncated|truncated.{0,40}(?:recv|receive|buffer)", "ompi", "?"),
-    Rule("collective-mismatch", "size",
+    Rule("collective-mismatch", "preamble.length",
          r"op\.preamble\.length <= op\.nbytes|preamble\.length", "gloo"),
-    Rule("collective-mismatch", "inconsistent",
+    Rule("collective-mismatch", "different|mismatched|inconsistent",
          r"(?:ranks|processes) (?:have|with|passed|reported) (?:different|inconsistent|"
          r"mismatched)|inconsistent.{0,40}across (?:ranks|processes)", "c10d"),
-    Rule("collective-mismatch", "different",
+    Rule("collective-mismatch", "differ| ranks",
          r"(?:called|issued|running|executing|launched) (?:a )?different (?:collectives?|"
          r"operations?)|different program on|HLO.{0,40}differ|(?:shape|size|dtype|"
          r"type)s? (?:mis|dis)match.{0,60}(?:across|between) ranks", "jax"),
     Rule("rdma-error", "got completion from peer",
          r"NET/IB ?/?\w* ?:.{0,4}Got completion from peer", "nccl", "w"),
-    Rule("rdma-error", "retry",
+    Rule("rdma-error", "retry_exc_err| retry count exceeded|transport retry counter exceeded",
          r"(?:Transport|RNR) retry count exceeded|transport retry counter exceeded|"
          r"IBV_WC_(?:RNR_)?RETRY_EXC_ERR", "ucx", "w"),
-    Rule("rdma-error", "async",
+    Rule("rdma-error", "ibv_event_|got async event|async fatal event",
          r"NET/IB.{0,40}(?:Got async event|async fatal event).{0,20}(?:port error|QP|device|"
          r"local)|IBV_EVENT_(?:PORT_ERR|DEVICE_FATAL|QP_FATAL)", "nccl", "w"),
-    Rule("rdma-error", "completion",
+    Rule("rdma-error", "local |remote |completion with error",
          r"(?:ib_mlx5|uct|UCX).{0,120}(?:Remote (?:access|operation|invalid)|Local (?:QP|"
          r"protection|length)|completion with error)", "ucx", "w"),
-    Rule("rdma-error", "cable unplugged",
+    Rule("rdma-error", "mlx5_core",
          r"mlx5_core.{0,60}Cable (?:unplugged|error)", "kernel-net", "k"),
-    Rule("rdma-error", "link down",
+    Rule("rdma-error", "link ",
          r"(?:mlx5|mlx4|\bib\d|bnxt_en|irdma|hfi1|ibp|\broce).{0,60}[Ll]ink (?:is )?[Dd]own",
          "kernel-net", "k"),
-    Rule("rdma-error", "fatal",
+    Rule("rdma-error", "mlx5_core",
          r"mlx5_core.{0,80}(?:health.{0,40}(?:fatal|compromised)|device's health compromised|"
          r"Fatal error|assert_exit)", "kernel-net", "k"),
-    Rule("rdma-error", "port",
+    Rule("rdma-error", "down| port |physical state:",
          r"(?:State|Port state|state)\s*:\s*(?:1: )?DOWN|Physical state:\s*(?:Disabled|"
          r"Polling)|mlx\S+ port \d+.{0,20}\bDOWN", "kernel-net", "aw?"),
-    Rule("rdma-error", "openib btl",
+    Rule("rdma-error",
+         "infiniband retry count|retry count between two mpi processes has been exceeded",
          r"InfiniBand retry count|retry count between two MPI processes has been exceeded",
          "ompi", "w"),
-    Rule("rdma-error", "efa",
+    Rule("rdma-error", "cq_readerr|unresponsive|completion error|completed with error",
          r"(?:EFA|efa|libfabric|NET/OFI).{0,120}(?:unresponsive|Unresponsive remote|"
          r"completion error|cq_readerr|Request.{0,30}completed with error)", "nccl", "w"),
-    Rule("comm-setup-failed", "no socket interface found",
+    Rule("comm-setup-failed", "no socket interface found|no interface found in the same subnet",
          r"no socket interface found|No interface found in the same subnet", "nccl", "w"),
-    Rule("comm-setup-failed", "unable to find interface",
+    Rule("comm-setup-failed", "unable to find",
          r"Unable to find (?:interface|address) for|unable to find.{0,30}interface", "gloo"),
     Rule("comm-setup-failed", "ifa != nullptr", r"ifa != nullptr", "gloo"),
-    Rule("comm-setup-failed", "version",
+    Rule("comm-setup-failed", "mismatch|nccl version|incompatible",
          r"Mismatched NCCL version|NCCL version.{0,30}(?:differ|mismatch)|(?:UCX|"
          r"UCP).{0,60}version.{0,20}(?:mismatch|incompatible)", "nccl", "w"),
-    Rule("comm-setup-failed", "no active messages transport",
+    Rule("comm-setup-failed", "transport",
          r"no (?:active messages|remote registered memory|auxiliary) ?.{0,20}transport",
          "ucx", "w"),
-    Rule("comm-setup-failed", "unable to reach each other",
+    Rule("comm-setup-failed",
+         "mpi process is unreachable|pair of mpi processes are unable to reach each other",
          r"pair of MPI processes are unable to reach each other|MPI process is unreachable",
          "ompi", "w"),
-    Rule("comm-setup-failed", "is not available",
+    Rule("comm-setup-failed", " not available|no usable transport",
          r"(?:network device|transport)s? '?[\w:.,-]+'? (?:is|are) not available|"
          r"no usable transports?/devices?", "ucx", "w"),
-    Rule("comm-setup-failed", "ucp_ep_create",
+    Rule("comm-setup-failed", " failed",
          r"ucp_(?:ep_create|worker_create|init|context)\S* failed", "ucx", "w"),
-    Rule("comm-setup-failed", "pml",
+    Rule("comm-setup-failed",
+         "mismatch|does not match|pml add procs failed|"
+         "no components were able to be opened in the pml",
          r"PML add procs failed|No components were able to be opened in the pml|"
          r"pml.{0,60}(?:mismatch|does not match)", "ompi", "w"),
-    Rule("comm-setup-failed", "no device found",
+    Rule("comm-setup-failed", "found|error: network |failed to initialize",
          r"NET/(?:IB|OFI|Socket)\s?:? ?(?:No (?:device|usable|eligible).{0,20}found|"
          r"Failed to initialize)|Failed to initialize (?:any NET plugin|NET plugin)|"
          r"Error: network \w+ not found", "nccl", "w?"),
-    Rule("comm-setup-failed", "network",
+    Rule("comm-setup-failed", "net/plugin|error: network ",
          r"Error: network \w+ not found|NCCL WARN.{0,40}NET/Plugin.{0,40}(?:fail|not)",
          "nccl", "w"),
-    Rule("comm-setup-failed", "ibv_",
+    Rule("comm-setup-failed", "call to ibv_",
          r"Call to ibv_(?:modify_qp|open_device|create_qp|create_cq)\S* failed", "nccl", "w"),
-    Rule("comm-setup-failed", "gid",
+    Rule("comm-setup-failed", " gid|table|index",
          r"(?:no|invalid) GID|GID (?:table|index).{0,40}(?:not|invalid|fail)", "ucx", "w?"),
-    Rule("comm-setup-failed", "provider",
+    Rule("comm-setup-failed", "t find| provider|libfabric|fi_getinfo",
          r"(?:fi_getinfo|libfabric).{0,60}(?:fail|No data available)|OFI.{0,60}(?:no provider|"
          r"not find)", "ompi", "w"),
-    Rule("comm-setup-failed", "btl",
+    Rule("comm-setup-failed", "requested|specified|invalid value for btl_tcp_if",
          r"(?:specified|requested) (?:interface|component).{0,60}(?:not found|not be found|"
          r"does not exist)|invalid value for btl_tcp_if", "ompi", "w"),
-    Rule("comm-setup-failed", "none of the tcp networks",
+    Rule("comm-setup-failed", "none of the tcp networks specified",
          r"None of the TCP networks specified", "ompi", "w"),
-    Rule("rendezvous-timeout", "clients joined",
+    Rule("rendezvous-timeout", "waiting for clients. ",
          r"waiting for clients\. (?P<count>\d+/\d+) clients joined", "c10d"),
-    Rule("rendezvous-timeout", "rendezvoustimeout",
+    Rule("rendezvous-timeout", "rendezvous",
          r"RendezvousTimeoutError|RendezvousClosedError|RendezvousConnectionError", "elastic"),
     Rule("rendezvous-timeout", "rendezvous",
          r"[Rr]endezvous.{0,60}(?:timed out|timeout|did not complete|failed to (?:join|"
          r"complete))", "elastic"),
     Rule("rendezvous-timeout", "timed out initializing process group",
          r"Timed out initializing process group", "c10d"),
-    Rule("rendezvous-timeout", "wait timeout",
+    Rule("rendezvous-timeout", "store|socket timeout|wait timeout after ",
          r"(?:Socket Timeout|wait timeout after \d+ms, keys)|Store.{0,30}(?:get|"
          r"wait).{0,30}timed? ?out", "c10d", "?"),
-    Rule("rendezvous-timeout", "pjrt_client_connect",
+    Rule("rendezvous-timeout", "deadline_exceeded|barrier timed out",
          r"Barrier timed out.{0,20}PjRT_Client_Connect|(?:RegisterTask|"
          r"ConnectToCoordinat\w+).{0,80}DEADLINE_EXCEEDED", "jax"),
-    Rule("rendezvous-timeout", "deadline",
+    Rule("rendezvous-timeout", "deadline_exceeded",
          r"DEADLINE_EXCEEDED.{0,200}(?:RegisterTask|Register|coordination service)", "jax"),
-    Rule("rendezvous-timeout", "workers",
+    Rule("rendezvous-timeout", "joined|arrived|connected|registered|timed out waiting for",
          r"(?:only|Only) \d+ (?:of|out of|/) ?\d+ (?:workers|nodes|ranks|processes|"
          r"hosts) (?:joined|connected|registered|arrived)|"
          r"Timed out waiting for.{0,40}(?:workers|nodes|ranks|processes|hosts|"
          r"tasks) to (?:join|connect|start|register|arrive)", "ray"),
-    Rule("mpi-startup-failed", "pmi support",
+    Rule("mpi-startup-failed", "built with",
          r"not built with SLURM's PMI support|built with.{0,30}PMI.{0,20}support", "ompi", "w"),
-    Rule("mpi-startup-failed", "direct launched using",
+    Rule("mpi-startup-failed", "appears to have been direct launched",
          r"appears to have been direct launched", "ompi", "w"),
-    Rule("mpi-startup-failed", "not enough slots", r"not enough slots available", "ompi", "w"),
-    Rule("mpi-startup-failed", "daemons",
+    Rule("mpi-startup-failed", "not enough slots available",
+         r"not enough slots available", "ompi", "w"),
+    Rule("mpi-startup-failed",
+         "failed to start|unexpectedly failed|unable to reliably start one or more daemons",
          r"unable to reliably start one or more daemons|(?:ORTE|PRTE|"
          r"daemon).{0,60}(?:unexpectedly failed|failed to start)|An? (?:ORTE|"
          r"PRTE) daemon has unexpectedly failed", "ompi", "w"),
-    Rule("mpi-startup-failed", "mpi",
+    Rule("mpi-startup-failed",
+         "invalid mpi type|cannot find mpi plugin|mpi: cannot create context for|"
+         "couldn't load specified plugin name for mpi/|"
+         "couldn't find the specified plugin name for mpi/",
          r"Couldn't find the specified plugin name for mpi/|cannot find mpi plugin|"
          r"MPI: Cannot create context for|Invalid MPI type|"
          r"Couldn't load specified plugin name for mpi/", "slurm", "w"),
-    Rule("mpi-startup-failed", "pmix",
+    Rule("mpi-startup-failed", "pmi",
          r"(?:PMIX?|pmix)\S*.{0,60}(?:ERROR: NOT-FOUND|UNREACHABLE|INIT.{0,20}fail|"
          r"version.{0,20}mismatch|OUT-OF-RESOURCE|UNPACK-)", "pmix", "w"),
-    Rule("mpi-startup-failed", "pmi",
+    Rule("mpi-startup-failed", "proxy|_init|server|unable to contact",
          r"(?:PMI2?|PMIX)_Init.{0,30}(?:fail|return|error)|unable to contact.{0,30}PMI|"
          r"PMI server not found|pmi_?(?:server|proxy).{0,30}fail", "pmix", "w"),
-    Rule("mpi-startup-failed", "orte_init",
+    Rule("mpi-startup-failed", "_init|it looks like ",
          r"(?:orte|prte|ompi_rte)_init(?: failed|.{0,20}fail)|opal_init failed|"
          r"It looks like (?:orte|opal|MPI)_\w*init.{0,20}failed", "ompi", "w?"),
-    Rule("mpi-startup-failed", "mpi_init",
+    Rule("mpi-startup-failed", "ompi_mpi_init: o|it looks like mpi_init failed",
          r"It looks like MPI_INIT failed|ompi_mpi_init: (?:ompi_rte_init|orte_init) failed",
          "ompi", "w?"),
-    Rule("mpi-startup-failed", "slots",
+    Rule("mpi-startup-failed",
+         "slots|all nodes which are allocated for this job are already filled",
          r"All nodes which are allocated for this job are already filled|(?:more|"
          r"oversubscribe).{0,30}slots", "ompi", "w"),
-    Rule("mpi-startup-failed", "mpirun",
+    Rule("mpi-startup-failed", "cannot| unable|could not",
          r"mpi(?:run|exec)(?: was)?(?: unable|.{0,30}could not|"
          r".{0,30}cannot) (?:to )?(?:launch|start|find)", "ompi", "w"),
-    Rule("peer-lost", "remote process exited",
+    Rule("peer-lost", "ncclremoteerror|remote process exited or there was a network error",
          r"remote process exited or there was a network error|ncclRemoteError", "c10d", "w"),
-    Rule("peer-lost", "closed by",
+    Rule("peer-lost", "peer closed|closed by remote peer|connection closed by ",
          r"[Cc]onnection closed by (?:remote )?peer|closed by remote peer|peer closed",
          "nccl", "w"),
     Rule("peer-lost", "connection reset by peer", r"Connection reset by peer", "errno", "w"),
     Rule("peer-lost", "broken pipe", r"Broken pipe", "errno", "w?"),
-    Rule("peer-lost", "sigterm",
+    Rule("peer-lost", "sigterm|received|got signal: 15|sending process ",
          r"Sending process \d+ closing signal|Received.{0,20}(?:SIGTERM|signal 15|"
          r"Signals\.SIGTERM)|SIGTERM.{0,30}(?:received|handler)|got signal: 15", "elastic", "w"),
     Rule("peer-lost", "signalexception", r"SignalException", "elastic", "w"),
-    Rule("peer-lost", "communicator was aborted",
+    Rule("peer-lost", "nccl communicator |communicator was aborted",
          r"communicator was aborted|NCCL communicator (?:abort|encountered error)", "c10d", "w"),
-    Rule("peer-lost", "job step aborted", r"Job step aborted: Waiting", "slurm", "w"),
+    Rule("peer-lost", "job step aborted: waiting", r"Job step aborted: Waiting", "slurm", "w"),
     Rule("peer-lost", ": terminated", r"tasks? [\d,-]+: Terminated", "slurm", "w"),
-    Rule("peer-lost", "terminating the step",
+    Rule("peer-lost", "terminating |first task exited ",
          r"Terminating (?:the )?(?:job )?step|first task exited \d+s ago|Terminating StepId",
          "slurm", "w"),
-    Rule("peer-lost", "mpi_abort", r"MPI_ABORT was invoked on rank (?P<rank>\d+)", "ompi", "w"),
-    Rule("peer-lost", "noticed that process",
+    Rule("peer-lost", "mpi_abort was invoked on rank ",
+         r"MPI_ABORT was invoked on rank (?P<rank>\d+)", "ompi", "w"),
+    Rule("peer-lost", " noticed that process rank ",
          r"(?:mpirun|prterun|orterun|mpiexec) noticed that process rank (?P<rank>\d+)",
          "ompi", "w"),
-    Rule("peer-lost", "processes in this communicator will",
+    Rule("peer-lost", "processes in this communicator will ",
          r"processes in this communicator will (?:now )?abort", "ompi", "w"),
-    Rule("peer-lost", "unhealthy",
+    Rule("peer-lost", "the tasks have crashed|tasks are unhealthy (stopped sending heartbeats)",
          r"tasks are unhealthy \(stopped sending heartbeats\)|The tasks have crashed", "jax", "w"),
     Rule("peer-lost", "another task died", r"another task died", "jax", "w"),
-    Rule("peer-lost", "shut down", r"Horovod has been shut down", "horovod", "w"),
-    Rule("peer-lost", "connection to peer",
+    Rule("peer-lost", "horovod has been shut down", r"Horovod has been shut down", "horovod", "w"),
+    Rule("peer-lost", "connection|disconnected|unexpectedly",
          r"(?:lost|Lost) connection|connection.{0,30}peer.{0,20}(?:lost|failed|dropped)|"
          r"peer.{0,30}(?:unexpectedly|disconnected)", "ompi", "w"),
-    Rule("peer-lost", "daemon",
+    Rule("peer-lost", " has lost communication|lost communication with a remote daemon",
          r"(?:ORTE|PRTE|HNP) has lost communication|lost communication with a remote daemon",
          "ompi", "w"),
-    Rule("peer-lost", "socket",
+    Rule("peer-lost", " failed on socket|failed to recv, got 0 bytes",
          r"(?:recv|send)(?:Vector|Bytes|Value).{0,20} failed on Socket|"
          r"Failed to recv, got 0 bytes", "c10d", "w"),
-    Rule("peer-lost", "socket",
+    Rule("peer-lost", "broken pipe|store might be |sendbytes failed|recvbytes failed",
          r"\[c10d\].{0,60}(?:Broken pipe|recvBytes failed|sendBytes failed)|"
          r"store might be (?:down|closed)", "c10d", "w"),
-    Rule("peer-lost", "worker",
+    Rule("peer-lost", "error|died unexpectedly",
          r"(?:Actor|ActorDied|RayActor|WorkerCrashed)\w*Error|"
          r"The actor (?:is )?died unexpectedly|worker died unexpectedly", "ray", "w"),
-    Rule("peer-lost", "dump signal from another rank",
+    Rule("peer-lost", " signal from |signal from other rank",
          r"(?:dump|abort) signal from (?:another|other|remote) rank|"
          r"exception.{0,20}signal from other rank", "c10d", "w"),
-    Rule("peer-lost", "another rank",
+    Rule("peer-lost", " rank",
          r"(?:another|other|remote|peer) rank.{0,40}(?:failed|exited|abort|died|crashed|error)",
          "c10d", "w"),
     # Exceptions that only report a failure which stands elsewhere.
-    Rule("", "distbackenderror",
+    Rule("", "ncclsystemerror|ncclinternalerror|distbackenderror: |ncclunhandledcudaerror",
          r"DistBackendError: .*(?:unhandled|NCCL error|internal error|invalid usage)|"
          r"ncclUnhandledCudaError|ncclSystemError|ncclInternalError", "c10d", "-"),
-    Rule("", "nccl error", r"NCCL error in", "c10d", "-"),
+    Rule("", "nccl error in", r"NCCL error in", "c10d", "-"),
     Rule("", "childfailederror", r"ChildFailedError", "elastic", "-"),
-    Rule("", "calledprocesserror",
+    Rule("", "remoteerror|calledprocesserror|processexitedexception|processraisedexception",
          r"CalledProcessError|ProcessRaisedException|ProcessExitedException|RemoteError",
          "python", "-"),
-    Rule("", "keyboardinterrupt", r"^\s*KeyboardInterrupt|SystemExit", "python", "-"),
-    Rule("", "dataloader worker",
+    Rule("", "systemexit|keyboardinterrupt", r"^\s*KeyboardInterrupt|SystemExit", "python", "-"),
+    Rule("", "dataloader worker (pid",
          r"DataLoader worker \(pid(?:\(s\))? [\d, ]+\) (?:exited unexpectedly|"
          r"is killed by signal: (?:Killed|Terminated))", "dataloader", "-"),
     Rule("", "terminated with exception", r"terminated with exception", "c10d", "-"),
-    Rule("", "distbackenderror", r"instance of 'c10::DistBackendError'", "c10d", "-"),
+    Rule("", "instance of 'c10::distbackenderror'",
+         r"instance of 'c10::DistBackendError'", "c10d", "-"),
     Rule("", "graph execution error", r"Graph execution error", "tf", "-"),
-    Rule("", "diststoreerror", r"DistStoreError|DistNetworkError", "c10d", "-"),
+    Rule("", "storeerror|networkerror", r"DistStoreError|DistNetworkError", "c10d", "-"),
     # Containers.
-    Rule("image-not-found", "no such file",
+    Rule("image-not-found",
+         "unable to open|could not open image|failed to retrieve path for|"
+         "unable to check if image is accessible",
          r"(?:could not open image|Unable to check if image is accessible|"
          r"failed to retrieve path for|unable to open.{0,20}image).*no such file",
          "apptainer", "wd"),
-    Rule("image-not-found", "image",
+    Rule("image-not-found", "not found|no such file|doesn't exist|does not exist",
          r"(?:image|SIF|container)\b.{0,80}\.(?:sif|simg|img|sqsh)\S* (?:does not exist|"
          r"not found|doesn't exist)|\.(?:sif|simg|sqsh)[:'\"]*.{0,10}(?:No such file|"
          r"does not exist|not found)", "apptainer", "wd"),
-    Rule("image-not-found", "pyxis",
+    Rule("image-not-found", "pyxis: ",
          r"pyxis: (?:.{0,60}No such file.{0,60}sqsh|couldn't|failed to import docker image)",
          "apptainer", "wd"),
     Rule("image-unusable", "image format not recognized",
          r"image format not recognized", "apptainer", "wd"),
-    Rule("image-unusable", "architecture",
+    Rule("image-unusable", "exec format error|image's architecture",
          r"image's architecture.{0,40}could not run|exec format error", "apptainer", "wd"),
     Rule("image-unusable", "exec format error", r"[Ee]xec format error", "errno", "wd"),
-    Rule("image-unusable", "squashfs",
+    Rule("image-unusable",
+         "wrong fs type|bad superblock|not a squashfs|structure needs|invalid argument|"
+         "input/output error",
          r"(?:failed to mount|mounting|while mounting).{0,80}(?:squashfs|"
          r"image).{0,120}(?:[Ii]nput/output error|invalid argument|bad superblock|"
          r"wrong fs type|not a squashfs|structure needs)", "apptainer", "wd"),
-    Rule("image-unusable", "squashfs error",
+    Rule("image-unusable", "squashfs: |squashfs error",
          r"SQUASHFS error|squashfs: .{0,60}(?:corrupt|fail)", "fs", "a"),
-    Rule("image-unusable", "superblock",
+    Rule("image-unusable", "squashfuse| superblock|can't find a valid squashfs",
          r"(?:find|valid|read).{0,30}(?:SQUASHFS|squashfs) superblock|"
          r"can't find a valid squashfs|squashfuse.{0,80}(?:magic|superblock|fail)",
          "apptainer", "wd"),
-    Rule("image-unusable", "image",
-         r"(?:FATAL|(?<![a-z])ERROR)\b.{0,60}(?:SIF|image|container).{0,160}(?:corrupt|"
-         r"truncat|EOF|invalid|"
-         r"bad magic|header|descriptor|checksum|digest|mismatch)|(?:SIF|\.sif\b|container image)"
-         r".{0,80}(?:corrupt|truncated|(?:checksum|digest|hash|integrity).{0,20}(?:mismatch|fail|"
-         r"not match))", "apptainer", "wd"),
-    Rule("image-unusable", "integrity",
+    Rule("image-unusable", "sif|fatal|error|container image",
+         r"(?:FATAL|(?<![a-z])ERROR)\b.{0,60}(?:SIF|image|container).{0,160}(?:corrupt|truncat|"
+         r"EOF|invalid|bad magic|header|descriptor|checksum|digest|mismatch)|(?:SIF|\.sif\b|"
+         r"container image).{0,80}(?:corrupt|truncated|(?:checksum|digest|hash|"
+         r"integrity).{0,20}(?:mismatch|fail|not match))", "apptainer", "wd"),
+    Rule("image-unusable", "hash|integrity|failed to verify container",
          r"(?:object|image|signature|data) (?:integrity|hash).{0,40}(?:not match|mismatch|"
          r"invalid|fail)|failed to verify container", "apptainer", "wd"),
-    Rule("image-unusable", "sif",
+    Rule("image-unusable",
+         "invalid sif|no partition|unexpected eof|not a valid sif|no root partition",
          r"(?:FATAL|ERROR).{0,200}(?:invalid SIF|not a valid SIF|no partition|unexpected EOF|"
          r"no root partition)", "apptainer", "wd"),
-    Rule("container-mount-failed", "mount source",
+    Rule("container-mount-failed", "mount source ",
          r"mount source .{0,200}doesn't exist", "apptainer", "wd"),
-    Rule("container-mount-failed", "mount",
+    Rule("container-mount-failed", "error|fatal",
          r"(?:FATAL|(?<![a-z])ERROR)\W.{0,200}(?:while mounting|mount error|failed to mount|"
          r"unable to (?:bind|mount)|mount \S+->\S+ error)", "apptainer", "wd"),
-    Rule("container-mount-failed", "mount",
+    Rule("container-mount-failed", "can't mount|skipping mount| doesn't exist in container",
          r"(?:skipping mount|Skipping mount) of|can't mount|"
          r"destination \S+ doesn't exist in container", "apptainer", "?"),
-    Rule("container-mount-failed", "bind path",
-         r"(?:bind path|bind mount|overlay|scratch).{0,120}(?:does not exist|doesn't exist|"
-         r"failed|not permitted|no such)", "apptainer", "wd"),
+    Rule("container-mount-failed", "overlay |bind path|bind mount|scratch mount",
+         r"(?:bind path|bind mount|overlay (?:mount|image|dir)|"
+         r"scratch mount).{0,120}(?:does not exist|doesn't exist|failed|not permitted|no such)",
+         "apptainer", "wd"),
     Rule("container-mount-failed", "overlay",
          r"(?:FATAL|(?<![a-z])ERROR)\W.{0,120}overlay", "apptainer", "wd"),
-    Rule("container-mount-failed", "pyxis",
+    Rule("container-mount-failed", "pyxis:|enroot-mount",
          r"pyxis:.{0,80}mount.{0,40}(?:fail|No such)|enroot-mount", "apptainer", "wd"),
     Rule("container-runtime-unavailable", "not found",
          r"(?:apptainer|singularity|enroot|podman|srun_container|charliecloud|"
@@ -932,133 +1047,145 @@ RULES: tuple[Rule, ...] = (
          r"(?:execve\(\): (?:\S*/)?|exec: \"?)(?:apptainer|singularity|enroot|"
          r"podman)\b.*No such file|(?:/bin/|/)(?:apptainer|singularity): No such file",
          "slurm", "wd"),
-    Rule("container-runtime-unavailable", "user namespace",
+    Rule("container-runtime-unavailable", "user",
          r"(?:user namespaces?|userns).{0,100}(?:exceeded|not (?:available|enabled|permitted|"
          r"supported)|disabled|requires|fail)|[Ff]ailed to create user namespace",
          "apptainer", "wd"),
-    Rule("container-runtime-unavailable", "fuse",
+    Rule("container-runtime-unavailable",
+         "/dev/fuse|fusermount|mount failed|failed to open|device not found",
          r"fuse: (?:device not found|failed to open|mount failed|failed to exec fusermount)|"
          r"fusermount3?.{0,60}(?:not found|not permitted|executable)|"
          r"/dev/fuse.{0,60}(?:No such|denied|not permitted)", "apptainer", "w"),
-    Rule("container-runtime-unavailable", "setuid",
-         r"(?:setuid|set-uid|suid|starter-suid).{0,100}(?:not|disabled|required|requires|fail|"
-         r"nosuid)|starter.{0,40}(?:not found|doesn't exist|must be owned)", "apptainer", "wd"),
-    Rule("container-runtime-unavailable", "newuidmap",
+    Rule("container-runtime-unavailable", "etuid|et-uid|tarter-suid",
+         r"(?:setuid|set-uid|starter-suid).{0,100}(?:not|no|disabled|required|requires|fail|"
+         r"nosuid)|[Nn]o setuid installation", "apptainer", "wd"),
+    Rule("container-runtime-unavailable", "not found|executable|must be owned|doesn't exist",
+         r"starter.{0,40}(?:not found|doesn't exist|must be owned)|(?:unsquashfs|squashfuse|"
+         r"fusermount3?|fuse2fs|mksquashfs|gocryptfs) (?:is )?not found|(?:unsquashfs|"
+         r"squashfuse)\b.{0,40}executable.{0,20}not found", "apptainer", "wd!"),
+    Rule("container-runtime-unavailable", "idmap|o mapping entry found in /etc/sub",
          r"new[ug]idmap.{0,60}(?:not found|failed|not permitted)|"
          r"no mapping entry found in /etc/sub[ug]id", "apptainer", "wd"),
-    Rule("container-runtime-unavailable", "namespace",
+    Rule("container-runtime-unavailable", " namespace",
          r"(?:unshare|clone|mount) namespace.{0,40}(?:not permitted|fail)|"
          r"creating namespace.{0,60}(?:not permitted|fail)", "apptainer", "wd"),
-    Rule("container-gpu-missing", "nv files",
+    Rule("container-gpu-missing", "could not find any nv files",
          r"[Cc]ould not find any nv files", "apptainer", "w?"),
-    Rule("container-gpu-missing", "no nvidia driver",
+    Rule("container-gpu-missing", "found no nvidia driver on your system",
          r"Found no NVIDIA driver on your system", "torch"),
-    Rule("container-gpu-missing", "no cuda-capable device",
+    Rule("container-gpu-missing",
+         "cudaerrornodevice|cuda_error_no_device|no cuda-capable device is detected",
          r"no CUDA-capable device is detected|cudaErrorNoDevice|CUDA_ERROR_NO_DEVICE",
          "cuda", "?"),
     Rule("container-gpu-missing", "no cuda gpus are available",
          r"No CUDA GPUs are available", "torch", "?"),
-    Rule("container-gpu-missing", "libcuda.so",
+    Rule("container-gpu-missing", "cuda.so|nvidia-ml|could not load|failed to find libcuda",
          r"(?:libcuda\.so\S*|libnvidia-ml\S*).{0,40}(?:cannot open|not found|No such)|"
          r"Could not load.{0,40}libcuda|failed to find libcuda", "tf", "w?"),
     Rule("container-gpu-missing", "failed call to cuinit", r"failed call to cuInit", "tf", "w?"),
-    Rule("container-gpu-missing", "cpu",
+    Rule("container-gpu-missing",
+         "cpu|no gpu|not find|cuda available: |cuda.is_available|gpu available: false|"
+         "skipping registering gpu devices|device_type of 'cuda', but cuda is not available",
          r"(?:[Uu]sing|[Rr]unning on|[Ff]alling back to|[Dd]efaulting to|"
          r"device\W{1,4}) ?(?:the )?(?:device\W{1,3})?cpu\b|"
          r"device_type of 'cuda', but CUDA is not available|GPU available: False|"
          r"cuda\.is_available\S* ?\W? ?False|CUDA available: (?:False|no)|"
          r"No GPU(?:/TPU)?s? (?:found|detected|available).{0,40}CPU|No GPU (?:found|detected|"
          r"available)|not find.{0,20}GPU|Skipping registering GPU devices", "torch", "w?"),
-    Rule("container-gpu-missing", "nvidia",
+    Rule("container-gpu-missing", "error|fatal|warning",
          r"(?:WARNING|ERROR|FATAL)\W.{0,80}(?:nvidia-container-cli|nvliblist|"
          r"nvidia.{0,30}(?:not found|unable|could not|missing))", "apptainer", "w?"),
-    Rule("container-gpu-missing", "torch not compiled with cuda",
+    Rule("container-gpu-missing", "torch not compiled with cuda enabled",
          r"Torch not compiled with CUDA enabled", "torch", "?"),
     # Slurm.
-    Rule("time-limit", "due to time limit", r"CANCELLED AT \S+ DUE TO TIME LIMIT", "slurm", "wd"),
-    Rule("node-failure", "due to node failure",
+    Rule("time-limit", " due to time limit", r"CANCELLED AT \S+ DUE TO TIME LIMIT", "slurm", "wd"),
+    Rule("node-failure", " due to node failure",
          r"CANCELLED AT \S+ DUE TO NODE FAILURE", "slurm", "wd"),
-    Rule("node-failure", "node failure on",
+    Rule("node-failure", "node failure on ",
          r"[Nn]ode failure on (?P<node>[\w.-]+)", "slurm", "wd"),
-    Rule("node-failure", "not responding",
+    Rule("node-failure", "not responding|lost communication with node",
          r"(?:error: Nodes? (?P<node>[\w.-]+) not responding|Node (?:is )?not responding|"
          r"Lost communication with node)", "slurm", "w"),
-    Rule("node-failure", "killing job", r"Killing (?:Job|job)\S* on failed node", "slurm", "w"),
+    Rule("node-failure", " on failed node",
+         r"Killing (?:Job|job)\S* on failed node", "slurm", "w"),
     Rule("preempted", "due to preemption",
          r"CANCELLED AT \S+ DUE TO PREEMPTION|due to preemption", "slurm", "wd"),
     Rule("preempted", "preempted",
          r"(?:[Jj]ob|STEP|step)\S* .{0,40}(?:was |has been |being )?preempted", "slurm", "w"),
-    Rule("cancelled", "cancelled at",
+    Rule("cancelled", " cancelled at ",
          r"\*\*\* (?:JOB|STEP) \S+ ON \S+ CANCELLED AT \S+ (?:by|\*\*\*|DUE TO (?:JOB REQUEUE|"
          r"CANCEL))", "slurm", "wd?"),
-    Rule("cancelled", "force terminated job",
+    Rule("cancelled", "srun: force terminated ",
          r"srun: Force Terminated (?:job|JobId)", "slurm", "w?"),
-    Rule("launch-failed", "task launch for",
+    Rule("launch-failed", "task launch for ",
          r"Task launch for \S+ failed on node (?P<node>[^\s:]+)", "slurm", "wd"),
     Rule("launch-failed", "application launch failed",
          r"Application launch failed", "slurm", "wd"),
     Rule("launch-failed", "prolog",
          r"(?:task_?)?prolog\b.{0,40}(?:failed|exit(?:ed)?|error|timed out|status)|"
          r"[Ee]rror running prolog|Prolog (?:error|failure|hung)", "slurm", "w"),
-    Rule("launch-failed", "credential",
+    Rule("launch-failed", "munge|credential",
          r"[Ii]nvalid job credential|credential.{0,40}(?:expired|invalid|revoked|replayed|"
          r"failed|error)|Munge decode failed|munge.{0,60}(?:fail|error)", "slurm", "w"),
-    Rule("launch-failed", "uid",
+    Rule("launch-failed", "getpwuid|not found|no such user",
          r"(?:uid|user id|gid).{0,30}not found|[Uu]ser not found on host|getpwuid.{0,20}fail|"
          r"no such user", "slurm", "w"),
-    Rule("launch-failed", "batch",
+    Rule("launch-failed", "batch jobid|job launch fail|launch failed requeued held",
          r"[Bb]atch JobId\S* .{0,40}(?:launch fail|missing)|batch job launch fail|"
          r"launch failed requeued held|[Jj]ob launch fail", "slurm", "w"),
-    Rule("launch-failed", "slurmstepd",
+    Rule("launch-failed", "slurmstepd|unable to contact slurmd",
          r"(?:_fork_|fork\S*|exec\S*).{0,30}slurmstepd.{0,40}fail|"
          r"slurmstepd.{0,40}(?:failed to (?:start|initialize)|unable to)|"
          r"Unable to contact slurmd", "slurm", "w"),
-    Rule("launch-failed", "chdir",
+    Rule("launch-failed", "couldn't chdir|could not open stdout file",
          r"slurmstepd.{0,30}couldn't chdir|[Cc]ould not open stdout file", "slurm", "w?"),
-    Rule("step-rejected", "unable to create step",
+    Rule("step-rejected", "unable to create step for job",
          r"Unable to create step for job", "slurm", "wd"),
-    Rule("step-rejected", "requested",
+    Rule("step-rejected", "requested node|more processors requested than",
          r"(?:srun: |error: ).{0,40}(?:More processors requested than|"
          r"Requested node configuration is not available|Requested nodes? .{0,20}not)",
          "slurm", "wd"),
-    Rule("step-rejected", "job/step already completing",
+    Rule("step-rejected", "generic resource|job id specified",
          r"Invalid generic resource|Invalid job id specified", "slurm", "w?"),
     Rule("step-rejected", "srun: ",
          r"srun: (?:error|fatal|warning): .{0,40}(?:can't run \d+ processes on \d+ nodes|"
          r"exceeds the|CPU count per node|memory.{0,20}(?:not available|exceeds))", "slurm", "w"),
-    Rule("step-rejected", "gres",
+    Rule("step-rejected", "invalid generic resource (gres)",
          r"(?:error|failed).{0,80}Invalid generic resource \(gres\)", "slurm", "wd"),
     # Storage.
-    Rule("disk-full", "no space left", r"No space left on device|ENOSPC", "errno"),
-    Rule("disk-full", "errno 28", r"\[Errno 28\]|errno = 28\b", "errno"),
-    Rule("disk-full", "disk full",
+    Rule("disk-full", "enospc|no space left on device",
+         r"No space left on device|ENOSPC", "errno"),
+    Rule("disk-full", "[errno 28]|errno = 28", r"\[Errno 28\]|errno = 28\b", "errno"),
+    Rule("disk-full", "disk |system |not enough ",
          r"[Dd]isk (?:is )?full|file ?system (?:is )?full|not enough (?:free )?(?:disk )?space",
          "errno"),
-    Rule("quota-exceeded", "quota exceeded", r"quota exceeded|EDQUOT|\[Errno 122\]", "errno"),
-    Rule("quota-exceeded", "quota",
+    Rule("quota-exceeded", "edquot|[errno 122]|quota exceeded",
+         r"quota exceeded|EDQUOT|\[Errno 122\]", "errno"),
+    Rule("quota-exceeded", "quota|reached|exhausted",
          r"(?:exceeds?|exceeded|over|reached|out of).{0,30}\bquota|quota.{0,30}(?:exhausted|"
          r"limit reached|reached)", "errno"),
-    Rule("filesystem-error", "stale", r"Stale (?:NFS )?file handle|ESTALE", "errno"),
-    Rule("filesystem-error", "not responding", r"nfs: server \S+ not responding", "fs", "k"),
-    Rule("filesystem-error", "timed out", r"nfs: server \S+ .{0,20}timed out", "fs", "k"),
-    Rule("filesystem-error", "evicted", r"LustreError.{0,120}evicted|was evicted by", "fs", "a"),
-    Rule("filesystem-error", "connection to",
+    Rule("filesystem-error", "estale|file handle", r"Stale (?:NFS )?file handle|ESTALE", "errno"),
+    Rule("filesystem-error", " not responding", r"nfs: server \S+ not responding", "fs", "k"),
+    Rule("filesystem-error", "nfs: server ", r"nfs: server \S+ .{0,20}timed out", "fs", "k"),
+    Rule("filesystem-error", "lustreerror|was evicted by",
+         r"LustreError.{0,120}evicted|was evicted by", "fs", "a"),
+    Rule("filesystem-error", "connection to ",
          r"Lustre: .{0,80}Connection to \S+ .{0,60}was lost", "fs", "k?"),
     Rule("filesystem-error", "lustreerror",
          r"LustreError.{0,160}(?:-5\b|-110|-107|-108|timed out|I/O error)", "fs", "k?"),
-    Rule("filesystem-error", "input/output error",
+    Rule("filesystem-error", "eio|[errno 5]|input/output error",
          r"[Ii]nput/output error|\[Errno 5\]|\bEIO\b", "errno"),
-    Rule("filesystem-error", "transport endpoint",
+    Rule("filesystem-error", "[errno 10|transport endpoint ",
          r"[Tt]ransport endpoint (?:is not connected|shutdown)|\[Errno 10[78]\]", "errno"),
-    Rule("filesystem-error", "read-only",
+    Rule("filesystem-error", "remounting",
          r"[Rr]emounting filesystem read-only|Remounting.{0,20}read-only", "fs", "k"),
-    Rule("filesystem-error", "ext4-fs error",
+    Rule("filesystem-error", "ext4-fs",
          r"EXT4-fs error|EXT4-fs.{0,40}(?:Detected aborted|I/O error)", "fs", "k"),
     Rule("filesystem-error", "xfs",
          r"XFS.{0,60}(?:[Cc]orruption|metadata I/O error|Shutting down|log I/O error|"
          r"shut ?down)", "fs", "k"),
     Rule("filesystem-error", "medium error", r"(?:critical )?medium error", "fs", "k"),
-    Rule("filesystem-error", "i/o error",
+    Rule("filesystem-error", "error|timeout",
          r"(?:blk_update_request|Buffer I/O|I/O) error.{0,20}(?:dev |on )|"
          r"nvme\S*: .{0,40}I/O.{0,20}(?:timeout|error)|I/O error, dev", "fs", "k"),
     Rule("filesystem-error", "mmfs",
@@ -1069,290 +1196,323 @@ RULES: tuple[Rule, ...] = (
     Rule("filesystem-error", "ceph",
          r"(?:libceph|ceph).{0,60}(?:socket closed|mds\d* (?:hung|caps stale|evict)|"
          r"blacklisted|blocklisted|session lost)", "fs", "k"),
-    Rule("filesystem-error", "remote i/o error", r"Remote I/O error|\[Errno 121\]", "errno"),
+    Rule("filesystem-error", "[errno 121]|remote i/o error",
+         r"Remote I/O error|\[Errno 121\]", "errno"),
     Rule("filesystem-error", "structure needs cleaning", r"Structure needs cleaning", "errno"),
-    Rule("filesystem-error", "bus error",
+    Rule("filesystem-error", " blocked for more than ",
          r"task \S+ blocked for more than \d+ seconds.{0,40}nfs", "fs", "k?"),
-    Rule("permission-denied", "permission denied",
+    Rule("permission-denied", "eacces|permissionerror|permission denied",
          r"Permission denied|EACCES|PermissionError", "errno"),
-    Rule("permission-denied", "read-only file system", r"Read-only file system|EROFS", "errno"),
-    Rule("permission-denied", "operation not permitted",
+    Rule("permission-denied", "erofs|read-only file system",
+         r"Read-only file system|EROFS", "errno"),
+    Rule("permission-denied", "[errno 1]|operation not permitted",
          r"Operation not permitted|\[Errno 1\]", "errno"),
     # Network.
-    Rule("name-resolution", "name or service not known",
+    Rule("name-resolution", "gaierror|gai error|name or service not known",
          r"Name or service not known|gaierror|gai error", "errno", "w"),
-    Rule("name-resolution", "name resolution",
+    Rule("name-resolution", "temporary failure in name resolution",
          r"Temporary failure in name resolution", "errno", "w"),
-    Rule("name-resolution", "resolve",
+    Rule("name-resolution",
+         "resolve |getaddrinfo|temporary failure|no address associated with hostname",
          r"(?:[Cc]ould not|[Cc]annot|[Uu]nable to|[Ff]ailed to|can't) (?:be )?resolve (?:host|"
          r"hostname|address|name|the)?|No address associated with hostname|"
          r"(?:Temporary failure|getaddrinfo).{0,40}(?:fail|error)", "errno", "w"),
-    Rule("name-resolution", "getaddrinfo",
+    Rule("name-resolution", "getaddrinfo|unknown host|nodename nor servname",
          r"getaddrinfo\S*.{0,40}(?:fail|error|not known)|Unknown host|nodename nor servname",
          "errno", "w"),
     Rule("name-resolution", "unknown host", r"[Uu]nknown host", "errno", "w"),
-    Rule("endpoint-unreachable", "connect",
+    Rule("endpoint-unreachable", "client socket has ",
          r"client socket has (?:failed to connect|timed out after).{0,120}", "c10d", "w"),
-    Rule("endpoint-unreachable", "no route to host",
+    Rule("endpoint-unreachable", "[errno 113]|ehostunreach|no route to host",
          r"No route to host|\[Errno 113\]|EHOSTUNREACH", "errno", "w"),
-    Rule("endpoint-unreachable", "network is unreachable",
+    Rule("endpoint-unreachable", "enetunreach|network is unreachable",
          r"Network is unreachable|ENETUNREACH", "errno", "w"),
-    Rule("endpoint-unreachable", "connection refused",
+    Rule("endpoint-unreachable", "[errno 111]|econnrefused|connection refused",
          r"Connection refused|ECONNREFUSED|\[Errno 111\]", "errno", "w?"),
-    Rule("endpoint-unreachable", "connection timed out",
+    Rule("endpoint-unreachable", "etimedout|[errno 110]|connection timed out",
          r"Connection timed out|ETIMEDOUT|\[Errno 110\]", "errno", "w?"),
     Rule("endpoint-unreachable", "connect",
          r"(?:socket\S*Connect|Connect to|connect\(\) to|connection to) \S+ .{0,30}(?:failed|"
          r"timed out|refused|unreachable)|failed to connect to all addresses", "nccl", "w"),
-    Rule("endpoint-unreachable", "unable to connect",
+    Rule("endpoint-unreachable", "connect to |make a tcp connection",
          r"(?:unable to|could not|cannot|failed to) (?:make a TCP connection|"
          r"connect to (?:the )?(?:master|coordinator|head|rank 0|scheduler|server at \d))",
          "ompi", "w"),
     Rule("endpoint-unreachable", "tcp connection",
          r"TCP connection.{0,60}(?:refused|fail|unreachable|timed out)", "ompi", "w"),
-    Rule("address-in-use", "already in use",
+    Rule("address-in-use", "eaddrinuse|[errno 98]|address already in use",
          r"[Aa]ddress already in use|EADDRINUSE|\[Errno 98\]", "errno", "w"),
     Rule("address-in-use", "eaddrinuse", r"EADDRINUSE", "c10d", "w"),
-    Rule("address-in-use", "port",
+    Rule("address-in-use", "port ",
          r"[Pp]ort \d+ (?:is )?(?:already )?(?:in use|occupied|taken)", "errno", "w?"),
-    Rule("external-service", "couldn't connect to 'https",
-         r"couldn't connect to '?https?://", "http"),
-    Rule("external-service", "https://",
+    Rule("external-service", "couldn't connect to ", r"couldn't connect to '?https?://", "http"),
+    Rule("external-service", "http",
          r"(?:\b[45]\d\d (?:Client|Server) Error|Max retries exceeded|HTTP ?Error|HTTPError|"
          r"status code:? [45]\d\d).{0,200}https?://", "http"),
-    Rule("external-service", "max retries exceeded",
+    Rule("external-service", "maxretryerror|connectionpool(host=",
          r"(?:HTTPS?ConnectionPool\(host='?(?!localhost|"
          r"127\.)[\w.-]+\.\w+).{0,200}Max retries exceeded|MaxRetryError", "http"),
-    Rule("external-service", "httpsconnectionpool", r"HTTPSConnectionPool\(host=", "http", "w?"),
-    Rule("external-service", "wandb",
+    Rule("external-service", "httpsconnectionpool(host=",
+         r"HTTPSConnectionPool\(host=", "http", "w?"),
+    Rule("external-service", ": error|commerror|usageerror|authenticationerror",
          r"wandb\.(?:errors\.)?\w*(?:CommError|UsageError|AuthenticationError)|"
          r"wandb: ERROR.{0,60}(?:network|connect|api|timed out|401|403|5\d\d)", "http", "w"),
-    Rule("external-service", "calling the",
+    Rule("external-service", "an error occurred (|botocore.exceptions.",
          r"botocore\.exceptions\.\w+|An error occurred \((?:SlowDown|Throttl\w+|"
          r"RequestLimit\w*|503|ServiceUnavailable|AccessDenied|ExpiredToken|InternalError|"
          r"RequestTimeout)\w*\) when calling", "http"),
-    Rule("external-service", "botocore",
+    Rule("external-service", "error",
          r"(?:EndpointConnection|ConnectTimeout|ReadTimeout|NoCredentials|ConnectionClosed|"
          r"Client)Error", "http"),
     Rule("external-service", "too many requests", r"(?:429.{0,20})?Too Many Requests", "http"),
-    Rule("external-service", "service unavailable",
+    Rule("external-service", "unavailable",
          r"503.{0,10}Service (?:Temporarily )?Unavailable", "http"),
-    Rule("external-service", "localentrynotfounderror",
+    Rule("external-service",
+         "hfhubhttperror|gatedrepoerror|offlinemodeisenabled|repositorynotfounderror|"
+         "localentrynotfounderror",
          r"LocalEntryNotFoundError|OfflineModeIsEnabled|HfHubHTTPError|GatedRepoError|"
          r"RepositoryNotFoundError", "http"),
-    Rule("external-service", "licen",
+    Rule("external-service",
+         "rlm|lmgrd|licen|flexlm|flexnet|checkout| available|"
+         "ed number of users already reached",
          r"(?:FlexNet|FLEXlm|lmgrd|RLM|licen[cs]e (?:server|manager|checkout)|"
          r"[Cc]heckout).{0,100}(?:error|fail|unable|cannot|refused|denied|unreachable|down|"
          r"not (?:available|respond))|(?:[Cc]annot|[Ff]ailed to|[Uu]nable to|"
          r"[Cc]ould not).{0,40}licen[cs]e|[Ll]icen[cs]ed number of users already reached|"
          r"No.{0,20}licenses? available", "flexnet", "w"),
     Rule("external-service", "curl: (", r"curl: \((?:5|6|7|22|28|35|52|56|60)\)", "http"),
-    Rule("external-service", "git", r"fatal: unable to access 'https?://", "http"),
-    Rule("external-service", "connect",
+    Rule("external-service", "fatal: unable to access 'http",
+         r"fatal: unable to access 'https?://", "http"),
+    Rule("external-service",
+         "timed out|unreachable|cannot connect|connectionerror|connection refused",
          r"(?:mlflow|comet|neptune|clearml|aiohttp|gcsfs|s3fs|"
          r"azure)[\w.]*.{0,120}(?:ConnectionError|Connection refused|timed out|unreachable|"
          r"Cannot connect)", "http", "w"),
-    Rule("external-service", "could not find a version",
+    Rule("external-service", "retrying (retry|could not fetch url http",
          r"(?:Retrying \(Retry.{0,200}pypi|Could not fetch URL https?)", "http", "w?"),
-    Rule("external-service", "error",
+    Rule("external-service",
+         "ratelimit|apiconnection|azure.core.exceptions.|google.api_core.exceptions.",
          r"google\.api_core\.exceptions\.\w+|azure\.core\.exceptions\.\w+|"
          r"openai\.\w*(?:RateLimit|APIConnection)Error", "http"),
     # Environment.
-    Rule("launch-env-invalid", "expected, but not set",
+    Rule("launch-env-invalid", "environment variable ",
          r"environment variable \w+ expected, but not set", "env"),
-    Rule("launch-env-invalid", "keyerror",
+    Rule("launch-env-invalid", "keyerror: '",
          r"KeyError: '(?:(?:LOCAL_|GLOBAL_|NODE_|GROUP_|OMPI_\w*)?(?:RANK|WORLD_SIZE|"
          r"LOCAL_SIZE)|MASTER_(?:ADDR|PORT)|SLURM_\w+|LOCAL_WORLD_SIZE|PMI\w*|HYDRA_\w+)'", "env"),
-    Rule("launch-env-invalid", "slurm bash script",
+    Rule("launch-env-invalid", "in your slurm bash script, but this variable is not supported",
          r"in your SLURM bash script, but this variable is not supported", "env"),
-    Rule("launch-env-invalid", "does not match",
+    Rule("launch-env-invalid", " match",
          r"(?:number of (?:devices|nodes|tasks|processes)|ntasks\S*|world.?size|WORLD_SIZE|"
          r"SLURM_\w+|num_nodes|devices)\b.{0,80}(?:does not|do not|doesn't|not) match", "env"),
-    Rule("launch-env-invalid", "world",
+    Rule("launch-env-invalid", "rank |world",
          r"(?:world.?size|WORLD_SIZE).{0,80}(?:does not match|not (?:equal|divisible)|mismatch|"
          r"must be|is not divisible|!=|invalid)|rank \d+ .{0,30}(?:>=|out of range|larger than|"
          r"must be less).{0,20}world.?size", "env"),
-    Rule("launch-env-invalid", "rank",
+    Rule("launch-env-invalid", "rank|world_size|master_port|master_addr",
          r"(?:RANK|rank|MASTER_ADDR|MASTER_PORT|WORLD_SIZE|LOCAL_RANK)\b.{0,40}(?:(?:is|was|"
          r"are|not) (?:un|not )?set|not defined|undefined|unset|missing|environment variable|"
          r"is required|duplicate|already (?:in use|registered|joined))", "env"),
     Rule("launch-env-invalid", "invalid literal for int",
          r"invalid literal for int.{0,60}(?:rank|world|port)", "env"),
-    Rule("launch-env-invalid", "unbound variable",
+    Rule("launch-env-invalid", ": unbound variable",
          r"(?:MASTER_\w+|WORLD_SIZE|\w*RANK|SLURM_\w+|NNODES|NODE_RANK): unbound variable",
          "libc", "d"),
-    Rule("launch-env-invalid", "duplicate",
+    Rule("launch-env-invalid", "already |duplicate |used twice|already_exists",
          r"[Dd]uplicate (?:rank|node.?rank|global rank|process id|task)|(?:rank|"
          r"process).{0,30}(?:already (?:registered|connected|exists)|used twice)|"
          r"ALREADY_EXISTS.{0,60}(?:task|process)", "jax"),
-    Rule("launch-env-invalid", "connected with a different",
+    Rule("launch-env-invalid", "connected with a different incarnation",
          r"(?:Aborted|already).{0,60}connected with a different incarnation", "jax"),
-    Rule("launch-env-invalid", "coordinator",
+    Rule("launch-env-invalid",
+         "process_id|number of processes must be defined|coordinator_address should be defined",
          r"coordinator_address should be defined|Number of processes must be defined|"
          r"process_id.{0,40}(?:must|should) be", "jax"),
-    Rule("launch-env-invalid", "cluster_spec",
+    Rule("launch-env-invalid", "cluster|tf_config",
          r"TF_CONFIG.{0,60}(?:invalid|missing|not|must)|cluster_?spec.{0,60}(?:invalid|missing|"
          r"not)", "tf"),
     Rule("gpu-visibility", "invalid device ordinal", r"invalid device ordinal", "cuda"),
     Rule("gpu-visibility", "duplicate gpu detected", r"Duplicate GPU detected", "nccl", "w"),
-    Rule("gpu-visibility", "gpus",
+    Rule("gpu-visibility", "need|only |require|expected |requested ",
          r"(?:You requested gpu|requested .{0,20}GPUs?|requires? \d+ GPUs?|expected \d+ GPUs?|"
          r"[Nn]eeds? \d+ GPUs?).{0,80}(?:your machine only has|but only|available|found|"
          r"visible|got|see)|only \d+ (?:GPUs?|devices?) (?:are |is )?(?:available|visible|"
          r"found)", "lightning"),
-    Rule("gpu-visibility", "you requested gpu", r"You requested gpu: |But your machine only has",
-         "lightning"),
-    Rule("gpu-visibility", "nproc",
+    Rule("gpu-visibility", "you requested gpu: |but your machine only has",
+         r"You requested gpu: |But your machine only has", "lightning"),
+    Rule("gpu-visibility", "local_rank|nproc_per_node",
          r"nproc_per_node.{0,60}(?:more|greater|larger|exceeds?) .{0,20}(?:GPU|device)|"
          r"local_rank.{0,60}(?:device_count|number of (?:visible )?(?:GPU|device))", "elastic"),
-    Rule("gpu-visibility", "exclusive",
+    Rule("gpu-visibility",
+         "exclusive|cudaerrordevicesunavailable|"
+         "cuda-capable device(s) is/are busy or unavailable",
          r"exclusive.process|CUDA-capable device\(s\) is/are busy or unavailable|"
          r"cudaErrorDevicesUnavailable", "cuda"),
     Rule("gpu-visibility", "busy or unavailable", r"busy or unavailable", "cuda"),
-    Rule("gpu-visibility", "devices",
+    Rule("gpu-visibility", "expected |number of |device_count|visible devices",
          r"(?:device_count|visible devices|number of (?:GPU|device)s?)\b.{0,40}(?:mismatch|"
          r"does not match|but |expected|less than|!=)|expected \d+ (?:local )?(?:GPU|"
          r"device)s?,? (?:but )?(?:got|found|saw|see)", "lightning"),
-    Rule("software-missing", "no module named",
+    Rule("software-missing", ": no module named",
          r"(?:ModuleNotFoundError|ImportError): No module named|: No module named", "python"),
-    Rule("software-missing", "cannot open shared object",
+    Rule("software-missing",
+         "cannot open shared object file|error while loading shared libraries: ",
          r"(?:cannot open shared object file|error while loading shared libraries: \S+: cannot "
          r"open)", "libc"),
     Rule("software-missing", "not found",
          r": (?:\S+ )?[\w./+-]+: (?:command )?not found\s*$|command not found|"
          r"executable file not found in \$PATH|: not found$", "libc"),
-    Rule("software-missing", "no such file",
-         r"(?:slurmstepd|srun|mpirun|bash|env|exec)\S*:? .{0,60}(?:execve\(\)|exec|execvp|\u2018|"
-         r"')\S*.{0,60}No such file or directory|bad interpreter|(?:env|"
+    Rule("software-missing", "no such file|bad interpreter",
+         r"(?:slurmstepd|srun|mpirun|bash|env|exec)\S*:? .{0,60}(?:execve\(\)|exec|execvp|"
+         r"\u2018|')\S*.{0,60}No such file or directory|bad interpreter|(?:env|"
          r"/usr/bin/env): .{0,40}No such file", "slurm", "d"),
-    Rule("software-missing", "could not find",
+    Rule("software-missing", "executable|could not ",
          r"(?:was unable to find the specified executable|could not (?:find|"
          r"access).{0,30}executable|executable.{0,30}not found)", "ompi", "w"),
-    Rule("software-missing", "unable to",
+    Rule("software-missing", "unable to locate |mpirun was unable to",
          r"unable to locate (?:a modulefile|the executable)|mpirun was unable to.{0,20}find",
          "ompi", "w"),
-    Rule("software-missing", "unknown module",
+    Rule("software-missing",
+         "lmod has detected|module(s) are unknown|unable to locate a modulefile",
          r"module\(s\) are unknown|Lmod has detected|Unable to locate a modulefile", "libc", "w"),
     Rule("software-missing", "unable to locate a modulefile",
          r"Unable to locate a modulefile", "libc", "w"),
-    Rule("software-missing", "distributionnotfound",
+    Rule("software-missing", " install|requires the |distributionnotfound|packagenotfounderror",
          r"DistributionNotFound|PackageNotFoundError|requires the \S+ (?:package|library)|"
          r"is not installed|(?:Please|please) install", "python", "?"),
-    Rule("software-missing", "nvcc",
+    Rule("software-missing",
+         "not found|ninja is required to load|cuda_home environment variable is not set",
          r"(?:CUDA_HOME environment variable is not set|nvcc.{0,30}not found|"
          r"Ninja is required to load)", "torch"),
-    Rule("software-incompatible", "glibc",
+    Rule("software-incompatible", " not found",
          r"version [`'\"]?(?:GLIBC|GLIBCXX|CXXABI|GCC)_[\w.]+'? not found", "libc", "w"),
-    Rule("software-incompatible", "not found",
+    Rule("software-incompatible", " not found",
          r"version [`'\"]?(?:GLIBCXX|CXXABI|GCC)_[\w.]+'? not found|version `[^']+' not found",
          "libc", "w"),
-    Rule("software-incompatible", "undefined symbol", r"undefined symbol: ", "libc", "w"),
-    Rule("software-incompatible", "size changed",
+    Rule("software-incompatible", "undefined symbol: ", r"undefined symbol: ", "libc", "w"),
+    Rule("software-incompatible", "binary incompatib|dtype size changed",
          r"dtype size changed|binary incompatib", "python"),
-    Rule("software-incompatible", "numpy",
+    Rule("software-incompatible",
+         "compiled against a|compiled using numpy 1.x|module 'numpy' has no attribute|"
+         "numpy.core.multiarray failed to import",
          r"compiled using NumPy 1\.x|numpy\.core\.multiarray failed to import|"
          r"module 'numpy' has no attribute|compiled against (?:API|ABI) version", "python", "w?"),
-    Rule("software-incompatible", "cannot import name",
+    Rule("software-incompatible", "importerror: cannot import name",
          r"ImportError: cannot import name", "python"),
-    Rule("software-incompatible", "has no attribute",
+    Rule("software-incompatible", "removed|a deprecated|attributeerror: ",
          r"AttributeError: (?:partially initialized )?module '[\w.]+' has no attribute|"
          r"`?np\.(?:float|int|bool|object)`? was (?:removed|a deprecated)", "python"),
-    Rule("software-incompatible", "is required",
+    Rule("software-incompatible", "but |require|versionconflict",
          r"[\w.-]+(?:>=|==|<=|<|>|~=)[\d.]+.{0,40}is required|but (?:found|you have|"
          r"got) [\w.-]+ ?=?=? ?\d+\.\d|requires? [\w.-]+ ?(?:>=|==|<|<=|"
          r"~=) ?\d[\d.]*.{0,60}(?:but|found|installed|incompatible)|VersionConflict", "python"),
-    Rule("software-incompatible", "requires",
+    Rule("software-incompatible", "require|versionconflict",
          r"requires? [\w.-]+ ?(?:>=|==|<|<=|~=) ?\d[\d.]*.{0,60}(?:but|found|installed|"
          r"incompatible|got)|VersionConflict|requires (?:a newer|an older) version", "python"),
-    Rule("software-incompatible", "version",
+    Rule("software-incompatible", "version|mismatched|incompatible|loaded runtime cudnn library",
          r"(?:cuDNN|cudnn|CuDNN|CUDA|TensorRT|jaxlib|jax|torch|"
          r"torchvision).{0,60}(?:version (?:mismatch|incompatib\w+)|"
          r"versions? .{0,40}(?:incompatible|not compatible|does not match|mismatch))|"
          r"Loaded runtime CuDNN library.{0,60}but source was compiled with|(?:incompatible|"
          r"mismatched) .{0,20}versions?", "tf", "w"),
-    Rule("software-incompatible", "cudnn library", r"Loaded runtime CuDNN library", "tf", "w"),
-    Rule("software-incompatible", "mismatch",
+    Rule("software-incompatible", "loaded runtime cudnn library",
+         r"Loaded runtime CuDNN library", "tf", "w"),
+    Rule("software-incompatible", "mismatch|detected cuda version ",
          r"(?:ABI|abi|API|library) (?:version )?mismatch|"
          r"detected CUDA version .{0,40}mismatches", "torch"),
     Rule("software-incompatible", "symbol lookup error", r"symbol lookup error", "libc", "w"),
-    Rule("software-incompatible", "unexpected keyword",
+    Rule("software-incompatible", "incompatible function arguments",
          r"incompatible function arguments", "python", "?"),
-    Rule("software-incompatible", "operator torchvision",
+    Rule("software-incompatible", "operator torchvision::nms does not exist",
          r"operator torchvision::nms does not exist", "torch"),
     # The program.
-    Rule("usage-error", "error: ",
+    Rule("usage-error", ": error: ",
          r"\S+: error: (?:unrecognized arguments|the following arguments are required|"
          r"argument |ambiguous option|one of the arguments|invalid choice|expected|unknown|"
          r"too few|too many)", "python", "wd"),
-    Rule("usage-error", "could not override",
+    Rule("usage-error",
+         "configkeyerror|' is not in struct|could not override|configattributeerror|"
+         "missingmandatoryvalue|configcompositionexception",
          r"Could not override|Key '\S+' is not in struct|ConfigAttributeError|ConfigKeyError|"
          r"ConfigCompositionException|MissingMandatoryValue", "lightning", "w"),
     Rule("usage-error", "is not in struct", r"is not in struct", "lightning", "w"),
-    Rule("usage-error", "missing mandatory value",
+    Rule("usage-error", "missingmandatoryvalue|missing mandatory value",
          r"[Mm]issing mandatory value|MissingMandatoryValue", "lightning"),
-    Rule("usage-error", "validationerror",
+    Rule("usage-error",
+         "configkeyerror|hydraexception|validationerror|validation error|"
+         "overrideparseexception|missingconfigexception",
          r"\bValidationError\b|validation errors? for \w+|MissingConfigException|"
          r"HydraException|OverrideParseException|ConfigKeyError", "lightning"),
-    Rule("usage-error", "option",
+    Rule("usage-error",
+         "illegal|invalid|unknown|missing |unrecogni|got unexpected|no such option|"
+         "no such command|requires an argument|fatal flags parsing error",
          r"(?:unrecogni[sz]ed|unknown|invalid|illegal) (?:command.?line )?(?:option|flag|"
          r"argument|parameter)s?\b|No such option|FATAL Flags parsing error|Missing (?:option|"
          r"argument) ['\"]|Error: (?:Invalid value for|No such command|Got unexpected)|"
          r"requires an argument", "python", "w"),
-    Rule("usage-error", "flags parsing error",
+    Rule("usage-error", "unknown command line flag|fatal flags parsing error",
          r"FATAL Flags parsing error|Unknown command line flag", "python", "w"),
-    Rule("usage-error", "invalid value for",
+    Rule("usage-error", "no such command|got unexpected extra|error: invalid value for",
          r"Error: Invalid value for|No such command|Got unexpected extra", "python", "w"),
-    Rule("usage-error", "missing option",
+    Rule("usage-error", "error: missing ",
          r"Error: Missing (?:option|argument|parameter)", "python", "w"),
-    Rule("usage-error", "yaml",
+    Rule("usage-error", "yaml.|configparser.|tomllib.tomldecodeerror",
          r"yaml\.(?:scanner|parser|constructor|composer|reader)\.\w+Error|"
          r"tomllib\.TOMLDecodeError|configparser\.\w+Error", "python"),
-    Rule("usage-error", "config",
+    Rule("usage-error",
+         "is not|config|setting|must be|divisible|not valid|is missing|is invalid|unknown key",
          r"(?:[Ii]nvalid|[Uu]nknown|[Uu]nsupported|[Bb]ad|[Mm]issing) (?:key |field |value |"
          r"option |section |entry )?(?:in |for )?(?:the )?(?:config|configuration|"
          r"setting)\w*\b|config\w*.{0,60}(?:is invalid|not valid|is missing|unknown key)|"
          r"(?:batch_size|micro.?batch\w*|num_heads|hidden_size)\b.{0,60}(?:must be|is not|"
          r"divisible)", "lightning"),
-    Rule("usage-error", "divisible",
+    Rule("usage-error", "divisible by",
          r"(?:must be|is not|not) (?:evenly )?divisible by", "lightning"),
-    Rule("native-crash", "segmentation fault", r"Segmentation fault|SIGSEGV", "kernel-trap", "wd"),
+    Rule("native-crash", "(sigsegv)|signal 11|segmentation fault",
+         r"(?:^|[:)\d*] {0,3}|error: |\] )Segmentation fault|\(SIGSEGV\)|"
+         r"[Ss]ignal 11\b.{0,20}SEGV", "kernel-trap", "wd"),
     Rule("native-crash", "sigsegv", r"\(SIGSEGV\)|SIGSEGV", "elastic", "wd"),
-    Rule("native-crash", "segfault at", r"\S+\[(?P<pid>\d+)\]: segfault at", "kernel-trap", "k"),
-    Rule("native-crash", "general protection",
+    Rule("native-crash", "]: segfault at",
+         r"\S+\[(?P<pid>\d+)\]: segfault at", "kernel-trap", "k"),
+    Rule("native-crash", "trap divide error|general protection|trap invalid opcode",
          r"traps: \S+\[(?P<pid>\d+)\] (?:general protection|trap invalid opcode|"
          r"trap divide error)", "kernel-trap", "k"),
-    Rule("native-crash", "invalid opcode",
+    Rule("native-crash", "] trap invalid opcode",
          r"\[(?P<pid>\d+)\] trap invalid opcode", "kernel-trap", "k"),
-    Rule("native-crash", "fatal python error",
+    Rule("native-crash", "fatal python error: ",
          r"Fatal Python error: (?:Segmentation fault|Bus error|Illegal instruction|Floating|"
          r"Aborted)", "python", "wd"),
-    Rule("native-crash", "bus error", r"Bus error", "kernel-trap", "w"),
-    Rule("native-crash", "illegal instruction", r"Illegal instruction", "kernel-trap", "wd"),
-    Rule("native-crash", "sigill",
+    Rule("native-crash", "bus error", r"(?:^|[:)\d*] {0,3}|error: )Bus error", "kernel-trap", "w"),
+    Rule("native-crash", "illegal instruction",
+         r"(?:^|[:)\d*] {0,3}|error: )Illegal instruction", "kernel-trap", "wd"),
+    Rule("native-crash", "(sig|signal: ",
          r"\((?:SIGILL|SIGBUS|SIGFPE)\)|signal: (?:Illegal|Bus|Floating)", "elastic", "wd"),
     Rule("native-crash", "floating point exception", r"Floating point exception", "libc", "w"),
-    Rule("native-crash", "free",
+    Rule("native-crash",
+         "corrupted |free(): invalid|invalid next size|munmap_chunk(): invalid|"
+         "double free or corruption",
          r"double free or corruption|free\(\): invalid|munmap_chunk\(\): invalid|"
          r"corrupted (?:size|double-linked|unsorted)|invalid next size", "libc", "w"),
     Rule("native-crash", "malloc",
          r"malloc\S*: (?:invalid|corrupted|unaligned|memory corruption|mismatching)|"
          r"malloc\(\): ", "libc", "w"),
-    Rule("native-crash", "corrupted",
+    Rule("native-crash", "corrupted |stack smashing detected",
          r"corrupted (?:size vs|double-linked)|stack smashing detected", "libc", "w"),
-    Rule("native-crash", "smashing",
+    Rule("native-crash", "stack smashing detected|buffer overflow detected",
          r"stack smashing detected|buffer overflow detected", "libc", "w"),
-    Rule("native-crash", "caught signal",
+    Rule("native-crash", "signal: |caught signal ",
          r"Caught signal (?:11|7|4|8)\b|Signal: (?:Segmentation|Bus|Illegal)", "ucx", "w"),
-    Rule("native-crash", "signal: segmentation fault",
+    Rule("native-crash", "signal 11|signal: segmentation fault",
          r"Signal: Segmentation fault|signal 11", "ompi", "w"),
-    Rule("native-crash", "exited on signal", r"(?:process rank (?P<rank>\d+) with PID \d+ on node "
-         r"(?P<node>\S+) )?exited on signal (?:11|7|4|8|6)\b", "ompi", "w"),
+    Rule("native-crash", "exited on signal ",
+         r"(?:process rank (?P<rank>\d+) with PID \d+ on node (?P<node>\S+) )?exited on signal "
+         r"(?:11|7|4|8|6)\b", "ompi", "w"),
     Rule("native-crash", "aborted",
          r"(?:tasks? [\d,-]+|\d+): Aborted|\d+ Aborted\s|Fatal Python error: Aborted|"
          r"^Aborted(?: \(core dumped\))?$", "libc", "w?"),
-    Rule("native-crash", "killed by signal",
+    Rule("native-crash", "killed by signal: ",
          r"killed by signal: (?:Segmentation fault|Aborted|Illegal|Floating)", "dataloader"),
-    Rule("native-crash", "assertion",
+    Rule("native-crash", "assertion ",
          r"Assertion [`'\"].{1,200}['\"`]? failed\.?\s*$", "libc", "w"),
     Rule("non-finite-loss", "stopping training",
          r"[Ll]oss is (?:nan|inf|NaN|-inf|\S{1,10}),? stopping training|"
@@ -1360,123 +1520,135 @@ RULES: tuple[Rule, ...] = (
     Rule("non-finite-loss", "loss scale",
          r"Minimum loss scale reached|loss scale already at minimum|"
          r"loss scale.{0,40}(?:collapsed|too (?:small|low)|below)", "lightning"),
-    Rule("non-finite-loss", "nan",
+    Rule("non-finite-loss", "inf|nan|finite",
          r"(?:AssertionError|ValueError|RuntimeError|Error|Exception|FATAL|CRITICAL|ERROR|"
          r"abort\w*|stop\w*|exit\w*|terminat\w*|halt\w*|diverged)\b.{0,120}\b(?:NaN|nan|NAN|"
          r"Inf|inf|non.?finite|not finite)s?\b|\b(?:NaN|nan|NAN|"
          r"non.?finite)\b.{0,80}\b(?:abort\w*|stopp?\w*|exit\w*|terminat\w*|giving up|halt\w*|"
          r"quit\w*)", "lightning"),
-    Rule("non-finite-loss", "finite",
+    Rule("non-finite-loss", "finite|loss became ",
          r"(?:Error|FATAL|CRITICAL|ERROR|abort\w*|stop\w*|exit\w*|"
          r"halt\w*)\b.{0,120}(?:non-?finite|not finite)|(?:loss|grad\w*).{0,40}(?:non-?finite|"
          r"not finite|infinite).{0,60}(?:abort|stop|exit|rais|halt|terminat)|"
          r"[Ll]oss became (?:NaN|non-?finite|inf)", "lightning"),
-    Rule("non-finite-loss", "inf",
+    Rule("non-finite-loss", "loss|gradient|floatingpointerror|invalidargumenterror",
          r"FloatingPointError|(?:loss|gradients?) (?:is|are|became|=) (?:-?inf|infinite|"
          r"infinity).{0,60}(?:abort|stop|exit|rais|halt)|"
          r"InvalidArgumentError.{0,100}(?:Tensor had (?:NaN|Inf)|: Inf and NaN)", "lightning"),
-    Rule("non-finite-loss", "minimum", r"[Ll]oss scal\w+.{0,60}minimum", "lightning"),
+    Rule("non-finite-loss", "loss scal", r"[Ll]oss scal\w+.{0,60}minimum", "lightning"),
     Rule("non-finite-loss", "floatingpointerror", r"FloatingPointError", "lightning"),
     # Data.
-    Rule("data-missing", "filenotfounderror", r"FileNotFoundError|NotADirectoryError", "python"),
-    Rule("data-missing", "no such file", r"No such file or directory", "errno"),
-    Rule("data-missing", "not found",
+    Rule("data-missing", "filenotfounderror|notadirectoryerror",
+         r"FileNotFoundError|NotADirectoryError", "python"),
+    Rule("data-missing", "no such file or directory", r"No such file or directory", "errno"),
+    Rule("data-missing", "found|couldn't|could not|is missing|doesn't exist|does not exist",
          r"(?:[Dd]ataset|[Dd]ata (?:file|dir\w*|path)|[Ii]nput (?:file|dir\w*)|[Ff]ile|[Pp]ath|"
          r"[Dd]irectory)\b.{0,120}(?:not found|does not exist|doesn't exist|is missing|"
          r"could not be found)|(?:Found|found) (?:0|no) (?:files|images|samples|records|valid)|"
          r"(?:Couldn't|[Cc]ould not) find (?:any )?(?:class folder|dataset|file|data|valid)",
          "data"),
-    Rule("data-missing", "does not exist",
+    Rule("data-missing", "n't exist| not exist",
          r"(?:[Dd]ataset|[Dd]ata|[Ii]nput|[Ff]ile|[Pp]ath|[Dd]irectory|"
          r"/\S+)\b.{0,120}(?:does not exist|doesn't exist)", "data"),
-    Rule("data-missing", "couldn't find",
+    Rule("data-missing", "couldn't find |found no valid file|datasetnotfounderror",
          r"Couldn't find (?:any )?(?:class folder|a? ?dataset|file|data)|Found no valid file|"
          r"DatasetNotFoundError", "data"),
     Rule("data-missing", "found no valid file", r"Found no valid file", "data"),
-    Rule("data-missing", "unable to open file",
+    Rule("data-missing", "errno = 2|no such file",
          r"[Uu]nable to (?:synchronously )?open file.{0,60}No such file|errno = 2\b", "data"),
     Rule("data-missing", "notfounderror", r"NotFoundError", "tf"),
-    Rule("data-corrupt", "cannot identify image",
+    Rule("data-corrupt", "unidentifiedimageerror|cannot identify image file",
          r"cannot identify image file|UnidentifiedImageError", "data"),
-    Rule("data-corrupt", "truncated",
+    Rule("data-corrupt", "truncated|datalosserror",
          r"(?:image file is|[Ff]ile|[Rr]ecord|[Ss]tream|[Dd]ata|[Ss]hard|tar|"
          r"[Aa]rchive).{0,40}truncated|truncated (?:file|header|record|image|data|archive|"
          r"gzip)|Truncated (?:tar|or)|DataLossError", "data"),
     Rule("data-corrupt", "datalosserror", r"DataLossError", "tf"),
-    Rule("data-corrupt", "corrupt",
+    Rule("data-corrupt", " corrupt|corrupte",
          r"corrupted? (?:record|file|data|JPEG|PNG|image|shard|block|page|parquet|sample|"
          r"index)|(?:record|file|data|shard|image|dataset|block|page|sample|archive|"
          r"index)s?\b.{0,80}(?:is|are|appears?|seems?|may be|was|be) corrupt", "data"),
     Rule("data-corrupt", "jsondecodeerror", r"JSONDecodeError", "python"),
-    Rule("data-corrupt", "codec can't decode",
+    Rule("data-corrupt", "unicodedecodeerror|codec can't decode byte",
          r"codec can't decode byte|UnicodeDecodeError", "python"),
-    Rule("data-corrupt", "end-of-stream",
+    Rule("data-corrupt", "compressed file ended before the end-of-stream",
          r"Compressed file ended before the end-of-stream", "python"),
-    Rule("data-corrupt", "decompress",
+    Rule("data-corrupt", "zstderror|decompress|zlib.error|lzma.lzmaerror",
          r"zlib\.error|Error -[35] while decompressing|lzma\.LZMAError|[Ff]ailed to decompress|"
          r"decompress\w*.{0,40}(?:fail|error|corrupt)|ZstdError|Error \S+ decompressing",
          "python"),
-    Rule("data-corrupt", "gzip", r"BadGzipFile|Not a gzipped file|not in gzip format", "python"),
-    Rule("data-corrupt", "zip",
+    Rule("data-corrupt", "badgzipfile|not a gzipped file|not in gzip format",
+         r"BadGzipFile|Not a gzipped file|not in gzip format", "python"),
+    Rule("data-corrupt", "crc-32|badzipfile|magic number for|file is not a zip file",
          r"BadZipFile|File is not a zip file|Bad (?:CRC-32|magic number for)", "python"),
     Rule("data-corrupt", "crc",
          r"(?:CRC|crc)\b.{0,40}(?:fail|mismatch|error|does not match|check)", "data"),
-    Rule("data-corrupt", "checksum",
+    Rule("data-corrupt", "match",
          r"(?:[Cc]hecksum|[Dd]igest|hash|MD5|sha256)\w*\b.{0,60}(?:mis|does not |did not |"
          r"not )match|NonMatchingChecksumError|NonMatchingSplitsSizesError", "data"),
-    Rule("data-corrupt", "parquet",
+    Rule("data-corrupt", "parquet |arrowinvalid",
          r"[Pp]arquet (?:magic bytes|file).{0,40}(?:not found|corrupt|invalid|size is)|"
          r"ArrowInvalid", "data"),
-    Rule("data-corrupt", "arrow", r"ArrowInvalid", "data"),
-    Rule("data-corrupt", "readerror",
+    Rule("data-corrupt", "arrowinvalid", r"ArrowInvalid", "data"),
+    Rule("data-corrupt", "tarfile.|readerror: |emptyheadererror",
          r"tarfile\.\w*Error|ReadError: (?:unexpected end|empty|bad|invalid|not a)|"
          r"EmptyHeaderError", "python"),
-    Rule("data-corrupt", "unexpected end of",
+    Rule("data-corrupt", "unexpected ",
          r"[Uu]nexpected end (?:of (?:file|data|stream|archive|input)|in archive)|"
          r"[Uu]nexpected EOF", "python"),
-    Rule("data-corrupt", "tokenizing data", r"ParserError|Error tokenizing data", "data"),
-    Rule("data-corrupt", "file signature not found",
+    Rule("data-corrupt", "parsererror|error tokenizing data",
+         r"ParserError|Error tokenizing data", "data"),
+    Rule("data-corrupt",
+         "bad object header|unable to open file|signature not found|truncated file: eof =",
          r"(?:file )?signature not found|truncated file: eof =|bad object header|"
          r"unable to open file.{0,40}signature", "data"),
     Rule("data-corrupt", "truncated file", r"truncated file", "data"),
-    Rule("data-corrupt", "bad magic",
+    Rule("data-corrupt", "magic |bad magic|invalid header|incorrect header",
          r"[Bb]ad magic|magic (?:number|string).{0,40}(?:not|wrong|incorrect|mismatch)|"
          r"[Ii]ncorrect header|invalid header", "data"),
-    Rule("data-corrupt", "moov atom not found",
+    Rule("data-corrupt", "moov atom not found|invalid data found when processing",
          r"moov atom not found|Invalid data found when processing", "data"),
-    Rule("data-corrupt", "pickle",
+    Rule("data-corrupt", "failed to interpret file|cannot load file containing pickled",
          r"(?:Failed to interpret file|Cannot load file containing pickled)", "data"),
-    Rule("data-corrupt", "cannot reshape array", r"cannot reshape array of size", "data", "?"),
-    Rule("checkpoint-unusable", "pytorchstreamreader", r"PytorchStreamReader failed", "torch"),
-    Rule("checkpoint-unusable", "loading state_dict",
+    Rule("data-corrupt", "cannot reshape array of size",
+         r"cannot reshape array of size", "data", "?"),
+    Rule("checkpoint-unusable", "pytorchstreamreader failed",
+         r"PytorchStreamReader failed", "torch"),
+    Rule("checkpoint-unusable", "error(s) in loading state_dict",
          r"Error\(s\) in loading state_dict", "torch"),
-    Rule("checkpoint-unusable", "size mismatch for",
+    Rule("checkpoint-unusable", "size mismatch for ",
          r"size mismatch for \S+: copying a param", "torch"),
-    Rule("checkpoint-unusable", "missing key(s) in state_dict",
+    Rule("checkpoint-unusable", " key(s) in state_dict",
          r"(?:Missing|Unexpected) key\(s\) in state_dict", "torch", "?"),
-    Rule("checkpoint-unusable", "safetensor",
+    Rule("checkpoint-unusable",
+         "safetensors|invalidheader|headertoolarge|safetensorerror|metadataincompletebuffer",
          r"SafetensorError|safetensors.{0,60}(?:header|incomplete|invalid)|"
          r"MetadataIncompleteBuffer|HeaderTooLarge|InvalidHeader", "torch"),
-    Rule("checkpoint-unusable", "not an sstable",
+    Rule("checkpoint-unusable", "not an sstable|unable to open table file",
          r"not an sstable|Unable to open table file", "tf"),
-    Rule("checkpoint-unusable", "unpicklingerror",
+    Rule("checkpoint-unusable",
+         "unpicklingerror|invalid load key|weights only load failed|pickle data was truncated",
          r"UnpicklingError|invalid load key|Weights only load failed|pickle data was truncated",
          "torch"),
-    Rule("checkpoint-unusable", "ran out of input", r"EOFError: Ran out of input", "torch"),
-    Rule("checkpoint-unusable", "checkpoint",
+    Rule("checkpoint-unusable", "eoferror: ran out of input",
+         r"EOFError: Ran out of input", "torch"),
+    Rule("checkpoint-unusable",
+         "ckpt|weight|damaged|truncat|invalid|corrupt|snapshot|incomplete|checkpoint|"
+         "incompatible",
          r"(?:[Cc]heckpoint|ckpt|[Ww]eights?|[Ss]napshot)\b.{0,120}(?:corrupt\w*|truncat\w*|"
          r"incomplete|invalid|mismatch|incompatible|not compatible|does not match|do not match|"
          r"is damaged|different (?:model|config|number|world)|not (?:a )?valid|unreadable)|"
          r"(?:corrupt\w*|truncat\w*|incomplete|invalid|damaged|incompatible) (?:checkpoint|"
          r"ckpt|weights|restart)", "torch"),
-    Rule("checkpoint-unusable", "metadata",
+    Rule("checkpoint-unusable",
+         ".metadata|checkpointexception|missing key in checkpoint state_dict",
          r"CheckpointException|Missing key in checkpoint state_dict|"
          r"\.metadata.{0,60}(?:missing|not found|No such)", "torch"),
-    Rule("checkpoint-unusable", "optimizer",
+    Rule("checkpoint-unusable", "loaded state dict ",
          r"loaded state dict (?:has a different number|contains a parameter group)", "torch"),
-    Rule("checkpoint-unusable", "state dict",
+    Rule("checkpoint-unusable", "loaded state dict ",
          r"loaded state dict (?:has a different number|contains a parameter group)", "torch"),
-    Rule("checkpoint-unusable", "restor",
+    Rule("checkpoint-unusable", "load|read|resum|restor",
          r"(?:restor\w+|load\w*|resum\w+).{0,60}(?:checkpoint|ckpt|"
          r"restart file).{0,120}(?:fail|error|mismatch|shape|not match|EOF|corrupt|truncat)|"
          r"(?:fail|error|unable|cannot|could not)\w*.{0,40}(?:restor\w+|load\w*|resum\w+|"
@@ -1485,27 +1657,27 @@ RULES: tuple[Rule, ...] = (
          r"restart file.{0,80}(?:corrupt|truncat|wrong|incompat|mismatch|cannot be read|EOF)",
          "data"),
     # Errors of other languages.
-    Rule("code-exception", "fortran runtime error",
+    Rule("code-exception", "forrtl: severe|fortran runtime error",
          r"Fortran runtime error|forrtl: severe", "languages", "wd"),
     Rule("code-exception", "forrtl: severe", r"forrtl: severe", "languages", "wd"),
-    Rule("code-exception", "error: loaderror",
+    Rule("code-exception", "error: ",
          r"ERROR: (?:LoadError|MethodError|\w+Error)", "languages", "wd"),
-    Rule("code-exception", "terminate called",
+    Rule("code-exception", "terminate called ",
          r"terminate called after throwing an instance of '(?!c10::Dist)[^']+'|"
          r"terminate called without", "languages", "wd"),
-    Rule("code-exception", "panicked at", r"thread '[^']*' panicked at", "languages", "wd"),
+    Rule("code-exception", "' panicked at", r"thread '[^']*' panicked at", "languages", "wd"),
     Rule("code-exception", "panic: ", r"^panic: ", "languages", "wd"),
-    Rule("code-exception", "exception in thread",
+    Rule("code-exception", "exception in thread \"main\"",
          r"Exception in thread \"main\"", "languages", "wd"),
     Rule("code-exception", "execution halted", r"Execution halted", "languages", "wd"),
     Rule("code-exception", "error in ", r"^Error in [\w.]+\(.*\) ?:", "languages", "w?"),
-    Rule("code-exception", "{error using", r"^\{?Error using \w+", "languages", "w"),
-    Rule("code-exception", "uncaught",
+    Rule("code-exception", "error using ", r"^\{?Error using \w+", "languages", "w"),
+    Rule("code-exception", "uncaught |unhandled exception",
          r"[Uu]ncaught (?:exception|\w*Error)|Unhandled exception", "languages", "w"),
     Rule("code-exception", "unbound variable", r"unbound variable", "libc", "wd"),
-    Rule("code-exception", "syntax error",
+    Rule("code-exception", "syntaxerror|indentationerror|syntax error near",
          r"syntax error near|SyntaxError|IndentationError", "libc"),
-    Rule("code-exception", "lapack",
+    Rule("code-exception", "lapack|error stop|petsc error",
          r"(?:LAPACK|ScaLAPACK|PETSC ERROR|ERROR STOP)\b", "languages", "w?"),
     Rule("code-exception", "error stop", r"ERROR STOP", "languages", "wd"),
     Rule("code-exception", "petsc error", r"PETSC ERROR", "languages", "w"),
@@ -1574,12 +1746,13 @@ WAITING = ("hang", "rendezvous-timeout", "endpoint-unreachable", "time-limit")
 HARDWARE = ("gpu-ecc", "gpu-lost", "gpu-nvlink", "node-hardware")
 
 # Bounds: what is kept of huge files in detail.
-HEAD, TAIL = 256 * 1024, 1024 * 1024
-SMALL = 4 * 1024 * 1024
+# Bytes at the end of all files together that are read line by line.
+TAIL = 2 * 1024 * 1024
+LEAST = 32 * 1024
 CHUNK = 2 * 1024 * 1024
 KEPT = 3000
-SAME = 40
 BORING = 100_000
+SAME = 40
 LONGEST = 4000
 
 _STEMS = tuple(
@@ -1709,63 +1882,107 @@ class Event:
 # Reading.
 
 
-def read_lines(path: str) -> Iterator[tuple[int, bytes]]:
-    """Yield numbered lines: all of a small file, of a large one those that may tell."""
+def read_lines(path: str, budget: int = TAIL) -> Iterator[tuple[int, bytes]]:
+    """Yield numbered lines: all of a small file, of a large one those that may tell.
+
+    :param budget: bytes at the end of a large file that are read line by line, and as many as a
+        quarter of it at the beginning.
+    """
     size = os.stat(path).st_size
     with open(path, "rb") as file:
-        if size <= SMALL:
-            yield from enumerate(file.read(SMALL + CHUNK).split(b"\n"), 1)
+        if size <= budget * 2:
+            yield from enumerate(file.read(budget * 2 + CHUNK).split(b"\n"), 1)
             return
-        yield from _large(file, size)
+        yield from _large(file, size, budget)
 
 
-def _large(file: Any, size: int) -> Iterator[tuple[int, bytes]]:
-    """Yield head, tail, and of what is between them the lines that are not like any before."""
-    digits = bytes(48 if chr(code) in "0123456789" else code for code in range(256))
-    seen: set[int] = set()
-    counts: Counter[int] = Counter()
-    number, offset, rest, kept = 1, 0, b"", 0
+def _large(file: Any, size: int, budget: int) -> Iterator[tuple[int, bytes]]:
+    """Yield head and tail, and of what is between them lines that look like trouble."""
+    number, offset, rest = 1, 0, b""
+    sieve = Sieve()
     while True:
         data = file.read(CHUNK)
-        whole = rest + data
-        cut = whole.rfind(b"\n") + 1 if data else len(whole)
-        if not cut and len(whole) < CHUNK * 2:
-            cut = 0 if data else len(whole)
-        elif not cut:
-            cut = len(whole)
-        block, rest = whole[:cut], whole[cut:]
-        lines = block.split(b"\n")
-        if block.endswith(b"\n"):
-            lines.pop()
-        edge = offset < HEAD or offset + len(block) > size - TAIL
-        if edge:
-            yield from _edges(lines, number, offset, size)
-        else:
-            for place, shape in enumerate(block.translate(digits).split(b"\n")[: len(lines)]):
-                key = hash(shape)
-                if key in seen:
-                    continue
-                line = lines[place]
-                if kept < KEPT and any(stem in line for stem in _STEMS):
-                    counts[key] += 1
-                    kept += 1
-                    yield number + place, line
-                    if counts[key] < SAME:
-                        continue
-                if len(seen) < BORING:
-                    seen.add(key)
-        number += len(lines)
+        block = rest + data
+        if data:
+            cut = block.rfind(b"\n") + 1
+            # A line without an end is cut where it becomes too long to hold.
+            cut = cut or (len(block) if len(block) > 2 * CHUNK else 0)
+            block, rest = block[:cut], block[cut:]
+        head = max(budget // 4 - offset, 0)
+        tail = max(size - budget - offset, head)
+        yield from _whole_lines(block[:head], number)
+        yield from sieve.lines(block, head, min(tail, len(block)), number)
+        if tail < len(block):
+            start = block.rfind(b"\n", 0, tail) + 1
+            yield from _whole_lines(block[start:], number + block.count(b"\n", 0, start))
+        number += block.count(b"\n")
         offset += len(block)
         if not data:
             return
 
 
-def _edges(lines: list[bytes], number: int, offset: int, size: int) -> Iterator[tuple[int, bytes]]:
-    """Yield the lines of a block that belong to the first or last part of a file."""
-    for place, line in enumerate(lines):
-        if offset < HEAD or offset + len(line) > size - TAIL or any(s in line for s in _STEMS):
-            yield number + place, line
-        offset += len(line) + 1
+def _whole_lines(block: bytes, number: int) -> Iterator[tuple[int, bytes]]:
+    return enumerate(block.split(b"\n"), number) if block else iter(())
+
+
+class Sieve:
+    """Finds lines with words of trouble in large blocks, a bounded number of each shape."""
+
+    def __init__(self) -> None:
+        self._stems = dict.fromkeys(_STEMS, 0)
+        self._any = re.compile(b"|".join(map(re.escape, _STEMS)))
+        self._shapes: Counter[int] = Counter()
+        self._boring: set[int] = set()
+        self._digits = bytes(48 if chr(code).isdigit() else code for code in range(256))
+
+    def lines(
+        self, block: bytes, start: int, end: int, number: int
+    ) -> Iterator[tuple[int, bytes]]:
+        """Yield numbered lines between two places; the block begins with line ``number``."""
+        if start >= end:
+            return
+        number += block.count(b"\n", 0, start)
+        block = block[start:end]
+        shapes = list(map(hash, block.translate(self._digits).split(b"\n")))
+        fresh = [place for place, shape in enumerate(shapes) if shape not in self._boring]
+        if len(fresh) * 3 < len(shapes):
+            found = self._among(block.split(b"\n"), fresh)
+        else:
+            found = self._in(block)
+        if len(self._boring) < BORING:
+            self._boring.update(shapes[place] for place in fresh if place not in found)
+        for place in sorted(found):
+            shape = shapes[place]
+            if len(self._shapes) < KEPT or shape in self._shapes:
+                self._shapes[shape] += 1
+                if self._shapes[shape] <= SAME:
+                    yield number + place, found[place]
+
+    def _among(self, lines: list[bytes], places: list[int]) -> dict[int, bytes]:
+        """The lines at ``places`` that have a word of trouble: the fast way for like lines."""
+        return {place: lines[place] for place in places if self._any.search(lines[place])}
+
+    def _in(self, block: bytes) -> dict[int, bytes]:
+        """All lines with a word of trouble: the fast way for lines that are all different."""
+        found: dict[int, bytes] = {}
+        for stem in list(self._stems):
+            place = block.find(stem)
+            while place >= 0 and self._stems.get(stem, KEPT) < KEPT:
+                self._stems[stem] += 1
+                begin = block.rfind(b"\n", 0, place) + 1
+                stop = block.find(b"\n", place)
+                stop = len(block) if stop < 0 else stop
+                found.setdefault(begin, block[begin : min(stop, begin + LONGEST * 4)])
+                place = block.find(stem, stop)
+            if self._stems[stem] >= KEPT:
+                # A word of every line says nothing.
+                del self._stems[stem]
+        numbered, line, last = {}, 0, 0
+        for begin in sorted(found):
+            line += block.count(b"\n", last, begin)
+            last = begin
+            numbered[line] = found[begin]
+        return numbered
 
 
 _RANKED = re.compile(
@@ -1857,7 +2074,7 @@ _QUOTE = re.compile(
     r"^\s*(?:#|//|>>>|\.\.\. |\+{1,3} |\$ |> |\* |\| |--? |<!--|;;|%|\"\"\"|echo |grep |"
     r"sed |awk )|"
     r"::test_|\bPASSED\b|\bXFAIL\b|\bsample(?:s|d)?\b\W{0,3}\d*\W|\b(?:prompt|example|"
-    r"question|answer|"
+    r"question|answer|input|output|reply|text|"
     r"document|caption|generated|completion|input_text|output_text|response|decoded|target|"
     r"tokens?|"
     r"title|label|snippet|README|docs?|changelog|hint|note|tip|pattern|regex|simulat\w+|inject\w*|"
@@ -1879,6 +2096,8 @@ _FINAL = re.compile(
     r"Failure|"
     r"Abort\w*|Fault|Closed\w*|Expired|NotFound|Missing\w*|Invalid\w*|Empty\w*)\b(?=:|\s*$|\()"
 )
+# Programs that print failures as information.
+_TELL_AS_INFORMATION = ("nccl", "apptainer", "elastic", "c10d", "slurm", "tf", "torch", "ompi")
 # Frames that load checkpoints, and errors that then are the checkpoint's.
 _LOADS = re.compile(
     r"load_checkpoint|torch\.load\(|load_state|def resume|in resume|restore_checkpoint|"
@@ -2031,6 +2250,8 @@ class Log:
         base = facts.start if facts.start is not None else facts.end
         origin = datetime.datetime(2000, 1, 1)
         self.day = origin + datetime.timedelta(seconds=base) if base is not None else None
+        large = sum(os.stat(path).st_size > 2 * LEAST for path in paths)
+        self._budget = max(TAIL // max(large, 1), LEAST)
         for index in sorted(range(len(paths)), key=lambda i: _age(paths[i])):
             self._file(index, paths[index])
         for place, record in enumerate(self.records):
@@ -2045,7 +2266,7 @@ class Log:
         node = self._node_in_name(tail)
         rank, local = self._rank_in_name(tail, node) if not kernel_file else (None, None)
         last_time: float | None = None
-        for number, raw in read_lines(path):
+        for number, raw in read_lines(path, self._budget):
             for text in _segments(raw):
                 record = Record(index, number, text)
                 record.node, record.rank, record.local = node, rank, local
@@ -2371,22 +2592,25 @@ class Findings:
         for records in streams.values():
             place = 0
             chained = False
+            ignored = -9
             while place < len(records):
                 text = records[place].text
                 if _CHAIN.search(text):
                     chained = True
                     records[place].skip = True
+                elif "Exception ignored in" in text:
+                    ignored = place
                 elif _TRACEBACK in text and '"' not in text[: text.find(_TRACEBACK)]:
                     if not chained:
                         chain += 1
                     chained = False
-                    place = self._traceback(records, place, chain)
+                    place = self._traceback(records, place, chain, ignored=place - 2 <= ignored)
                     continue
                 elif text.strip():
                     chained = chained and not text.strip()
                 place += 1
 
-    def _traceback(self, records: list[Record], place: int, chain: int) -> int:
+    def _traceback(self, records: list[Record], place: int, chain: int, *, ignored: bool) -> int:
         """Read one traceback from its first line on; return the place behind its last."""
         top: bool | None = None
         frames: list[str] = []
@@ -2417,6 +2641,10 @@ class Findings:
                 and not record.level
                 and not _PROGRESS.search(text)
             ):
+                if ignored:
+                    # What Python says at its end, of destructors.
+                    record.skip = True
+                    return place + 1
                 self.tops[record.place] = bool(top) and not logged
                 self.frames[record.place] = "\n".join(frames)
                 self.chains[record.place] = chain
@@ -2431,9 +2659,13 @@ class Findings:
     def _match(self) -> None:
         """Make events of the lines that rules match."""
         text = "\n".join(record.low for record in self.log.records)
-        active = [rule for rule in RULES if rule.words in text]
+        patterns = []
+        for rule in RULES:
+            words = tuple(rule.words.split("|"))
+            # Compiling a pattern takes longer than looking for its words.
+            if any(word in text for word in words):
+                patterns.append((rule, words, re.compile(rule.pattern, re.I)))
         del text
-        patterns = [(rule, re.compile(rule.pattern, re.I)) for rule in active]
         full: Counter[tuple[int, str, str]] = Counter()
         for record in self.log.records:
             if record.skip or not record.low:
@@ -2460,15 +2692,17 @@ class Findings:
                 self.events.append(self._in_context(found))
             self._exit(record)
 
-    def _best(self, record: Record, patterns: list[tuple[Rule, Pattern[str]]]) -> Event | None:
+    def _best(
+        self, record: Record, patterns: list[tuple[Rule, tuple[str, ...], Pattern[str]]]
+    ) -> Event | None:
         best: Event | None = None
         quiet = record.level in ("WARN", "INFO", "DEBU")
-        for rule, pattern in patterns:
-            if rule.words not in record.low:
+        for rule, words, pattern in patterns:
+            if not any(word in record.low for word in words):
                 continue
             if record.kernel != ("k" in rule.flags) and "a" not in rule.flags:
                 continue
-            if quiet and "w" not in rule.flags and record.place not in self.tops:
+            if quiet and not self._counts_quietly(rule, record):
                 continue
             match = pattern.search(record.text)
             if not match or self._unreal(record, match):
@@ -2477,6 +2711,13 @@ class Findings:
                 groups = {key: value for key, value in match.groupdict().items() if value}
                 best = Event(rule.name, record, rule, **groups)
         return best
+
+    def _counts_quietly(self, rule: Rule, record: Record) -> bool:
+        """Whether a warning or information can be evidence: only what libraries print so."""
+        if record.place in self.tops:
+            return True
+        told = record.level == "WARN" or rule.source in _TELL_AS_INFORMATION
+        return "w" in rule.flags and told
 
     def _unreal(self, record: Record, match: re.Match[str]) -> bool:
         """Whether the text is a quotation, a source line or documentation."""
@@ -3165,6 +3406,11 @@ class Verdict:
         elif absent:
             nodes = {facts.node_of(rank) for rank in absent}
             self.node = nodes.pop() if len(nodes) == 1 else None
+        if self.rank is None and self.node is None and self.name == "rendezvous-timeout":
+            heard = {r.node for r in self.log.records if r.node and not r.kernel}
+            heard |= {facts.node_of(r.rank) for r in self.log.records if r.rank is not None}
+            silent = [node for node in facts.nodes if node not in heard]
+            self.node = silent[0] if len(silent) == 1 else None
         if self.rank is None and self.name == "hang":
             self.rank = self._behind(events)
             self.node = facts.node_of(self.rank) if self.rank is not None else self.node
