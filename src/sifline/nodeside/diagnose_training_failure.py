@@ -395,9 +395,9 @@ RULES: tuple[Rule, ...] = (
          "task was killed due to the node running low on memory",
          r"ray\.exceptions\.OutOfMemoryError|Ray killed this worker .*memory pressure|"
          r"Task was killed due to the node running low on memory", "ray", "w"),
-    Rule("host-oom", "killedworker(|worker exceeded | the memory usage threshold",
-         r"exceed(?:s|ed|ing) the memory usage threshold|Worker exceeded \d+% memory budget|"
-         r"KilledWorker\(", "ray", "w"),
+    Rule("host-oom", "killedworker|% memory budget| the memory usage threshold",
+         r"exceed(?:s|ed|ing) the memory usage threshold|"
+         r"Worker.{0,60}exceeded \d+% memory budget|\bKilledWorker\b", "ray", "w"),
     Rule("host-oom", "java heap space|java.lang.outofmemoryerror",
          r"java\.lang\.OutOfMemoryError|Java heap space", "languages"),
     Rule("node-oom", "oom-kill:constraint=constraint_",
@@ -411,7 +411,7 @@ RULES: tuple[Rule, ...] = (
     # Memory of the GPU.
     Rule("gpu-oom", "hip out of memory|cuda out of memory",
          r"CUDA out of memory|HIP out of memory", "torch"),
-    Rule("gpu-oom", "cuda_error_out_of_memory|cuda error: out of memory|cudaerrormemoryallocation",
+    Rule("gpu-oom", "cuda_error_out_of_memory|cudaerrormemoryallocation|cuda error: out of memory",
          r"CUDA error: out of memory|cudaErrorMemoryAllocation|CUDA_ERROR_OUT_OF_MEMORY", "cuda"),
     Rule("gpu-oom", "'out of memory'", r"Cuda failure (?:\d+ )?'out of memory'", "nccl", "w"),
     Rule("gpu-oom", "resource_exhausted: |xlaruntimeerror: resource_exhausted",
@@ -580,7 +580,7 @@ RULES: tuple[Rule, ...] = (
     Rule("gpu-driver-broken", "peermem",
          r"nvidia.peermem.{0,60}(?:not (?:loaded|found)|fail)", "nvml", "aw"),
     Rule("gpu-arch-unsupported",
-         "no kernel image is available|cuda_error_no_binary_for_gpu|"
+         "cuda_error_no_binary_for_gpu|no kernel image is available|"
          "cudaerrornokernelimagefordevice",
          r"no kernel image is available|cudaErrorNoKernelImageForDevice|"
          r"CUDA_ERROR_NO_BINARY_FOR_GPU", "cuda", "w"),
@@ -623,7 +623,7 @@ RULES: tuple[Rule, ...] = (
     Rule("gpu-illegal-access", "cuda_error_launch_failed|unspecified launch failure",
          r"unspecified launch failure|CUDA_ERROR_LAUNCH_FAILED", "cuda", "?"),
     Rule("gpu-library-error",
-         "internal|cudnn error| cudnn handle|unimplemented|dnn library i|failed_precondition|"
+         "internal|cudnn error| cudnn handle|dnn library i|unimplemented|failed_precondition|"
          "find was unable to find an engine",
          r"(?:Could not create|Failed to (?:get|create)|Unable to find).{0,20} cudnn handle|"
          r"(?:FAILED_PRECONDITION|UNIMPLEMENTED|INTERNAL).{0,80}(?:DNN library|cuDNN|cudnn)|"
@@ -666,7 +666,7 @@ RULES: tuple[Rule, ...] = (
          r"dtype)s?\b.{0,40}(?:mismatch|does not match|differs).{0,60}(?:checkpoint|ckpt|"
          r"pretrained|saved)|(?:checkpoint|ckpt|pretrained|saved)\b.{0,60}(?:shape|size|"
          r"dtype)s?\b.{0,40}(?:mismatch|match|differ)", "torch"),
-    Rule("rendezvous-timeout", "only|time|never|didn't|did not|failed to",
+    Rule("rendezvous-timeout", "time|only|never|didn't|did not|failed to",
          r"(?:only|Only) \d+ (?:of|out of|/) ?(?:the )?\d+ (?:\w+ )?(?:workers|nodes|ranks|"
          r"processes|hosts|participants|agents|members)|[Tt]imed? ?out.{0,60}(?:workers|nodes|"
          r"ranks|processes|hosts|tasks|agents|members) to (?:join|connect|start|register|"
@@ -676,7 +676,7 @@ RULES: tuple[Rule, ...] = (
          "[errno |host is down|no such device or address|communication error on send",
          r"Communication error on send|\[Errno (?:70|71|103|112)\]|[Hh]ost is down|"
          r"No such device or address", "errno"),
-    Rule("usage-error", "input|error: |invalid|unknown|parameter|unrecogni",
+    Rule("usage-error", "input|unknown|invalid|error: |unrecogni|parameter",
          r"^(?:\S+: )?ERROR: (?:Unknown|Illegal|Invalid|Unrecognized|"
          r"Unsupported) (?:\S+ ){0,2}(?:command|keyword|option|argument|style|parameter|input|"
          r"value)|Error in user input|[Ii]nvalid command.line option|(?:input|"
@@ -688,17 +688,24 @@ RULES: tuple[Rule, ...] = (
          r"hook function)", "apptainer", "d"),
     Rule("software-missing", "executable file not found in",
          r"FATAL: .{0,60}executable file not found in", "apptainer", "d!"),
-    Rule("os-limit", "[errno |rlimit_|ulimit -",
+    Rule("os-limit", "rlimit_|[errno |ulimit -",
          r"\[Errno (?:11|12|23|24)\]|ulimit -[a-z]|RLIMIT_(?:NOFILE|NPROC|AS|STACK|"
          r"MEMLOCK)\b.{0,60}(?:exceed|reach|small|low|limit)", "errno", "w"),
     Rule("native-crash", "illegal instruction|trace/breakpoint trap",
          r"^\s*Illegal instruction|^\s*Trace/breakpoint trap", "libc", "wd"),
     Rule("container-gpu-missing",
-         "gpu device|failed to |/dev/nvidia|nvidia device|nvidia-container-cli: ",
+         "failed to |gpu device|/dev/nvidia|nvidia device|nvidia-container-cli: ",
          r"\bno (?:/dev/nvidia|nvidia devices?|GPU devices?)\b|/dev/nvidia(?:ctl|\d|"
          r"-uvm)?\b.{0,60}(?:No such|not found|missing|does not exist)|"
          r"nvidia-container-cli: .{0,60}(?:error|fail)|[Ff]ailed to (?:get|"
          r"find).{0,30}GPU device", "apptainer", "w?"),
+    Rule("filesystem-error",
+         "no locks available|function not implemented|unable to lock file, errno",
+         r"unable to lock file, errno|flock.{0,40}(?:Function not implemented|"
+         r"No locks available)", "data", "!"),
+    Rule("comm-setup-failed", "() failed|mpidi_ofi_",
+         r"OFI \w+\(\) failed|MPIDI_OFI_\w+\(\d+\).{0,60}(?:fail|No data available)", "ompi", "w"),
+    Rule("mpi-startup-failed", "fatal error in ", r"Fatal error in P?MPI_Init", "ompi", "w?"),
     # Communication.
     Rule("hang", "watchdog caught collective operation timeout",
          r"(?:\[Rank (?P<rank>\d+)\].{0,40})?Watchdog caught collective operation timeout",
@@ -713,7 +720,7 @@ RULES: tuple[Rule, ...] = (
          r"Timed out waiting \d+ms for (?:recv|send) operation", "gloo"),
     Rule("hang", "submitted to be reduced, gathered or broadcasted by subset of ranks",
          r"submitted to be reduced, gathered or broadcasted by subset of ranks", "horovod", "w"),
-    Rule("hang", "stalled|missing", r"^\W*(?:Missing|Stalled) ranks?\W", "horovod", "w"),
+    Rule("hang", "missing|stalled", r"^\W*(?:Missing|Stalled) ranks?\W", "horovod", "w"),
     Rule("hang", "hung|stuck|stalled| detected|straggler|stopping the run due to ",
          r"(?:may be|is|appears to be|seems) (?:hung|stalled|stuck)|stall(?:ed)? detected|"
          r"straggler.{0,40}(?:timed? ?out|lag|behind)|[Ss]topping the run due to .{0,30}stall",
@@ -815,7 +822,7 @@ RULES: tuple[Rule, ...] = (
     Rule("comm-setup-failed", "unable to find",
          r"Unable to find (?:interface|address) for|unable to find.{0,30}interface", "gloo"),
     Rule("comm-setup-failed", "ifa != nullptr", r"ifa != nullptr", "gloo"),
-    Rule("comm-setup-failed", "mismatch|nccl version|incompatible",
+    Rule("comm-setup-failed", "mismatch|incompatible|nccl version",
          r"Mismatched NCCL version|NCCL version.{0,30}(?:differ|mismatch)|(?:UCX|"
          r"UCP).{0,60}version.{0,20}(?:mismatch|incompatible)", "nccl", "w"),
     Rule("comm-setup-failed", "transport",
@@ -844,7 +851,7 @@ RULES: tuple[Rule, ...] = (
          "nccl", "w"),
     Rule("comm-setup-failed", "call to ibv_",
          r"Call to ibv_(?:modify_qp|open_device|create_qp|create_cq)\S* failed", "nccl", "w"),
-    Rule("comm-setup-failed", " gid|table|index",
+    Rule("comm-setup-failed", " gid|index|table",
          r"(?:no|invalid) GID|GID (?:table|index).{0,40}(?:not|invalid|fail)", "ucx", "w?"),
     Rule("comm-setup-failed", "t find| provider|libfabric|fi_getinfo",
          r"(?:fi_getinfo|libfabric).{0,60}(?:fail|No data available)|OFI.{0,60}(?:no provider|"
@@ -856,8 +863,10 @@ RULES: tuple[Rule, ...] = (
          r"None of the TCP networks specified", "ompi", "w"),
     Rule("rendezvous-timeout", "waiting for clients. ",
          r"waiting for clients\. (?P<count>\d+/\d+) clients joined", "c10d"),
-    Rule("rendezvous-timeout", "rendezvous",
-         r"RendezvousTimeoutError|RendezvousClosedError|RendezvousConnectionError", "elastic"),
+    Rule("rendezvous-timeout", "closederror|timeouterror",
+         r"RendezvousTimeoutError|RendezvousClosedError", "elastic"),
+    Rule("endpoint-unreachable", "rendezvousconnectionerror",
+         r"RendezvousConnectionError", "elastic"),
     Rule("rendezvous-timeout", "rendezvous",
          r"[Rr]endezvous.{0,60}(?:timed out|timeout|did not complete|failed to (?:join|"
          r"complete))", "elastic"),
@@ -866,7 +875,7 @@ RULES: tuple[Rule, ...] = (
     Rule("rendezvous-timeout", "store|socket timeout|wait timeout after ",
          r"(?:Socket Timeout|wait timeout after \d+ms, keys)|Store.{0,30}(?:get|"
          r"wait).{0,30}timed? ?out", "c10d", "?"),
-    Rule("rendezvous-timeout", "deadline_exceeded|barrier timed out",
+    Rule("rendezvous-timeout", "barrier timed out|deadline_exceeded",
          r"Barrier timed out.{0,20}PjRT_Client_Connect|(?:RegisterTask|"
          r"ConnectToCoordinat\w+).{0,80}DEADLINE_EXCEEDED", "jax"),
     Rule("rendezvous-timeout", "deadline_exceeded",
@@ -897,7 +906,7 @@ RULES: tuple[Rule, ...] = (
     Rule("mpi-startup-failed", "pmi",
          r"(?:PMIX?|pmix)\S*.{0,60}(?:ERROR: NOT-FOUND|UNREACHABLE|INIT.{0,20}fail|"
          r"version.{0,20}mismatch|OUT-OF-RESOURCE|UNPACK-)", "pmix", "w"),
-    Rule("mpi-startup-failed", "proxy|_init|server|unable to contact",
+    Rule("mpi-startup-failed", "_init|proxy|server|unable to contact",
          r"(?:PMI2?|PMIX)_Init.{0,30}(?:fail|return|error)|unable to contact.{0,30}PMI|"
          r"PMI server not found|pmi_?(?:server|proxy).{0,30}fail", "pmix", "w"),
     Rule("mpi-startup-failed", "_init|it looks like ",
@@ -951,7 +960,7 @@ RULES: tuple[Rule, ...] = (
     Rule("peer-lost", " failed on socket|failed to recv, got 0 bytes",
          r"(?:recv|send)(?:Vector|Bytes|Value).{0,20} failed on Socket|"
          r"Failed to recv, got 0 bytes", "c10d", "w"),
-    Rule("peer-lost", "broken pipe|store might be |sendbytes failed|recvbytes failed",
+    Rule("peer-lost", "broken pipe|store might be |recvbytes failed|sendbytes failed",
          r"\[c10d\].{0,60}(?:Broken pipe|recvBytes failed|sendBytes failed)|"
          r"store might be (?:down|closed)", "c10d", "w"),
     Rule("peer-lost", "error|died unexpectedly",
@@ -969,7 +978,7 @@ RULES: tuple[Rule, ...] = (
          r"ncclUnhandledCudaError|ncclSystemError|ncclInternalError", "c10d", "-"),
     Rule("", "nccl error in", r"NCCL error in", "c10d", "-"),
     Rule("", "childfailederror", r"ChildFailedError", "elastic", "-"),
-    Rule("", "remoteerror|calledprocesserror|processexitedexception|processraisedexception",
+    Rule("", "remoteerror|calledprocesserror|processraisedexception|processexitedexception",
          r"CalledProcessError|ProcessRaisedException|ProcessExitedException|RemoteError",
          "python", "-"),
     Rule("", "systemexit|keyboardinterrupt", r"^\s*KeyboardInterrupt|SystemExit", "python", "-"),
@@ -1001,7 +1010,7 @@ RULES: tuple[Rule, ...] = (
          r"image's architecture.{0,40}could not run|exec format error", "apptainer", "wd"),
     Rule("image-unusable", "exec format error", r"[Ee]xec format error", "errno", "wd"),
     Rule("image-unusable",
-         "wrong fs type|bad superblock|not a squashfs|structure needs|invalid argument|"
+         "wrong fs type|not a squashfs|bad superblock|structure needs|invalid argument|"
          "input/output error",
          r"(?:failed to mount|mounting|while mounting).{0,80}(?:squashfs|"
          r"image).{0,120}(?:[Ii]nput/output error|invalid argument|bad superblock|"
@@ -1012,7 +1021,7 @@ RULES: tuple[Rule, ...] = (
          r"(?:find|valid|read).{0,30}(?:SQUASHFS|squashfs) superblock|"
          r"can't find a valid squashfs|squashfuse.{0,80}(?:magic|superblock|fail)",
          "apptainer", "wd"),
-    Rule("image-unusable", "sif|fatal|error|container image",
+    Rule("image-unusable", "sif|error|fatal|container image",
          r"(?:FATAL|(?<![a-z])ERROR)\b.{0,60}(?:SIF|image|container).{0,160}(?:corrupt|truncat|"
          r"EOF|invalid|bad magic|header|descriptor|checksum|digest|mismatch)|(?:SIF|\.sif\b|"
          r"container image).{0,80}(?:corrupt|truncated|(?:checksum|digest|hash|"
@@ -1026,7 +1035,7 @@ RULES: tuple[Rule, ...] = (
          r"no root partition)", "apptainer", "wd"),
     Rule("container-mount-failed", "mount source ",
          r"mount source .{0,200}doesn't exist", "apptainer", "wd"),
-    Rule("container-mount-failed", "error|fatal",
+    Rule("container-mount-failed", "fatal|error",
          r"(?:FATAL|(?<![a-z])ERROR)\W.{0,200}(?:while mounting|mount error|failed to mount|"
          r"unable to (?:bind|mount)|mount \S+->\S+ error)", "apptainer", "wd"),
     Rule("container-mount-failed", "can't mount|skipping mount| doesn't exist in container",
@@ -1095,8 +1104,8 @@ RULES: tuple[Rule, ...] = (
     Rule("container-gpu-missing", "error|fatal|warning",
          r"(?:WARNING|ERROR|FATAL)\W.{0,80}(?:nvidia-container-cli|nvliblist|"
          r"nvidia.{0,30}(?:not found|unable|could not|missing))", "apptainer", "w?"),
-    Rule("container-gpu-missing", "torch not compiled with cuda enabled",
-         r"Torch not compiled with CUDA enabled", "torch", "?"),
+    Rule("software-incompatible", "torch not compiled with cuda enabled",
+         r"Torch not compiled with CUDA enabled", "torch"),
     # Slurm.
     Rule("time-limit", " due to time limit", r"CANCELLED AT \S+ DUE TO TIME LIMIT", "slurm", "wd"),
     Rule("node-failure", " due to node failure",
@@ -1240,7 +1249,7 @@ RULES: tuple[Rule, ...] = (
          "ompi", "w"),
     Rule("endpoint-unreachable", "tcp connection",
          r"TCP connection.{0,60}(?:refused|fail|unreachable|timed out)", "ompi", "w"),
-    Rule("address-in-use", "eaddrinuse|[errno 98]|address already in use",
+    Rule("address-in-use", "[errno 98]|eaddrinuse|address already in use",
          r"[Aa]ddress already in use|EADDRINUSE|\[Errno 98\]", "errno", "w"),
     Rule("address-in-use", "eaddrinuse", r"EADDRINUSE", "c10d", "w"),
     Rule("address-in-use", "port ",
@@ -1268,12 +1277,12 @@ RULES: tuple[Rule, ...] = (
     Rule("external-service", "unavailable",
          r"503.{0,10}Service (?:Temporarily )?Unavailable", "http"),
     Rule("external-service",
-         "hfhubhttperror|gatedrepoerror|offlinemodeisenabled|repositorynotfounderror|"
+         "gatedrepoerror|hfhubhttperror|offlinemodeisenabled|repositorynotfounderror|"
          "localentrynotfounderror",
          r"LocalEntryNotFoundError|OfflineModeIsEnabled|HfHubHTTPError|GatedRepoError|"
          r"RepositoryNotFoundError", "http"),
     Rule("external-service",
-         "rlm|lmgrd|licen|flexlm|flexnet|checkout| available|"
+         "rlm|licen|lmgrd|flexlm|flexnet|checkout| available|"
          "ed number of users already reached",
          r"(?:FlexNet|FLEXlm|lmgrd|RLM|licen[cs]e (?:server|manager|checkout)|"
          r"[Cc]heckout).{0,100}(?:error|fail|unable|cannot|refused|denied|unreachable|down|"
@@ -1318,7 +1327,7 @@ RULES: tuple[Rule, ...] = (
     Rule("launch-env-invalid", ": unbound variable",
          r"(?:MASTER_\w+|WORLD_SIZE|\w*RANK|SLURM_\w+|NNODES|NODE_RANK): unbound variable",
          "libc", "d"),
-    Rule("launch-env-invalid", "already |duplicate |used twice|already_exists",
+    Rule("launch-env-invalid", "already |used twice|duplicate |already_exists",
          r"[Dd]uplicate (?:rank|node.?rank|global rank|process id|task)|(?:rank|"
          r"process).{0,30}(?:already (?:registered|connected|exists)|used twice)|"
          r"ALREADY_EXISTS.{0,60}(?:task|process)", "jax"),
@@ -1366,7 +1375,7 @@ RULES: tuple[Rule, ...] = (
          r"(?:slurmstepd|srun|mpirun|bash|env|exec)\S*:? .{0,60}(?:execve\(\)|exec|execvp|"
          r"\u2018|')\S*.{0,60}No such file or directory|bad interpreter|(?:env|"
          r"/usr/bin/env): .{0,40}No such file", "slurm", "d"),
-    Rule("software-missing", "executable|could not ",
+    Rule("software-missing", "could not |executable",
          r"(?:was unable to find the specified executable|could not (?:find|"
          r"access).{0,30}executable|executable.{0,30}not found)", "ompi", "w"),
     Rule("software-missing", "unable to locate |mpirun was unable to",
@@ -1377,7 +1386,7 @@ RULES: tuple[Rule, ...] = (
          r"module\(s\) are unknown|Lmod has detected|Unable to locate a modulefile", "libc", "w"),
     Rule("software-missing", "unable to locate a modulefile",
          r"Unable to locate a modulefile", "libc", "w"),
-    Rule("software-missing", " install|requires the |distributionnotfound|packagenotfounderror",
+    Rule("software-missing", " install|requires the |packagenotfounderror|distributionnotfound",
          r"DistributionNotFound|PackageNotFoundError|requires the \S+ (?:package|library)|"
          r"is not installed|(?:Please|please) install", "python", "?"),
     Rule("software-missing",
@@ -1431,7 +1440,7 @@ RULES: tuple[Rule, ...] = (
          r"argument |ambiguous option|one of the arguments|invalid choice|expected|unknown|"
          r"too few|too many)", "python", "wd"),
     Rule("usage-error",
-         "configkeyerror|' is not in struct|could not override|configattributeerror|"
+         "configkeyerror|could not override|' is not in struct|configattributeerror|"
          "missingmandatoryvalue|configcompositionexception",
          r"Could not override|Key '\S+' is not in struct|ConfigAttributeError|ConfigKeyError|"
          r"ConfigCompositionException|MissingMandatoryValue", "lightning", "w"),
@@ -1439,18 +1448,18 @@ RULES: tuple[Rule, ...] = (
     Rule("usage-error", "missingmandatoryvalue|missing mandatory value",
          r"[Mm]issing mandatory value|MissingMandatoryValue", "lightning"),
     Rule("usage-error",
-         "configkeyerror|hydraexception|validationerror|validation error|"
+         "hydraexception|configkeyerror|validationerror|validation error|"
          "overrideparseexception|missingconfigexception",
          r"\bValidationError\b|validation errors? for \w+|MissingConfigException|"
          r"HydraException|OverrideParseException|ConfigKeyError", "lightning"),
     Rule("usage-error",
-         "illegal|invalid|unknown|missing |unrecogni|got unexpected|no such option|"
+         "unknown|invalid|illegal|missing |unrecogni|no such option|got unexpected|"
          "no such command|requires an argument|fatal flags parsing error",
          r"(?:unrecogni[sz]ed|unknown|invalid|illegal) (?:command.?line )?(?:option|flag|"
          r"argument|parameter)s?\b|No such option|FATAL Flags parsing error|Missing (?:option|"
          r"argument) ['\"]|Error: (?:Invalid value for|No such command|Got unexpected)|"
          r"requires an argument", "python", "w"),
-    Rule("usage-error", "unknown command line flag|fatal flags parsing error",
+    Rule("usage-error", "fatal flags parsing error|unknown command line flag",
          r"FATAL Flags parsing error|Unknown command line flag", "python", "w"),
     Rule("usage-error", "no such command|got unexpected extra|error: invalid value for",
          r"Error: Invalid value for|No such command|Got unexpected extra", "python", "w"),
@@ -1460,7 +1469,7 @@ RULES: tuple[Rule, ...] = (
          r"yaml\.(?:scanner|parser|constructor|composer|reader)\.\w+Error|"
          r"tomllib\.TOMLDecodeError|configparser\.\w+Error", "python"),
     Rule("usage-error",
-         "is not|config|setting|must be|divisible|not valid|is missing|is invalid|unknown key",
+         "is not|config|setting|must be|not valid|divisible|is missing|is invalid|unknown key",
          r"(?:[Ii]nvalid|[Uu]nknown|[Uu]nsupported|[Bb]ad|[Mm]issing) (?:key |field |value |"
          r"option |section |entry )?(?:in |for )?(?:the )?(?:config|configuration|"
          r"setting)\w*\b|config\w*.{0,60}(?:is invalid|not valid|is missing|unknown key)|"
@@ -1520,12 +1529,15 @@ RULES: tuple[Rule, ...] = (
     Rule("non-finite-loss", "loss scale",
          r"Minimum loss scale reached|loss scale already at minimum|"
          r"loss scale.{0,40}(?:collapsed|too (?:small|low)|below)", "lightning"),
-    Rule("non-finite-loss", "inf|nan|finite",
-         r"(?:AssertionError|ValueError|RuntimeError|Error|Exception|FATAL|CRITICAL|ERROR|"
+    Rule("non-finite-loss", "nan|inf|finite",
+         r"(?=.*\b(?:loss|grad\w*|scal\w+|diverg\w*|train\w*|forward|activations?|weights?|"
+         r"logits|params?|parameters?|optimizer)\b)(?:\w*Error|\w*Exception|FATAL|CRITICAL|"
          r"abort\w*|stop\w*|exit\w*|terminat\w*|halt\w*|diverged)\b.{0,120}\b(?:NaN|nan|NAN|"
-         r"Inf|inf|non.?finite|not finite)s?\b|\b(?:NaN|nan|NAN|"
-         r"non.?finite)\b.{0,80}\b(?:abort\w*|stopp?\w*|exit\w*|terminat\w*|giving up|halt\w*|"
-         r"quit\w*)", "lightning"),
+         r"Inf|inf|non.?finite|not finite)s?\b", "lightning"),
+    Rule("non-finite-loss",
+         "exiting|stopped|halting|aborted|aborting|stopping|quitting|giving up|terminating",
+         r"\b(?:NaN|nan|NAN|non.?finite|not finite)s?\b.{0,80}\b(?:aborting|aborted|stopping|"
+         r"stopped|exiting|terminating|giving up|halting|quitting)\b", "lightning"),
     Rule("non-finite-loss", "finite|loss became ",
          r"(?:Error|FATAL|CRITICAL|ERROR|abort\w*|stop\w*|exit\w*|"
          r"halt\w*)\b.{0,120}(?:non-?finite|not finite)|(?:loss|grad\w*).{0,40}(?:non-?finite|"
@@ -1564,7 +1576,7 @@ RULES: tuple[Rule, ...] = (
          r"[Aa]rchive).{0,40}truncated|truncated (?:file|header|record|image|data|archive|"
          r"gzip)|Truncated (?:tar|or)|DataLossError", "data"),
     Rule("data-corrupt", "datalosserror", r"DataLossError", "tf"),
-    Rule("data-corrupt", " corrupt|corrupte",
+    Rule("data-corrupt", "corrupte| corrupt",
          r"corrupted? (?:record|file|data|JPEG|PNG|image|shard|block|page|parquet|sample|"
          r"index)|(?:record|file|data|shard|image|dataset|block|page|sample|archive|"
          r"index)s?\b.{0,80}(?:is|are|appears?|seems?|may be|was|be) corrupt", "data"),
@@ -1633,7 +1645,7 @@ RULES: tuple[Rule, ...] = (
     Rule("checkpoint-unusable", "eoferror: ran out of input",
          r"EOFError: Ran out of input", "torch"),
     Rule("checkpoint-unusable",
-         "ckpt|weight|damaged|truncat|invalid|corrupt|snapshot|incomplete|checkpoint|"
+         "ckpt|weight|damaged|invalid|corrupt|truncat|snapshot|incomplete|checkpoint|"
          "incompatible",
          r"(?:[Cc]heckpoint|ckpt|[Ww]eights?|[Ss]napshot)\b.{0,120}(?:corrupt\w*|truncat\w*|"
          r"incomplete|invalid|mismatch|incompatible|not compatible|does not match|do not match|"
@@ -1648,7 +1660,7 @@ RULES: tuple[Rule, ...] = (
          r"loaded state dict (?:has a different number|contains a parameter group)", "torch"),
     Rule("checkpoint-unusable", "loaded state dict ",
          r"loaded state dict (?:has a different number|contains a parameter group)", "torch"),
-    Rule("checkpoint-unusable", "load|read|resum|restor",
+    Rule("checkpoint-unusable", "read|load|resum|restor",
          r"(?:restor\w+|load\w*|resum\w+).{0,60}(?:checkpoint|ckpt|"
          r"restart file).{0,120}(?:fail|error|mismatch|shape|not match|EOF|corrupt|truncat)|"
          r"(?:fail|error|unable|cannot|could not)\w*.{0,40}(?:restor\w+|load\w*|resum\w+|"
@@ -2104,6 +2116,9 @@ _LOADS = re.compile(
     r"load_weights|"
     r"\.restore\(|load_pretrained|load_ckpt|checkpoint.{0,20}load|load_model\("
 )
+_CHECKS_FINITE = re.compile(
+    r"(?:assert|if|raise)\b.{0,80}(?:isnan|isfinite|is_nan|is_finite|isinf)\b|check_for_nan"
+)
 _UNFIT = re.compile(r"EOFError|shape|mismatch|truncat|not compatible|unexpected (?:key|end)", re.I)
 _TRACEBACK = "Traceback (most recent call last)"
 _FRAME = re.compile(r'^\s*File "([^"]*)", line \d+(?:, in (\S+))?')
@@ -2132,6 +2147,11 @@ _OTHER_JOB = re.compile(
 )
 _XID = re.compile(r"NVRM: Xid \((?:PCI:)?([0-9a-fA-F:.]+)\): (\d+)(?:, pid='?(\d+))?")
 _BUSID = re.compile(r"\brank (\d+) nranks (\d+) cudaDev (\d+)(?: nvmlDev \d+)? busId ([0-9a-f]+)")
+_SMI = re.compile(
+    r"\|\s+(?P<row>\d+)\s+\S.*\|\s+(?P<at>[0-9A-Fa-f]{8}:[0-9A-Fa-f]{2}:[0-9A-Fa-f]{2}\.\d)|"
+    r"(?P<csv>\d+), .{0,60}?(?P<bus>[0-9A-Fa-f]{8}:[0-9A-Fa-f]{2}:[0-9A-Fa-f]{2}\.\d)|"
+    r"\s*(?:GPU |<gpu id=\")(?P<head>[0-9A-Fa-f]{8}:[0-9A-Fa-f]{2}:[0-9A-Fa-f]{2}\.\d)"
+)
 _EXIT = re.compile(
     r"srun: error: (?P<node>[\w.-]+)(?:\[[^\]]*\])?: tasks? (?P<task>\d+)(?P<more>[-\d,]*): "
     r"(?P<how>.*)"
@@ -2256,6 +2276,7 @@ class Log:
             self._file(index, paths[index])
         for place, record in enumerate(self.records):
             record.place = place
+        self._align()
         self._learn()
         self._settle()
 
@@ -2431,6 +2452,37 @@ class Log:
         else:
             record.rank = number
 
+    def _align(self) -> None:
+        """Shift times of programs whose clock is in another time zone than Slurm's."""
+        times = [r.time for r in self.records if r.time is not None and not r.kernel]
+        start = self.facts.start
+        if start is None or not times or self.facts.restarts:
+            return
+        apart = start - min(times)
+        shift = round(apart / 1800) * 1800
+        zone = abs(apart) > 1500 and abs(apart - shift) < 600 and abs(shift) <= 14 * 3600
+        if zone and (apart > 0 or self.facts.elapsed < -apart):
+            for record in self.records:
+                if record.time is not None and not record.kernel:
+                    record.time += shift
+
+    def _list_gpus(self) -> None:
+        """Read from nvidia-smi's lists which device has which index."""
+        order: dict[int, int] = {}
+        each, nodes = self.facts.per_node(), self.facts.nodes
+        for record in self.records:
+            match = None if record.kernel else _SMI.match(record.text)
+            if not match:
+                continue
+            index = int(match["row"] or match["csv"] or order.get(record.file, 0))
+            if match["head"]:
+                order[record.file] = index + 1
+            node = record.node or (nodes[0] if len(nodes) == 1 else None)
+            if node in nodes and index < each and self.facts.gpus in (0, each):
+                rank = nodes.index(node) * each + index
+                bus = _bus(match["head"] or match["at"] or match["bus"])
+                self.buses.setdefault((record.node, bus), rank)
+
     def _learn(self) -> None:
         """Learn the size of the world, and which process and device belongs to which rank."""
         facts = self.facts
@@ -2466,6 +2518,7 @@ class Log:
             facts.world = spread
         if not facts.world:
             facts.world = len(facts.nodes) or (max(self.ranks) + 1 if self.ranks else 1)
+        self._list_gpus()
 
     def _elastic_report(self) -> None:
         """Read torchrun's report of the first failure."""
@@ -2742,6 +2795,8 @@ class Findings:
             and not self._ours(match[0])
         ):
             event.name = "external-service"
+        elif name == "code-exception" and _CHECKS_FINITE.search(frames):
+            event.name = "non-finite-loss"
         elif (
             name in ("data-corrupt", "code-exception")
             and _LOADS.search(frames)
@@ -2809,11 +2864,12 @@ class Findings:
         ended: set[int] = set()
         moment: float | None = None
         failures = {event.record.place for event in self.events}
+        ends = {e.record.place for e in self.events if e.dead or e.exception}
         first: dict[int, str] = {}
         for record in self.log.records:
             if record.kernel:
                 continue
-            if record.place in failures or _ENDED_BEFORE.search(record.text):
+            if record.place in ends or _ENDED_BEFORE.search(record.text):
                 ended.add(record.file)
             again = len(record.text) > 15 and first.setdefault(
                 record.file, re.sub(r"\d+", "0", record.text)
@@ -2831,11 +2887,14 @@ class Findings:
         }
         latest = max(numbers.values(), default=0)
         start = self.facts.start
+        both = {r.file for r in self.log.records if (r.time or 0) >= (start or 0)}
         for record in self.log.records:
+            # Clocks differ by minutes; a program's may be in another time zone.
             early = (
                 start is not None
                 and record.time is not None
-                and record.time < start - (120 if self.facts.restarts else 1800)
+                and record.time < start - (60 if self.facts.restarts else 300)
+                and (record.kernel or (self.facts.restarts > 0 and record.file in both))
             )
             if (
                 record.place < cut.get(record.file, -1)
@@ -3407,7 +3466,7 @@ class Verdict:
             nodes = {facts.node_of(rank) for rank in absent}
             self.node = nodes.pop() if len(nodes) == 1 else None
         if self.rank is None and self.node is None and self.name == "rendezvous-timeout":
-            heard = {r.node for r in self.log.records if r.node and not r.kernel}
+            heard: set[str | None] = {r.node for r in self.log.records if r.node and not r.kernel}
             heard |= {facts.node_of(r.rank) for r in self.log.records if r.rank is not None}
             silent = [node for node in facts.nodes if node not in heard]
             self.node = silent[0] if len(silent) == 1 else None
@@ -3423,9 +3482,8 @@ class Verdict:
                 heard.add(int(event.groups["rank"]))
         everyone = set(range(self.facts.world))
         if self.name == "hang":
-            return (
-                everyone - heard if len(heard) * 2 >= len(everyone) and len(heard) > 1 else set()
-            )
+            few = len(heard) * 2 < len(everyone) or (len(heard) == 1 and len(everyone) > 2)
+            return set() if few else everyone - heard
         joined = {r.rank for r in self.log.records if r.rank is not None and not r.kernel}
         missing = everyone - joined
         if len(missing) * 2 <= len(everyone):
