@@ -580,7 +580,7 @@ RULES: tuple[Rule, ...] = (
     Rule("gpu-driver-broken", "peermem",
          r"nvidia.peermem.{0,60}(?:not (?:loaded|found)|fail)", "nvml", "aw"),
     Rule("gpu-arch-unsupported",
-         "cuda_error_no_binary_for_gpu|no kernel image is available|"
+         "no kernel image is available|cuda_error_no_binary_for_gpu|"
          "cudaerrornokernelimagefordevice",
          r"no kernel image is available|cudaErrorNoKernelImageForDevice|"
          r"CUDA_ERROR_NO_BINARY_FOR_GPU", "cuda", "w"),
@@ -623,7 +623,7 @@ RULES: tuple[Rule, ...] = (
     Rule("gpu-illegal-access", "cuda_error_launch_failed|unspecified launch failure",
          r"unspecified launch failure|CUDA_ERROR_LAUNCH_FAILED", "cuda", "?"),
     Rule("gpu-library-error",
-         "internal|cudnn error| cudnn handle|dnn library i|unimplemented|failed_precondition|"
+         "internal|cudnn error|unimplemented| cudnn handle|dnn library i|failed_precondition|"
          "find was unable to find an engine",
          r"(?:Could not create|Failed to (?:get|create)|Unable to find).{0,20} cudnn handle|"
          r"(?:FAILED_PRECONDITION|UNIMPLEMENTED|INTERNAL).{0,80}(?:DNN library|cuDNN|cudnn)|"
@@ -638,7 +638,7 @@ RULES: tuple[Rule, ...] = (
          " launch failed|failed to create cublas handle|attempting to perform blas operation",
          r"(?:failed to create cublas handle|Blas (?:x?GEMM|SGEMM) launch failed|"
          r"Attempting to perform BLAS operation.*without BLAS)", "tf"),
-    Rule("gpu-driver-too-old", "cuda driver|too old for|built for nvidia driver release",
+    Rule("gpu-driver-too-old", "too old for|cuda driver|built for nvidia driver release",
          r"built for NVIDIA Driver Release|CUDA driver.{0,40}(?:is older|too old|insufficient)|"
          r"driver.{0,40}(?:is )?too old for", "nvml", "w"),
     Rule("gpu-driver-broken",
@@ -654,7 +654,7 @@ RULES: tuple[Rule, ...] = (
          r"not defined)|Value 'sm_\d+a?' is not defined|not supported on (?:this|your|"
          r"the current) (?:GPU|device|architecture)|(?:only|are) supported on (?:Ampere|Hopper|"
          r"Volta|GPUs with)", "torch"),
-    Rule("external-service", "rror|api key|timeout|xception",
+    Rule("external-service", "rror|timeout|api key|xception",
          r"(?:wandb|huggingface_hub|mlflow|comet_ml|neptune|openai|clearml)\S*\.\w*(?:Auth\w*|"
          r"Comm\w*|Connection|Timeout|Rate\w*|Api|API)\w*(?:Error|Exception)|"
          r"API key.{0,60}(?:invalid|missing|not (?:set|configured|found))|"
@@ -666,7 +666,7 @@ RULES: tuple[Rule, ...] = (
          r"dtype)s?\b.{0,40}(?:mismatch|does not match|differs).{0,60}(?:checkpoint|ckpt|"
          r"pretrained|saved)|(?:checkpoint|ckpt|pretrained|saved)\b.{0,60}(?:shape|size|"
          r"dtype)s?\b.{0,40}(?:mismatch|match|differ)", "torch"),
-    Rule("rendezvous-timeout", "time|only|never|didn't|did not|failed to",
+    Rule("rendezvous-timeout", "only|time|never|didn't|did not|failed to",
          r"(?:only|Only) \d+ (?:of|out of|/) ?(?:the )?\d+ (?:\w+ )?(?:workers|nodes|ranks|"
          r"processes|hosts|participants|agents|members)|[Tt]imed? ?out.{0,60}(?:workers|nodes|"
          r"ranks|processes|hosts|tasks|agents|members) to (?:join|connect|start|register|"
@@ -688,13 +688,13 @@ RULES: tuple[Rule, ...] = (
          r"hook function)", "apptainer", "d"),
     Rule("software-missing", "executable file not found in",
          r"FATAL: .{0,60}executable file not found in", "apptainer", "d!"),
-    Rule("os-limit", "rlimit_|[errno |ulimit -",
+    Rule("os-limit", "[errno |rlimit_|ulimit -",
          r"\[Errno (?:11|12|23|24)\]|ulimit -[a-z]|RLIMIT_(?:NOFILE|NPROC|AS|STACK|"
          r"MEMLOCK)\b.{0,60}(?:exceed|reach|small|low|limit)", "errno", "w"),
     Rule("native-crash", "illegal instruction|trace/breakpoint trap",
          r"^\s*Illegal instruction|^\s*Trace/breakpoint trap", "libc", "wd"),
     Rule("container-gpu-missing",
-         "failed to |gpu device|/dev/nvidia|nvidia device|nvidia-container-cli: ",
+         "gpu device|failed to |/dev/nvidia|nvidia device|nvidia-container-cli: ",
          r"\bno (?:/dev/nvidia|nvidia devices?|GPU devices?)\b|/dev/nvidia(?:ctl|\d|"
          r"-uvm)?\b.{0,60}(?:No such|not found|missing|does not exist)|"
          r"nvidia-container-cli: .{0,60}(?:error|fail)|[Ff]ailed to (?:get|"
@@ -720,7 +720,7 @@ RULES: tuple[Rule, ...] = (
          r"Timed out waiting \d+ms for (?:recv|send) operation", "gloo"),
     Rule("hang", "submitted to be reduced, gathered or broadcasted by subset of ranks",
          r"submitted to be reduced, gathered or broadcasted by subset of ranks", "horovod", "w"),
-    Rule("hang", "missing|stalled", r"^\W*(?:Missing|Stalled) ranks?\W", "horovod", "w"),
+    Rule("hang", "stalled|missing", r"^\W*(?:Missing|Stalled) ranks?\W", "horovod", "w"),
     Rule("hang", "hung|stuck|stalled| detected|straggler|stopping the run due to ",
          r"(?:may be|is|appears to be|seems) (?:hung|stalled|stuck)|stall(?:ed)? detected|"
          r"straggler.{0,40}(?:timed? ?out|lag|behind)|[Ss]topping the run due to .{0,30}stall",
@@ -784,7 +784,7 @@ RULES: tuple[Rule, ...] = (
     Rule("collective-mismatch", "different|mismatched|inconsistent",
          r"(?:ranks|processes) (?:have|with|passed|reported) (?:different|inconsistent|"
          r"mismatched)|inconsistent.{0,40}across (?:ranks|processes)", "c10d"),
-    Rule("collective-mismatch", "differ| ranks",
+    Rule("collective-mismatch", " ranks|differ",
          r"(?:called|issued|running|executing|launched) (?:a )?different (?:collectives?|"
          r"operations?)|different program on|HLO.{0,40}differ|(?:shape|size|dtype|"
          r"type)s? (?:mis|dis)match.{0,60}(?:across|between) ranks", "jax"),
@@ -851,7 +851,7 @@ RULES: tuple[Rule, ...] = (
          "nccl", "w"),
     Rule("comm-setup-failed", "call to ibv_",
          r"Call to ibv_(?:modify_qp|open_device|create_qp|create_cq)\S* failed", "nccl", "w"),
-    Rule("comm-setup-failed", " gid|index|table",
+    Rule("comm-setup-failed", " gid|table|index",
          r"(?:no|invalid) GID|GID (?:table|index).{0,40}(?:not|invalid|fail)", "ucx", "w?"),
     Rule("comm-setup-failed", "t find| provider|libfabric|fi_getinfo",
          r"(?:fi_getinfo|libfabric).{0,60}(?:fail|No data available)|OFI.{0,60}(?:no provider|"
@@ -875,7 +875,7 @@ RULES: tuple[Rule, ...] = (
     Rule("rendezvous-timeout", "store|socket timeout|wait timeout after ",
          r"(?:Socket Timeout|wait timeout after \d+ms, keys)|Store.{0,30}(?:get|"
          r"wait).{0,30}timed? ?out", "c10d", "?"),
-    Rule("rendezvous-timeout", "barrier timed out|deadline_exceeded",
+    Rule("rendezvous-timeout", "deadline_exceeded|barrier timed out",
          r"Barrier timed out.{0,20}PjRT_Client_Connect|(?:RegisterTask|"
          r"ConnectToCoordinat\w+).{0,80}DEADLINE_EXCEEDED", "jax"),
     Rule("rendezvous-timeout", "deadline_exceeded",
@@ -924,7 +924,7 @@ RULES: tuple[Rule, ...] = (
          r".{0,30}cannot) (?:to )?(?:launch|start|find)", "ompi", "w"),
     Rule("peer-lost", "ncclremoteerror|remote process exited or there was a network error",
          r"remote process exited or there was a network error|ncclRemoteError", "c10d", "w"),
-    Rule("peer-lost", "peer closed|closed by remote peer|connection closed by ",
+    Rule("peer-lost", "peer closed|connection closed by |closed by remote peer",
          r"[Cc]onnection closed by (?:remote )?peer|closed by remote peer|peer closed",
          "nccl", "w"),
     Rule("peer-lost", "connection reset by peer", r"Connection reset by peer", "errno", "w"),
@@ -951,7 +951,7 @@ RULES: tuple[Rule, ...] = (
          r"tasks are unhealthy \(stopped sending heartbeats\)|The tasks have crashed", "jax", "w"),
     Rule("peer-lost", "another task died", r"another task died", "jax", "w"),
     Rule("peer-lost", "horovod has been shut down", r"Horovod has been shut down", "horovod", "w"),
-    Rule("peer-lost", "connection|disconnected|unexpectedly",
+    Rule("peer-lost", "connection|unexpectedly|disconnected",
          r"(?:lost|Lost) connection|connection.{0,30}peer.{0,20}(?:lost|failed|dropped)|"
          r"peer.{0,30}(?:unexpectedly|disconnected)", "ompi", "w"),
     Rule("peer-lost", " has lost communication|lost communication with a remote daemon",
@@ -960,7 +960,7 @@ RULES: tuple[Rule, ...] = (
     Rule("peer-lost", " failed on socket|failed to recv, got 0 bytes",
          r"(?:recv|send)(?:Vector|Bytes|Value).{0,20} failed on Socket|"
          r"Failed to recv, got 0 bytes", "c10d", "w"),
-    Rule("peer-lost", "broken pipe|store might be |recvbytes failed|sendbytes failed",
+    Rule("peer-lost", "broken pipe|store might be |sendbytes failed|recvbytes failed",
          r"\[c10d\].{0,60}(?:Broken pipe|recvBytes failed|sendBytes failed)|"
          r"store might be (?:down|closed)", "c10d", "w"),
     Rule("peer-lost", "error|died unexpectedly",
@@ -1010,7 +1010,7 @@ RULES: tuple[Rule, ...] = (
          r"image's architecture.{0,40}could not run|exec format error", "apptainer", "wd"),
     Rule("image-unusable", "exec format error", r"[Ee]xec format error", "errno", "wd"),
     Rule("image-unusable",
-         "wrong fs type|not a squashfs|bad superblock|structure needs|invalid argument|"
+         "wrong fs type|bad superblock|not a squashfs|structure needs|invalid argument|"
          "input/output error",
          r"(?:failed to mount|mounting|while mounting).{0,80}(?:squashfs|"
          r"image).{0,120}(?:[Ii]nput/output error|invalid argument|bad superblock|"
@@ -1035,7 +1035,7 @@ RULES: tuple[Rule, ...] = (
          r"no root partition)", "apptainer", "wd"),
     Rule("container-mount-failed", "mount source ",
          r"mount source .{0,200}doesn't exist", "apptainer", "wd"),
-    Rule("container-mount-failed", "fatal|error",
+    Rule("container-mount-failed", "error|fatal",
          r"(?:FATAL|(?<![a-z])ERROR)\W.{0,200}(?:while mounting|mount error|failed to mount|"
          r"unable to (?:bind|mount)|mount \S+->\S+ error)", "apptainer", "wd"),
     Rule("container-mount-failed", "can't mount|skipping mount| doesn't exist in container",
@@ -1068,7 +1068,7 @@ RULES: tuple[Rule, ...] = (
     Rule("container-runtime-unavailable", "etuid|et-uid|tarter-suid",
          r"(?:setuid|set-uid|starter-suid).{0,100}(?:not|no|disabled|required|requires|fail|"
          r"nosuid)|[Nn]o setuid installation", "apptainer", "wd"),
-    Rule("container-runtime-unavailable", "not found|executable|must be owned|doesn't exist",
+    Rule("container-runtime-unavailable", "not found|executable|doesn't exist|must be owned",
          r"starter.{0,40}(?:not found|doesn't exist|must be owned)|(?:unsquashfs|squashfuse|"
          r"fusermount3?|fuse2fs|mksquashfs|gocryptfs) (?:is )?not found|(?:unsquashfs|"
          r"squashfuse)\b.{0,40}executable.{0,20}not found", "apptainer", "wd!"),
@@ -1154,7 +1154,7 @@ RULES: tuple[Rule, ...] = (
          r"(?:srun: |error: ).{0,40}(?:More processors requested than|"
          r"Requested node configuration is not available|Requested nodes? .{0,20}not)",
          "slurm", "wd"),
-    Rule("step-rejected", "generic resource|job id specified",
+    Rule("step-rejected", "job id specified|generic resource",
          r"Invalid generic resource|Invalid job id specified", "slurm", "w?"),
     Rule("step-rejected", "srun: ",
          r"srun: (?:error|fatal|warning): .{0,40}(?:can't run \d+ processes on \d+ nodes|"
@@ -1249,7 +1249,7 @@ RULES: tuple[Rule, ...] = (
          "ompi", "w"),
     Rule("endpoint-unreachable", "tcp connection",
          r"TCP connection.{0,60}(?:refused|fail|unreachable|timed out)", "ompi", "w"),
-    Rule("address-in-use", "[errno 98]|eaddrinuse|address already in use",
+    Rule("address-in-use", "eaddrinuse|[errno 98]|address already in use",
          r"[Aa]ddress already in use|EADDRINUSE|\[Errno 98\]", "errno", "w"),
     Rule("address-in-use", "eaddrinuse", r"EADDRINUSE", "c10d", "w"),
     Rule("address-in-use", "port ",
@@ -1277,12 +1277,12 @@ RULES: tuple[Rule, ...] = (
     Rule("external-service", "unavailable",
          r"503.{0,10}Service (?:Temporarily )?Unavailable", "http"),
     Rule("external-service",
-         "gatedrepoerror|hfhubhttperror|offlinemodeisenabled|repositorynotfounderror|"
+         "hfhubhttperror|gatedrepoerror|offlinemodeisenabled|repositorynotfounderror|"
          "localentrynotfounderror",
          r"LocalEntryNotFoundError|OfflineModeIsEnabled|HfHubHTTPError|GatedRepoError|"
          r"RepositoryNotFoundError", "http"),
     Rule("external-service",
-         "rlm|licen|lmgrd|flexlm|flexnet|checkout| available|"
+         "rlm|lmgrd|licen|flexlm|flexnet|checkout| available|"
          "ed number of users already reached",
          r"(?:FlexNet|FLEXlm|lmgrd|RLM|licen[cs]e (?:server|manager|checkout)|"
          r"[Cc]heckout).{0,100}(?:error|fail|unable|cannot|refused|denied|unreachable|down|"
@@ -1314,11 +1314,11 @@ RULES: tuple[Rule, ...] = (
     Rule("launch-env-invalid", " match",
          r"(?:number of (?:devices|nodes|tasks|processes)|ntasks\S*|world.?size|WORLD_SIZE|"
          r"SLURM_\w+|num_nodes|devices)\b.{0,80}(?:does not|do not|doesn't|not) match", "env"),
-    Rule("launch-env-invalid", "rank |world",
+    Rule("launch-env-invalid", "world|rank ",
          r"(?:world.?size|WORLD_SIZE).{0,80}(?:does not match|not (?:equal|divisible)|mismatch|"
          r"must be|is not divisible|!=|invalid)|rank \d+ .{0,30}(?:>=|out of range|larger than|"
          r"must be less).{0,20}world.?size", "env"),
-    Rule("launch-env-invalid", "rank|world_size|master_port|master_addr",
+    Rule("launch-env-invalid", "rank|world_size|master_addr|master_port",
          r"(?:RANK|rank|MASTER_ADDR|MASTER_PORT|WORLD_SIZE|LOCAL_RANK)\b.{0,40}(?:(?:is|was|"
          r"are|not) (?:un|not )?set|not defined|undefined|unset|missing|environment variable|"
          r"is required|duplicate|already (?:in use|registered|joined))", "env"),
@@ -1327,7 +1327,7 @@ RULES: tuple[Rule, ...] = (
     Rule("launch-env-invalid", ": unbound variable",
          r"(?:MASTER_\w+|WORLD_SIZE|\w*RANK|SLURM_\w+|NNODES|NODE_RANK): unbound variable",
          "libc", "d"),
-    Rule("launch-env-invalid", "already |used twice|duplicate |already_exists",
+    Rule("launch-env-invalid", "already |duplicate |used twice|already_exists",
          r"[Dd]uplicate (?:rank|node.?rank|global rank|process id|task)|(?:rank|"
          r"process).{0,30}(?:already (?:registered|connected|exists)|used twice)|"
          r"ALREADY_EXISTS.{0,60}(?:task|process)", "jax"),
@@ -1386,7 +1386,7 @@ RULES: tuple[Rule, ...] = (
          r"module\(s\) are unknown|Lmod has detected|Unable to locate a modulefile", "libc", "w"),
     Rule("software-missing", "unable to locate a modulefile",
          r"Unable to locate a modulefile", "libc", "w"),
-    Rule("software-missing", " install|requires the |packagenotfounderror|distributionnotfound",
+    Rule("software-missing", " install|requires the |distributionnotfound|packagenotfounderror",
          r"DistributionNotFound|PackageNotFoundError|requires the \S+ (?:package|library)|"
          r"is not installed|(?:Please|please) install", "python", "?"),
     Rule("software-missing",
@@ -1448,12 +1448,12 @@ RULES: tuple[Rule, ...] = (
     Rule("usage-error", "missingmandatoryvalue|missing mandatory value",
          r"[Mm]issing mandatory value|MissingMandatoryValue", "lightning"),
     Rule("usage-error",
-         "hydraexception|configkeyerror|validationerror|validation error|"
+         "configkeyerror|hydraexception|validationerror|validation error|"
          "overrideparseexception|missingconfigexception",
          r"\bValidationError\b|validation errors? for \w+|MissingConfigException|"
          r"HydraException|OverrideParseException|ConfigKeyError", "lightning"),
     Rule("usage-error",
-         "unknown|invalid|illegal|missing |unrecogni|no such option|got unexpected|"
+         "unknown|illegal|invalid|missing |unrecogni|got unexpected|no such option|"
          "no such command|requires an argument|fatal flags parsing error",
          r"(?:unrecogni[sz]ed|unknown|invalid|illegal) (?:command.?line )?(?:option|flag|"
          r"argument|parameter)s?\b|No such option|FATAL Flags parsing error|Missing (?:option|"
@@ -1469,7 +1469,7 @@ RULES: tuple[Rule, ...] = (
          r"yaml\.(?:scanner|parser|constructor|composer|reader)\.\w+Error|"
          r"tomllib\.TOMLDecodeError|configparser\.\w+Error", "python"),
     Rule("usage-error",
-         "is not|config|setting|must be|not valid|divisible|is missing|is invalid|unknown key",
+         "config|is not|must be|setting|not valid|divisible|is invalid|is missing|unknown key",
          r"(?:[Ii]nvalid|[Uu]nknown|[Uu]nsupported|[Bb]ad|[Mm]issing) (?:key |field |value |"
          r"option |section |entry )?(?:in |for )?(?:the )?(?:config|configuration|"
          r"setting)\w*\b|config\w*.{0,60}(?:is invalid|not valid|is missing|unknown key)|"
@@ -1477,7 +1477,7 @@ RULES: tuple[Rule, ...] = (
          r"divisible)", "lightning"),
     Rule("usage-error", "divisible by",
          r"(?:must be|is not|not) (?:evenly )?divisible by", "lightning"),
-    Rule("native-crash", "(sigsegv)|signal 11|segmentation fault",
+    Rule("native-crash", "signal 11|(sigsegv)|segmentation fault",
          r"(?:^|[:)\d*] {0,3}|error: |\] )Segmentation fault|\(SIGSEGV\)|"
          r"[Ss]ignal 11\b.{0,20}SEGV", "kernel-trap", "wd"),
     Rule("native-crash", "sigsegv", r"\(SIGSEGV\)|SIGSEGV", "elastic", "wd"),
@@ -1535,7 +1535,7 @@ RULES: tuple[Rule, ...] = (
          r"abort\w*|stop\w*|exit\w*|terminat\w*|halt\w*|diverged)\b.{0,120}\b(?:NaN|nan|NAN|"
          r"Inf|inf|non.?finite|not finite)s?\b", "lightning"),
     Rule("non-finite-loss",
-         "exiting|stopped|halting|aborted|aborting|stopping|quitting|giving up|terminating",
+         "exiting|halting|aborted|stopped|quitting|stopping|aborting|giving up|terminating",
          r"\b(?:NaN|nan|NAN|non.?finite|not finite)s?\b.{0,80}\b(?:aborting|aborted|stopping|"
          r"stopped|exiting|terminating|giving up|halting|quitting)\b", "lightning"),
     Rule("non-finite-loss", "finite|loss became ",
@@ -1585,11 +1585,11 @@ RULES: tuple[Rule, ...] = (
          r"codec can't decode byte|UnicodeDecodeError", "python"),
     Rule("data-corrupt", "compressed file ended before the end-of-stream",
          r"Compressed file ended before the end-of-stream", "python"),
-    Rule("data-corrupt", "zstderror|decompress|zlib.error|lzma.lzmaerror",
+    Rule("data-corrupt", "zstderror|zlib.error|decompress|lzma.lzmaerror",
          r"zlib\.error|Error -[35] while decompressing|lzma\.LZMAError|[Ff]ailed to decompress|"
          r"decompress\w*.{0,40}(?:fail|error|corrupt)|ZstdError|Error \S+ decompressing",
          "python"),
-    Rule("data-corrupt", "badgzipfile|not a gzipped file|not in gzip format",
+    Rule("data-corrupt", "badgzipfile|not in gzip format|not a gzipped file",
          r"BadGzipFile|Not a gzipped file|not in gzip format", "python"),
     Rule("data-corrupt", "crc-32|badzipfile|magic number for|file is not a zip file",
          r"BadZipFile|File is not a zip file|Bad (?:CRC-32|magic number for)", "python"),
@@ -1611,7 +1611,7 @@ RULES: tuple[Rule, ...] = (
     Rule("data-corrupt", "parsererror|error tokenizing data",
          r"ParserError|Error tokenizing data", "data"),
     Rule("data-corrupt",
-         "bad object header|unable to open file|signature not found|truncated file: eof =",
+         "bad object header|signature not found|unable to open file|truncated file: eof =",
          r"(?:file )?signature not found|truncated file: eof =|bad object header|"
          r"unable to open file.{0,40}signature", "data"),
     Rule("data-corrupt", "truncated file", r"truncated file", "data"),
@@ -1645,7 +1645,7 @@ RULES: tuple[Rule, ...] = (
     Rule("checkpoint-unusable", "eoferror: ran out of input",
          r"EOFError: Ran out of input", "torch"),
     Rule("checkpoint-unusable",
-         "ckpt|weight|damaged|invalid|corrupt|truncat|snapshot|incomplete|checkpoint|"
+         "ckpt|weight|invalid|corrupt|damaged|truncat|snapshot|checkpoint|incomplete|"
          "incompatible",
          r"(?:[Cc]heckpoint|ckpt|[Ww]eights?|[Ss]napshot)\b.{0,120}(?:corrupt\w*|truncat\w*|"
          r"incomplete|invalid|mismatch|incompatible|not compatible|does not match|do not match|"
@@ -1668,6 +1668,8 @@ RULES: tuple[Rule, ...] = (
     Rule("checkpoint-unusable", "restart file",
          r"restart file.{0,80}(?:corrupt|truncat|wrong|incompat|mismatch|cannot be read|EOF)",
          "data"),
+    Rule("code-exception", "failed | failed",
+         r"^FAILED \S+::\S+ - |^=+ .*\b[1-9]\d* failed\b", "languages", "w"),
     # Errors of other languages.
     Rule("code-exception", "forrtl: severe|fortran runtime error",
          r"Fortran runtime error|forrtl: severe", "languages", "wd"),
@@ -2141,9 +2143,8 @@ _ENDED_BEFORE = re.compile(
     re.I,
 )
 _OTHER_JOB = re.compile(
-    r"(?:StepId=|JobId=|JobID=|job_id=|jobid=|\bJOB |\bSTEP |[/_]job_|\bjob |\bslurm_job_id=|"
-    r"SLURM_JOB_ID=|/job)(\d{2,})(?:_(\d+|\*))?(?:\.\w+)?",
-    re.I,
+    r"(?:StepId=|JobId=|JobID=|job_id=|jobid=|\bJOB |\bSTEP |[/_]job_|SLURM_JOB_ID=)(\d+)|"
+    r"(?:\b[Jj]ob |/job)(\d{2,})"
 )
 _XID = re.compile(r"NVRM: Xid \((?:PCI:)?([0-9a-fA-F:.]+)\): (\d+)(?:, pid='?(\d+))?")
 _BUSID = re.compile(r"\brank (\d+) nranks (\d+) cudaDev (\d+)(?: nvmlDev \d+)? busId ([0-9a-f]+)")
@@ -2286,12 +2287,15 @@ class Log:
         kernel_file = bool(_KERNEL_FILE.search(tail.rsplit("/", 1)[-1]))
         node = self._node_in_name(tail)
         rank, local = self._rank_in_name(tail, node) if not kernel_file else (None, None)
+        foreign = kernel_file and node is None and self._names_other_node(tail)
         last_time: float | None = None
         for number, raw in read_lines(path, self._budget):
             for text in _segments(raw):
                 record = Record(index, number, text)
                 record.node, record.rank, record.local = node, rank, local
                 self._peel(record, kernel_file)
+                record.old = record.old or (foreign and record.node is None)
+                record.kernel = record.kernel or (kernel_file and "dmesg" in tail)
                 record.low = record.text.lower()
                 if record.time is None and record.uptime is None:
                     record.time = last_time
@@ -2310,6 +2314,21 @@ class Log:
             if re.search(rf"(?<![a-z0-9]){re.escape(short)}(?![a-z0-9])", low)
         ]
         return found[0] if len(found) == 1 else None
+
+    def _names_other_node(self, name: str) -> bool:
+        """Whether a file is named for a node of the cluster that is not of the job."""
+        shapes = {re.sub(r"\d+", r"\\d+", re.escape(short)) for short in self.facts.short}
+        low = name.rsplit("/", 1)[-1].lower()
+        named = re.match(r"(?:dmesg|kern|kernel)[-_.]([a-z][a-z0-9-]*\d)(?=[._]|$)", low)
+        if named and not re.match(
+            r"(?:rank|task|job|node|host|proc|log|[nrt])[-_]?\d+$", named[1]
+        ):
+            return bool(shapes)
+        return any(
+            re.search(rf"(?<![a-z0-9]){shape}(?![a-z0-9])", low)
+            for shape in shapes
+            if "\\d" in shape
+        )
 
     def _rank_in_name(self, name: str, node: str | None) -> tuple[int | None, int | None]:
         text = name.rsplit("/", 1)[-1]
@@ -2657,7 +2676,9 @@ class Findings:
                     if not chained:
                         chain += 1
                     chained = False
-                    place = self._traceback(records, place, chain, ignored=place - 2 <= ignored)
+                    spoken = _QUOTE.search(text, 0, text.find(_TRACEBACK)) is not None
+                    skip = spoken or place - 2 <= ignored
+                    place = self._traceback(records, place, chain, ignored=skip)
                     continue
                 elif text.strip():
                     chained = chained and not text.strip()
@@ -2896,9 +2917,16 @@ class Findings:
                 and record.time < start - (60 if self.facts.restarts else 300)
                 and (record.kernel or (self.facts.restarts > 0 and record.file in both))
             )
+            # What a node's kernel logged after the job is another job's.
+            late = (
+                self.facts.end is not None
+                and record.kernel
+                and (record.time or 0) > self.facts.end + 300
+            )
             if (
                 record.place < cut.get(record.file, -1)
                 or early
+                or late
                 or (numbers.get(record.file, latest) < latest)
             ) or (
                 moment is not None
@@ -2916,7 +2944,7 @@ class Findings:
         ids = self.facts.ids
         for event in self.events:
             record = event.record
-            named = {match[1] for match in _OTHER_JOB.finditer(record.text)}
+            named = {match[1] or match[2] for match in _OTHER_JOB.finditer(record.text)}
             if record.old or (ids and named and not named & ids):
                 event.alive = False
                 if "pid" in event.groups and not record.old:
@@ -2955,7 +2983,10 @@ class Findings:
         done = [record.place for record in self.complete]
         for event in self.events:
             record = event.record
-            if record.kernel or "a" in (event.rule.flags if event.rule else ""):
+            if record.kernel:
+                event.weak = self._recovered(record)
+                continue
+            if "a" in (event.rule.flags if event.rule else ""):
                 continue
             if event.name in ("time-limit", "preempted", "cancelled", "container-gpu-missing"):
                 continue
@@ -2979,6 +3010,17 @@ class Findings:
                 )
             ):
                 event.weak = True
+
+    def _recovered(self, record: Record) -> bool:
+        """Whether the kernel says later that a server answers again."""
+        match = re.search(
+            r"nfs: server (\S+) (?:not responding|.*timed out)|Connection to (\S+) ", record.text
+        )
+        if not match:
+            return False
+        good = f"nfs: server {match[1]} OK" if match[1] else f"Connection restored to {match[2]}"
+        later = self.log.records[record.place + 1 :]
+        return any(good in r.text for r in later if r.file == record.file)
 
     def _told_so(self, record: Record) -> bool:
         """Whether this line or the next of its stream says that the program goes on."""
@@ -3022,6 +3064,11 @@ def _quoted_before(text: str, start: int) -> bool:
         return False
     if before.count("`") % 2:
         return True
+    key = re.search(r"(\w*)['\"]?\s*[:=,\[({]+\s*'[^']*$", before)
+    if key and "'" in text[start:] and before.count("'") % 2:
+        return not re.search(r"err|exc|msg|message|reason|detail", key[1], re.I) or (
+            key[1].lower().startswith("on_")
+        )
     return before.count('"') % 2 == 1 and '"' in text[start:] and not re.match(r'\s*File "', text)
 
 
@@ -3081,7 +3128,8 @@ class Verdict:
         victims = any(e.name in ("", "peer-lost", "hang") for e in events)
         result = []
         for event in named:
-            if event.name in HARDWARE and event.record.kernel and not self._in_time(event):
+            killed = event.name in ("host-oom", "node-oom")
+            if event.record.kernel and not killed and not self._in_time(event):
                 continue
             if event.name == "cancelled" and not self._cancels(event):
                 continue
@@ -3210,6 +3258,8 @@ class Verdict:
                     result.append(event)
                 continue
             if event.hint or trained or (later and not self._main_died(event)):
+                continue
+            if not event.dead and self._progress_after(record):
                 continue
             if ended or (
                 not done
