@@ -16,10 +16,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sifline.nodeside import diagnose_training_failure as program
+from sifline.report.diagnosis import page
 from tests.diagnosis.corpus import Case, Job, cases, compose, jobs
 from tests.diagnosis.score import GOALS, answer, reached, score
 
 SOURCE = Path(program.__file__)
+ROOT = Path(__file__).parents[2]
 OPEN = {case.name: case for case in cases() if not case.sealed}
 BYTES = settings(
     deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -68,6 +70,21 @@ def test_a_rule_has_a_known_class_a_source_and_a_pattern(rule: program.Rule) -> 
     assert rule.source in program.SOURCES
     assert rule.words == rule.words.lower()
     re.compile(rule.pattern, re.IGNORECASE)
+
+
+@settings(deadline=None, max_examples=400)
+@given(data=st.data(), rule=st.sampled_from(program.RULES))
+def test_what_a_pattern_matches_has_one_of_its_words(
+    data: st.DataObject, rule: program.Rule
+) -> None:
+    # Without its words in a log a rule is not tried.
+    text = data.draw(st.from_regex(re.compile(rule.pattern, re.ASCII)))
+    assert any(word in text.lower() for word in rule.words.split("|"))
+
+
+def test_the_page_of_classes_is_current() -> None:
+    path = ROOT / "docs/reference/diagnosis.md"
+    assert path.read_text("utf-8") == page(), f"python -m sifline.report.diagnosis {path}"
 
 
 def test_the_program_is_of_python_3_9() -> None:
