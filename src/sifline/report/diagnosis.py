@@ -13,7 +13,8 @@ HEAD = """\
 # Failure classes
 
 The classes that `diagnose_training_failure.py` can answer: what each means, what to do, and the
-evidence that decides. [Find out why a job failed](../how-to/find-out-why-a-job-failed.md) shows how
+evidence that decides.
+[Find out why a job failed](../how-to/find-out-why-a-job-failed.md) shows how
 to run it.
 
 A message is evidence only if it is the program's own: quoted text, lines of other jobs or earlier
