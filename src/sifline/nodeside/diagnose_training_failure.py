@@ -580,7 +580,7 @@ RULES: tuple[Rule, ...] = (
     Rule("gpu-driver-broken", "peermem",
          r"nvidia.peermem.{0,60}(?:not (?:loaded|found)|fail)", "nvml", "aw"),
     Rule("gpu-arch-unsupported",
-         "no kernel image is available|cuda_error_no_binary_for_gpu|"
+         "cuda_error_no_binary_for_gpu|no kernel image is available|"
          "cudaerrornokernelimagefordevice",
          r"no kernel image is available|cudaErrorNoKernelImageForDevice|"
          r"CUDA_ERROR_NO_BINARY_FOR_GPU", "cuda", "w"),
@@ -623,7 +623,7 @@ RULES: tuple[Rule, ...] = (
     Rule("gpu-illegal-access", "cuda_error_launch_failed|unspecified launch failure",
          r"unspecified launch failure|CUDA_ERROR_LAUNCH_FAILED", "cuda", "?"),
     Rule("gpu-library-error",
-         "internal|cudnn error|unimplemented| cudnn handle|dnn library i|failed_precondition|"
+         "internal|cudnn error|dnn library i|unimplemented| cudnn handle|failed_precondition|"
          "find was unable to find an engine",
          r"(?:Could not create|Failed to (?:get|create)|Unable to find).{0,20} cudnn handle|"
          r"(?:FAILED_PRECONDITION|UNIMPLEMENTED|INTERNAL).{0,80}(?:DNN library|cuDNN|cudnn)|"
@@ -638,7 +638,7 @@ RULES: tuple[Rule, ...] = (
          " launch failed|failed to create cublas handle|attempting to perform blas operation",
          r"(?:failed to create cublas handle|Blas (?:x?GEMM|SGEMM) launch failed|"
          r"Attempting to perform BLAS operation.*without BLAS)", "tf"),
-    Rule("gpu-driver-too-old", "too old for|cuda driver|built for nvidia driver release",
+    Rule("gpu-driver-too-old", "cuda driver|too old for|built for nvidia driver release",
          r"built for NVIDIA Driver Release|CUDA driver.{0,40}(?:is older|too old|insufficient)|"
          r"driver.{0,40}(?:is )?too old for", "nvml", "w"),
     Rule("gpu-driver-broken",
@@ -654,7 +654,7 @@ RULES: tuple[Rule, ...] = (
          r"not defined)|Value 'sm_\d+a?' is not defined|not supported on (?:this|your|"
          r"the current) (?:GPU|device|architecture)|(?:only|are) supported on (?:Ampere|Hopper|"
          r"Volta|GPUs with)", "torch"),
-    Rule("external-service", "rror|timeout|api key|xception",
+    Rule("external-service", "rror|api key|timeout|xception",
          r"(?:wandb|huggingface_hub|mlflow|comet_ml|neptune|openai|clearml)\S*\.\w*(?:Auth\w*|"
          r"Comm\w*|Connection|Timeout|Rate\w*|Api|API)\w*(?:Error|Exception)|"
          r"API key.{0,60}(?:invalid|missing|not (?:set|configured|found))|"
@@ -676,7 +676,7 @@ RULES: tuple[Rule, ...] = (
          "[errno |host is down|no such device or address|communication error on send",
          r"Communication error on send|\[Errno (?:70|71|103|112)\]|[Hh]ost is down|"
          r"No such device or address", "errno"),
-    Rule("usage-error", "input|unknown|invalid|error: |unrecogni|parameter",
+    Rule("usage-error", "input|unknown|error: |invalid|parameter|unrecogni",
          r"^(?:\S+: )?ERROR: (?:Unknown|Illegal|Invalid|Unrecognized|"
          r"Unsupported) (?:\S+ ){0,2}(?:command|keyword|option|argument|style|parameter|input|"
          r"value)|Error in user input|[Ii]nvalid command.line option|(?:input|"
@@ -688,13 +688,13 @@ RULES: tuple[Rule, ...] = (
          r"hook function)", "apptainer", "d"),
     Rule("software-missing", "executable file not found in",
          r"FATAL: .{0,60}executable file not found in", "apptainer", "d!"),
-    Rule("os-limit", "[errno |rlimit_|ulimit -",
+    Rule("os-limit", "rlimit_|[errno |ulimit -",
          r"\[Errno (?:11|12|23|24)\]|ulimit -[a-z]|RLIMIT_(?:NOFILE|NPROC|AS|STACK|"
          r"MEMLOCK)\b.{0,60}(?:exceed|reach|small|low|limit)", "errno", "w"),
     Rule("native-crash", "illegal instruction|trace/breakpoint trap",
          r"^\s*Illegal instruction|^\s*Trace/breakpoint trap", "libc", "wd"),
     Rule("container-gpu-missing",
-         "gpu device|failed to |/dev/nvidia|nvidia device|nvidia-container-cli: ",
+         "failed to |gpu device|/dev/nvidia|nvidia device|nvidia-container-cli: ",
          r"\bno (?:/dev/nvidia|nvidia devices?|GPU devices?)\b|/dev/nvidia(?:ctl|\d|"
          r"-uvm)?\b.{0,60}(?:No such|not found|missing|does not exist)|"
          r"nvidia-container-cli: .{0,60}(?:error|fail)|[Ff]ailed to (?:get|"
@@ -706,6 +706,56 @@ RULES: tuple[Rule, ...] = (
     Rule("comm-setup-failed", "() failed|mpidi_ofi_",
          r"OFI \w+\(\) failed|MPIDI_OFI_\w+\(\d+\).{0,60}(?:fail|No data available)", "ompi", "w"),
     Rule("mpi-startup-failed", "fatal error in ", r"Fatal error in P?MPI_Init", "ompi", "w?"),
+    Rule("launch-failed",
+         "prolog | credential|aborting prolog|io setup failed|could not launch |"
+         "unable to chdir to|batch script setup failed|failed to invoke task plugins|"
+         "failed to look up username for uid",
+         r"Failed to look up username for uid|Failed to invoke task plugins|(?:Task|task-|"
+         r"srun )[Pp]rolog (?:failed|'.{0,200}' not found)|IO setup failed|"
+         r"batch script setup failed|Unable to chdir to|aborting prolog|"
+         r"rejecting \S+ credential|Could not launch \S+ and not able to requeue", "slurm", "w"),
+    Rule("peer-lost", " due to signal| due to task failure",
+         r"CANCELLED AT \S+ DUE TO TASK FAILURE|CANCELLED AT \S+ DUE to SIGNAL", "slurm", "w"),
+    Rule("launch-env-invalid", " ranks has already checked in|mismatch in info from procs, nranks",
+         r"rank \d+ of \d+ ranks has already checked in|mismatch in info from procs, nranks",
+         "nccl", "w!"),
+    Rule("gpu-driver-too-old", "cuda driver version found is ",
+         r"CUDA Driver version found is \d+\. Minimum requirement is", "nccl", "w!"),
+    Rule("comm-setup-failed",
+         "net/ib : |nccl library is |nccl version mismatch with remote peer|"
+         "detected mixed local net device counts",
+         r"NCCL version mismatch with remote peer|NET/IB : (?:No IP interface found|"
+         r"Unable to (?:open|query) (?:device|port_num)|"
+         r"Attempted to connect incompatible devices|Remote \S+ device is incompatible)|"
+         r"NCCL library is (?:too old|not backwards compatible)|"
+         r"Detected mixed local Net device counts", "nccl", "w!"),
+    Rule("rdma-error",
+         "async fatal event|got cqe with error|fatal error. detected |"
+         "could not find a functional device",
+         r"NET/IB ?: .{0,60}(?:async fatal event|Got CQE with error|"
+         r"Fatal error\. Detected \d+ failed devices|could not find a functional device)",
+         "nccl", "w!"),
+    Rule("endpoint-unreachable", "connect to |exceeded error retry count",
+         r"NCCL WARN .{0,80}(?:[Cc]onnect to \S+ (?:failed|returned)|"
+         r"exceeded error retry count)", "nccl", "w"),
+    Rule("gpu-driver-broken", "failed to bind nvlink sharp (nvls) multicast memory",
+         r"Failed to bind NVLink SHARP \(NVLS\) Multicast memory", "nccl", "w?"),
+    Rule("container-runtime-unavailable",
+         "user namespace|--fakeroot requires|unprivileged installation found|"
+         "requires either a suid installation|"
+         "only sif and squashfs images can be extracted in unprivileged mode",
+         r"(?:FATAL|ERROR)\s*:.{0,40}(?:[Uu]ser namespaces? (?:required|needed)|"
+         r"--fakeroot requires|Unprivileged installation found|"
+         r"requires either a suid installation)|Only SIF and squashfs images can be extracted "
+         r"in unprivileged mode|No user namespaces available", "apptainer", "d!"),
+    Rule("container-mount-failed", "while setting ",
+         r"While setting (?:bind|FUSE) mount configuration", "apptainer", "d!"),
+    Rule("container-gpu-missing", "while setting gpu configuration",
+         r"While setting GPU configuration", "apptainer", "d!"),
+    Rule("image-unusable",
+         "failed to open image |sif descriptor not found| is an ext3 format container image",
+         r"SIF descriptor not found|File \S+ is an ext3 format container image|"
+         r"Failed to open image \S+: (?!.*no such file)", "apptainer", "d!"),
     # Communication.
     Rule("hang", "watchdog caught collective operation timeout",
          r"(?:\[Rank (?P<rank>\d+)\].{0,40})?Watchdog caught collective operation timeout",
@@ -784,7 +834,7 @@ RULES: tuple[Rule, ...] = (
     Rule("collective-mismatch", "different|mismatched|inconsistent",
          r"(?:ranks|processes) (?:have|with|passed|reported) (?:different|inconsistent|"
          r"mismatched)|inconsistent.{0,40}across (?:ranks|processes)", "c10d"),
-    Rule("collective-mismatch", " ranks|differ",
+    Rule("collective-mismatch", "differ| ranks",
          r"(?:called|issued|running|executing|launched) (?:a )?different (?:collectives?|"
          r"operations?)|different program on|HLO.{0,40}differ|(?:shape|size|dtype|"
          r"type)s? (?:mis|dis)match.{0,60}(?:across|between) ranks", "jax"),
@@ -822,7 +872,7 @@ RULES: tuple[Rule, ...] = (
     Rule("comm-setup-failed", "unable to find",
          r"Unable to find (?:interface|address) for|unable to find.{0,30}interface", "gloo"),
     Rule("comm-setup-failed", "ifa != nullptr", r"ifa != nullptr", "gloo"),
-    Rule("comm-setup-failed", "mismatch|incompatible|nccl version",
+    Rule("comm-setup-failed", "mismatch|nccl version|incompatible",
          r"Mismatched NCCL version|NCCL version.{0,30}(?:differ|mismatch)|(?:UCX|"
          r"UCP).{0,60}version.{0,20}(?:mismatch|incompatible)", "nccl", "w"),
     Rule("comm-setup-failed", "transport",
@@ -853,7 +903,7 @@ RULES: tuple[Rule, ...] = (
          r"Call to ibv_(?:modify_qp|open_device|create_qp|create_cq)\S* failed", "nccl", "w"),
     Rule("comm-setup-failed", " gid|table|index",
          r"(?:no|invalid) GID|GID (?:table|index).{0,40}(?:not|invalid|fail)", "ucx", "w?"),
-    Rule("comm-setup-failed", "t find| provider|libfabric|fi_getinfo",
+    Rule("comm-setup-failed", "t find|libfabric| provider|fi_getinfo",
          r"(?:fi_getinfo|libfabric).{0,60}(?:fail|No data available)|OFI.{0,60}(?:no provider|"
          r"not find)", "ompi", "w"),
     Rule("comm-setup-failed", "requested|specified|invalid value for btl_tcp_if",
@@ -875,7 +925,7 @@ RULES: tuple[Rule, ...] = (
     Rule("rendezvous-timeout", "store|socket timeout|wait timeout after ",
          r"(?:Socket Timeout|wait timeout after \d+ms, keys)|Store.{0,30}(?:get|"
          r"wait).{0,30}timed? ?out", "c10d", "?"),
-    Rule("rendezvous-timeout", "deadline_exceeded|barrier timed out",
+    Rule("rendezvous-timeout", "barrier timed out|deadline_exceeded",
          r"Barrier timed out.{0,20}PjRT_Client_Connect|(?:RegisterTask|"
          r"ConnectToCoordinat\w+).{0,80}DEADLINE_EXCEEDED", "jax"),
     Rule("rendezvous-timeout", "deadline_exceeded",
@@ -906,7 +956,7 @@ RULES: tuple[Rule, ...] = (
     Rule("mpi-startup-failed", "pmi",
          r"(?:PMIX?|pmix)\S*.{0,60}(?:ERROR: NOT-FOUND|UNREACHABLE|INIT.{0,20}fail|"
          r"version.{0,20}mismatch|OUT-OF-RESOURCE|UNPACK-)", "pmix", "w"),
-    Rule("mpi-startup-failed", "_init|proxy|server|unable to contact",
+    Rule("mpi-startup-failed", "proxy|_init|server|unable to contact",
          r"(?:PMI2?|PMIX)_Init.{0,30}(?:fail|return|error)|unable to contact.{0,30}PMI|"
          r"PMI server not found|pmi_?(?:server|proxy).{0,30}fail", "pmix", "w"),
     Rule("mpi-startup-failed", "_init|it looks like ",
@@ -951,7 +1001,7 @@ RULES: tuple[Rule, ...] = (
          r"tasks are unhealthy \(stopped sending heartbeats\)|The tasks have crashed", "jax", "w"),
     Rule("peer-lost", "another task died", r"another task died", "jax", "w"),
     Rule("peer-lost", "horovod has been shut down", r"Horovod has been shut down", "horovod", "w"),
-    Rule("peer-lost", "connection|unexpectedly|disconnected",
+    Rule("peer-lost", "connection|disconnected|unexpectedly",
          r"(?:lost|Lost) connection|connection.{0,30}peer.{0,20}(?:lost|failed|dropped)|"
          r"peer.{0,30}(?:unexpectedly|disconnected)", "ompi", "w"),
     Rule("peer-lost", " has lost communication|lost communication with a remote daemon",
@@ -960,7 +1010,7 @@ RULES: tuple[Rule, ...] = (
     Rule("peer-lost", " failed on socket|failed to recv, got 0 bytes",
          r"(?:recv|send)(?:Vector|Bytes|Value).{0,20} failed on Socket|"
          r"Failed to recv, got 0 bytes", "c10d", "w"),
-    Rule("peer-lost", "broken pipe|store might be |sendbytes failed|recvbytes failed",
+    Rule("peer-lost", "broken pipe|store might be |recvbytes failed|sendbytes failed",
          r"\[c10d\].{0,60}(?:Broken pipe|recvBytes failed|sendBytes failed)|"
          r"store might be (?:down|closed)", "c10d", "w"),
     Rule("peer-lost", "error|died unexpectedly",
@@ -978,7 +1028,7 @@ RULES: tuple[Rule, ...] = (
          r"ncclUnhandledCudaError|ncclSystemError|ncclInternalError", "c10d", "-"),
     Rule("", "nccl error in", r"NCCL error in", "c10d", "-"),
     Rule("", "childfailederror", r"ChildFailedError", "elastic", "-"),
-    Rule("", "remoteerror|calledprocesserror|processraisedexception|processexitedexception",
+    Rule("", "remoteerror|calledprocesserror|processexitedexception|processraisedexception",
          r"CalledProcessError|ProcessRaisedException|ProcessExitedException|RemoteError",
          "python", "-"),
     Rule("", "systemexit|keyboardinterrupt", r"^\s*KeyboardInterrupt|SystemExit", "python", "-"),
@@ -1277,7 +1327,7 @@ RULES: tuple[Rule, ...] = (
     Rule("external-service", "unavailable",
          r"503.{0,10}Service (?:Temporarily )?Unavailable", "http"),
     Rule("external-service",
-         "hfhubhttperror|gatedrepoerror|offlinemodeisenabled|repositorynotfounderror|"
+         "gatedrepoerror|hfhubhttperror|offlinemodeisenabled|repositorynotfounderror|"
          "localentrynotfounderror",
          r"LocalEntryNotFoundError|OfflineModeIsEnabled|HfHubHTTPError|GatedRepoError|"
          r"RepositoryNotFoundError", "http"),
@@ -1314,11 +1364,11 @@ RULES: tuple[Rule, ...] = (
     Rule("launch-env-invalid", " match",
          r"(?:number of (?:devices|nodes|tasks|processes)|ntasks\S*|world.?size|WORLD_SIZE|"
          r"SLURM_\w+|num_nodes|devices)\b.{0,80}(?:does not|do not|doesn't|not) match", "env"),
-    Rule("launch-env-invalid", "world|rank ",
+    Rule("launch-env-invalid", "rank |world",
          r"(?:world.?size|WORLD_SIZE).{0,80}(?:does not match|not (?:equal|divisible)|mismatch|"
          r"must be|is not divisible|!=|invalid)|rank \d+ .{0,30}(?:>=|out of range|larger than|"
          r"must be less).{0,20}world.?size", "env"),
-    Rule("launch-env-invalid", "rank|world_size|master_addr|master_port",
+    Rule("launch-env-invalid", "rank|world_size|master_port|master_addr",
          r"(?:RANK|rank|MASTER_ADDR|MASTER_PORT|WORLD_SIZE|LOCAL_RANK)\b.{0,40}(?:(?:is|was|"
          r"are|not) (?:un|not )?set|not defined|undefined|unset|missing|environment variable|"
          r"is required|duplicate|already (?:in use|registered|joined))", "env"),
@@ -1375,7 +1425,7 @@ RULES: tuple[Rule, ...] = (
          r"(?:slurmstepd|srun|mpirun|bash|env|exec)\S*:? .{0,60}(?:execve\(\)|exec|execvp|"
          r"\u2018|')\S*.{0,60}No such file or directory|bad interpreter|(?:env|"
          r"/usr/bin/env): .{0,40}No such file", "slurm", "d"),
-    Rule("software-missing", "could not |executable",
+    Rule("software-missing", "executable|could not ",
          r"(?:was unable to find the specified executable|could not (?:find|"
          r"access).{0,30}executable|executable.{0,30}not found)", "ompi", "w"),
     Rule("software-missing", "unable to locate |mpirun was unable to",
@@ -1449,7 +1499,7 @@ RULES: tuple[Rule, ...] = (
          r"[Mm]issing mandatory value|MissingMandatoryValue", "lightning"),
     Rule("usage-error",
          "configkeyerror|hydraexception|validationerror|validation error|"
-         "overrideparseexception|missingconfigexception",
+         "missingconfigexception|overrideparseexception",
          r"\bValidationError\b|validation errors? for \w+|MissingConfigException|"
          r"HydraException|OverrideParseException|ConfigKeyError", "lightning"),
     Rule("usage-error",
@@ -1469,7 +1519,7 @@ RULES: tuple[Rule, ...] = (
          r"yaml\.(?:scanner|parser|constructor|composer|reader)\.\w+Error|"
          r"tomllib\.TOMLDecodeError|configparser\.\w+Error", "python"),
     Rule("usage-error",
-         "config|is not|must be|setting|not valid|divisible|is invalid|is missing|unknown key",
+         "config|is not|setting|must be|not valid|divisible|is invalid|is missing|unknown key",
          r"(?:[Ii]nvalid|[Uu]nknown|[Uu]nsupported|[Bb]ad|[Mm]issing) (?:key |field |value |"
          r"option |section |entry )?(?:in |for )?(?:the )?(?:config|configuration|"
          r"setting)\w*\b|config\w*.{0,60}(?:is invalid|not valid|is missing|unknown key)|"
@@ -1535,7 +1585,7 @@ RULES: tuple[Rule, ...] = (
          r"abort\w*|stop\w*|exit\w*|terminat\w*|halt\w*|diverged)\b.{0,120}\b(?:NaN|nan|NAN|"
          r"Inf|inf|non.?finite|not finite)s?\b", "lightning"),
     Rule("non-finite-loss",
-         "exiting|halting|aborted|stopped|quitting|stopping|aborting|giving up|terminating",
+         "stopped|halting|aborted|exiting|aborting|quitting|stopping|giving up|terminating",
          r"\b(?:NaN|nan|NAN|non.?finite|not finite)s?\b.{0,80}\b(?:aborting|aborted|stopping|"
          r"stopped|exiting|terminating|giving up|halting|quitting)\b", "lightning"),
     Rule("non-finite-loss", "finite|loss became ",
@@ -1585,11 +1635,11 @@ RULES: tuple[Rule, ...] = (
          r"codec can't decode byte|UnicodeDecodeError", "python"),
     Rule("data-corrupt", "compressed file ended before the end-of-stream",
          r"Compressed file ended before the end-of-stream", "python"),
-    Rule("data-corrupt", "zstderror|zlib.error|decompress|lzma.lzmaerror",
+    Rule("data-corrupt", "zstderror|decompress|zlib.error|lzma.lzmaerror",
          r"zlib\.error|Error -[35] while decompressing|lzma\.LZMAError|[Ff]ailed to decompress|"
          r"decompress\w*.{0,40}(?:fail|error|corrupt)|ZstdError|Error \S+ decompressing",
          "python"),
-    Rule("data-corrupt", "badgzipfile|not in gzip format|not a gzipped file",
+    Rule("data-corrupt", "badgzipfile|not a gzipped file|not in gzip format",
          r"BadGzipFile|Not a gzipped file|not in gzip format", "python"),
     Rule("data-corrupt", "crc-32|badzipfile|magic number for|file is not a zip file",
          r"BadZipFile|File is not a zip file|Bad (?:CRC-32|magic number for)", "python"),
@@ -1645,7 +1695,7 @@ RULES: tuple[Rule, ...] = (
     Rule("checkpoint-unusable", "eoferror: ran out of input",
          r"EOFError: Ran out of input", "torch"),
     Rule("checkpoint-unusable",
-         "ckpt|weight|invalid|corrupt|damaged|truncat|snapshot|checkpoint|incomplete|"
+         "ckpt|weight|truncat|damaged|corrupt|invalid|snapshot|checkpoint|incomplete|"
          "incompatible",
          r"(?:[Cc]heckpoint|ckpt|[Ww]eights?|[Ss]napshot)\b.{0,120}(?:corrupt\w*|truncat\w*|"
          r"incomplete|invalid|mismatch|incompatible|not compatible|does not match|do not match|"
@@ -1668,7 +1718,7 @@ RULES: tuple[Rule, ...] = (
     Rule("checkpoint-unusable", "restart file",
          r"restart file.{0,80}(?:corrupt|truncat|wrong|incompat|mismatch|cannot be read|EOF)",
          "data"),
-    Rule("code-exception", "failed | failed",
+    Rule("code-exception", " failed|failed ",
          r"^FAILED \S+::\S+ - |^=+ .*\b[1-9]\d* failed\b", "languages", "w"),
     # Errors of other languages.
     Rule("code-exception", "forrtl: severe|fortran runtime error",
@@ -2816,6 +2866,11 @@ class Findings:
             and not self._ours(match[0])
         ):
             event.name = "external-service"
+        elif (
+            name == "cancelled" and "*** STEP" in text and not self.facts.state.startswith("CANC")
+        ):
+            # Slurm ends a step because one of its tasks failed.
+            event.name, event.hint = "peer-lost", False
         elif name == "code-exception" and _CHECKS_FINITE.search(frames):
             event.name = "non-finite-loss"
         elif (
