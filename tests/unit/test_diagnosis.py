@@ -22,6 +22,8 @@ from tests.diagnosis.score import GOALS, answer, reached, score
 
 SOURCE = Path(program.__file__)
 ROOT = Path(__file__).parents[2]
+MESSAGES = (ROOT / "tests/diagnosis/messages.txt").read_text("utf-8").splitlines()
+FRESH = ROOT / "tests/diagnosis/fresh"
 OPEN = {case.name: case for case in cases() if not case.sealed}
 BYTES = settings(
     deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -59,6 +61,12 @@ def test_the_labelled_jobs_reach_the_goal(sheet: Any, measure: str) -> None:
     assert reached(measure, sheet.hits[measure], sheet.cases[measure]), "\n".join(sheet.misses)
 
 
+def test_jobs_that_were_written_after_the_rules_reach_the_goals() -> None:
+    sheet = score(jobs(FRESH, seeds=1))
+    missed = [m for m in GOALS if not reached(m, sheet.hits[m], sheet.cases[m])]
+    assert not missed, "\n".join(sheet.misses)
+
+
 def test_every_class_has_a_labelled_job() -> None:
     wanted = {case.want["class"] for case in cases()}
     assert sorted(set(program.CLASSES) - wanted) == ["peer-lost"]
@@ -80,6 +88,20 @@ def test_what_a_pattern_matches_has_one_of_its_words(
     # Without its words in a log a rule is not tried.
     text = data.draw(st.from_regex(re.compile(rule.pattern, re.ASCII)))
     assert any(word in text.lower() for word in rule.words.split("|"))
+
+
+@pytest.mark.parametrize("line", MESSAGES)
+def test_a_message_alone_has_its_class(tmp_path: Path, line: str) -> None:
+    want, text = line.split("\t")
+    (tmp_path / "out").write_text(f"step 1\n{text}\n")
+    job = {
+        "job_id": 4711,
+        "state": "FAILED",
+        "nodes": ["n1", "n2"],
+        "ntasks": 2,
+        "gpus_per_node": 1,
+    }
+    assert program.diagnose(job, [str(tmp_path / "out")])["root"]["class"] == want
 
 
 def test_the_page_of_classes_is_current() -> None:

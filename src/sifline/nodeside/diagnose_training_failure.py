@@ -623,7 +623,7 @@ RULES: tuple[Rule, ...] = (
     Rule("gpu-illegal-access", "cuda_error_launch_failed|unspecified launch failure",
          r"unspecified launch failure|CUDA_ERROR_LAUNCH_FAILED", "cuda", "?"),
     Rule("gpu-library-error",
-         "internal|cudnn error|dnn library i|unimplemented| cudnn handle|failed_precondition|"
+         "internal|cudnn error| cudnn handle|unimplemented|dnn library i|failed_precondition|"
          "find was unable to find an engine",
          r"(?:Could not create|Failed to (?:get|create)|Unable to find).{0,20} cudnn handle|"
          r"(?:FAILED_PRECONDITION|UNIMPLEMENTED|INTERNAL).{0,80}(?:DNN library|cuDNN|cudnn)|"
@@ -666,7 +666,7 @@ RULES: tuple[Rule, ...] = (
          r"dtype)s?\b.{0,40}(?:mismatch|does not match|differs).{0,60}(?:checkpoint|ckpt|"
          r"pretrained|saved)|(?:checkpoint|ckpt|pretrained|saved)\b.{0,60}(?:shape|size|"
          r"dtype)s?\b.{0,40}(?:mismatch|match|differ)", "torch"),
-    Rule("rendezvous-timeout", "only|time|never|didn't|did not|failed to",
+    Rule("rendezvous-timeout", "time|only|never|didn't|did not|failed to",
          r"(?:only|Only) \d+ (?:of|out of|/) ?(?:the )?\d+ (?:\w+ )?(?:workers|nodes|ranks|"
          r"processes|hosts|participants|agents|members)|[Tt]imed? ?out.{0,60}(?:workers|nodes|"
          r"ranks|processes|hosts|tasks|agents|members) to (?:join|connect|start|register|"
@@ -676,7 +676,7 @@ RULES: tuple[Rule, ...] = (
          "[errno |host is down|no such device or address|communication error on send",
          r"Communication error on send|\[Errno (?:70|71|103|112)\]|[Hh]ost is down|"
          r"No such device or address", "errno"),
-    Rule("usage-error", "input|unknown|error: |invalid|parameter|unrecogni",
+    Rule("usage-error", "input|error: |invalid|unknown|parameter|unrecogni",
          r"^(?:\S+: )?ERROR: (?:Unknown|Illegal|Invalid|Unrecognized|"
          r"Unsupported) (?:\S+ ){0,2}(?:command|keyword|option|argument|style|parameter|input|"
          r"value)|Error in user input|[Ii]nvalid command.line option|(?:input|"
@@ -688,7 +688,7 @@ RULES: tuple[Rule, ...] = (
          r"hook function)", "apptainer", "d"),
     Rule("software-missing", "executable file not found in",
          r"FATAL: .{0,60}executable file not found in", "apptainer", "d!"),
-    Rule("os-limit", "rlimit_|[errno |ulimit -",
+    Rule("os-limit", "[errno |rlimit_|ulimit -",
          r"\[Errno (?:11|12|23|24)\]|ulimit -[a-z]|RLIMIT_(?:NOFILE|NPROC|AS|STACK|"
          r"MEMLOCK)\b.{0,60}(?:exceed|reach|small|low|limit)", "errno", "w"),
     Rule("native-crash", "illegal instruction|trace/breakpoint trap",
@@ -722,8 +722,8 @@ RULES: tuple[Rule, ...] = (
     Rule("gpu-driver-too-old", "cuda driver version found is ",
          r"CUDA Driver version found is \d+\. Minimum requirement is", "nccl", "w!"),
     Rule("comm-setup-failed",
-         "net/ib : |nccl library is |nccl version mismatch with remote peer|"
-         "detected mixed local net device counts",
+         "net/ib : |nccl library is |detected mixed local net device counts|"
+         "nccl version mismatch with remote peer",
          r"NCCL version mismatch with remote peer|NET/IB : (?:No IP interface found|"
          r"Unable to (?:open|query) (?:device|port_num)|"
          r"Attempted to connect incompatible devices|Remote \S+ device is incompatible)|"
@@ -756,6 +756,90 @@ RULES: tuple[Rule, ...] = (
          "failed to open image |sif descriptor not found| is an ext3 format container image",
          r"SIF descriptor not found|File \S+ is an ext3 format container image|"
          r"Failed to open image \S+: (?!.*no such file)", "apptainer", "d!"),
+    Rule("non-finite-loss", "loss|grad|logits|weights|activation|returned nan values in its",
+         r"returned nan values in its|loss returned in .{0,40}\bnan\b|(?:contains|has|produced|"
+         r"returned) (?:NaN|nan|Inf|inf)s? .{0,40}(?:loss|grad|logits|weights|activation)",
+         "lightning"),
+    Rule("rendezvous-timeout", "wait timeout after ",
+         r"wait timeout after \d+ms, keys", "c10d", "!"),
+    Rule("data-corrupt",
+         "not a |invalid |expected image|failed to decode|could not decode|"
+         "unknown image file format",
+         r"Invalid (?:JPEG|PNG|GIF|BMP|WAV|image|audio|video) data|[Cc]ould not decode|"
+         r"[Ff]ailed to decode|(?:Expected image|Unknown image file format|Not a (?:JPEG|PNG))",
+         "data"),
+    Rule("os-limit", "loaderror: outofmemoryerror(",
+         r"LoadError: OutOfMemoryError\(", "languages", "!"),
+    Rule("gpu-oom", "out of memory on |failed to allocate ",
+         r"[Ff]ailed to allocate .{0,60}(?:out of memory|on (?:GPU|device))|"
+         r"out of memory on (?:GPU|device)", "tf"),
+    Rule("os-limit", "omp: error #",
+         r"OMP: Error #\d+: .{0,60}(?:allocate|create|resources)", "libc", "w"),
+    Rule("gpu-arch-unsupported",
+         "volta|ampere|hopper|blackwell|requires |not supported |cuda capability |"
+         "too old to be supported|devices of cuda capability",
+         r"too old to be supported|devices of CUDA [Cc]apability|not supported (?:in|"
+         r"on) this (?:architecture|arch|GPU)|CUDA [Cc]apability .{0,20}(?:not supported|"
+         r"required)|requires (?:SM|sm)_?\d\d|(?:Ampere|Hopper|Blackwell|"
+         r"Volta)\S* (?:or (?:newer|later)|GPUs?) (?:is |are )?(?:required|needed|only)", "torch"),
+    Rule("gpu-library-error",
+         "error|failed|failure| was unable to find an engine|"
+         "unable to find a valid cudnn algorithm",
+         r"Unable to find a valid cuDNN algorithm|(?:GET|FIND) was unable to find an engine|"
+         r"(?:cuBLAS|cuDNN|cuSPARSE|cuFFT|cuSOLVER|cuRAND|NVRTC|cutlass|"
+         r"CUTLASS)\b.{0,40}(?:error|Error|failed|failure)", "torch"),
+    Rule("mpi-startup-failed", "x_err|x server",
+         r"PMIx server.{0,60}(?:fail|cannot|unable|not)|PMIX_(?:ERR|ERROR)\w*.{0,40}(?:init|"
+         r"Init|server|connect)", "pmix", "w"),
+    Rule("container-mount-failed",
+         "to mount list|while loading overlay images|failed to open overlay image|"
+         "destination must be an absolute path",
+         r"to mount list|while loading overlay images|failed to open overlay image|"
+         r"destination must be an absolute path", "apptainer", "d!"),
+    Rule("container-runtime-unavailable", "could not |need setuid to mount",
+         r"Could not write info to setgroups|need setuid to mount|Could not (?:setup|"
+         r"write) .{0,20}(?:user|gid|uid).?(?:namespace|mapping|map)", "apptainer", "d!"),
+    Rule("step-rejected", "srun: ",
+         r"srun: (?:fatal|error): (?:SLURM_\w+.{0,80}mutually exclusive|"
+         r".{0,80}(?:mutually exclusive|cannot be used with|invalid (?:number|value|"
+         r"specification)|[Ii]nvalid --\S+ specification|--\S+ (?:must|value|option)))",
+         "slurm", "wd"),
+    Rule("external-service",
+         "expired|invalid|exception http|unable to locate|api request to http|"
+         "botocore.exceptions.|no matching distribution found for|"
+         "could not find a version that satisfies",
+         r"botocore\.exceptions\.\w+|exception HTTPS?Connection|API request to https?://|"
+         r"Could not find a version that satisfies|No matching distribution found for|"
+         r"(?:Unable to locate|expired|invalid) (?:credentials|token) ?(?:for|$)", "http", "!"),
+    Rule("gpu-visibility", "visible|available|invalid device id|larger than the number of ",
+         r"Invalid device id|larger than the number of (?:available |visible )?(?:GPU|"
+         r"device)s?|(?:more|exceeds?) .{0,40}(?:available|visible) (?:GPU|device)s|"
+         r"CUDA_VISIBLE_DEVICES.{0,60}(?:invalid|out of range|not (?:match|contain|"
+         r"set correctly))", "lightning"),
+    Rule("software-incompatible", "built|compiled",
+         r"compiled with different (?:CUDA|C\+\+|compiler)\b.{0,20}version|(?:built|"
+         r"compiled) (?:for|with|against) .{0,40}but (?:is running|running|found|loaded|this)",
+         "torch"),
+    Rule("usage-error",
+         "unknown |unexpected |unrecognized |unrecognizedflagerror|"
+         "specified arguments are not used",
+         r"specified arguments are not used|[Uu]nrecognized (?:arguments|flag|option)|"
+         r"UnrecognizedFlagError|unexpected (?:command.line )?argument|[Uu]nknown (?:flag|"
+         r"argument|option)s?\b", "python"),
+    Rule("data-missing", "not found|is missing|does not exist",
+         r"(?:OSError|IOError|ValueError|RuntimeError): /?\S*/\S+ (?:not found|is missing|"
+         r"does not exist)", "data"),
+    Rule("checkpoint-unusable", "ckpt|not |state|checkpoint",
+         r"not (?:found )?in (?:the )?(?:checkpoint|ckpt|state.?dict)|(?:checkpoint|ckpt|"
+         r"state.?dict) (?:has no|lacks|does not contain|missing|is missing)", "torch"),
+    Rule("host-oom", "out_of_me",
+         r"^\s*\d+(?:\.\w+)?\b[ |].*\bOUT_OF_ME(?:MORY|\+)", "slurm", "w"),
+    Rule("",
+         "queue.empty|brokenprocesspool|died with <signals.sig|terminated with signal sig|"
+         "a process in the process pool was terminated",
+         r"BrokenProcessPool|terminated with signal SIG(?:KILL|TERM)|"
+         r"died with <Signals\.SIG(?:KILL|TERM)|queue\.Empty|_queue\.Empty|"
+         r"A process in the process pool was terminated", "python", "-"),
     # Communication.
     Rule("hang", "watchdog caught collective operation timeout",
          r"(?:\[Rank (?P<rank>\d+)\].{0,40})?Watchdog caught collective operation timeout",
@@ -770,7 +854,7 @@ RULES: tuple[Rule, ...] = (
          r"Timed out waiting \d+ms for (?:recv|send) operation", "gloo"),
     Rule("hang", "submitted to be reduced, gathered or broadcasted by subset of ranks",
          r"submitted to be reduced, gathered or broadcasted by subset of ranks", "horovod", "w"),
-    Rule("hang", "stalled|missing", r"^\W*(?:Missing|Stalled) ranks?\W", "horovod", "w"),
+    Rule("hang", "missing|stalled", r"^\W*(?:Missing|Stalled) ranks?\W", "horovod", "w"),
     Rule("hang", "hung|stuck|stalled| detected|straggler|stopping the run due to ",
          r"(?:may be|is|appears to be|seems) (?:hung|stalled|stuck)|stall(?:ed)? detected|"
          r"straggler.{0,40}(?:timed? ?out|lag|behind)|[Ss]topping the run due to .{0,30}stall",
@@ -872,7 +956,7 @@ RULES: tuple[Rule, ...] = (
     Rule("comm-setup-failed", "unable to find",
          r"Unable to find (?:interface|address) for|unable to find.{0,30}interface", "gloo"),
     Rule("comm-setup-failed", "ifa != nullptr", r"ifa != nullptr", "gloo"),
-    Rule("comm-setup-failed", "mismatch|nccl version|incompatible",
+    Rule("comm-setup-failed", "mismatch|incompatible|nccl version",
          r"Mismatched NCCL version|NCCL version.{0,30}(?:differ|mismatch)|(?:UCX|"
          r"UCP).{0,60}version.{0,20}(?:mismatch|incompatible)", "nccl", "w"),
     Rule("comm-setup-failed", "transport",
@@ -901,12 +985,12 @@ RULES: tuple[Rule, ...] = (
          "nccl", "w"),
     Rule("comm-setup-failed", "call to ibv_",
          r"Call to ibv_(?:modify_qp|open_device|create_qp|create_cq)\S* failed", "nccl", "w"),
-    Rule("comm-setup-failed", " gid|table|index",
+    Rule("comm-setup-failed", " gid|index|table",
          r"(?:no|invalid) GID|GID (?:table|index).{0,40}(?:not|invalid|fail)", "ucx", "w?"),
-    Rule("comm-setup-failed", "t find|libfabric| provider|fi_getinfo",
+    Rule("comm-setup-failed", "t find| provider|libfabric|fi_getinfo",
          r"(?:fi_getinfo|libfabric).{0,60}(?:fail|No data available)|OFI.{0,60}(?:no provider|"
          r"not find)", "ompi", "w"),
-    Rule("comm-setup-failed", "requested|specified|invalid value for btl_tcp_if",
+    Rule("comm-setup-failed", "specified|requested|invalid value for btl_tcp_if",
          r"(?:specified|requested) (?:interface|component).{0,60}(?:not found|not be found|"
          r"does not exist)|invalid value for btl_tcp_if", "ompi", "w"),
     Rule("comm-setup-failed", "none of the tcp networks specified",
@@ -925,7 +1009,7 @@ RULES: tuple[Rule, ...] = (
     Rule("rendezvous-timeout", "store|socket timeout|wait timeout after ",
          r"(?:Socket Timeout|wait timeout after \d+ms, keys)|Store.{0,30}(?:get|"
          r"wait).{0,30}timed? ?out", "c10d", "?"),
-    Rule("rendezvous-timeout", "barrier timed out|deadline_exceeded",
+    Rule("rendezvous-timeout", "deadline_exceeded|barrier timed out",
          r"Barrier timed out.{0,20}PjRT_Client_Connect|(?:RegisterTask|"
          r"ConnectToCoordinat\w+).{0,80}DEADLINE_EXCEEDED", "jax"),
     Rule("rendezvous-timeout", "deadline_exceeded",
@@ -956,7 +1040,7 @@ RULES: tuple[Rule, ...] = (
     Rule("mpi-startup-failed", "pmi",
          r"(?:PMIX?|pmix)\S*.{0,60}(?:ERROR: NOT-FOUND|UNREACHABLE|INIT.{0,20}fail|"
          r"version.{0,20}mismatch|OUT-OF-RESOURCE|UNPACK-)", "pmix", "w"),
-    Rule("mpi-startup-failed", "proxy|_init|server|unable to contact",
+    Rule("mpi-startup-failed", "_init|proxy|server|unable to contact",
          r"(?:PMI2?|PMIX)_Init.{0,30}(?:fail|return|error)|unable to contact.{0,30}PMI|"
          r"PMI server not found|pmi_?(?:server|proxy).{0,30}fail", "pmix", "w"),
     Rule("mpi-startup-failed", "_init|it looks like ",
@@ -974,7 +1058,7 @@ RULES: tuple[Rule, ...] = (
          r".{0,30}cannot) (?:to )?(?:launch|start|find)", "ompi", "w"),
     Rule("peer-lost", "ncclremoteerror|remote process exited or there was a network error",
          r"remote process exited or there was a network error|ncclRemoteError", "c10d", "w"),
-    Rule("peer-lost", "peer closed|connection closed by |closed by remote peer",
+    Rule("peer-lost", "peer closed|closed by remote peer|connection closed by ",
          r"[Cc]onnection closed by (?:remote )?peer|closed by remote peer|peer closed",
          "nccl", "w"),
     Rule("peer-lost", "connection reset by peer", r"Connection reset by peer", "errno", "w"),
@@ -1001,7 +1085,7 @@ RULES: tuple[Rule, ...] = (
          r"tasks are unhealthy \(stopped sending heartbeats\)|The tasks have crashed", "jax", "w"),
     Rule("peer-lost", "another task died", r"another task died", "jax", "w"),
     Rule("peer-lost", "horovod has been shut down", r"Horovod has been shut down", "horovod", "w"),
-    Rule("peer-lost", "connection|disconnected|unexpectedly",
+    Rule("peer-lost", "connection|unexpectedly|disconnected",
          r"(?:lost|Lost) connection|connection.{0,30}peer.{0,20}(?:lost|failed|dropped)|"
          r"peer.{0,30}(?:unexpectedly|disconnected)", "ompi", "w"),
     Rule("peer-lost", " has lost communication|lost communication with a remote daemon",
@@ -1028,7 +1112,7 @@ RULES: tuple[Rule, ...] = (
          r"ncclUnhandledCudaError|ncclSystemError|ncclInternalError", "c10d", "-"),
     Rule("", "nccl error in", r"NCCL error in", "c10d", "-"),
     Rule("", "childfailederror", r"ChildFailedError", "elastic", "-"),
-    Rule("", "remoteerror|calledprocesserror|processexitedexception|processraisedexception",
+    Rule("", "remoteerror|calledprocesserror|processraisedexception|processexitedexception",
          r"CalledProcessError|ProcessRaisedException|ProcessExitedException|RemoteError",
          "python", "-"),
     Rule("", "systemexit|keyboardinterrupt", r"^\s*KeyboardInterrupt|SystemExit", "python", "-"),
@@ -1204,7 +1288,7 @@ RULES: tuple[Rule, ...] = (
          r"(?:srun: |error: ).{0,40}(?:More processors requested than|"
          r"Requested node configuration is not available|Requested nodes? .{0,20}not)",
          "slurm", "wd"),
-    Rule("step-rejected", "job id specified|generic resource",
+    Rule("step-rejected", "generic resource|job id specified",
          r"Invalid generic resource|Invalid job id specified", "slurm", "w?"),
     Rule("step-rejected", "srun: ",
          r"srun: (?:error|fatal|warning): .{0,40}(?:can't run \d+ processes on \d+ nodes|"
@@ -1214,7 +1298,7 @@ RULES: tuple[Rule, ...] = (
     # Storage.
     Rule("disk-full", "enospc|no space left on device",
          r"No space left on device|ENOSPC", "errno"),
-    Rule("disk-full", "[errno 28]|errno = 28", r"\[Errno 28\]|errno = 28\b", "errno"),
+    Rule("disk-full", "errno = 28|[errno 28]", r"\[Errno 28\]|errno = 28\b", "errno"),
     Rule("disk-full", "disk |system |not enough ",
          r"[Dd]isk (?:is )?full|file ?system (?:is )?full|not enough (?:free )?(?:disk )?space",
          "errno"),
@@ -1299,7 +1383,7 @@ RULES: tuple[Rule, ...] = (
          "ompi", "w"),
     Rule("endpoint-unreachable", "tcp connection",
          r"TCP connection.{0,60}(?:refused|fail|unreachable|timed out)", "ompi", "w"),
-    Rule("address-in-use", "eaddrinuse|[errno 98]|address already in use",
+    Rule("address-in-use", "[errno 98]|eaddrinuse|address already in use",
          r"[Aa]ddress already in use|EADDRINUSE|\[Errno 98\]", "errno", "w"),
     Rule("address-in-use", "eaddrinuse", r"EADDRINUSE", "c10d", "w"),
     Rule("address-in-use", "port ",
@@ -1327,12 +1411,12 @@ RULES: tuple[Rule, ...] = (
     Rule("external-service", "unavailable",
          r"503.{0,10}Service (?:Temporarily )?Unavailable", "http"),
     Rule("external-service",
-         "gatedrepoerror|hfhubhttperror|offlinemodeisenabled|repositorynotfounderror|"
-         "localentrynotfounderror",
+         "hfhubhttperror|gatedrepoerror|offlinemodeisenabled|localentrynotfounderror|"
+         "repositorynotfounderror",
          r"LocalEntryNotFoundError|OfflineModeIsEnabled|HfHubHTTPError|GatedRepoError|"
          r"RepositoryNotFoundError", "http"),
     Rule("external-service",
-         "rlm|lmgrd|licen|flexlm|flexnet|checkout| available|"
+         "rlm|licen|lmgrd|flexlm|flexnet|checkout| available|"
          "ed number of users already reached",
          r"(?:FlexNet|FLEXlm|lmgrd|RLM|licen[cs]e (?:server|manager|checkout)|"
          r"[Cc]heckout).{0,100}(?:error|fail|unable|cannot|refused|denied|unreachable|down|"
@@ -1364,11 +1448,11 @@ RULES: tuple[Rule, ...] = (
     Rule("launch-env-invalid", " match",
          r"(?:number of (?:devices|nodes|tasks|processes)|ntasks\S*|world.?size|WORLD_SIZE|"
          r"SLURM_\w+|num_nodes|devices)\b.{0,80}(?:does not|do not|doesn't|not) match", "env"),
-    Rule("launch-env-invalid", "rank |world",
+    Rule("launch-env-invalid", "world|rank ",
          r"(?:world.?size|WORLD_SIZE).{0,80}(?:does not match|not (?:equal|divisible)|mismatch|"
          r"must be|is not divisible|!=|invalid)|rank \d+ .{0,30}(?:>=|out of range|larger than|"
          r"must be less).{0,20}world.?size", "env"),
-    Rule("launch-env-invalid", "rank|world_size|master_port|master_addr",
+    Rule("launch-env-invalid", "rank|world_size|master_addr|master_port",
          r"(?:RANK|rank|MASTER_ADDR|MASTER_PORT|WORLD_SIZE|LOCAL_RANK)\b.{0,40}(?:(?:is|was|"
          r"are|not) (?:un|not )?set|not defined|undefined|unset|missing|environment variable|"
          r"is required|duplicate|already (?:in use|registered|joined))", "env"),
@@ -1425,7 +1509,7 @@ RULES: tuple[Rule, ...] = (
          r"(?:slurmstepd|srun|mpirun|bash|env|exec)\S*:? .{0,60}(?:execve\(\)|exec|execvp|"
          r"\u2018|')\S*.{0,60}No such file or directory|bad interpreter|(?:env|"
          r"/usr/bin/env): .{0,40}No such file", "slurm", "d"),
-    Rule("software-missing", "executable|could not ",
+    Rule("software-missing", "could not |executable",
          r"(?:was unable to find the specified executable|could not (?:find|"
          r"access).{0,30}executable|executable.{0,30}not found)", "ompi", "w"),
     Rule("software-missing", "unable to locate |mpirun was unable to",
@@ -1490,7 +1574,7 @@ RULES: tuple[Rule, ...] = (
          r"argument |ambiguous option|one of the arguments|invalid choice|expected|unknown|"
          r"too few|too many)", "python", "wd"),
     Rule("usage-error",
-         "configkeyerror|could not override|' is not in struct|configattributeerror|"
+         "configkeyerror|' is not in struct|could not override|configattributeerror|"
          "missingmandatoryvalue|configcompositionexception",
          r"Could not override|Key '\S+' is not in struct|ConfigAttributeError|ConfigKeyError|"
          r"ConfigCompositionException|MissingMandatoryValue", "lightning", "w"),
@@ -1498,12 +1582,12 @@ RULES: tuple[Rule, ...] = (
     Rule("usage-error", "missingmandatoryvalue|missing mandatory value",
          r"[Mm]issing mandatory value|MissingMandatoryValue", "lightning"),
     Rule("usage-error",
-         "configkeyerror|hydraexception|validationerror|validation error|"
-         "missingconfigexception|overrideparseexception",
+         "hydraexception|configkeyerror|validationerror|validation error|"
+         "overrideparseexception|missingconfigexception",
          r"\bValidationError\b|validation errors? for \w+|MissingConfigException|"
          r"HydraException|OverrideParseException|ConfigKeyError", "lightning"),
     Rule("usage-error",
-         "unknown|illegal|invalid|missing |unrecogni|got unexpected|no such option|"
+         "invalid|unknown|illegal|missing |unrecogni|no such option|got unexpected|"
          "no such command|requires an argument|fatal flags parsing error",
          r"(?:unrecogni[sz]ed|unknown|invalid|illegal) (?:command.?line )?(?:option|flag|"
          r"argument|parameter)s?\b|No such option|FATAL Flags parsing error|Missing (?:option|"
@@ -1519,7 +1603,7 @@ RULES: tuple[Rule, ...] = (
          r"yaml\.(?:scanner|parser|constructor|composer|reader)\.\w+Error|"
          r"tomllib\.TOMLDecodeError|configparser\.\w+Error", "python"),
     Rule("usage-error",
-         "config|is not|setting|must be|not valid|divisible|is invalid|is missing|unknown key",
+         "is not|config|must be|setting|divisible|not valid|is missing|is invalid|unknown key",
          r"(?:[Ii]nvalid|[Uu]nknown|[Uu]nsupported|[Bb]ad|[Mm]issing) (?:key |field |value |"
          r"option |section |entry )?(?:in |for )?(?:the )?(?:config|configuration|"
          r"setting)\w*\b|config\w*.{0,60}(?:is invalid|not valid|is missing|unknown key)|"
@@ -1527,17 +1611,17 @@ RULES: tuple[Rule, ...] = (
          r"divisible)", "lightning"),
     Rule("usage-error", "divisible by",
          r"(?:must be|is not|not) (?:evenly )?divisible by", "lightning"),
-    Rule("native-crash", "signal 11|(sigsegv)|segmentation fault",
+    Rule("native-crash", "(sigsegv)|signal 11|segmentation fault",
          r"(?:^|[:)\d*] {0,3}|error: |\] )Segmentation fault|\(SIGSEGV\)|"
          r"[Ss]ignal 11\b.{0,20}SEGV", "kernel-trap", "wd"),
     Rule("native-crash", "sigsegv", r"\(SIGSEGV\)|SIGSEGV", "elastic", "wd"),
     Rule("native-crash", "]: segfault at",
-         r"\S+\[(?P<pid>\d+)\]: segfault at", "kernel-trap", "k"),
+         r"\S+\[(?P<pid>\d+)\]: segfault at", "kernel-trap", "k?"),
     Rule("native-crash", "trap divide error|general protection|trap invalid opcode",
          r"traps: \S+\[(?P<pid>\d+)\] (?:general protection|trap invalid opcode|"
-         r"trap divide error)", "kernel-trap", "k"),
+         r"trap divide error)", "kernel-trap", "k?"),
     Rule("native-crash", "] trap invalid opcode",
-         r"\[(?P<pid>\d+)\] trap invalid opcode", "kernel-trap", "k"),
+         r"\[(?P<pid>\d+)\] trap invalid opcode", "kernel-trap", "k?"),
     Rule("native-crash", "fatal python error: ",
          r"Fatal Python error: (?:Segmentation fault|Bus error|Illegal instruction|Floating|"
          r"Aborted)", "python", "wd"),
@@ -1585,7 +1669,7 @@ RULES: tuple[Rule, ...] = (
          r"abort\w*|stop\w*|exit\w*|terminat\w*|halt\w*|diverged)\b.{0,120}\b(?:NaN|nan|NAN|"
          r"Inf|inf|non.?finite|not finite)s?\b", "lightning"),
     Rule("non-finite-loss",
-         "stopped|halting|aborted|exiting|aborting|quitting|stopping|giving up|terminating",
+         "halting|aborted|exiting|stopped|quitting|aborting|stopping|giving up|terminating",
          r"\b(?:NaN|nan|NAN|non.?finite|not finite)s?\b.{0,80}\b(?:aborting|aborted|stopping|"
          r"stopped|exiting|terminating|giving up|halting|quitting)\b", "lightning"),
     Rule("non-finite-loss", "finite|loss became ",
@@ -1635,11 +1719,11 @@ RULES: tuple[Rule, ...] = (
          r"codec can't decode byte|UnicodeDecodeError", "python"),
     Rule("data-corrupt", "compressed file ended before the end-of-stream",
          r"Compressed file ended before the end-of-stream", "python"),
-    Rule("data-corrupt", "zstderror|decompress|zlib.error|lzma.lzmaerror",
+    Rule("data-corrupt", "zstderror|zlib.error|decompress|lzma.lzmaerror",
          r"zlib\.error|Error -[35] while decompressing|lzma\.LZMAError|[Ff]ailed to decompress|"
          r"decompress\w*.{0,40}(?:fail|error|corrupt)|ZstdError|Error \S+ decompressing",
          "python"),
-    Rule("data-corrupt", "badgzipfile|not a gzipped file|not in gzip format",
+    Rule("data-corrupt", "badgzipfile|not in gzip format|not a gzipped file",
          r"BadGzipFile|Not a gzipped file|not in gzip format", "python"),
     Rule("data-corrupt", "crc-32|badzipfile|magic number for|file is not a zip file",
          r"BadZipFile|File is not a zip file|Bad (?:CRC-32|magic number for)", "python"),
@@ -1695,7 +1779,7 @@ RULES: tuple[Rule, ...] = (
     Rule("checkpoint-unusable", "eoferror: ran out of input",
          r"EOFError: Ran out of input", "torch"),
     Rule("checkpoint-unusable",
-         "ckpt|weight|truncat|damaged|corrupt|invalid|snapshot|checkpoint|incomplete|"
+         "ckpt|weight|truncat|invalid|damaged|corrupt|snapshot|incomplete|checkpoint|"
          "incompatible",
          r"(?:[Cc]heckpoint|ckpt|[Ww]eights?|[Ss]napshot)\b.{0,120}(?:corrupt\w*|truncat\w*|"
          r"incomplete|invalid|mismatch|incompatible|not compatible|does not match|do not match|"
@@ -1718,7 +1802,7 @@ RULES: tuple[Rule, ...] = (
     Rule("checkpoint-unusable", "restart file",
          r"restart file.{0,80}(?:corrupt|truncat|wrong|incompat|mismatch|cannot be read|EOF)",
          "data"),
-    Rule("code-exception", " failed|failed ",
+    Rule("code-exception", "failed | failed",
          r"^FAILED \S+::\S+ - |^=+ .*\b[1-9]\d* failed\b", "languages", "w"),
     # Errors of other languages.
     Rule("code-exception", "forrtl: severe|fortran runtime error",
@@ -2850,6 +2934,8 @@ class Findings:
         text = record.text
         if record.place in self.tops:
             return False
+        if record.level in ("ERRO", "FATA", "CRIT") and not _QUOTE.search(text, 0, match.start()):
+            return False
         return bool(
             _SOURCE.match(text)
             or _QUOTE.search(text, 0, max(match.start(), 24) + 1)
@@ -3180,6 +3266,10 @@ class Verdict:
         """Events that may be the root: alive, no victims, hardware only in its time."""
         events = self.found.events
         named = [e for e in events if e.name not in ("", "peer-lost") and not e.weak]
+        memory = {e.name for e in named if e.record.kernel}
+        if "node-oom" in memory and "host-oom" not in memory:
+            # Slurm counts processes that the kernel killed for the node's sake, too.
+            named = [e for e in named if e.name != "host-oom"]
         victims = any(e.name in ("", "peer-lost", "hang") for e in events)
         result = []
         for event in named:
