@@ -16,6 +16,7 @@ Usage: diagnose_training_failure.py [--json] [--job job.json] FILE...
 from __future__ import annotations
 
 import argparse
+import bisect
 import datetime
 import json
 import os
@@ -2186,10 +2187,18 @@ _LEVEL = re.compile(
 )
 _PROGRESS = re.compile(
     r"\b(?:step|iter|iteration|epoch|global_step|update|batch|train)s?\b\W{0,4}\[?\d+|\d+%\||"
-    r"\d+/\d+ \[|\bloss\b\W{0,4}\d|\bit/s\b|s/it\b|(?:samples|tokens|images)/s|\bETA\b|"
+    r"\d+/\d+ \[|\bloss\b\W{0,4}\d|\bit/s\b|s/it\b|(?:samples|tokens|images)/s|\beta\b|"
     r"^\s*\d+/\d+ ",
-    re.I,
 )
+# What a program and Slurm print when the limit is reached.
+_ENDING = re.compile(
+    r"slurmstepd|srun|SIG[A-Z]|[Ss]ignal|[Tt]erminat|CANCELLED|^\s+File |Traceback"
+)
+_NO_PROGRESS = re.compile(r"srun|slurmstepd|\s+File|.*NCCL")
+_MAY_COMPLETE = re.compile(
+    r"complet|finish|done|succe|reached|saved|written|passed|converg|ok\b|result"
+)
+_DIGIT = re.compile(r"\d")
 _COMPLETE = re.compile(
     r"\btraining (?:is |has |was )?(?:complete|completed|finished|done|succe\w+)|"
     r"finished training|"
@@ -2279,6 +2288,13 @@ _ENDED_BEFORE = re.compile(
 _OTHER_JOB = re.compile(
     r"(?:StepId=|JobId=|JobID=|job_id=|jobid=|\bJOB |\bSTEP |[/_]job_|SLURM_JOB_ID=)(\d+)|"
     r"(?:\b[Jj]ob |/job)(\d{2,})"
+)
+# How lines of the kernel begin that no program prints.
+_KERNEL_TEXT = re.compile(
+    r"NVRM: |mlx[45]_core \d|EDAC [A-Z]|mce: \[Hardware|SQUASHFS error|oom-kill:constraint=|"
+    r"Memory cgroup out of memory: Kill|Out of memory: Kill(?:ed)? process|nvidia-nvswitch\d|"
+    r"LustreError: \d|nfs: server |XFS \(|EXT4-fs |Kernel panic - |Memory failure: 0x|"
+    r"\{\d+\}\[Hardware Error\]|pcieport |blk_update_request: |Buffer I/O error on dev"
 )
 _XID = re.compile(r"NVRM: Xid \((?:PCI:)?([0-9a-fA-F:.]+)\): (\d+)(?:, pid='?(\d+))?")
 _BUSID = re.compile(r"\brank (\d+) nranks (\d+) cudaDev (\d+)(?: nvmlDev \d+)? busId ([0-9a-f]+)")
@@ -2488,6 +2504,7 @@ class Log:
                 break
             text = rest
         record.text = text
+        record.kernel = record.kernel or _KERNEL_TEXT.match(text) is not None
         if match := _WHERE.match(text):
             self._where(record, match)
         if not record.level and (match := _LEVEL.search(text, 0, 90)):
@@ -2866,21 +2883,16 @@ class Findings:
 
     def _match(self) -> None:
         """Make events of the lines that rules match."""
-        text = "\n".join(record.low for record in self.log.records)
-        patterns = []
-        for rule in RULES:
-            words = tuple(rule.words.split("|"))
-            # Compiling a pattern takes longer than looking for its words.
-            if any(word in text for word in words):
-                patterns.append((rule, words, re.compile(rule.pattern, re.I)))
-        del text
+        likely = self._likely()
+        patterns: dict[str, Pattern[str]] = {}
         full: Counter[tuple[int, str, str]] = Counter()
         for record in self.log.records:
             if record.skip or not record.low:
                 continue
             if record.kernel and "xid" in record.low and self._xid(record):
                 continue
-            found = self._best(record, patterns)
+            rules = likely.get(record.place, ())
+            found = self._best(record, rules, patterns) if rules else None
             final = record.place in self.tops or (
                 not record.kernel
                 and record.level not in ("WARN", "INFO", "DEBU")
@@ -2900,18 +2912,44 @@ class Findings:
                 self.events.append(self._in_context(found))
             self._exit(record)
 
+    def _likely(self) -> dict[int, list[Rule]]:
+        """The rules whose words a record has, by its place: the fast part of matching."""
+        lows = [record.low for record in self.log.records]
+        # Progress differs in its numbers alone, and is most of a log.
+        digits = dict.fromkeys(range(ord("1"), ord("9") + 1), "0")
+        shapes = {low.translate(digits): low for low in reversed(lows)}
+        text, sample = "\n".join(lows), "\n".join(shapes.values())
+        starts = [0]
+        for low in lows:
+            starts.append(starts[-1] + len(low) + 1)
+        found: dict[int, list[Rule]] = {}
+        for rule in RULES:
+            for word in rule.words.split("|"):
+                if word not in (text if _DIGIT.search(word) else sample):
+                    continue
+                at = text.find(word)
+                while at >= 0:
+                    place = bisect.bisect_right(starts, at) - 1
+                    rules = found.setdefault(place, [])
+                    if not rules or rules[-1] is not rule:
+                        rules.append(rule)
+                    at = text.find(word, starts[place + 1])
+        return found
+
     def _best(
-        self, record: Record, patterns: list[tuple[Rule, tuple[str, ...], Pattern[str]]]
+        self, record: Record, rules: Iterable[Rule], patterns: dict[str, Pattern[str]]
     ) -> Event | None:
         best: Event | None = None
         quiet = record.level in ("WARN", "INFO", "DEBU")
-        for rule, words, pattern in patterns:
-            if not any(word in record.low for word in words):
-                continue
+        for rule in rules:
             if record.kernel != ("k" in rule.flags) and "a" not in rule.flags:
                 continue
             if quiet and not self._counts_quietly(rule, record):
                 continue
+            # Compiling takes longer than all else: only what may match.
+            pattern = patterns.get(rule.pattern)
+            if pattern is None:
+                pattern = patterns[rule.pattern] = re.compile(rule.pattern, re.I)
             match = pattern.search(record.text)
             if not match or self._unreal(record, match):
                 continue
@@ -3011,11 +3049,10 @@ class Findings:
         for record in self.log.records:
             if record.kernel or record.skip or record.place in eventful:
                 continue
-            if _COMPLETE.search(record.text) and record.level not in ("ERRO", "WARN"):
+            may = record.level not in ("ERRO", "WARN") and _MAY_COMPLETE.search(record.low)
+            if may and _COMPLETE.search(record.text):
                 self.complete.append(record)
-            elif _PROGRESS.search(record.text) and not re.match(
-                r"srun|slurmstepd|\s+File|.*NCCL", record.text
-            ):
+            elif _PROGRESS.search(record.low) and not _NO_PROGRESS.match(record.text):
                 self.progress.append(record)
 
     # What does not count.
@@ -3033,12 +3070,12 @@ class Findings:
                 continue
             if record.place in ends or _ENDED_BEFORE.search(record.text):
                 ended.add(record.file)
-            again = len(record.text) > 15 and first.setdefault(
-                record.file, re.sub(r"\d+", "0", record.text)
-            ) == re.sub(r"\d+", "0", record.text)
+            again = False
+            if self.facts.restarts and len(record.text) > 15:
+                shape = re.sub(r"\d+", "0", record.text)
+                again = first.setdefault(record.file, shape) == shape
             if record.file in ended and (
-                (_RESTART.search(record.text) and record.place not in failures)
-                or (again and self.facts.restarts)
+                again or (record.place not in failures and _RESTART.search(record.text))
             ):
                 cut[record.file] = record.place
                 moment = record.time if record.time is not None else moment
@@ -3126,8 +3163,6 @@ class Findings:
             record = event.record
             if record.kernel:
                 event.weak = self._recovered(record)
-                continue
-            if "a" in (event.rule.flags if event.rule else ""):
                 continue
             if event.name in ("time-limit", "preempted", "cancelled", "container-gpu-missing"):
                 continue
@@ -3488,10 +3523,7 @@ class Verdict:
         times = [
             r
             for r in self.log.records
-            if not r.old
-            and not r.kernel
-            and r.time is not None
-            and not re.match(r"slurmstepd|srun", r.text)
+            if not r.old and not r.kernel and r.time is not None and not _ENDING.search(r.text)
         ]
         ended = [e.record for e in self.found.events if e.name == "time-limit"]
         end = self.facts.end
@@ -3502,6 +3534,8 @@ class Verdict:
         last = max(times, key=lambda r: (r.time or 0, r.place))
         gap = end - (last.time or 0)
         steps = sorted(r.time for r in self.found.progress if r.time is not None)
+        if len(steps) < 3:
+            return None
         usual = max(
             (
                 b - a
