@@ -412,7 +412,7 @@ RULES: tuple[Rule, ...] = (
     # Memory of the GPU.
     Rule("gpu-oom", "hip out of memory|cuda out of memory",
          r"CUDA out of memory|HIP out of memory", "torch"),
-    Rule("gpu-oom", "cuda_error_out_of_memory|cudaerrormemoryallocation|cuda error: out of memory",
+    Rule("gpu-oom", "cuda_error_out_of_memory|cuda error: out of memory|cudaerrormemoryallocation",
          r"CUDA error: out of memory|cudaErrorMemoryAllocation|CUDA_ERROR_OUT_OF_MEMORY", "cuda"),
     Rule("gpu-oom", "'out of memory'", r"Cuda failure (?:\d+ )?'out of memory'", "nccl", "w"),
     Rule("gpu-oom", "resource_exhausted: |xlaruntimeerror: resource_exhausted",
@@ -624,7 +624,7 @@ RULES: tuple[Rule, ...] = (
     Rule("gpu-illegal-access", "cuda_error_launch_failed|unspecified launch failure",
          r"unspecified launch failure|CUDA_ERROR_LAUNCH_FAILED", "cuda", "?"),
     Rule("gpu-library-error",
-         "internal|cudnn error| cudnn handle|unimplemented|dnn library i|failed_precondition|"
+         "internal|cudnn error| cudnn handle|dnn library i|unimplemented|failed_precondition|"
          "find was unable to find an engine",
          r"(?:Could not create|Failed to (?:get|create)|Unable to find).{0,20} cudnn handle|"
          r"(?:FAILED_PRECONDITION|UNIMPLEMENTED|INTERNAL).{0,80}(?:DNN library|cuDNN|cudnn)|"
@@ -639,7 +639,7 @@ RULES: tuple[Rule, ...] = (
          " launch failed|failed to create cublas handle|attempting to perform blas operation",
          r"(?:failed to create cublas handle|Blas (?:x?GEMM|SGEMM) launch failed|"
          r"Attempting to perform BLAS operation.*without BLAS)", "tf"),
-    Rule("gpu-driver-too-old", "cuda driver|too old for|built for nvidia driver release",
+    Rule("gpu-driver-too-old", "too old for|cuda driver|built for nvidia driver release",
          r"built for NVIDIA Driver Release|CUDA driver.{0,40}(?:is older|too old|insufficient)|"
          r"driver.{0,40}(?:is )?too old for", "nvml", "w"),
     Rule("gpu-driver-broken",
@@ -677,7 +677,7 @@ RULES: tuple[Rule, ...] = (
          "[errno |host is down|no such device or address|communication error on send",
          r"Communication error on send|\[Errno (?:70|71|103|112)\]|[Hh]ost is down|"
          r"No such device or address", "errno"),
-    Rule("usage-error", "input|error: |invalid|unknown|parameter|unrecogni",
+    Rule("usage-error", "input|invalid|unknown|error: |parameter|unrecogni",
          r"^(?:\S+: )?ERROR: (?:Unknown|Illegal|Invalid|Unrecognized|"
          r"Unsupported) (?:\S+ ){0,2}(?:command|keyword|option|argument|style|parameter|input|"
          r"value)|Error in user input|[Ii]nvalid command.line option|(?:input|"
@@ -708,7 +708,7 @@ RULES: tuple[Rule, ...] = (
          r"OFI \w+\(\) failed|MPIDI_OFI_\w+\(\d+\).{0,60}(?:fail|No data available)", "ompi", "w"),
     Rule("mpi-startup-failed", "fatal error in ", r"Fatal error in P?MPI_Init", "ompi", "w?"),
     Rule("launch-failed",
-         "prolog | credential|aborting prolog|io setup failed|could not launch |"
+         "prolog | credential|io setup failed|aborting prolog|could not launch |"
          "unable to chdir to|batch script setup failed|failed to invoke task plugins|"
          "failed to look up username for uid",
          r"Failed to look up username for uid|Failed to invoke task plugins|(?:Task|task-|"
@@ -757,7 +757,7 @@ RULES: tuple[Rule, ...] = (
          "failed to open image |sif descriptor not found| is an ext3 format container image",
          r"SIF descriptor not found|File \S+ is an ext3 format container image|"
          r"Failed to open image \S+: (?!.*no such file)", "apptainer", "d!"),
-    Rule("non-finite-loss", "loss|grad|logits|weights|activation|returned nan values in its",
+    Rule("non-finite-loss", "grad|loss|logits|weights|activation|returned nan values in its",
          r"returned nan values in its|loss returned in .{0,40}\bnan\b|(?:contains|has|produced|"
          r"returned) (?:NaN|nan|Inf|inf)s? .{0,40}(?:loss|grad|logits|weights|activation)",
          "lightning"),
@@ -777,7 +777,7 @@ RULES: tuple[Rule, ...] = (
     Rule("os-limit", "omp: error #",
          r"OMP: Error #\d+: .{0,60}(?:allocate|create|resources)", "libc", "w"),
     Rule("gpu-arch-unsupported",
-         "volta|ampere|hopper|blackwell|requires |not supported |cuda capability |"
+         "volta|hopper|ampere|requires |blackwell|not supported |cuda capability |"
          "too old to be supported|devices of cuda capability",
          r"too old to be supported|devices of CUDA [Cc]apability|not supported (?:in|"
          r"on) this (?:architecture|arch|GPU)|CUDA [Cc]apability .{0,20}(?:not supported|"
@@ -793,7 +793,7 @@ RULES: tuple[Rule, ...] = (
          r"PMIx server.{0,60}(?:fail|cannot|unable|not)|PMIX_(?:ERR|ERROR)\w*.{0,40}(?:init|"
          r"Init|server|connect)", "pmix", "w"),
     Rule("container-mount-failed",
-         "to mount list|while loading overlay images|failed to open overlay image|"
+         "to mount list|failed to open overlay image|while loading overlay images|"
          "destination must be an absolute path",
          r"to mount list|while loading overlay images|failed to open overlay image|"
          r"destination must be an absolute path", "apptainer", "d!"),
@@ -806,7 +806,7 @@ RULES: tuple[Rule, ...] = (
          r"specification)|[Ii]nvalid --\S+ specification|--\S+ (?:must|value|option)))",
          "slurm", "wd"),
     Rule("external-service",
-         "expired|invalid|exception http|unable to locate|api request to http|"
+         "invalid|expired|exception http|unable to locate|api request to http|"
          "botocore.exceptions.|no matching distribution found for|"
          "could not find a version that satisfies",
          r"botocore\.exceptions\.\w+|exception HTTPS?Connection|API request to https?://|"
@@ -830,7 +830,7 @@ RULES: tuple[Rule, ...] = (
     Rule("data-missing", "not found|is missing|does not exist",
          r"(?:OSError|IOError|ValueError|RuntimeError): /?\S*/\S+ (?:not found|is missing|"
          r"does not exist)", "data"),
-    Rule("checkpoint-unusable", "ckpt|not |state|checkpoint",
+    Rule("checkpoint-unusable", "not |ckpt|state|checkpoint",
          r"not (?:found )?in (?:the )?(?:checkpoint|ckpt|state.?dict)|(?:checkpoint|ckpt|"
          r"state.?dict) (?:has no|lacks|does not contain|missing|is missing)", "torch"),
     Rule("host-oom", "out_of_me",
@@ -986,12 +986,12 @@ RULES: tuple[Rule, ...] = (
          "nccl", "w"),
     Rule("comm-setup-failed", "call to ibv_",
          r"Call to ibv_(?:modify_qp|open_device|create_qp|create_cq)\S* failed", "nccl", "w"),
-    Rule("comm-setup-failed", " gid|index|table",
+    Rule("comm-setup-failed", " gid|table|index",
          r"(?:no|invalid) GID|GID (?:table|index).{0,40}(?:not|invalid|fail)", "ucx", "w?"),
-    Rule("comm-setup-failed", "t find| provider|libfabric|fi_getinfo",
+    Rule("comm-setup-failed", "t find|libfabric| provider|fi_getinfo",
          r"(?:fi_getinfo|libfabric).{0,60}(?:fail|No data available)|OFI.{0,60}(?:no provider|"
          r"not find)", "ompi", "w"),
-    Rule("comm-setup-failed", "specified|requested|invalid value for btl_tcp_if",
+    Rule("comm-setup-failed", "requested|specified|invalid value for btl_tcp_if",
          r"(?:specified|requested) (?:interface|component).{0,60}(?:not found|not be found|"
          r"does not exist)|invalid value for btl_tcp_if", "ompi", "w"),
     Rule("comm-setup-failed", "none of the tcp networks specified",
@@ -1010,7 +1010,7 @@ RULES: tuple[Rule, ...] = (
     Rule("rendezvous-timeout", "store|socket timeout|wait timeout after ",
          r"(?:Socket Timeout|wait timeout after \d+ms, keys)|Store.{0,30}(?:get|"
          r"wait).{0,30}timed? ?out", "c10d", "?"),
-    Rule("rendezvous-timeout", "deadline_exceeded|barrier timed out",
+    Rule("rendezvous-timeout", "barrier timed out|deadline_exceeded",
          r"Barrier timed out.{0,20}PjRT_Client_Connect|(?:RegisterTask|"
          r"ConnectToCoordinat\w+).{0,80}DEADLINE_EXCEEDED", "jax"),
     Rule("rendezvous-timeout", "deadline_exceeded",
@@ -1059,7 +1059,7 @@ RULES: tuple[Rule, ...] = (
          r".{0,30}cannot) (?:to )?(?:launch|start|find)", "ompi", "w"),
     Rule("peer-lost", "ncclremoteerror|remote process exited or there was a network error",
          r"remote process exited or there was a network error|ncclRemoteError", "c10d", "w"),
-    Rule("peer-lost", "peer closed|closed by remote peer|connection closed by ",
+    Rule("peer-lost", "peer closed|connection closed by |closed by remote peer",
          r"[Cc]onnection closed by (?:remote )?peer|closed by remote peer|peer closed",
          "nccl", "w"),
     Rule("peer-lost", "connection reset by peer", r"Connection reset by peer", "errno", "w"),
@@ -1086,7 +1086,7 @@ RULES: tuple[Rule, ...] = (
          r"tasks are unhealthy \(stopped sending heartbeats\)|The tasks have crashed", "jax", "w"),
     Rule("peer-lost", "another task died", r"another task died", "jax", "w"),
     Rule("peer-lost", "horovod has been shut down", r"Horovod has been shut down", "horovod", "w"),
-    Rule("peer-lost", "connection|unexpectedly|disconnected",
+    Rule("peer-lost", "connection|disconnected|unexpectedly",
          r"(?:lost|Lost) connection|connection.{0,30}peer.{0,20}(?:lost|failed|dropped)|"
          r"peer.{0,30}(?:unexpectedly|disconnected)", "ompi", "w"),
     Rule("peer-lost", " has lost communication|lost communication with a remote daemon",
@@ -1095,7 +1095,7 @@ RULES: tuple[Rule, ...] = (
     Rule("peer-lost", " failed on socket|failed to recv, got 0 bytes",
          r"(?:recv|send)(?:Vector|Bytes|Value).{0,20} failed on Socket|"
          r"Failed to recv, got 0 bytes", "c10d", "w"),
-    Rule("peer-lost", "broken pipe|store might be |recvbytes failed|sendbytes failed",
+    Rule("peer-lost", "broken pipe|store might be |sendbytes failed|recvbytes failed",
          r"\[c10d\].{0,60}(?:Broken pipe|recvBytes failed|sendBytes failed)|"
          r"store might be (?:down|closed)", "c10d", "w"),
     Rule("peer-lost", "error|died unexpectedly",
@@ -1113,7 +1113,7 @@ RULES: tuple[Rule, ...] = (
          r"ncclUnhandledCudaError|ncclSystemError|ncclInternalError", "c10d", "-"),
     Rule("", "nccl error in", r"NCCL error in", "c10d", "-"),
     Rule("", "childfailederror", r"ChildFailedError", "elastic", "-"),
-    Rule("", "remoteerror|calledprocesserror|processraisedexception|processexitedexception",
+    Rule("", "remoteerror|calledprocesserror|processexitedexception|processraisedexception",
          r"CalledProcessError|ProcessRaisedException|ProcessExitedException|RemoteError",
          "python", "-"),
     Rule("", "systemexit|keyboardinterrupt", r"^\s*KeyboardInterrupt|SystemExit", "python", "-"),
@@ -1236,7 +1236,7 @@ RULES: tuple[Rule, ...] = (
          r"cuda\.is_available\S* ?\W? ?False|CUDA available: (?:False|no)|"
          r"No GPU(?:/TPU)?s? (?:found|detected|available).{0,40}CPU|No GPU (?:found|detected|"
          r"available)|not find.{0,20}GPU|Skipping registering GPU devices", "torch", "w?"),
-    Rule("container-gpu-missing", "error|fatal|warning",
+    Rule("container-gpu-missing", "fatal|error|warning",
          r"(?:WARNING|ERROR|FATAL)\W.{0,80}(?:nvidia-container-cli|nvliblist|"
          r"nvidia.{0,30}(?:not found|unable|could not|missing))", "apptainer", "w?"),
     Rule("software-incompatible", "torch not compiled with cuda enabled",
@@ -1412,8 +1412,8 @@ RULES: tuple[Rule, ...] = (
     Rule("external-service", "unavailable",
          r"503.{0,10}Service (?:Temporarily )?Unavailable", "http"),
     Rule("external-service",
-         "hfhubhttperror|gatedrepoerror|offlinemodeisenabled|localentrynotfounderror|"
-         "repositorynotfounderror",
+         "gatedrepoerror|hfhubhttperror|offlinemodeisenabled|repositorynotfounderror|"
+         "localentrynotfounderror",
          r"LocalEntryNotFoundError|OfflineModeIsEnabled|HfHubHTTPError|GatedRepoError|"
          r"RepositoryNotFoundError", "http"),
     Rule("external-service",
@@ -1575,7 +1575,7 @@ RULES: tuple[Rule, ...] = (
          r"argument |ambiguous option|one of the arguments|invalid choice|expected|unknown|"
          r"too few|too many)", "python", "wd"),
     Rule("usage-error",
-         "configkeyerror|' is not in struct|could not override|configattributeerror|"
+         "configkeyerror|could not override|' is not in struct|configattributeerror|"
          "missingmandatoryvalue|configcompositionexception",
          r"Could not override|Key '\S+' is not in struct|ConfigAttributeError|ConfigKeyError|"
          r"ConfigCompositionException|MissingMandatoryValue", "lightning", "w"),
@@ -1584,11 +1584,11 @@ RULES: tuple[Rule, ...] = (
          r"[Mm]issing mandatory value|MissingMandatoryValue", "lightning"),
     Rule("usage-error",
          "hydraexception|configkeyerror|validationerror|validation error|"
-         "overrideparseexception|missingconfigexception",
+         "missingconfigexception|overrideparseexception",
          r"\bValidationError\b|validation errors? for \w+|MissingConfigException|"
          r"HydraException|OverrideParseException|ConfigKeyError", "lightning"),
     Rule("usage-error",
-         "invalid|unknown|illegal|missing |unrecogni|no such option|got unexpected|"
+         "invalid|illegal|unknown|missing |unrecogni|no such option|got unexpected|"
          "no such command|requires an argument|fatal flags parsing error",
          r"(?:unrecogni[sz]ed|unknown|invalid|illegal) (?:command.?line )?(?:option|flag|"
          r"argument|parameter)s?\b|No such option|FATAL Flags parsing error|Missing (?:option|"
@@ -1664,13 +1664,13 @@ RULES: tuple[Rule, ...] = (
     Rule("non-finite-loss", "loss scale",
          r"Minimum loss scale reached|loss scale already at minimum|"
          r"loss scale.{0,40}(?:collapsed|too (?:small|low)|below)", "lightning"),
-    Rule("non-finite-loss", "nan|inf|finite",
+    Rule("non-finite-loss", "inf|nan|finite",
          r"(?=.*\b(?:loss|grad\w*|scal\w+|diverg\w*|train\w*|forward|activations?|weights?|"
          r"logits|params?|parameters?|optimizer)\b)(?:\w*Error|\w*Exception|FATAL|CRITICAL|"
          r"abort\w*|stop\w*|exit\w*|terminat\w*|halt\w*|diverged)\b.{0,120}\b(?:NaN|nan|NAN|"
          r"Inf|inf|non.?finite|not finite)s?\b", "lightning"),
     Rule("non-finite-loss",
-         "halting|aborted|exiting|stopped|quitting|aborting|stopping|giving up|terminating",
+         "halting|aborted|stopped|exiting|quitting|stopping|aborting|giving up|terminating",
          r"\b(?:NaN|nan|NAN|non.?finite|not finite)s?\b.{0,80}\b(?:aborting|aborted|stopping|"
          r"stopped|exiting|terminating|giving up|halting|quitting)\b", "lightning"),
     Rule("non-finite-loss", "finite|loss became ",
@@ -1711,7 +1711,7 @@ RULES: tuple[Rule, ...] = (
          r"[Aa]rchive).{0,40}truncated|truncated (?:file|header|record|image|data|archive|"
          r"gzip)|Truncated (?:tar|or)|DataLossError", "data"),
     Rule("data-corrupt", "datalosserror", r"DataLossError", "tf"),
-    Rule("data-corrupt", "corrupte| corrupt",
+    Rule("data-corrupt", " corrupt|corrupte",
          r"corrupted? (?:record|file|data|JPEG|PNG|image|shard|block|page|parquet|sample|"
          r"index)|(?:record|file|data|shard|image|dataset|block|page|sample|archive|"
          r"index)s?\b.{0,80}(?:is|are|appears?|seems?|may be|was|be) corrupt", "data"),
@@ -1720,7 +1720,7 @@ RULES: tuple[Rule, ...] = (
          r"codec can't decode byte|UnicodeDecodeError", "python"),
     Rule("data-corrupt", "compressed file ended before the end-of-stream",
          r"Compressed file ended before the end-of-stream", "python"),
-    Rule("data-corrupt", "zstderror|zlib.error|decompress|lzma.lzmaerror",
+    Rule("data-corrupt", "zstderror|decompress|zlib.error|lzma.lzmaerror",
          r"zlib\.error|Error -[35] while decompressing|lzma\.LZMAError|[Ff]ailed to decompress|"
          r"decompress\w*.{0,40}(?:fail|error|corrupt)|ZstdError|Error \S+ decompressing",
          "python"),
@@ -1746,7 +1746,7 @@ RULES: tuple[Rule, ...] = (
     Rule("data-corrupt", "parsererror|error tokenizing data",
          r"ParserError|Error tokenizing data", "data"),
     Rule("data-corrupt",
-         "bad object header|signature not found|unable to open file|truncated file: eof =",
+         "bad object header|unable to open file|signature not found|truncated file: eof =",
          r"(?:file )?signature not found|truncated file: eof =|bad object header|"
          r"unable to open file.{0,40}signature", "data"),
     Rule("data-corrupt", "truncated file", r"truncated file", "data"),
@@ -1780,7 +1780,7 @@ RULES: tuple[Rule, ...] = (
     Rule("checkpoint-unusable", "eoferror: ran out of input",
          r"EOFError: Ran out of input", "torch"),
     Rule("checkpoint-unusable",
-         "ckpt|weight|truncat|invalid|damaged|corrupt|snapshot|incomplete|checkpoint|"
+         "ckpt|weight|invalid|corrupt|damaged|truncat|snapshot|incomplete|checkpoint|"
          "incompatible",
          r"(?:[Cc]heckpoint|ckpt|[Ww]eights?|[Ss]napshot)\b.{0,120}(?:corrupt\w*|truncat\w*|"
          r"incomplete|invalid|mismatch|incompatible|not compatible|does not match|do not match|"
@@ -1795,11 +1795,11 @@ RULES: tuple[Rule, ...] = (
          r"loaded state dict (?:has a different number|contains a parameter group)", "torch"),
     Rule("checkpoint-unusable", "loaded state dict ",
          r"loaded state dict (?:has a different number|contains a parameter group)", "torch"),
-    Rule("checkpoint-unusable", "read|load|resum|restor",
+    Rule("checkpoint-unusable", "load|resum|restor",
          r"(?:restor\w+|load\w*|resum\w+).{0,60}(?:checkpoint|ckpt|"
          r"restart file).{0,120}(?:fail|error|mismatch|shape|not match|EOF|corrupt|truncat)|"
-         r"(?:fail|error|unable|cannot|could not)\w*.{0,40}(?:restor\w+|load\w*|resum\w+|"
-         r"read\w*).{0,30}(?:checkpoint|ckpt|restart file|weights)", "torch"),
+         r"(?:fail|error|unable|cannot|could not)\w*.{0,40}(?:restor\w+|load\w*|"
+         r"resum\w+).{0,30}(?:checkpoint|ckpt|restart file|weights)", "torch"),
     Rule("checkpoint-unusable", "restart file",
          r"restart file.{0,80}(?:corrupt|truncat|wrong|incompat|mismatch|cannot be read|EOF)",
          "data"),
@@ -2228,7 +2228,7 @@ _GIVEN_UP = re.compile(
     re.I,
 )
 _QUOTE = re.compile(
-    r"^\s*(?:#|//|>>>|\.\.\. |\+{1,3} |\$ |> |\* |\| |--? |<!--|;;|%|\"\"\"|echo |grep |"
+    r"^\s*(?:#(?!\d)|//|>>>|\.\.\. |\+{1,3} |\$ |> |\* |\| |--? |<!--|;;|%|\"\"\"|echo |grep |"
     r"sed |awk )|"
     r"::test_|\bPASSED\b|\bXFAIL\b|\bsample(?:s|d)?\b\W{0,3}\d*\W|\b(?:prompt|example|"
     r"question|answer|input|output|reply|text|"
@@ -2497,13 +2497,18 @@ class Log:
         """Take prefixes from the text: rank, node and time of the line."""
         text = record.text
         for _ in range(6):
-            rest = self._time(record, text, kernel_file)
+            # Megatron prints a space before its time stamp.
+            lead = text.startswith(" ") and text.lstrip(" ")[:1] in ("[", "1", "2")
+            rest = self._time(record, text.lstrip(" ") if lead else text, kernel_file)
             if rest is None:
                 rest = self._prefix(record, text, kernel_file)
             if rest is None:
                 break
             text = rest
         record.text = text
+        if "CANCELLED AT " in text:
+            match = _TIMES[0][1].search(text, text.index("CANCELLED AT "))
+            record.time = self._at(*map(int, match.groups()[:6])) if match else record.time
         record.kernel = record.kernel or _KERNEL_TEXT.match(text) is not None
         if match := _WHERE.match(text):
             self._where(record, match)
@@ -3365,6 +3370,8 @@ class Verdict:
             )
             and event.name == "native-crash"
         )
+        # One that names the node says more than one that names the first.
+        report = report or (event.name == "node-failure" and "node" not in event.groups)
         return (tier, int(report), at // 5 if at != float("inf") else at, record.place)
 
     def _after_end(self, record: Record) -> bool:
@@ -3523,7 +3530,8 @@ class Verdict:
         times = [
             r
             for r in self.log.records
-            if not r.old and not r.kernel and r.time is not None and not _ENDING.search(r.text)
+            if not (r.old or r.kernel or r.time is None or _ENDING.search(r.text))
+            and r.text.strip()
         ]
         ended = [e.record for e in self.found.events if e.name == "time-limit"]
         end = self.facts.end
@@ -3544,9 +3552,9 @@ class Verdict:
             default=0.0,
         )
         whole = max(self.facts.elapsed, 1)
-        if ended and gap > max(600, 0.15 * whole, 5 * usual) and self.found.progress:
+        if ended and gap > max(600, 0.2 * whole, 6 * usual) and self.found.progress:
             return last
-        return last if gap > max(900, 0.3 * whole, 5 * usual) and self.found.progress else None
+        return last if gap > max(900, 0.3 * whole, 6 * usual) and self.found.progress else None
 
     # Where.
 
@@ -3596,6 +3604,10 @@ class Verdict:
         self._from_report()
         if self.node is None:
             self.node = self._named_node(record)
+        if self.node is None and self.rank is None and self.name not in ("step-rejected",):
+            # Other messages of the same cause may say where.
+            said = {e.record.node or self._named_node(e.record) for e in self._same()} - {None}
+            self.node = said.pop() if len(said) == 1 else None
         if self.node is None and self.rank is not None:
             self.node = facts.node_of(self.rank)
         if self.rank is None and self.node and facts.per_node() == 1:
