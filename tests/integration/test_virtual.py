@@ -188,12 +188,79 @@ def test_the_second_up_changes_nothing(standing: Cluster, shared: Context) -> No
 
 
 @spread
-def test_a_stopped_node_is_made_anew(up: Callable[..., Cluster], space: Context) -> None:
-    up()
+def test_a_stopped_node_is_started_again_and_a_lost_one_is_made_anew(
+    up: Callable[..., Cluster], space: Context
+) -> None:
+    cluster = up()
+    before = containers(NAME)
     engine("kill", f"sifline-{NAME}-compute-02")
     assert [item.state for item in virtual.status(NAME, space)] == ["running", "running", "exited"]
+    assert up() == cluster
+    ask(cluster, space, "true")
+    assert containers(NAME) == before
+
+    engine("rm", "--force", f"sifline-{NAME}-compute-02")
+    assert up() == cluster
+    ask(cluster, space, "true")
+    assert len({*containers(NAME)} & {*before}) == 2
+
+
+@spread
+def test_nodes_without_their_network_are_made_anew(
+    up: Callable[..., Cluster], space: Context
+) -> None:
+    up()
+    engine("kill", *containers(NAME))
+    engine("network", "rm", f"sifline-{NAME}")
     ask(up(), space, "true")
-    assert [item.state for item in virtual.status(NAME, space)] == ["running"] * 3
+
+
+@spread
+def test_a_cluster_goes_with_all_faults_that_it_has(
+    up: Callable[..., Cluster], space: Context
+) -> None:
+    up()
+    for fault in virtual.FAULTS:
+        virtual.change(NAME, "compute-01", fault, space, folder=PurePosixPath("/opt"))
+        (state,) = (item for item in virtual.status(NAME, space) if item.node == "compute-01")
+        assert fault in state.faults
+
+    virtual.down(NAME, space)
+    assert left(NAME, space) == []
+
+
+@spread
+def test_all_faults_are_undone_together(up: Callable[..., Cluster], space: Context) -> None:
+    cluster, folder = up(), PurePosixPath("/opt")
+    for fault in virtual.FAULTS:
+        virtual.change(NAME, "compute-01", fault, space, folder=folder)
+
+    done = virtual.change(NAME, "compute-01", "", space, folder=folder, undo=True)
+
+    # What a killed node forgot is not there to be undone.
+    assert {item.fault for item in done} >= {"kill", "slow-cpu", "clock"}
+    assert all(not item.faults for item in virtual.status(NAME, space))
+    ask(cluster, space, "true")
+
+
+@spread
+def test_nodes_are_added_and_removed_beside_the_others(
+    up: Callable[..., Cluster], space: Context
+) -> None:
+    cluster = up()
+    before, described = containers(NAME), virtual.describe(FILE, NAME)
+
+    assert virtual.scale(described, 3, space).added == ("compute-03",)
+    more = load_cluster(find_cluster(NAME, space.workspace))
+    assert more.nodes[:3] == cluster.nodes
+    assert ask(more, space, "hostname")["compute-03"] == "compute-03"
+    # An up keeps the number, whatever the file describes.
+    assert up() == more
+    assert {*before} < {*containers(NAME)}
+
+    assert virtual.scale(described, 2, space).removed == ("compute-03",)
+    assert load_cluster(find_cluster(NAME, space.workspace)).nodes == cluster.nodes
+    assert containers(NAME) == before
 
 
 @spread
@@ -234,8 +301,8 @@ def test_clusters_stand_side_by_side(up: Callable[..., Cluster], space: Context)
 @spread
 def test_down_leaves_nothing(up: Callable[..., Cluster], space: Context) -> None:
     up()
-    assert len(left(NAME, space)) == 5  # three nodes, a network, a folder
-    assert len(virtual.down(NAME, space)) == 5
+    assert len(left(NAME, space)) == 6  # three nodes, a network, a home, a folder
+    assert len(virtual.down(NAME, space)) == 6
     assert left(NAME, space) == []
     assert virtual.down(NAME, space) == []
 

@@ -54,7 +54,7 @@ COMPLETED = [
     ("invoke build.h", ["build.hello-mpi"]),
     ("inv build.py", [f"build.{DOTTED}"]),
     ("invoke buil", ["build", "build.hello-mpi", f"build.{DOTTED}"]),
-    ("invoke cluster.s", ["cluster.shell", "cluster.status"]),
+    ("invoke cluster.s", ["cluster.scale", "cluster.shell", "cluster.status"]),
     ("invoke build.hello-mpi --for", ["--force"]),
     ("sifline build h", ["hello-mpi"]),
     ("sifline test hello-mpi --run", ["--runtime"]),

@@ -24,6 +24,7 @@ from sifline.model import (
     Cleaned,
     Cluster,
     Deployment,
+    FaultChange,
     Image,
     Inventory,
     ListedCluster,
@@ -32,6 +33,7 @@ from sifline.model import (
     Placement,
     ProvisionedCluster,
     Role,
+    Scaled,
     SifFile,
     SshAccess,
     StandingCluster,
@@ -133,7 +135,10 @@ NODE = NodeState(
     address="172.20.0.3",
     state="running",
     checkout="/home/ada/containers",
+    faults=("slow-cpu",),
 )
+FAULT = FaultChange(node="compute-01", fault="slow-cpu", action="set", details="slow")
+SCALED = Scaled(name="virtual", compute=3, added=("compute-03",))
 CLEANED = Cleaned(
     removed=(("image sifline/hello-mpi:latest", 247000000),), kept=(), freed=247000000
 )
@@ -245,6 +250,12 @@ def pipeline(*_: object, **__: object) -> SimpleNamespace:
             would_up=lambda *_, **__: WOULD_BRING_UP,
             would_deploy=lambda *_, **__: WOULD_DEPLOY,
         ),
+        practice=SimpleNamespace(
+            fault=lambda *_, **__: (FAULT,),
+            restart=lambda *_, **__: ("compute-01",),
+            scale=lambda *_, **__: SCALED,
+            would_scale=lambda *_: SCALED,
+        ),
     )
 
 
@@ -257,8 +268,15 @@ STANDING_IN = (
     *("convert --dry", "make --dry", "deploy --dry", "clean --dry"),
     *("compat", "diff", "sbom", "sizes", "verify-signature"),
     *("cluster.list", "cluster.status", "validate", "cluster.up --dry", "cluster.down --dry"),
+    *("cluster.fault", "cluster.restart", "cluster.scale"),
     *("inventory", "provision", "deploy"),
 )
+# What a task is about, where it has to be said.
+SUBJECTS = {
+    "cluster.fault": ("--node", "compute-01", "--fault", "slow-cpu"),
+    "cluster.restart": ("--node", "compute-01"),
+    "cluster.scale": ("3",),
+}
 
 
 @pytest.fixture(scope="module")
@@ -303,7 +321,7 @@ def words_of(call: str) -> list[str]:
     # The graph of one image has no parents.
     one = body in images.VERBS and task != "graph"
     about = f"{task}.hello-mpi" if one else task
-    return [about, *more, "--json"]
+    return [about, *SUBJECTS.get(task, ()), *more, "--json"]
 
 
 @pytest.fixture

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from pathlib import Path
+from ipaddress import IPv4Network
+from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 from typing import IO, Any
 
@@ -21,6 +22,7 @@ from sifline.pipeline.clusters import Clusters
 from sifline.report import clusters as report_clusters
 from sifline.report import planned
 from sifline.report.terminal import Terminal
+from sifline.tasks import practice
 from tests.support.contexts import context_of
 from tests.support.recording import RecordingRunner, answer
 
@@ -35,6 +37,7 @@ def entry(
     state: str = "running",
     address: str = "10.0.0.2",
     checkout: str | None = None,
+    **more: object,
 ) -> dict[str, object]:
     labels = {"sifline.node": node, "sifline.role": role, "sifline.cluster": "x"}
     if checkout is not None:
@@ -44,6 +47,7 @@ def entry(
         "State": {"Status": state},
         "Config": {"Labels": labels},
         "NetworkSettings": {"Networks": {"sifline-x": {"IPAddress": address}}},
+        **more,
     }
 
 
@@ -63,6 +67,7 @@ def holding(
             ("docker", "volume", "ls"): answer(volumes),
             ("docker", "volume", "rm"): answer(),
             ("docker", "rm"): answer(),
+            ("docker", "exec"): answer('{"active": []}'),
             ("docker", "image", "inspect"): image or answer(),
             **more,
         }
@@ -170,11 +175,43 @@ def test_what_the_engine_says_of_a_container_that_does_not_start_is_told() -> No
         Containers(runner).start(["--name=a"], "image")
 
 
-def test_a_lack_of_networks_says_what_to_do() -> None:
-    said = "Error response from daemon: could not find an available address pool"
-    runner = RecordingRunner({("docker", "network"): answer(stderr=said, returncode=1)})
-    with pytest.raises(StepFailed, match="take a cluster down"):
-        Containers(runner).create_network("n", ["a=b"])
+SUBNET = IPv4Network("10.213.7.0/24")
+
+
+@pytest.mark.parametrize(
+    ("said", "kind"),
+    [
+        ("Pool overlaps with other one on this address space", Busy),
+        ("network with name n already exists", Busy),
+        ("permission denied", StepFailed),
+    ],
+)
+def test_addresses_that_another_run_took_may_be_chosen_anew(
+    said: str, kind: type[StepFailed]
+) -> None:
+    runner = RecordingRunner(
+        {("docker", "network"): answer(stderr=f"Error: {said}", returncode=1)}
+    )
+    with pytest.raises(StepFailed, match=f"network n cannot be created: Error: {said}") as caught:
+        Containers(runner).create_network("n", ["a=b"], subnet=SUBNET, dynamic=SUBNET)
+    assert type(caught.value) is kind
+
+
+def test_subnets_of_all_networks_are_read() -> None:
+    networks = [
+        {"Name": "bridge", "IPAM": {"Config": [{"Subnet": "172.17.0.0/16"}, {"Subnet": "::/64"}]}},
+        {"Name": "host", "IPAM": {"Config": None}},
+    ]
+    runner = RecordingRunner(
+        {
+            ("docker", "network", "ls"): answer("1\n2\n"),
+            ("docker", "network", "inspect"): answer(json.dumps(networks)),
+        }
+    )
+    assert Containers(runner).subnets() == {
+        "bridge": (IPv4Network("172.17.0.0/16"),),
+        "host": (),
+    }
 
 
 def test_a_container_that_vanishes_while_it_is_looked_at_is_none() -> None:
@@ -493,3 +530,103 @@ def test_up_would_refuse_the_cluster_of_another_checkout(tmp_path: Path) -> None
 
     with pytest.raises(UsageError, match="belongs to the checkout /there"):
         described.would_up("x")
+
+
+@pytest.mark.parametrize("user", ["", "alice"])
+def test_a_shell_has_the_variables_of_a_login_alone(tmp_path: Path, user: str) -> None:
+    space = context_of(tmp_path, with_users())
+
+    argv = virtual.shell_argv("x", "a", space, command=["id"], user=user)
+
+    name, home = (user, "/home/a") if user else ("root", "/root")
+    words = argv[argv.index("env") :]
+    assert words[:2] == ["env", "--ignore-environment"]
+    assert {f"USER={name}", f"LOGNAME={name}", f"HOME={home}"} <= set(words)
+    assert words[-1] == "id"
+
+
+def test_the_state_of_a_node_names_its_faults(tmp_path: Path) -> None:
+    runner = holding(
+        entry("a", "compute", HostConfig={"CpuQuota": 20000}),
+        more={("docker", "exec"): answer('{"active": ["clock", "disk-full"]}')},
+    )
+    (state,) = virtual.status("x", context_of(tmp_path, runner))
+    assert state.faults == ("disk-full", "slow-cpu", "clock")
+    assert "disk-full, slow-cpu, clock" in tables.node_states([state])
+
+
+@pytest.mark.parametrize(("status", "faults"), [(137, ("kill",)), (0, ())])
+def test_a_killed_node_is_told_from_one_that_was_stopped(
+    tmp_path: Path, status: int, faults: tuple[str, ...]
+) -> None:
+    dead = {"Status": "exited", "ExitCode": status}
+    runner = holding(entry("a", "compute", address="", State=dead))
+    (state,) = virtual.status("x", context_of(tmp_path, runner))
+    assert state.faults == faults
+
+
+REGISTRY = PurePosixPath("/opt/containers")
+
+
+def test_a_fault_that_a_node_has_is_said(tmp_path: Path) -> None:
+    runner = holding(
+        entry("a", "compute", HostConfig={"CpuQuota": 20000}),
+        more={("docker", "update"): answer()},
+    )
+    space = context_of(tmp_path, runner)
+
+    given = virtual.change("x", "a", "slow-cpu", space, folder=REGISTRY)
+    dry = virtual.change("x", "a", "", space, folder=REGISTRY, undo=True, dry=True)
+    undone = virtual.change("x", "a", "clock", space, folder=REGISTRY, undo=True)
+
+    assert [item.action for item in (*given, *dry, *undone)] == [
+        *("set already", "undone", "not set")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("nodes", "says"),
+    [
+        ("b", r"cluster x has no node 'b'\. Its nodes are a\."),
+        ("a[", r"--node 'a\[': "),
+        ("", "--node '': names no node"),
+    ],
+)
+def test_nodes_that_are_not_there_get_no_fault(tmp_path: Path, nodes: str, says: str) -> None:
+    space = context_of(tmp_path, holding(entry("a", "compute")))
+    with pytest.raises(UsageError, match=says):
+        virtual.change("x", nodes, "kill", space, folder=REGISTRY)
+    with pytest.raises(UsageError, match=says):
+        virtual.restart("x", nodes, space)
+
+
+def test_a_node_that_does_not_run_gets_no_fault(tmp_path: Path) -> None:
+    space = context_of(tmp_path, holding(entry("a", "compute", state="exited", address="")))
+    with pytest.raises(StepFailed, match=r"a is exited, so .*: invoke cluster\.up --cluster x$"):
+        virtual.change("x", "a", "clock", space, folder=REGISTRY)
+
+
+def test_a_fault_that_is_not_possible_says_why(tmp_path: Path) -> None:
+    refusal = answer(stderr="the node has no GPU\n", returncode=1)
+    runner = holding(entry("a", "compute"), more={("docker", "exec"): refusal})
+    with pytest.raises(StepFailed, match=r"^a: no-gpu is not possible: the node has no GPU$"):
+        virtual.change("x", "a", "no-gpu", context_of(tmp_path, runner), folder=REGISTRY)
+
+
+def test_nodes_of_another_checkout_are_not_changed(tmp_path: Path) -> None:
+    space = context_of(tmp_path, holding(entry("a", "compute", checkout="/elsewhere")))
+    with pytest.raises(UsageError, match=f"^{ELSEWHERE}change it there"):
+        virtual.change("x", "a", "kill", space, folder=REGISTRY)
+    with pytest.raises(UsageError, match=f"^{ELSEWHERE}change it there"):
+        virtual.restart("x", "a", space)
+
+
+def test_the_verbs_know_the_same_faults() -> None:
+    assert practice.FAULTS == virtual.FAULTS
+
+
+@pytest.mark.parametrize("count", [0, 64])
+def test_a_number_of_nodes_that_is_not_possible_is_refused(tmp_path: Path, count: int) -> None:
+    space = context_of(tmp_path, holding(entry("a", "compute")))
+    with pytest.raises(UsageError, match=f"cluster.scale {count}: takes a number from 1 to 63"):
+        virtual.would_scale(virtual.describe(FILE, "x"), count, space)

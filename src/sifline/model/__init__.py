@@ -63,10 +63,12 @@ if TYPE_CHECKING:
     from sifline.model.deployment import (
         AffectedJob,
         Deployment,
+        FaultChange,
         ListedCluster,
         NodeState,
         Placement,
         ProvisionedCluster,
+        Scaled,
         StandingCluster,
     )
     from sifline.model.gpus import GpuDevices
@@ -103,6 +105,7 @@ __all__ = [
     "Deployed",
     "Deployment",
     "Explanation",
+    "FaultChange",
     "Feature",
     "FetchedImage",
     "FoundSif",
@@ -126,6 +129,7 @@ __all__ = [
     "Registry",
     "Role",
     "Run",
+    "Scaled",
     "Sif",
     "SifCompression",
     "SifFile",

@@ -72,13 +72,41 @@ class Deployment:
 
 @dataclass(frozen=True, kw_only=True)
 class NodeState:
-    """One container of a virtual cluster, and the checkout that created it."""
+    """One container of a virtual cluster, its faults, and the checkout that created it."""
 
     node: str
     role: str
     address: str
     state: str
     checkout: str = ""
+    faults: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class FaultChange:
+    """What was done, or would be, with a fault of a node, and how the node behaves then.
+
+    ``action`` is "set", "set already", "undone" or "not set".
+    """
+
+    node: str
+    fault: str
+    action: str
+    details: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scaled:
+    """How many compute nodes a virtual cluster has, and which were added and removed for that.
+
+    ``jobs`` are those that were running on removed nodes, in words.
+    """
+
+    name: str
+    compute: int
+    added: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+    jobs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from sifline.pipeline.cleaning import Cleaner
     from sifline.pipeline.clusters import Clusters
     from sifline.pipeline.opening import Opener
+    from sifline.pipeline.practice import Practice
     from sifline.pipeline.queries import Queries
     from sifline.pipeline.sifs import Sifs
     from sifline.report.terminal import Terminal
@@ -72,6 +73,13 @@ class Pipeline:
         from sifline.pipeline.clusters import Clusters
 
         return Clusters(self.planner, self.work)
+
+    @cached_property
+    def practice(self) -> Practice:
+        """Changes of virtual clusters that run: faults, restarts, the number of nodes."""
+        from sifline.pipeline.practice import Practice
+
+        return Practice(self.planner, self.clusters)
 
     def doctor(self) -> tuple[CheckResult, ...]:
         """Check that this machine has what the verbs need."""

@@ -72,15 +72,8 @@ class Clusters:
             steps, image_id = done.steps, _kept(done.steps, described.image)
         else:
             image_id = virtual.image_of_engine(described.image, self._context)
-        if image_id and virtual.stands_so(described, image_id, self._context):
-            return WouldBringUp(name=described.name, steps=steps)
-        there = virtual.status(described.name, self._context)
-        return WouldBringUp(
-            name=described.name,
-            steps=steps,
-            removed=tuple(item.node for item in there),
-            started=tuple(node.name for node in described.cluster.nodes),
-        )
+        removed, started = virtual.would(described, image_id, self._context)
+        return WouldBringUp(name=described.name, steps=steps, removed=removed, started=started)
 
     def described(self, asked: str) -> Description:
         """Return the description of the virtual cluster of that name or file.
@@ -106,7 +99,7 @@ class Clusters:
             )
         return found
 
-    def _name_of(self, asked: str) -> str:
+    def name_of(self, asked: str) -> str:
         """Return the name of the virtual cluster of that name or file."""
         from sifline.config.clusters import names_file
 
@@ -119,7 +112,7 @@ class Clusters:
         """
         from sifline import virtual
 
-        name = self._name_of(asked)
+        name = self.name_of(asked)
         self.would_down(asked, foreign=foreign)
         with self._show.step(f"cluster.down {name}"):
             removed = virtual.down(name, self._context, foreign=foreign)
@@ -130,7 +123,7 @@ class Clusters:
         """Return what ``down`` would remove; fails if ``down`` would."""
         from sifline import virtual
 
-        name = self._name_of(asked)
+        name = self.name_of(asked)
         found = virtual.down(name, self._context, foreign=foreign, dry=True)
         if not found:
             raise virtual.unknown(name, self._context, wanted=False)
@@ -155,7 +148,7 @@ class Clusters:
         """
         from sifline import virtual
 
-        name = self._name_of(asked)
+        name = self.name_of(asked)
         found = virtual.status(name, self._context)
         if not found:
             raise virtual.unknown(name, self._context)
@@ -165,7 +158,7 @@ class Clusters:
         """Open a shell or run a command on a node of a virtual cluster, on the user's terminal."""
         from sifline import virtual
 
-        name = self._name_of(asked)
+        name = self.name_of(asked)
         return self._context.runner.attach(
             virtual.shell_argv(name, node, self._context, command=command, user=user)
         )

@@ -72,9 +72,13 @@ def nodes(cluster: Cluster) -> str:
 def node_states(items: Sequence[NodeState]) -> str:
     """Return the nodes of a virtual cluster."""
     rows = [
-        (item.node, item.role, item.address or "-", item.state, item.checkout) for item in items
+        (
+            *(item.node, item.role, item.address or "-", item.state),
+            *(", ".join(item.faults) or "-", item.checkout),
+        )
+        for item in items
     ]
-    return table(("node", "role", "address", "state", "brought up by"), rows)
+    return table(("node", "role", "address", "state", "faults", "brought up by"), rows)
 
 
 def clusters(items: Sequence[ListedCluster]) -> str:

@@ -19,6 +19,7 @@ from sifline.tasks import (
     images,
     looking,
     making,
+    practice,
     program,
     project,
 )
@@ -59,6 +60,7 @@ DRY = frozenset(
             cluster.inventory,
             cluster.provision,
         ),
+        *(practice.fault, practice.restart, practice.scale),
         *(project.doctor, project.quickstart, project.completion, cluster.lint_slurm),
     }
 )
@@ -166,13 +168,14 @@ def _task(body: Body, workspace: Workspace) -> OwnTask:
     """Make a task from ``body(run, images, *, flags)``; Invoke sees only the flags."""
     from sifline.tasks.naming import OwnTask
 
+    filed = body in cluster.FILED or body in cluster.COUNTED
     return OwnTask(
-        _call(_with_files(body) if body in cluster.FILED else body, workspace, (), verb=body),
+        _call(_with_files(body) if filed else body, workspace, (), verb=body),
         name=flags.called(body),
         help=body.__doc__ or "",
         flags=flags.parameters(body),
         verb=flags.name_of(body),
-        files=flags.files_of(sys.argv[1:], body) if body in cluster.FILED else 0,
+        files=flags.files_of(sys.argv[1:], body) if filed else 0,
     )
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from sifline.tasks.practice import fault, restart, scale
 from sifline.tasks.support import Run, cluster_of, need_dry, one_of
 
 STAGES = ("munge", "pmix", "accounting", "controller", "compute", "container-runtime", "registry")
@@ -229,7 +230,9 @@ def _words(text: str) -> tuple[str, ...]:
     return tuple(word for word in text.split(",") if word)
 
 
-GROUP = (up, down, list_, status, shell)
+GROUP = (up, down, list_, status, shell, fault, restart, scale)
+# Those that the list of all tasks leaves to that of the group.
+LISTED_APART = (fault, restart, scale)
 
 
 def lint_slurm(
@@ -257,4 +260,6 @@ def lint_slurm(
 
 TOP = (inventory, provision, validate, lint_slurm)
 # How many files a task may be about.
-FILED = {lint_slurm: 9}
+FILED: dict[Callable[..., None], int] = {lint_slurm: 9}
+# Tasks that take a number, as files in the place of one.
+COUNTED: dict[Callable[..., None], int] = {scale: 1}

@@ -11,7 +11,7 @@ from pathlib import Path
 from sifline.config import image_names
 from sifline.errors import UsageError
 from sifline.model import Workspace
-from sifline.tasks import cluster, console, flags, helps, images, looking, making
+from sifline.tasks import cluster, console, flags, helps, images, looking, making, practice
 from sifline.tasks.flags import Flag, Place, Takes
 from sifline.tasks.shells import SHELLS
 from sifline.tasks.support import cluster_of
@@ -22,7 +22,9 @@ DONE, FILES, ASK_INVOKE = 0, 10, 11
 # Flags whose value is a path; LISTS are flags whose value is a comma-separated list.
 PATHS = frozenset({"output", "source", "volume", "invoke config", "invoke search-root"})
 # These take running virtual clusters only.
-ONLY_STANDING = frozenset({"cluster.down", "cluster.shell", "cluster.status"})
+ONLY_STANDING = frozenset(
+    f"cluster.{verb}" for verb in ("down", "fault", "restart", "scale", "shell", "status")
+)
 LISTS = frozenset({"suite", "check", "node", "without"})
 
 # What takes a second word on the command line of the program sifline.
@@ -230,6 +232,7 @@ VALUES: Mapping[str, Find] = {
     "cluster": lambda root, here, half: (
         _standing(root) if here.task in ONLY_STANDING else _clusters(root)
     ),
+    "fault": lambda root, here, half: _words(practice.FAULTS),
     "format": lambda root, here, half: _words(looking.GRAPH_FORMATS),
     "env": lambda root, here, half: _words(sorted(os.environ)),
     "gpus": lambda root, here, half: _words(["all", "none"]),

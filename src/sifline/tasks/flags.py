@@ -28,6 +28,7 @@ HELP = {
     "docker": "remove the Docker images",
     "env": "a variable, as NAME=value, or NAME for the value that you have; may be repeated",
     "environments": "remove .venv, .nox and the caches of linters and tests of this checkout",
+    "fault": "disk-full, slow-network, slow-cpu, slow-disk, clock, no-gpu or kill",
     "force": "redo all four steps even if nothing changed",
     "foreign": "also remove or replace what others made",
     "format": "text, dot, mermaid or svg; default: by the ending of --output",
@@ -65,6 +66,7 @@ HELP = {
     "state": "remove records, logs and prepared root file systems",
     "suite": "one suite, or several with commas",
     "untested": "deploy even if tests fail or were not run; the nodes' records say so",
+    "undo": "take the fault back; without --fault all that the node has",
     "unused": "only old versions and, with --all, images whose folder is gone",
     "user": "the user inside",
     "volume": "bind a folder, as SOURCE:TARGET or SOURCE:TARGET:ro; may be repeated",
@@ -81,6 +83,7 @@ VALUES = {
     "cluster": "NAME|FILE",
     "compression": "zstd|gzip",
     "env": "NAME[=VALUE]",
+    "fault": "FAULT",
     "format": "text|dot|mermaid|svg",
     "gpus": "all|NUMBER|device=0,2|none",
     "key": "FINGERPRINT",
@@ -171,14 +174,26 @@ def called(body: Body) -> str:
 def most_files(task: str) -> int:
     """Return how many files a task takes: SIF files, or those of ``cluster.FILED``."""
     own = _own(task)
-    every = (*images.FILED.items(), *cluster.FILED.items())
-    return next((most for verb, most in every if called(verb) == own), 0)
+    every = (*images.FILED.items(), *cluster.FILED.items(), *cluster.COUNTED.items())
+    return next((most for verb, most in every if name_of(verb) == own), 0)
 
 
 def _ending(task: str) -> str:
     """How the names of the files end that a task takes."""
     own = _own(task)
-    return CONF if any(called(body) == own for body in cluster.FILED) else SIF
+    return CONF if any(name_of(body) == own for body in cluster.FILED) else SIF
+
+
+def is_counted(task: str) -> bool:
+    """Return whether a task takes a number."""
+    return _own(task) in map(name_of, cluster.COUNTED)
+
+
+def _is_subject(word: str, task: str) -> bool:
+    """Return whether ``word`` may be what a task is about: the name of a file, or a number."""
+    if is_counted(task):
+        return word.isascii() and word.isdecimal()
+    return word.endswith(_ending(task))
 
 
 def _own(task: str) -> str:
@@ -190,10 +205,10 @@ def _own(task: str) -> str:
 
 def files_of(words: Sequence[str], verb: Body) -> int:
     """Return how many files follow ``verb``, at most as many as it takes."""
-    named = 0
+    count = 0
     for here, word in walk(words):
-        named += _own(here.task) == called(verb) and here.takes_file(word)
-    return min(named, most_files(called(verb)))
+        count += _own(here.task) == name_of(verb) and here.takes_file(word)
+    return min(count, most_files(name_of(verb)))
 
 
 def parameters(body: Body, *, over_all: bool = False) -> tuple[inspect.Parameter, ...]:
@@ -372,7 +387,7 @@ class Place:
 
     def takes_file(self, word: str) -> bool:
         """Return whether ``word`` would be a file for the current task."""
-        if self.task in self.theirs or not word.endswith(_ending(self.task)):
+        if self.task in self.theirs or not _is_subject(word, self.task):
             return False
         return most_files(self.task) > 0 and not self._is_value(word)
 

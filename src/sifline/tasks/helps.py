@@ -86,7 +86,7 @@ def overview(count: int, others: Mapping[str, str], columns: int) -> str:
     heads = {name.partition(".")[0] for name in others}
     parts = [
         (title, {name: doc(body).summary for name, body in bodies.items() if name not in heads})
-        for title, bodies in groups()
+        for title, bodies in _without_apart(groups())
     ]
     parts = [part for part in (*parts, ("Others", dict(others))) if part[1]]
     width = max(len(name) for _, rows in parts for name in rows)
@@ -96,10 +96,19 @@ def overview(count: int, others: Mapping[str, str], columns: int) -> str:
     for text in (
         "Flags of every verb: --quiet, --verbose, --wide; --dry where something is made.",
         f"Verbs take one of {count} {pieces}, as in build.<image>, or --all.",
-        "Images: invoke --list build. Help on a verb: invoke --help build.",
+        "More: invoke --list build, --list cluster. Help on a verb: invoke --help build.",
     ):
         lines += textwrap.wrap(text, max(columns, _LEAST))
     return "\n".join(lines)
+
+
+def _without_apart(
+    found: Sequence[tuple[str, Mapping[str, Body]]],
+) -> Iterator[tuple[str, dict[str, Body]]]:
+    """Leave tasks out that are listed with their group alone."""
+    for title, bodies in found:
+        kept = {name: body for name, body in bodies.items() if body not in cluster.LISTED_APART}
+        yield title, kept
 
 
 def of_images(verb: str, rows: Mapping[str, str], columns: int) -> str:
@@ -189,6 +198,7 @@ def _usages(body: Body, task: str, *, named: bool) -> Iterator[str]:
     command = " [-- COMMAND]" if body in COMMANDED else ""
     if named or body not in images.VERBS:
         others = " [FILE.conf…]" if body in cluster.FILED else ""
+        others = " NUMBER" if body in cluster.COUNTED else others
         yield f"{task}{others} [flags]{command}"
         return
     yield f"{task}.<image> [flags]{command}"

@@ -317,6 +317,7 @@ def _no_task(word: str, before: str, here: Here, theirs: frozenset[str]) -> Usag
         if verb in _names_of_verbs() and not dot:
             return image_names.unknown(word, here.workspace)
         if "--cluster" in (flags.of_task(before) or {}):
-            return UsageError(f"{before}: for the cluster {word} say --cluster {word}")
+            number = "takes a whole number; " if flags.is_counted(before) else ""
+            return UsageError(f"{before}: {number}for the cluster {word} say --cluster {word}")
     kind = "task" if theirs or "." in word else "verb"
     return UsageError(f"no {kind} {word!r}.{did_you_mean(word, known)} See invoke --list.")

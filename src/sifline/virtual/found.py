@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -10,14 +11,19 @@ from pathlib import Path
 
 from sifline.engines.docker.containers import Container, Containers
 from sifline.errors import StepFailed, UsageError, did_you_mean
+from sifline.formats import node_lists
+from sifline.formats.node_lists import NodeListError
 from sifline.machine import records
 from sifline.machine.context import Context
-from sifline.model import NodeState, Role, StandingCluster, Workspace
+from sifline.model import Role, StandingCluster, Workspace
 
 NAME = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
 LONGEST_NAME = 40
 WORKSPACE = "sifline.workspace"
 CLUSTER = "sifline.cluster"
+# As login(1) of Debian sets it.
+ROOT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+USER_PATH = "/usr/local/bin:/usr/bin:/bin:/usr/local/games:/usr/games"
 
 
 def check_name(name: str) -> None:
@@ -77,18 +83,36 @@ def refuse_other_checkout(
         raise UsageError(f"the cluster {name} belongs to the checkout {other}; {advice}")
 
 
-def status(name: str, context: Context) -> tuple[NodeState, ...]:
-    """Return the nodes of the cluster ``name``, the controller first; () if it does not exist."""
-    return tuple(
-        NodeState(
-            node=item.labels["sifline.node"],
-            role=item.labels["sifline.role"],
-            address=item.address,
-            state=item.state,
-            checkout=item.labels.get(WORKSPACE, ""),
-        )
-        for item in containers_of(name, context)
-    )
+def own_containers(name: str, context: Context) -> list[Container]:
+    """Return the nodes of a cluster that this checkout brought up, the controller first.
+
+    :raises UsageError: if there is none of that name, or another checkout brought it up.
+    """
+    found = containers_of(name, context)
+    advice = "change it there, or bring up your own: invoke cluster.up --cluster NAME"
+    refuse_other_checkout(name, found, context, advice)
+    if not found:
+        raise unknown(name, context)
+    return found
+
+
+def chosen(name: str, listed: str, found: Sequence[Container]) -> list[Container]:
+    """Return the nodes of a list such as ``compute-[01-02]``, sorted.
+
+    :raises UsageError: for a list that cannot be read, and for a node that is not there.
+    """
+    try:
+        names = node_lists.expand(listed)
+    except NodeListError as error:
+        raise UsageError(f"--node {listed!r}: {error}") from None
+    if not names:
+        raise UsageError(f"--node {listed!r}: names no node; say such as compute-[01-02]")
+    nodes = {item.labels["sifline.node"]: item for item in found}
+    for node in names:
+        if node not in nodes:
+            hint = did_you_mean(node, nodes) or f" Its nodes are {', '.join(nodes)}."
+            raise UsageError(f"cluster {name} has no node {node!r}.{hint}")
+    return [nodes[node] for node in names]
 
 
 def standing(context: Context) -> tuple[StandingCluster, ...]:
@@ -152,23 +176,34 @@ def shell_argv(
             f"{node} of cluster {name} is {nodes[node].state}; run"
             f" invoke cluster.up --cluster {name}"
         )
+    terminal = sys.stdin.isatty()
+    home, own = _login(user, nodes[node], context)
+    # Nothing of the container's: jobs would inherit it.
+    clean = ["env", "--ignore-environment", *own, *_of_terminal(terminal=terminal)]
     return Containers(context.runner).shell_argv(
         nodes[node].name,
-        list(command) or ["bash", "-l"],
+        [*clean, *(list(command) or ["bash", "-l"])],
         user=user,
-        folder=_home(user, nodes[node], context),
-        terminal=sys.stdin.isatty(),
+        folder=home,
+        terminal=terminal,
     )
 
 
-def _home(asked: str, node: Container, context: Context) -> str:
-    """Return the folder in which a user's shell starts on a node: the home, or ``/``.
+def _of_terminal(*, terminal: bool) -> list[str]:
+    """Return the variables of the user's terminal, as ssh passes them."""
+    return [f"TERM={os.environ.get('TERM') or 'xterm'}"] if terminal else []
+
+
+def _login(asked: str, node: Container, context: Context) -> tuple[str, list[str]]:
+    """Return the folder in which a user's shell starts on a node, and the variables of a login.
+
+    The folder is the home, or ``/`` for users who cannot log in.
 
     :param asked: the user, perhaps with a group behind a colon.
     :raises UsageError: if the node does not have them, with the nearest names.
     """
     if asked in ("", "root"):
-        return "/root"
+        return "/root", _variables("root", "/root", "/bin/bash", ROOT_PATH)
     user, _, group = asked.partition(":")
     known = _entries("passwd", node, context)
     # The engine takes numbers that nobody has.
@@ -179,8 +214,14 @@ def _home(asked: str, node: Container, context: Context) -> str:
         groups = _entries("group", node, context)
         if group not in groups:
             raise _nobody("group", group, [*groups], node)
-    entry = known.get(user, [])
-    return entry[-2] if entry and entry[-1].endswith("sh") else "/"
+    entry = known.get(user) or next((item for item in known.values() if item[2] == user), [])
+    name, *_, home, shell = entry or [user, "/", "/bin/sh"]
+    folder = home if user in known and shell.endswith("sh") else "/"
+    return folder, _variables(name, home, shell, USER_PATH)
+
+
+def _variables(user: str, home: str, shell: str, path: str) -> list[str]:
+    return [f"HOME={home}", f"LOGNAME={user}", f"PATH={path}", f"SHELL={shell}", f"USER={user}"]
 
 
 def _entries(database: str, node: Container, context: Context) -> dict[str, list[str]]:

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import os
-import socket
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
+from ipaddress import IPv4Network
 from pathlib import Path
 
 from sifline.config.clusters import STATE_FILE, dump_cluster
 from sifline.engines.docker.containers import Container, Containers, despite_a_killed_run
-from sifline.engines.ssh.nodes import Ssh
-from sifline.errors import SiflineError, StepFailed
+from sifline.errors import SiflineError
 from sifline.machine.context import Context
 from sifline.machine.interrupts import each
+from sifline.machine.routes import routed
 from sifline.model import Cluster, Node
+from sifline.virtual.addresses import assigned, dynamic, subnet
+from sifline.virtual.booting import host_key, log_in, not_up, wait
 from sifline.virtual.found import (
     WORKSPACE,
     checkout_name,
@@ -26,25 +28,26 @@ from sifline.virtual.found import (
     refuse_other_checkout,
     state_folder,
 )
+from sifline.virtual.registering import wait_for_slurm
 from sifline.virtual.removing import remove_all
 from sifline.virtual.wanted import (
-    DEFAULT_IMAGE,
     KNOWN_HOSTS,
-    SSH_PORT,
     Description,
     Wanted,
+    container_name,
     fit,
+    fits,
     has_key,
+    home_volume,
     image_in_engine,
+    network_name,
     public_key,
     stands,
     want,
 )
 
-READY_SECONDS = 30
-POLL_SECONDS = 0.05
-LOOK_SECONDS = 1.0
-HOST_KEY = "/etc/ssh/ssh_host_ed25519_key.pub"
+# States of containers that run, or can be started.
+STARTABLE = frozenset({"created", "exited", "running"})
 
 
 def up(
@@ -52,7 +55,8 @@ def up(
 ) -> Cluster:
     """Bring up a virtual cluster that matches its description, and return it.
 
-    A matching cluster is kept; anything else of that name is recreated.
+    A matching cluster is kept: its nodes that stopped are started again, with the addresses that
+    they had. Anything else of that name is recreated.
 
     :param removed: is called when what stood is gone.
     :raises UsageError: if it belongs to another checkout.
@@ -74,18 +78,27 @@ def up(
             raise
 
 
-def stands_so(description: Description, image_id: str, context: Context) -> bool:
-    """Return whether the cluster matches its description, so that ``up`` has nothing to start.
+def would(
+    description: Description, image_id: str | None, context: Context
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the nodes that ``up`` would remove, and those that it would start.
 
-    :param image_id: the id of the image for its nodes.
+    :param image_id: the id of the image for its nodes; None if it would be built.
     """
-    engine, name = Containers(context.runner), description.name
+    name = description.name
     found, folder = containers_of(name, context), state_folder(name, context.workspace)
+    there = [item.labels["sifline.node"] for item in found]
+    machine = Containers(context.runner).machine()
+    fitted = fit(description, folder, machine, context)
+    every = [node.name for node in fitted.nodes]
     # A missing key would be created, and the nodes with it.
-    if not found or not has_key(folder):
-        return False
-    fitted = fit(description, folder, engine.machine(), context)
-    return stands(want(fitted, image_id, public_key(folder, context), context.workspace), found)
+    if not (found and image_id and has_key(folder)):
+        return tuple(there), tuple(every)
+    wanted = want(fitted, image_id, public_key(folder, context), context.workspace)
+    if not _kept(wanted, found, context):
+        return tuple(there), tuple(every)
+    running = [item.labels["sifline.node"] for item in found if item.running]
+    return (), tuple(node for node in every if node not in running)
 
 
 def refuse_foreign(name: str, context: Context) -> None:
@@ -110,44 +123,101 @@ def _bring(
     context: Context,
     removed: Callable[[], None],
 ) -> Cluster:
-    """Recreate the containers unless they match the description."""
+    """Start nodes that stopped, create missing ones; recreate all if one does not match."""
     name = description.name
     folder = state_folder(name, context.workspace)
     machine = Containers(context.runner).machine()
     fitted = fit(description, folder, machine, context)
     wanted = want(fitted, image_id, public_key(folder, context), context.workspace)
-    if not stands(wanted, found):
+    if stands(wanted, found):
+        return settle(wanted, found, context)
+    before = {item.name: item for item in found}
+    if not _kept(wanted, found, context):
         remove_all(name, context, keep_folder=True)
+        before = {}
+    if len(before) < len(wanted.options):
         removed()
-        found = _up(wanted, context)
-    return _settle(wanted, found, context)
+    asleep = [item.labels["sifline.node"] for item in before.values() if not item.running]
+    since = time.time()
+    found = _up(wanted, before, context)
+    cluster = settle(wanted, found, context, started=True)
+    wait_for_slurm(found, asleep, since, context)
+    return cluster
 
 
-def _up(wanted: Wanted, context: Context) -> tuple[Container, ...]:
+def _kept(wanted: Wanted, found: Iterable[Container], context: Context) -> bool:
+    """Return whether the nodes that exist can be used again, with their network."""
+    if not found or not fits(wanted, found):
+        return False
+    if not all(item.state in STARTABLE for item in found):
+        return False
+    return bool(Containers(context.runner).subnets().get(network_name(wanted.cluster.name)))
+
+
+def _up(
+    wanted: Wanted, before: Mapping[str, Container], context: Context
+) -> tuple[Container, ...]:
+    """Start the nodes that do not run; ``before`` are those that exist, by containers' names."""
     engine, cluster = Containers(context.runner), wanted.cluster
     context.progress(f"starting {', '.join(node.name for node in cluster.nodes)}")
+    # In a thread, like the nodes: an interruption then waits until the engine has created it.
+    (addresses_of,) = each([cluster.name], lambda name: prepared(name, context))
+    held = {item.labels["sifline.node"]: item.fixed for item in before.values()}
+    addresses = assigned([node.name for node in cluster.nodes], held, addresses_of)
 
     def start(node: Node) -> None:
-        label = f"--label=sifline.spec={wanted.spec(node.name)}"
-        for left in engine.find(cluster_label(cluster.name)):
-            if left.labels["sifline.node"] == node.name:
-                engine.remove(left.name)
-        engine.start([*wanted.options[node.name], label], wanted.image)
+        there = before.get(container_name(cluster.name, node.name))
+        if there is None:
+            create(wanted, node.name, addresses[node.name], context)
+        elif not there.running:
+            engine.start_again(there.name)
 
-    network = f"sifline-{cluster.name}"
-    # In a thread, like the nodes: an interruption then waits until the engine has created it.
-    labels = [cluster_label(cluster.name), f"{WORKSPACE}={checkout_name(context.workspace)}"]
-    each([network], lambda name: engine.create_network(name, labels))
     each(cluster.nodes, lambda node: despite_a_killed_run(lambda: start(node)))
     found = engine.find(cluster_label(cluster.name))
     ended = [item for item in found if not (item.running and item.address)]
     if ended:
-        raise _not_up(ended[0], "ended while it started", engine)
+        raise not_up(ended[0], "ended while it started", engine)
     return found
 
 
-def _settle(wanted: Wanted, found: Iterable[Container], context: Context) -> Cluster:
-    """Wait until the nodes can be used, then write known hosts and the cluster's file."""
+def create(wanted: Wanted, node: str, address: str, context: Context) -> None:
+    """Create the container of a node with a fixed address, and start it."""
+    engine, label = Containers(context.runner), cluster_label(wanted.cluster.name)
+    for left in engine.find(label):
+        if left.labels["sifline.node"] == node:
+            engine.remove(left.name)
+    own = (f"--label=sifline.spec={wanted.spec(node)}", f"--ip={address}")
+    engine.start([*wanted.options[node], *own], wanted.image)
+
+
+def prepared(name: str, context: Context) -> IPv4Network:
+    """Return the subnet of a cluster; create its network and its volume if they are missing."""
+    engine = Containers(context.runner)
+    labels = [cluster_label(name), f"{WORKSPACE}={checkout_name(context.workspace)}"]
+    engine.create_volume(home_volume(name), labels)
+    chosen = list[IPv4Network]()
+
+    def network() -> None:
+        every = engine.subnets()
+        chosen[:] = every.get(network_name(name), ())
+        if not chosen:
+            taken = [*routed(), *(item for found in every.values() for item in found)]
+            chosen[:] = [subnet(name, taken)]
+            free = dynamic(chosen[0])
+            engine.create_network(network_name(name), labels, subnet=chosen[0], dynamic=free)
+
+    # Another run may take the same addresses at the same time.
+    despite_a_killed_run(network)
+    return chosen[0]
+
+
+def settle(
+    wanted: Wanted, found: Iterable[Container], context: Context, *, started: bool = False
+) -> Cluster:
+    """Wait until the nodes can be used, then write known hosts and the cluster's file.
+
+    :param started: some were started just now.
+    """
     containers = {item.labels["sifline.node"]: item for item in found}
     cluster = replace(
         wanted.cluster,
@@ -157,62 +227,18 @@ def _settle(wanted: Wanted, found: Iterable[Container], context: Context) -> Clu
     )
     path, hosts = cluster.source, cluster.source.with_name(KNOWN_HOSTS)
     text = dump_cluster(cluster, path.parent)
-    if not (hosts.is_file() and _read(path) == text):
-        path.unlink(missing_ok=True)
-        keys = each(cluster.nodes, lambda node: _host_key(containers[node.name], context))
-        _write(hosts, "".join(keys))
+    same = hosts.is_file() and _read(path) == text
+    # Somebody else may have started them a moment ago.
+    each(containers.values(), lambda item: wait(item, Containers(context.runner)))
+    if started or not same:
+        if not same:
+            path.unlink(missing_ok=True)
+        keys = each(cluster.nodes, lambda node: host_key(containers[node.name], context))
+        write(hosts, "".join(keys))
         context.progress("logging in to each node")
-        _log_in(cluster, context)
-        _write(path, text)
+        log_in(cluster, context)
+        write(path, text)
     return cluster
-
-
-def _host_key(container: Container, context: Context) -> str:
-    """Return the known_hosts line of a node; read through the engine, not the network."""
-    engine = Containers(context.runner)
-    _wait(container, engine)
-    kind, key, *_ = engine.execute(container.name, "cat", HOST_KEY).stdout.split()
-    names = f"{container.address},{container.labels['sifline.node']}"
-    return f"{names} {kind} {key}\n"
-
-
-def _wait(container: Container, engine: Containers) -> None:
-    """Return when sshd answers.
-
-    :raises StepFailed: if the node ended, or after the time limit, with the node's output.
-    """
-    started = looked = time.monotonic()
-    while not _answers(container.address):
-        now = time.monotonic()
-        if now - started > READY_SECONDS:
-            raise _not_up(container, f"does not answer on SSH after {READY_SECONDS} s", engine)
-        if now - looked > LOOK_SECONDS:
-            looked = now
-            state = engine.execute(container.name, "true", check=False)
-            if not state.ok:
-                raise _not_up(container, "ended while it started", engine)
-        time.sleep(POLL_SECONDS)
-
-
-def _answers(address: str) -> bool:
-    with suppress(OSError), socket.create_connection((address, SSH_PORT), timeout=1) as wire:
-        return wire.recv(4) == b"SSH-"
-    return False
-
-
-def _not_up(container: Container, what: str, engine: Containers) -> StepFailed:
-    return StepFailed(
-        f"{container.labels['sifline.node']} {what}; is the image current? try: invoke"
-        f" build.{DEFAULT_IMAGE}",
-        details=engine.log(container.name),
-    )
-
-
-def _log_in(cluster: Cluster, context: Context) -> None:
-    with Ssh(cluster, context.runner) as ssh:
-        _, failed = ssh.each(cluster.nodes, lambda node: ssh.run(node, ["true"]))
-    for error in failed.values():
-        raise error
 
 
 def _read(path: Path) -> str:
@@ -222,7 +248,7 @@ def _read(path: Path) -> str:
         return ""
 
 
-def _write(path: Path, text: str) -> None:
+def write(path: Path, text: str) -> None:
     """Write ``path`` completely or not at all."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     temporary.write_text(text, encoding="utf-8")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from sifline.config.clusters import STATE_FILE, Virtual, load_virtual
 from sifline.engines.docker.containers import Container, Containers, Machine
 from sifline.errors import MissingError, UsageError
 from sifline.machine.context import Context
-from sifline.model import Cluster, Node, SshAccess, Workspace
+from sifline.model import Cluster, Node, Role, SshAccess, Workspace
 from sifline.virtual.found import WORKSPACE, check_name, checkout_name, cluster_label
 
 DEFAULT_IMAGE = Virtual.image
@@ -23,6 +23,8 @@ MOST_NODES = 64
 SSH_PORT = 22
 KEY = "id_ed25519"
 KNOWN_HOSTS = "known_hosts"
+# How many compute nodes cluster.scale asked for.
+COUNT = "compute-nodes"
 # Memory kept for everything else on the machine: Slurm refuses a node that has less than
 # configured.
 USABLE_PERCENT = 90
@@ -56,7 +58,7 @@ class Wanted:
     options: dict[str, tuple[str, ...]]
 
     def spec(self, node: str) -> str:
-        """Return a digest of everything that decides the node's container."""
+        """Return a digest of everything that decides the node's container but its address."""
         return hashlib.sha256(json.dumps([self.image, self.options[node]]).encode()).hexdigest()
 
 
@@ -101,7 +103,7 @@ def fit(description: Description, folder: Path, machine: Machine, context: Conte
 
     :param folder: the folder of its key, its known hosts and its file.
     """
-    described = description.cluster
+    described = scaled(description.cluster, folder)
     memory = machine.memory_mb * USABLE_PERCENT // 100
     nodes = []
     for node in described.nodes:
@@ -132,6 +134,41 @@ def fit(description: Description, folder: Path, machine: Machine, context: Conte
     )
 
 
+def scaled(cluster: Cluster, folder: Path) -> Cluster:
+    """Return ``cluster`` with as many compute nodes as ``cluster.scale`` gave it, if it did."""
+    try:
+        count = int((folder / COUNT).read_text(encoding="ascii"))
+    except (FileNotFoundError, ValueError):
+        return cluster
+    return with_compute(cluster, count)
+
+
+def with_compute(cluster: Cluster, count: int) -> Cluster:
+    """Return ``cluster`` with ``count`` compute nodes: its first ones, and more like its last."""
+    kept = cluster.compute[:count]
+    others = [node for node in cluster.nodes if node.role is not Role.COMPUTE]
+    last, names = cluster.compute[-1], {node.name for node in cluster.nodes}
+    more = list[Node]()
+    name = last.name
+    while len(kept) + len(more) < count:
+        name = _next(name, names)
+        names.add(name)
+        more.append(replace(last, name=name))
+    return replace(cluster, nodes=(*others, *kept, *more))
+
+
+def _next(name: str, taken: Collection[str]) -> str:
+    """Return the first name after ``name`` that is free: compute-09, compute-10."""
+    stem = name.rstrip("0123456789")
+    digits = name[len(stem) :]
+    stem, number, width = (stem, int(digits), len(digits)) if digits else (f"{name}-", 1, 0)
+    while True:
+        number += 1
+        found = f"{stem}{number:0{width}d}"
+        if found not in taken:
+            return found
+
+
 def want(cluster: Cluster, image: str, key: str, workspace: Workspace) -> Wanted:
     """Return ``cluster`` with the engine's options for each of its nodes.
 
@@ -145,9 +182,9 @@ def want(cluster: Cluster, image: str, key: str, workspace: Workspace) -> Wanted
 def _options(cluster: Cluster, node: Node, key: str, workspace: Workspace) -> tuple[str, ...]:
     """Return the options of ``docker run`` for one node."""
     return (
-        f"--name=sifline-{cluster.name}-{node.name}",
+        f"--name={container_name(cluster.name, node.name)}",
         f"--hostname={node.name}",
-        f"--network=sifline-{cluster.name}",
+        f"--network={network_name(cluster.name)}",
         f"--network-alias={node.name}",
         f"--label={cluster_label(cluster.name)}",
         f"--label=sifline.node={node.name}",
@@ -157,6 +194,8 @@ def _options(cluster: Cluster, node: Node, key: str, workspace: Workspace) -> tu
         *(f"--cap-add={capability}" for capability in CAPABILITIES),
         *(f"--security-opt={option}" for option in UNCONFINED),
         *(f"--tmpfs={tmpfs}" for tmpfs in TMPFS),
+        # What the image has there stays hidden: the first node to start makes the homes.
+        f"--mount=type=volume,source={home_volume(cluster.name)},target=/home,volume-nocopy",
         "--shm-size=1g",
         "--device=/dev/fuse",
         # One rule for each device: Slurm can only remove single devices, not a wildcard rule.
@@ -164,6 +203,21 @@ def _options(cluster: Cluster, node: Node, key: str, workspace: Workspace) -> tu
         f"--env=NODE_GPUS={node.gpus}",
         f"--env=NODE_AUTHORIZED_KEY={key}",
     )
+
+
+def container_name(name: str, node: str) -> str:
+    """Return the name of the container of a node of the cluster ``name``."""
+    return f"sifline-{name}-{node}"
+
+
+def network_name(name: str) -> str:
+    """Return the name of the network of the cluster ``name``."""
+    return f"sifline-{name}"
+
+
+def home_volume(name: str) -> str:
+    """Return the name of the volume that is /home on all nodes of the cluster ``name``."""
+    return f"sifline-{name}-home"
 
 
 def has_key(folder: Path) -> bool:
@@ -189,9 +243,15 @@ def public_key(folder: Path, context: Context) -> str:
 
 def stands(wanted: Wanted, found: Iterable[Container]) -> bool:
     """Return whether ``found`` are the wanted nodes, and all of them run."""
-    specs = {
-        item.labels["sifline.node"]: item.labels.get("sifline.spec")
+    running = [item for item in found if item.running and item.address]
+    return fits(wanted, running) and len(running) == len(wanted.options)
+
+
+def fits(wanted: Wanted, found: Iterable[Container]) -> bool:
+    """Return whether all of ``found`` are wanted nodes as they should be, running or not."""
+    return all(
+        item.fixed
+        and item.labels["sifline.node"] in wanted.options
+        and item.labels.get("sifline.spec") == wanted.spec(item.labels["sifline.node"])
         for item in found
-        if item.running and item.address
-    }
-    return specs == {node: wanted.spec(node) for node in wanted.options}
+    )

@@ -7,6 +7,7 @@ import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from ipaddress import IPv4Network
 from typing import Any
 
 from sifline.engines.docker.engine import docker, reason
@@ -15,10 +16,15 @@ from sifline.machine.process import CommandFailed, Result, Runner
 
 LOG_LINES = 20
 START_SECONDS = 60
+# Seconds that a container may take to shut down before the engine kills it.
+STOP_SECONDS = 10
 BUSY_SECONDS = 10
+CPU_PERIOD = 100_000
 POLL_SECONDS = 0.05
 
 _BUSY = re.compile("already in use by container|already in progress|has active endpoints")
+# Another run took the addresses, or a killed one the name, a moment ago.
+_TAKEN = re.compile("overlaps with other|already exists")
 
 
 class Busy(StepFailed):
@@ -27,12 +33,23 @@ class Busy(StepFailed):
 
 @dataclass(frozen=True, kw_only=True)
 class Container:
-    """A container of the engine. ``address`` is "" if it does not run."""
+    """A container of the engine. ``address`` is "" if it does not run.
+
+    ``fixed`` is the address that it gets at each start, "" if the engine chooses one each time.
+    ``cpu_quota`` limits its time on CPUs, in microseconds of each period; 0 does not. ``image`` is
+    the id of its image, ``exit_status`` that of its first process, and ``cores`` the list of the
+    cores that it may use, "" for all.
+    """
 
     name: str
     state: str
     address: str
     labels: Mapping[str, str]
+    fixed: str = ""
+    cpu_quota: int = 0
+    image: str = ""
+    exit_status: int = 0
+    cores: str = ""
 
     @property
     def running(self) -> bool:
@@ -84,9 +101,50 @@ class Containers:
         except CommandFailed as error:
             raise _refused("a container did not start", error.result, error.message) from None
 
-    def execute(self, name: str, *argv: str, check: bool = True) -> Result:
+    def start_again(self, name: str) -> None:
+        """Start the stopped container ``name``; one that runs is left alone.
+
+        :raises StepFailed: with the engine's message.
+        """
+        self._change(f"container {name} did not start", "start", name)
+
+    def restart(self, name: str) -> None:
+        """Shut the container ``name`` down and start it again; start it if it does not run."""
+        self._change(
+            f"container {name} did not restart", "restart", f"--time={STOP_SECONDS}", name
+        )
+
+    def kill(self, name: str) -> None:
+        """End all processes of the container ``name`` at once."""
+        self._change(f"container {name} cannot be killed", "kill", name)
+
+    def limit_cpus(self, name: str, quota: int) -> None:
+        """Limit the container's time on CPUs, in microseconds of each ``CPU_PERIOD``.
+
+        :param quota: -1 for no limit.
+        """
+        limits = (f"--cpu-period={CPU_PERIOD}", f"--cpu-quota={quota}")
+        self._change(f"the CPUs of container {name} cannot be limited", "update", *limits, name)
+
+    def execute(
+        self, name: str, *argv: str, check: bool = True, input: str | None = None
+    ) -> Result:
         """Run ``argv`` inside the container ``name``, as root."""
-        return self._docker("exec", "--", name, *argv, check=check, timeout=START_SECONDS)
+        options = [] if input is None else ["--interactive"]
+        words = ["exec", *options, "--", name, *argv]
+        return self._docker(*words, check=check, timeout=START_SECONDS, input=input)
+
+    def beside(
+        self, container: Container, *argv: str, capability: str, input: str | None = None
+    ) -> Result:
+        """Run ``argv`` in a new container of the same image, with the network of ``container``.
+
+        :param capability: the one that it has more than others.
+        """
+        options = ["--rm", "--interactive", "--pull=never", f"--cap-add={capability}"]
+        options += [f"--network=container:{container.name}"]
+        words = ["run", *options, container.image, *argv]
+        return self._docker(*words, check=False, timeout=START_SECONDS, input=input)
 
     def log(self, name: str) -> str:
         """Return the last lines of output of the first process of ``name``."""
@@ -98,16 +156,32 @@ class Containers:
         if not result.ok and "No such container" not in result.stderr:
             raise _refused(f"container {name} cannot be removed", result)
 
-    def create_network(self, name: str, labels: Sequence[str]) -> None:
-        """Create a bridge network.
+    def create_network(
+        self, name: str, labels: Sequence[str], *, subnet: IPv4Network, dynamic: IPv4Network
+    ) -> None:
+        """Create a bridge network with the addresses of ``subnet``.
 
-        :raises StepFailed: if the engine has no free address range.
+        :param dynamic: the part of it from which the engine takes addresses that are not fixed.
+        :raises Busy: if the name or the addresses were taken meanwhile.
         """
         words = [word for label in labels for word in ("--label", label)]
+        words += [f"--subnet={subnet}", f"--ip-range={dynamic}"]
         result = self._docker("network", "create", *words, "--", name, check=False)
         if not result.ok:
-            more = "; take a cluster down that is not needed" if "pool" in result.stderr else ""
-            raise StepFailed(f"network {name} cannot be created: {result.tail(1)}{more}")
+            kind = Busy if _TAKEN.search(result.stderr) else StepFailed
+            raise kind(f"network {name} cannot be created: {result.tail(1)}")
+
+    def subnets(self) -> dict[str, tuple[IPv4Network, ...]]:
+        """Return the IPv4 subnets of all networks of the engine, by their names."""
+        ids = self._docker("network", "ls", "--quiet").stdout.split()
+        # Networks that vanish meanwhile are errors, but the others are printed.
+        result = self._docker("network", "inspect", *ids, check=False)
+        return {entry["Name"]: _subnets(entry) for entry in json.loads(result.stdout or "[]")}
+
+    def create_volume(self, name: str, labels: Sequence[str]) -> None:
+        """Create a volume; one of that name is left as it is."""
+        words = [word for label in labels for word in ("--label", label)]
+        self._docker("volume", "create", *words, "--", name)
 
     def networks(self, label: str) -> tuple[str, ...]:
         """Return the ids of all networks with ``label``."""
@@ -148,19 +222,44 @@ class Containers:
         result = self._docker(kind, "ls", "--quiet", *options, "--filter", f"label={label}")
         return tuple(result.stdout.split())
 
-    def _docker(self, *argv: str, check: bool = True, timeout: float | None = None) -> Result:
-        return docker(self._runner, *argv, check=check, timeout=timeout)
+    def _change(self, what: str, *argv: str) -> None:
+        result = self._docker(*argv, check=False, timeout=START_SECONDS)
+        if not result.ok:
+            raise _refused(what, result)
+
+    def _docker(
+        self,
+        *argv: str,
+        check: bool = True,
+        timeout: float | None = None,
+        input: str | None = None,
+    ) -> Result:
+        return docker(self._runner, *argv, check=check, timeout=timeout, input=input)
 
 
 def _container(entry: Mapping[str, Any]) -> Container:
     networks = entry["NetworkSettings"]["Networks"] or {}
     addresses = [network["IPAddress"] for network in networks.values() if network["IPAddress"]]
+    wanted = [network.get("IPAMConfig") or {} for network in networks.values()]
+    fixed = [config["IPv4Address"] for config in wanted if config.get("IPv4Address")]
+    host = entry.get("HostConfig") or {}
     return Container(
         name=entry["Name"].removeprefix("/"),
         state=entry["State"]["Status"],
         address=addresses[0] if addresses else "",
         labels=entry["Config"].get("Labels") or {},
+        fixed=fixed[0] if fixed else "",
+        cpu_quota=max(host.get("CpuQuota") or 0, 0),
+        image=entry.get("Image") or "",
+        exit_status=entry["State"].get("ExitCode") or 0,
+        cores=host.get("CpusetCpus") or "",
     )
+
+
+def _subnets(network: Mapping[str, Any]) -> tuple[IPv4Network, ...]:
+    configs = (network.get("IPAM") or {}).get("Config") or []
+    texts = [config.get("Subnet") or "" for config in configs]
+    return tuple(IPv4Network(text, strict=False) for text in texts if text and ":" not in text)
 
 
 def _refused(what: str, result: Result, otherwise: str = "", *, more: str = "") -> StepFailed:

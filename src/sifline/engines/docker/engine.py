@@ -45,6 +45,7 @@ def docker(
     log: Path | None = None,
     on_line: OnLine | None = None,
     hide: Sequence[str] = (),
+    input: str | None = None,
 ) -> Result:
     """Run the docker command with ``argv``.
 
@@ -60,6 +61,7 @@ def docker(
             log=log,
             on_line=on_line,
             hide=hide,
+            input=input,
         )
     except CommandFailed as error:
         need_answer(error.result)
