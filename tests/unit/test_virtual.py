@@ -238,6 +238,13 @@ TAKEN = 'docker: Error response from daemon: Conflict. "/x" is already in use by
 BUSY = "Error response from daemon: error while removing network: network x has active endpoints"
 
 
+def test_a_volume_that_a_killed_run_uses_may_be_free_a_moment_later() -> None:
+    said = "Error response from daemon: remove v: volume is in use - [1a2b]"
+    runner = RecordingRunner({("docker", "volume", "rm"): answer(stderr=said, returncode=1)})
+    with pytest.raises(Busy, match="volume v cannot be removed: Error response"):
+        Containers(runner).remove_volume("v")
+
+
 def leaving(*network_rm: Result) -> RecordingRunner:
     """An engine in which a killed run's container appears after all others are removed."""
     return RecordingRunner(

@@ -22,7 +22,9 @@ BUSY_SECONDS = 10
 CPU_PERIOD = 100_000
 POLL_SECONDS = 0.05
 
-_BUSY = re.compile("already in use by container|already in progress|has active endpoints")
+_BUSY = re.compile(
+    "already in use by container|already in progress|has active endpoints|volume is in use"
+)
 # Another run took the addresses, or a killed one the name, a moment ago.
 _TAKEN = re.compile("overlaps with other|already exists")
 
@@ -207,8 +209,11 @@ class Containers:
             raise _refused(f"network {name} cannot be removed", result, more=more)
 
     def remove_volume(self, name: str) -> None:
-        """Remove the unused volume ``name``."""
-        self._docker("volume", "rm", name)
+        """Remove the volume ``name``.
+
+        :raises Busy: while a container uses it.
+        """
+        self._change(f"volume {name} cannot be removed", "volume", "rm", name)
 
     def shell_argv(
         self, name: str, command: Sequence[str], *, user: str = "", folder: str, terminal: bool
