@@ -300,7 +300,7 @@ def test_what_the_page_says_works(cluster: Cluster, ssh: Ssh) -> None:
         assert done.returncode == (words[0] == FAILS), f"{line}: {done.stderr}"
         printed += done.stdout
 
-    assert "the clock of compute-02 is 36" in printed
+    assert re.search(r"the clock of compute-02 is 3(599|60.)\.", printed)
     assert "added compute-03" in printed
     assert "removed compute-03" in printed
     running = ["squeue", "--noheader", f"--jobs={number}", "--format=%T"]
