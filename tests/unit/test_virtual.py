@@ -559,7 +559,7 @@ def test_the_state_of_a_node_names_its_faults(tmp_path: Path) -> None:
     )
     (state,) = virtual.status("x", context_of(tmp_path, runner))
     assert state.faults == ("disk-full", "slow-cpu", "clock")
-    assert "disk-full, slow-cpu, clock" in tables.node_states([state])
+    assert "disk-full, slow-cpu, clock" in report_clusters.node_states([state])
 
 
 @pytest.mark.parametrize(("status", "faults"), [(137, ("kill",)), (0, ())])
