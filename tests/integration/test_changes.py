@@ -11,6 +11,7 @@ from functools import partial
 
 import pytest
 
+from sifline.config.node_lists import choose
 from sifline.engines.ssh.nodes import Ssh
 from sifline.errors import StepFailed
 from sifline.machine.context import Context
@@ -22,7 +23,7 @@ from tests.support.waiting import until
 
 pytestmark = [shares_cluster("cluster of provision"), pytest.mark.long]
 
-OTHER = "other"
+OTHER, GRES = "other", "/etc/slurm/gres.conf"
 ENDED = frozenset({"CANCELLED", "NODE_FAIL"})
 SHORT = ("--mem=100M", "--chdir=/tmp", "--output=/dev/null", "--wrap=exec sleep infinity")
 
@@ -351,3 +352,25 @@ def failed_at(ssh: Ssh, node: Node) -> str:
     found = re.search(r"Reason=Prolog error \[\w+@(\S+)\]", told)
     assert found, told
     return found.group(1)
+
+
+def test_some_nodes_alone_are_done_and_the_others_stay_as_they_are(
+    base: Cluster, context: Context, ssh: Ssh
+) -> None:
+    first, node = base.compute[0], base.compute[-1]
+    chosen = choose(base, only=node.name)
+    for each in (first, node):
+        output(ssh, each, "chmod", "0600", GRES)
+    before = entered(ssh)
+
+    done = provision(chosen, context)
+
+    assert {host for _, hosts in done.changes for host in hosts} == {node.name}
+    assert output(ssh, first, "stat", "--format=%a", GRES) == "600\n"
+    assert output(ssh, node, "stat", "--format=%a", GRES) == "644\n"
+    assert entered(ssh) == before
+    # The others would not know of it.
+    with pytest.raises(StepFailed, match=r"slurm\.conf would change, which all nodes share"):
+        provision(renamed(chosen), context)
+    provision(base, context)
+    assert output(ssh, first, "stat", "--format=%a", GRES) == "644\n"

@@ -34,6 +34,7 @@ def choose(cluster: Cluster, *, only: str | None = None, without: str | None = N
         cluster,
         nodes=tuple(node for node in cluster.nodes if node.name in names),
         left_out=tuple(node for node in cluster.nodes if node.name not in names),
+        order=tuple(known),
     )
 
 

@@ -178,10 +178,14 @@ def inventory(cluster: Cluster) -> str:
 
 
 def hosts(cluster: Cluster) -> dict[str, Any]:
-    """Return the inventory of ``cluster``, in the form of Ansible's YAML."""
+    """Return the inventory of ``cluster``, in the form of Ansible's YAML.
+
+    All nodes, chosen or not: each has the configuration of all.
+    """
+    compute = [node for node in cluster.whole if node.role is Role.COMPUTE]
     groups = {
         "controller": {"hosts": {cluster.controller.name: host_variables(cluster.controller)}},
-        "compute": {"hosts": {node.name: host_variables(node) for node in cluster.compute}},
+        "compute": {"hosts": {node.name: host_variables(node) for node in compute}},
     }
     variables = {**access_variables(cluster), **cluster_variables(cluster)}
     return {"all": {"vars": variables, "children": groups}}
@@ -345,7 +349,9 @@ def playbook(
     allowed: Sequence[str] = (),
     diff: bool = False,
 ) -> Run:
-    """Run the playbook ``name`` of ``folder`` on ``cluster``; ``log`` gets what it prints.
+    """Run the playbook ``name`` of ``folder`` on the chosen nodes of ``cluster``.
+
+    ``log`` gets what it prints.
 
     ``check`` changes nothing and reports what would change; ``stage`` is the tag of the only plays
     to run; ``allowed`` names variables of the roles that are set to true, such as ``adopt``;
@@ -359,6 +365,7 @@ def playbook(
         hosts.write_text(inventory(cluster), encoding="utf-8")
         follower = _Follower(scratch / "events", context)
         argv = [program(context), "--inventory", str(hosts), str(folder / name)]
+        some = bool(cluster.left_out)
         password = cluster.ssh.become_password
         result = context.runner.run(
             [
@@ -366,6 +373,7 @@ def playbook(
                 *argv,
                 *(["--check"] if check else []),
                 *(["--tags", stage] if stage else []),
+                *(["--limit", ",".join(node.name for node in cluster.nodes)] if some else []),
                 *(["--diff"] if check or diff else []),
                 *(word for name in allowed for word in ("--extra-vars", f"{name}=true")),
                 *(["--ask-become-pass"] if password else []),

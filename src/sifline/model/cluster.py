@@ -180,7 +180,7 @@ class Cluster:
     """A Slurm cluster: its hosts and how to reach them.
 
     ``nodes`` are those that a verb acts on: all of them, unless the user chose some. Then the
-    others are ``left_out``.
+    others are ``left_out``, and ``order`` has the names of all as the file has them.
     """
 
     name: Annotated[
@@ -265,6 +265,7 @@ class Cluster:
     notes: tuple[str, ...] = field(default=(), compare=False)
     asked: str = field(default="", compare=False)
     left_out: tuple[Node, ...] = ()
+    order: tuple[str, ...] = ()
 
     @property
     def flag(self) -> str:
@@ -273,8 +274,11 @@ class Cluster:
 
     @property
     def whole(self) -> tuple[Node, ...]:
-        """All of its nodes, chosen or not."""
-        return (*self.nodes, *self.left_out)
+        """All of its nodes, chosen or not, in the order of the file."""
+        every = {node.name: node for node in (*self.nodes, *self.left_out)}
+        # Another order would be another slurm.conf.
+        names = dict.fromkeys((*(name for name in self.order if name in every), *every))
+        return tuple(every[name] for name in names)
 
     @property
     def controller(self) -> Node:

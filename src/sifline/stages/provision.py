@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import time
 from collections.abc import Sequence
 from importlib import resources
@@ -13,6 +14,7 @@ from sifline.engines.ansible import HostEvent, NoHosts, Outcome, Run
 from sifline.engines.ssh.faults import Fault, explain, login_command
 from sifline.engines.ssh.turn import turn
 from sifline.errors import MissingError, StepFailed, UsageError
+from sifline.formats import node_lists
 from sifline.machine import records
 from sifline.machine.context import Context
 from sifline.model import Cluster, ProvisionedCluster, Workspace
@@ -47,7 +49,9 @@ def provision(
     wait: bool = False,
     diff: bool = False,
 ) -> ProvisionedCluster:
-    """Configure all nodes of ``cluster`` with the roles; with ``check`` change nothing.
+    """Configure the chosen nodes of ``cluster`` with the roles; with ``check`` change nothing.
+
+    With some of the nodes, a new slurm.conf is refused, as all nodes share it.
 
     :param stage: the only stage to run, a tag of the plays in site.yml; "" for all.
     :param adopt: replace files that sifline did not write, or that were changed since.
@@ -126,6 +130,8 @@ def _again(cluster: Cluster, *, check: bool, stage: str, allowed: Sequence[str])
     """Return the command of this run."""
     words = ["invoke", "--dry"] if check else ["invoke"]
     words += ["provision", cluster.flag, *(["--stage", stage] if stage else [])]
+    if cluster.left_out:
+        words += ["--node", shlex.quote(node_lists.fold(node.name for node in cluster.nodes))]
     return " ".join([*words, *(FLAGS[name] for name in allowed)])
 
 
@@ -145,7 +151,8 @@ def find_fault(run: Run, cluster: Cluster) -> str:
     """Return what failed in ``run``, and the next command, in one line; "" if nothing failed."""
     if run.faults:
         return f"{describe(run.faults[0], cluster)}{others(run.faults[1:])}"
-    if any(isinstance(event, NoHosts) for event in run.events):
+    # With some of the nodes, plays for the others have none.
+    if not cluster.left_out and any(isinstance(event, NoHosts) for event in run.events):
         return f"a play found no host to work on; see the nodes in {cluster.source}"
     if not run.result.ok:
         return f"ansible-playbook ended with status {run.result.returncode}: {reason(run)}"

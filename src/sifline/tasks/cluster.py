@@ -126,6 +126,8 @@ def provision(
     _: Sequence[str],
     *,
     cluster: str = "",
+    node: str | None = None,
+    without: str | None = None,
     stage: str = "",
     adopt: bool = False,
     interrupt_jobs: bool = False,
@@ -142,11 +144,13 @@ def provision(
     that would end jobs (a node or a partition goes, other cpus, fewer gpus) is refused and names
     them: --wait waits for their end and lets no new ones begin there, --interrupt-jobs ends them.
     --dry shows them. --stage runs one stage alone: registry, which creates the image folders, is
-    the one for a cluster whose Slurm others manage. --diff prints the changes of files line by
-    line, but no secret.
+    the one for a cluster whose Slurm others manage. With --node or --without the other nodes stay
+    as they are, and a new slurm.conf is refused. --diff prints the changes of files line by line,
+    but no secret.
 
         invoke provision --dry --diff
         invoke provision --wait
+        invoke provision --cluster lab --node 'compute-[07-09]'
         invoke provision --cluster clusters/mine.yaml --stage registry
     """
     from sifline.report import clusters as report
@@ -156,7 +160,9 @@ def provision(
         one_of("stage", stage, STAGES)
     password = run.become_password() if ask_become_pass else ""
     clusters = run.pipeline().clusters
-    found = clusters.find(cluster_of(cluster), become_password=password)
+    found = clusters.find(
+        cluster_of(cluster), become_password=password, only=node, without=without
+    )
     done = clusters.provision(
         found,
         check=run.dry,
