@@ -13,6 +13,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sifline.formats.node_lists import fold_in_order
+
 ROOT = Path(__file__).parents[2]
 ROLE = ROOT / "ansible" / "roles" / "slurm-controller"
 
@@ -195,3 +197,15 @@ def test_lists_of_nodes() -> None:
 def test_no_output_breaks_it(lines: list[str]) -> None:
     changes: dict[str, Any] = jobs.slurm_changes([*SEEN, *lines], CONF)
     jobs.slurm_refusal(jobs.slurm_jobs(lines, COLUMNS, changes))
+
+
+@given(st.lists(st.from_regex(r"[a-z][a-z0-9-]{0,3}[0-9]{0,4}", fullmatch=True), max_size=20))
+def test_lists_that_the_roles_fold_are_expanded_again(names: list[str]) -> None:
+    assert jobs.expand(fold_in_order(names)) == names
+
+
+def test_nodes_that_share_a_line_are_each_compared() -> None:
+    text = "NodeName=n[1-2],n4 NodeAddr=192.0.2.[11-13] CPUs=2 RealMemory=2048 Gres=gpu:2\n"
+    seen = [NODE.format(name=name, gres="gpu:2", state="IDLE") for name in ("n1", "n2", "n3")]
+    changes = jobs.slurm_changes(seen, f"{text}PartitionName=debug Nodes=ALL\n")
+    assert changes["nodes"] == {"n3": "leaves the cluster"}
