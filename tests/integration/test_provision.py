@@ -253,7 +253,7 @@ def test_a_node_with_jobs_leaves_only_where_that_is_asked_for(
     before = digests(ssh)
     try:
         with running_job(ssh, f"--nodelist={node.name}") as job:
-            said = rf"{node.name} would leave the cluster, and these jobs with it: {job} of"
+            said = rf"{node.name} leaves the cluster, which would end {job} of"
             with pytest.raises(StepFailed, match=said) as caught:
                 provision(smaller, context)
             assert "--interrupt-jobs" in caught.value.message

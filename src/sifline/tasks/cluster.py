@@ -149,8 +149,6 @@ def provision(
     but no secret.
 
         invoke provision --dry --diff
-        invoke provision --wait
-        invoke provision --cluster lab --node 'compute-[07-09]'
         invoke provision --cluster clusters/mine.yaml --stage registry
     """
     from sifline.report import clusters as report

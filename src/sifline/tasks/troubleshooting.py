@@ -53,13 +53,16 @@ _SAID = (
     ),
     (r"the login shell of \S+ did not run the command", "login-shell"),
     ("not written by sifline, or changed since", "foreign-file"),
-    (r"slurm(?:ctl)?d does not start|the old configuration is back on", "daemon-fails"),
+    (
+        r"slurm(?:ctl)?d does not (?:start|take the new)|the old configuration is back on",
+        "daemon-fails",
+    ),
     ("slurmdbd does not run", "slurmdbd"),
     ("not there, so slurmd would not start", "no-device"),
     (r"no package source of this node \(.*\) has Apptainer", "no-apptainer-source"),
     ("refuses to mount the mount namespace of a job", "private-tmp"),
     ("this node cannot catch up with", "catch-up"),
-    ("would leave the cluster, and these jobs with it", "node-leaves"),
+    ("wait for them with --wait", "node-leaves"),
     ("MUNGE does not run on this node|slurmctld does not answer this node", "munge"),
     (
         "there is no /dev/fuse|users may not open /dev/fuse|users may make no user namespaces",
