@@ -16,7 +16,7 @@ from tests.support.texts import ANY, texts
 ROOT = Path(__file__).parents[2]
 # A command ends with the sentence, or with what no shell passes on.
 # "failed to invoke task plugins" is Slurm's message: there the word is a verb.
-COMMAND = re.compile(r"(?<!failed to )\binvoke ((?=[a-z-])[^\n,;:()|`'\"]*)")
+COMMAND = re.compile(r"(?<![Ff]ailed to )\binvoke ((?=[a-z-])[^\n,;:()|`'\"]*)")
 DOCUMENTS = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
 PLACEHOLDER = re.compile(r"<[a-z]+>|\.\.\.|…")
 # A page about keys shows which is pressed.
