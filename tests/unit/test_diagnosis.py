@@ -165,6 +165,13 @@ def test_lines_count_at_line_feeds_only(tmp_path: Path) -> None:
     assert found["root"]["evidence"]["line"] == 3
 
 
+def test_a_job_id_that_slurm_pads_with_zeros_is_the_jobs_own(tmp_path: Path) -> None:
+    text = "/var/spool/slurmd/job00077/slurm_script: line 3: apptainer: command not found\n"
+    (tmp_path / "out").write_text(text)
+    found = program.diagnose({"job_id": 77, "state": "FAILED"}, [str(tmp_path / "out")])
+    assert found["root"]["class"] == "container-runtime-unavailable"
+
+
 # What must not change the answer.
 
 

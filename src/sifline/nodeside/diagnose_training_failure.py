@@ -412,7 +412,7 @@ RULES: tuple[Rule, ...] = (
     # Memory of the GPU.
     Rule("gpu-oom", "hip out of memory|cuda out of memory",
          r"CUDA out of memory|HIP out of memory", "torch"),
-    Rule("gpu-oom", "cuda_error_out_of_memory|cuda error: out of memory|cudaerrormemoryallocation",
+    Rule("gpu-oom", "cuda_error_out_of_memory|cudaerrormemoryallocation|cuda error: out of memory",
          r"CUDA error: out of memory|cudaErrorMemoryAllocation|CUDA_ERROR_OUT_OF_MEMORY", "cuda"),
     Rule("gpu-oom", "'out of memory'", r"Cuda failure (?:\d+ )?'out of memory'", "nccl", "w"),
     Rule("gpu-oom", "resource_exhausted: |xlaruntimeerror: resource_exhausted",
@@ -569,7 +569,7 @@ RULES: tuple[Rule, ...] = (
     Rule("gpu-driver-broken", "manager|fabric state",
          r"(?:fabric.?manager|nv-fabricmanager).{0,80}(?:fail|not running|inactive|error|"
          r"exited)|Fabric State.{0,20}(?:Failure|In Progress)", "nvswitch", "aw"),
-    Rule("gpu-driver-broken", "failed to |modprobe: ",
+    Rule("gpu-driver-broken", "modprobe: |failed to ",
          r"modprobe: (?:FATAL|ERROR).{0,60}nvidia|failed to (?:load|insert).{0,30}nvidia",
          "nvml", "aw"),
     Rule("gpu-driver-broken",
@@ -581,7 +581,7 @@ RULES: tuple[Rule, ...] = (
     Rule("gpu-driver-broken", "peermem",
          r"nvidia.peermem.{0,60}(?:not (?:loaded|found)|fail)", "nvml", "aw"),
     Rule("gpu-arch-unsupported",
-         "cuda_error_no_binary_for_gpu|no kernel image is available|"
+         "no kernel image is available|cuda_error_no_binary_for_gpu|"
          "cudaerrornokernelimagefordevice",
          r"no kernel image is available|cudaErrorNoKernelImageForDevice|"
          r"CUDA_ERROR_NO_BINARY_FOR_GPU", "cuda", "w"),
@@ -593,7 +593,7 @@ RULES: tuple[Rule, ...] = (
     Rule("gpu-arch-unsupported", "compute capability",
          r"(?:requires?|not supported|unsupported|needs?).{0,60}compute capability|"
          r"compute capability.{0,60}(?:required|not supported|too low|unsupported)", "torch"),
-    Rule("gpu-arch-unsupported", "unknown|invalid|unsupported|' is not defined",
+    Rule("gpu-arch-unsupported", "invalid|unknown|unsupported|' is not defined",
          r"(?:Unsupported|unknown|invalid).{0,30}(?:gpu arch\w*|value|"
          r"target).{0,20}['\"]?(?:sm_|compute_)\d+|Value 'sm_\d+' is not defined", "cuda"),
     Rule("gpu-arch-unsupported",
@@ -624,7 +624,7 @@ RULES: tuple[Rule, ...] = (
     Rule("gpu-illegal-access", "cuda_error_launch_failed|unspecified launch failure",
          r"unspecified launch failure|CUDA_ERROR_LAUNCH_FAILED", "cuda", "?"),
     Rule("gpu-library-error",
-         "internal|cudnn error| cudnn handle|dnn library i|unimplemented|failed_precondition|"
+         "internal|cudnn error| cudnn handle|unimplemented|dnn library i|failed_precondition|"
          "find was unable to find an engine",
          r"(?:Could not create|Failed to (?:get|create)|Unable to find).{0,20} cudnn handle|"
          r"(?:FAILED_PRECONDITION|UNIMPLEMENTED|INTERNAL).{0,80}(?:DNN library|cuDNN|cudnn)|"
@@ -639,7 +639,7 @@ RULES: tuple[Rule, ...] = (
          " launch failed|failed to create cublas handle|attempting to perform blas operation",
          r"(?:failed to create cublas handle|Blas (?:x?GEMM|SGEMM) launch failed|"
          r"Attempting to perform BLAS operation.*without BLAS)", "tf"),
-    Rule("gpu-driver-too-old", "too old for|cuda driver|built for nvidia driver release",
+    Rule("gpu-driver-too-old", "cuda driver|too old for|built for nvidia driver release",
          r"built for NVIDIA Driver Release|CUDA driver.{0,40}(?:is older|too old|insufficient)|"
          r"driver.{0,40}(?:is )?too old for", "nvml", "w"),
     Rule("gpu-driver-broken",
@@ -677,7 +677,7 @@ RULES: tuple[Rule, ...] = (
          "[errno |host is down|no such device or address|communication error on send",
          r"Communication error on send|\[Errno (?:70|71|103|112)\]|[Hh]ost is down|"
          r"No such device or address", "errno"),
-    Rule("usage-error", "input|invalid|unknown|error: |parameter|unrecogni",
+    Rule("usage-error", "input|invalid|error: |unknown|unrecogni|parameter",
          r"^(?:\S+: )?ERROR: (?:Unknown|Illegal|Invalid|Unrecognized|"
          r"Unsupported) (?:\S+ ){0,2}(?:command|keyword|option|argument|style|parameter|input|"
          r"value)|Error in user input|[Ii]nvalid command.line option|(?:input|"
@@ -695,7 +695,7 @@ RULES: tuple[Rule, ...] = (
     Rule("native-crash", "illegal instruction|trace/breakpoint trap",
          r"^\s*Illegal instruction|^\s*Trace/breakpoint trap", "libc", "wd"),
     Rule("container-gpu-missing",
-         "failed to |gpu device|/dev/nvidia|nvidia device|nvidia-container-cli: ",
+         "gpu device|failed to |/dev/nvidia|nvidia device|nvidia-container-cli: ",
          r"\bno (?:/dev/nvidia|nvidia devices?|GPU devices?)\b|/dev/nvidia(?:ctl|\d|"
          r"-uvm)?\b.{0,60}(?:No such|not found|missing|does not exist)|"
          r"nvidia-container-cli: .{0,60}(?:error|fail)|[Ff]ailed to (?:get|"
@@ -708,10 +708,9 @@ RULES: tuple[Rule, ...] = (
          r"OFI \w+\(\) failed|MPIDI_OFI_\w+\(\d+\).{0,60}(?:fail|No data available)", "ompi", "w"),
     Rule("mpi-startup-failed", "fatal error in ", r"Fatal error in P?MPI_Init", "ompi", "w?"),
     Rule("launch-failed",
-         "prolog | credential|io setup failed|aborting prolog|could not launch |"
-         "unable to chdir to|batch script setup failed|failed to invoke task plugins|"
-         "failed to look up username for uid",
-         r"Failed to look up username for uid|Failed to invoke task plugins|(?:Task|task-|"
+         "prolog | credential| task plugins|io setup failed|aborting prolog|could not launch |"
+         "unable to chdir to|batch script setup failed|failed to look up username for uid",
+         r"Failed to look up username for uid|Failed to \w+ task plugins|(?:Task|task-|"
          r"srun )[Pp]rolog (?:failed|'.{0,200}' not found)|IO setup failed|"
          r"batch script setup failed|Unable to chdir to|aborting prolog|"
          r"rejecting \S+ credential|Could not launch \S+ and not able to requeue", "slurm", "w"),
@@ -777,7 +776,7 @@ RULES: tuple[Rule, ...] = (
     Rule("os-limit", "omp: error #",
          r"OMP: Error #\d+: .{0,60}(?:allocate|create|resources)", "libc", "w"),
     Rule("gpu-arch-unsupported",
-         "volta|hopper|ampere|requires |blackwell|not supported |cuda capability |"
+         "volta|hopper|ampere|blackwell|requires |not supported |cuda capability |"
          "too old to be supported|devices of cuda capability",
          r"too old to be supported|devices of CUDA [Cc]apability|not supported (?:in|"
          r"on) this (?:architecture|arch|GPU)|CUDA [Cc]apability .{0,20}(?:not supported|"
@@ -793,7 +792,7 @@ RULES: tuple[Rule, ...] = (
          r"PMIx server.{0,60}(?:fail|cannot|unable|not)|PMIX_(?:ERR|ERROR)\w*.{0,40}(?:init|"
          r"Init|server|connect)", "pmix", "w"),
     Rule("container-mount-failed",
-         "to mount list|failed to open overlay image|while loading overlay images|"
+         "to mount list|while loading overlay images|failed to open overlay image|"
          "destination must be an absolute path",
          r"to mount list|while loading overlay images|failed to open overlay image|"
          r"destination must be an absolute path", "apptainer", "d!"),
@@ -806,7 +805,7 @@ RULES: tuple[Rule, ...] = (
          r"specification)|[Ii]nvalid --\S+ specification|--\S+ (?:must|value|option)))",
          "slurm", "wd"),
     Rule("external-service",
-         "invalid|expired|exception http|unable to locate|api request to http|"
+         "expired|invalid|exception http|unable to locate|api request to http|"
          "botocore.exceptions.|no matching distribution found for|"
          "could not find a version that satisfies",
          r"botocore\.exceptions\.\w+|exception HTTPS?Connection|API request to https?://|"
@@ -855,8 +854,8 @@ RULES: tuple[Rule, ...] = (
          r"Timed out waiting \d+ms for (?:recv|send) operation", "gloo"),
     Rule("hang", "submitted to be reduced, gathered or broadcasted by subset of ranks",
          r"submitted to be reduced, gathered or broadcasted by subset of ranks", "horovod", "w"),
-    Rule("hang", "missing|stalled", r"^\W*(?:Missing|Stalled) ranks?\W", "horovod", "w"),
-    Rule("hang", "hung|stuck|stalled| detected|straggler|stopping the run due to ",
+    Rule("hang", "stalled|missing", r"^\W*(?:Missing|Stalled) ranks?\W", "horovod", "w"),
+    Rule("hang", "hung|stuck|stalled|straggler| detected|stopping the run due to ",
          r"(?:may be|is|appears to be|seems) (?:hung|stalled|stuck)|stall(?:ed)? detected|"
          r"straggler.{0,40}(?:timed? ?out|lag|behind)|[Ss]topping the run due to .{0,30}stall",
          "nccl", "w"),
@@ -919,7 +918,7 @@ RULES: tuple[Rule, ...] = (
     Rule("collective-mismatch", "different|mismatched|inconsistent",
          r"(?:ranks|processes) (?:have|with|passed|reported) (?:different|inconsistent|"
          r"mismatched)|inconsistent.{0,40}across (?:ranks|processes)", "c10d"),
-    Rule("collective-mismatch", "differ| ranks",
+    Rule("collective-mismatch", " ranks|differ",
          r"(?:called|issued|running|executing|launched) (?:a )?different (?:collectives?|"
          r"operations?)|different program on|HLO.{0,40}differ|(?:shape|size|dtype|"
          r"type)s? (?:mis|dis)match.{0,60}(?:across|between) ranks", "jax"),
@@ -957,7 +956,7 @@ RULES: tuple[Rule, ...] = (
     Rule("comm-setup-failed", "unable to find",
          r"Unable to find (?:interface|address) for|unable to find.{0,30}interface", "gloo"),
     Rule("comm-setup-failed", "ifa != nullptr", r"ifa != nullptr", "gloo"),
-    Rule("comm-setup-failed", "mismatch|incompatible|nccl version",
+    Rule("comm-setup-failed", "mismatch|nccl version|incompatible",
          r"Mismatched NCCL version|NCCL version.{0,30}(?:differ|mismatch)|(?:UCX|"
          r"UCP).{0,60}version.{0,20}(?:mismatch|incompatible)", "nccl", "w"),
     Rule("comm-setup-failed", "transport",
@@ -986,9 +985,9 @@ RULES: tuple[Rule, ...] = (
          "nccl", "w"),
     Rule("comm-setup-failed", "call to ibv_",
          r"Call to ibv_(?:modify_qp|open_device|create_qp|create_cq)\S* failed", "nccl", "w"),
-    Rule("comm-setup-failed", " gid|table|index",
+    Rule("comm-setup-failed", " gid|index|table",
          r"(?:no|invalid) GID|GID (?:table|index).{0,40}(?:not|invalid|fail)", "ucx", "w?"),
-    Rule("comm-setup-failed", "t find|libfabric| provider|fi_getinfo",
+    Rule("comm-setup-failed", "t find| provider|libfabric|fi_getinfo",
          r"(?:fi_getinfo|libfabric).{0,60}(?:fail|No data available)|OFI.{0,60}(?:no provider|"
          r"not find)", "ompi", "w"),
     Rule("comm-setup-failed", "requested|specified|invalid value for btl_tcp_if",
@@ -1041,7 +1040,7 @@ RULES: tuple[Rule, ...] = (
     Rule("mpi-startup-failed", "pmi",
          r"(?:PMIX?|pmix)\S*.{0,60}(?:ERROR: NOT-FOUND|UNREACHABLE|INIT.{0,20}fail|"
          r"version.{0,20}mismatch|OUT-OF-RESOURCE|UNPACK-)", "pmix", "w"),
-    Rule("mpi-startup-failed", "_init|proxy|server|unable to contact",
+    Rule("mpi-startup-failed", "proxy|_init|server|unable to contact",
          r"(?:PMI2?|PMIX)_Init.{0,30}(?:fail|return|error)|unable to contact.{0,30}PMI|"
          r"PMI server not found|pmi_?(?:server|proxy).{0,30}fail", "pmix", "w"),
     Rule("mpi-startup-failed", "_init|it looks like ",
@@ -1113,7 +1112,7 @@ RULES: tuple[Rule, ...] = (
          r"ncclUnhandledCudaError|ncclSystemError|ncclInternalError", "c10d", "-"),
     Rule("", "nccl error in", r"NCCL error in", "c10d", "-"),
     Rule("", "childfailederror", r"ChildFailedError", "elastic", "-"),
-    Rule("", "remoteerror|calledprocesserror|processexitedexception|processraisedexception",
+    Rule("", "remoteerror|calledprocesserror|processraisedexception|processexitedexception",
          r"CalledProcessError|ProcessRaisedException|ProcessExitedException|RemoteError",
          "python", "-"),
     Rule("", "systemexit|keyboardinterrupt", r"^\s*KeyboardInterrupt|SystemExit", "python", "-"),
@@ -1203,7 +1202,7 @@ RULES: tuple[Rule, ...] = (
     Rule("container-runtime-unavailable", "etuid|et-uid|tarter-suid",
          r"(?:setuid|set-uid|starter-suid).{0,100}(?:not|no|disabled|required|requires|fail|"
          r"nosuid)|[Nn]o setuid installation", "apptainer", "wd"),
-    Rule("container-runtime-unavailable", "not found|executable|doesn't exist|must be owned",
+    Rule("container-runtime-unavailable", "not found|executable|must be owned|doesn't exist",
          r"starter.{0,40}(?:not found|doesn't exist|must be owned)|(?:unsquashfs|squashfuse|"
          r"fusermount3?|fuse2fs|mksquashfs|gocryptfs) (?:is )?not found|(?:unsquashfs|"
          r"squashfuse)\b.{0,40}executable.{0,20}not found", "apptainer", "wd!"),
@@ -1236,7 +1235,7 @@ RULES: tuple[Rule, ...] = (
          r"cuda\.is_available\S* ?\W? ?False|CUDA available: (?:False|no)|"
          r"No GPU(?:/TPU)?s? (?:found|detected|available).{0,40}CPU|No GPU (?:found|detected|"
          r"available)|not find.{0,20}GPU|Skipping registering GPU devices", "torch", "w?"),
-    Rule("container-gpu-missing", "fatal|error|warning",
+    Rule("container-gpu-missing", "error|fatal|warning",
          r"(?:WARNING|ERROR|FATAL)\W.{0,80}(?:nvidia-container-cli|nvliblist|"
          r"nvidia.{0,30}(?:not found|unable|could not|missing))", "apptainer", "w?"),
     Rule("software-incompatible", "torch not compiled with cuda enabled",
@@ -1417,7 +1416,7 @@ RULES: tuple[Rule, ...] = (
          r"LocalEntryNotFoundError|OfflineModeIsEnabled|HfHubHTTPError|GatedRepoError|"
          r"RepositoryNotFoundError", "http"),
     Rule("external-service",
-         "rlm|licen|lmgrd|flexlm|flexnet|checkout| available|"
+         "rlm|lmgrd|licen|flexlm|flexnet|checkout| available|"
          "ed number of users already reached",
          r"(?:FlexNet|FLEXlm|lmgrd|RLM|licen[cs]e (?:server|manager|checkout)|"
          r"[Cc]heckout).{0,100}(?:error|fail|unable|cannot|refused|denied|unreachable|down|"
@@ -1462,7 +1461,7 @@ RULES: tuple[Rule, ...] = (
     Rule("launch-env-invalid", ": unbound variable",
          r"(?:MASTER_\w+|WORLD_SIZE|\w*RANK|SLURM_\w+|NNODES|NODE_RANK): unbound variable",
          "libc", "d"),
-    Rule("launch-env-invalid", "already |duplicate |used twice|already_exists",
+    Rule("launch-env-invalid", "already |used twice|duplicate |already_exists",
          r"[Dd]uplicate (?:rank|node.?rank|global rank|process id|task)|(?:rank|"
          r"process).{0,30}(?:already (?:registered|connected|exists)|used twice)|"
          r"ALREADY_EXISTS.{0,60}(?:task|process)", "jax"),
@@ -1594,7 +1593,7 @@ RULES: tuple[Rule, ...] = (
          r"argument|parameter)s?\b|No such option|FATAL Flags parsing error|Missing (?:option|"
          r"argument) ['\"]|Error: (?:Invalid value for|No such command|Got unexpected)|"
          r"requires an argument", "python", "w"),
-    Rule("usage-error", "fatal flags parsing error|unknown command line flag",
+    Rule("usage-error", "unknown command line flag|fatal flags parsing error",
          r"FATAL Flags parsing error|Unknown command line flag", "python", "w"),
     Rule("usage-error", "no such command|got unexpected extra|error: invalid value for",
          r"Error: Invalid value for|No such command|Got unexpected extra", "python", "w"),
@@ -1604,7 +1603,7 @@ RULES: tuple[Rule, ...] = (
          r"yaml\.(?:scanner|parser|constructor|composer|reader)\.\w+Error|"
          r"tomllib\.TOMLDecodeError|configparser\.\w+Error", "python"),
     Rule("usage-error",
-         "is not|config|must be|setting|divisible|not valid|is missing|is invalid|unknown key",
+         "config|is not|setting|must be|not valid|divisible|is invalid|is missing|unknown key",
          r"(?:[Ii]nvalid|[Uu]nknown|[Uu]nsupported|[Bb]ad|[Mm]issing) (?:key |field |value |"
          r"option |section |entry )?(?:in |for )?(?:the )?(?:config|configuration|"
          r"setting)\w*\b|config\w*.{0,60}(?:is invalid|not valid|is missing|unknown key)|"
@@ -1670,7 +1669,7 @@ RULES: tuple[Rule, ...] = (
          r"abort\w*|stop\w*|exit\w*|terminat\w*|halt\w*|diverged)\b.{0,120}\b(?:NaN|nan|NAN|"
          r"Inf|inf|non.?finite|not finite)s?\b", "lightning"),
     Rule("non-finite-loss",
-         "halting|aborted|stopped|exiting|quitting|stopping|aborting|giving up|terminating",
+         "halting|aborted|exiting|stopped|aborting|stopping|quitting|giving up|terminating",
          r"\b(?:NaN|nan|NAN|non.?finite|not finite)s?\b.{0,80}\b(?:aborting|aborted|stopping|"
          r"stopped|exiting|terminating|giving up|halting|quitting)\b", "lightning"),
     Rule("non-finite-loss", "finite|loss became ",
@@ -1711,7 +1710,7 @@ RULES: tuple[Rule, ...] = (
          r"[Aa]rchive).{0,40}truncated|truncated (?:file|header|record|image|data|archive|"
          r"gzip)|Truncated (?:tar|or)|DataLossError", "data"),
     Rule("data-corrupt", "datalosserror", r"DataLossError", "tf"),
-    Rule("data-corrupt", " corrupt|corrupte",
+    Rule("data-corrupt", "corrupte| corrupt",
          r"corrupted? (?:record|file|data|JPEG|PNG|image|shard|block|page|parquet|sample|"
          r"index)|(?:record|file|data|shard|image|dataset|block|page|sample|archive|"
          r"index)s?\b.{0,80}(?:is|are|appears?|seems?|may be|was|be) corrupt", "data"),
@@ -1746,7 +1745,7 @@ RULES: tuple[Rule, ...] = (
     Rule("data-corrupt", "parsererror|error tokenizing data",
          r"ParserError|Error tokenizing data", "data"),
     Rule("data-corrupt",
-         "bad object header|unable to open file|signature not found|truncated file: eof =",
+         "bad object header|signature not found|unable to open file|truncated file: eof =",
          r"(?:file )?signature not found|truncated file: eof =|bad object header|"
          r"unable to open file.{0,40}signature", "data"),
     Rule("data-corrupt", "truncated file", r"truncated file", "data"),
@@ -1803,7 +1802,7 @@ RULES: tuple[Rule, ...] = (
     Rule("checkpoint-unusable", "restart file",
          r"restart file.{0,80}(?:corrupt|truncat|wrong|incompat|mismatch|cannot be read|EOF)",
          "data"),
-    Rule("code-exception", "failed | failed",
+    Rule("code-exception", " failed|failed ",
          r"^FAILED \S+::\S+ - |^=+ .*\b[1-9]\d* failed\b", "languages", "w"),
     # Errors of other languages.
     Rule("code-exception", "forrtl: severe|fortran runtime error",
@@ -3127,7 +3126,10 @@ class Findings:
         ids = self.facts.ids
         for event in self.events:
             record = event.record
-            named = {match[1] or match[2] for match in _OTHER_JOB.finditer(record.text)}
+            # Slurm pads the id in the path of its script with zeros.
+            named = {
+                (match[1] or match[2]).lstrip("0") for match in _OTHER_JOB.finditer(record.text)
+            }
             if record.old or (ids and named and not named & ids):
                 event.alive = False
                 if "pid" in event.groups and not record.old:
