@@ -3837,7 +3837,7 @@ class Verdict:
     # What to do.
 
     def answer(self) -> dict[str, Any]:
-        """The diagnosis as DIAGNOSIS of one job: see docs/reference/diagnosis.md."""
+        """The diagnosis as a value for JSON; a how-to of the documentation lists its keys."""
         kind = CLASSES[self.name]
         fault, retry = self._fault(kind)
         avoid = [self.node] if self.node and fault in ("hardware", "admin") else []
