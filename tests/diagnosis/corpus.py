@@ -354,7 +354,7 @@ class _Writer:
     def _block_reset(self, rank: str) -> None:
         for text in (
             "Traceback (most recent call last):",
-            '  File "/work/train.py", line 190, in <module>',
+            '  File "/proj/train.py", line 190, in <module>',
             "torch.distributed.DistBackendError: NCCL error in: ../torch/csrc/distributed/c10d/"
             "NCCLUtils.hpp:219, remote process exited or there was a network error, NCCL version "
             "2.20.5",

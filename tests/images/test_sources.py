@@ -71,6 +71,13 @@ def converted(project: Project, *words: str) -> str:
     return done.stdout
 
 
+def planned(project: Project, *words: str) -> dict[str, Any]:
+    """What a dry run says of a source."""
+    done = project.invoke("--dry", "convert", *words, "--json")
+    assert done.returncode == 0, done.stderr
+    return dict(json.loads(done.stdout))
+
+
 def refused(project: Project, *words: str, status: int = 2) -> str:
     """The one line that counts of a refusal; nothing is made then."""
     done = project.invoke("convert", *words)
@@ -130,11 +137,18 @@ def saved(folder: Path, *tags: str) -> Path:
 
 def test_an_image_of_a_registry(project: Project, base: Base) -> None:
     before, name = of(base), f"{project.prefix}-a"
+    words = ("--source", f"docker://{base.name}", "--sif-name", name)
+    would = planned(project, *words)
+    assert (would["needed"], would["reason"]) == (True, "there is no SIF")
+    assert of(base) == before
+    assert not sif_of(project, name).exists()
 
-    said = converted(project, "--source", f"docker://{base.name}", "--sif-name", name)
+    said = converted(project, *words)
 
     assert name in said
     assert of(base) == before
+    would = planned(project, *words)
+    assert (would["needed"], would["path"]) == (False, str(sif_of(project, name)))
     found = info(project, name)
     digest = (
         docker("buildx", "imagetools", "inspect", base.name).stdout.split("Digest:")[1].split()[0]
@@ -145,7 +159,8 @@ def test_an_image_of_a_registry(project: Project, base: Base) -> None:
     again = converted(project, "--source", f"docker://{base.name}", "--sif-name", name)
     assert "up to date" in again
     base.push(f"second {base.name}")
-    later = converted(project, "--source", f"docker://{base.name}", "--sif-name", name)
+    assert planned(project, *words)["needed"] is True
+    later = converted(project, *words)
     assert "up to date" not in later
     assert info(project, name)["image_digest"] != found["image_digest"]
 

@@ -41,6 +41,7 @@ from sifline.model import (
     Step,
     Workspace,
     WouldBringUp,
+    WouldConvert,
     WouldDeploy,
 )
 from sifline.pipeline import deployments
@@ -216,6 +217,12 @@ DEPLOYED = Deployment(
     ),
     seconds=2.4,
 )
+WOULD_CONVERT = WouldConvert(
+    source="docker://ubuntu:22.04",
+    name="ubuntu",
+    path=Path("build/sif/ubuntu.sif"),
+    reason="there is no SIF",
+)
 PLANNED = SimpleNamespace(steps=WOULD_DEPLOY.steps, broken={}, check=lambda: None)
 LISTED = ListedCluster(
     name="virtual",
@@ -236,6 +243,7 @@ def pipeline(*_: object, **__: object) -> SimpleNamespace:
             sbom=lambda *_, **__: (Bill(path=Path("hello-mpi.cdx.json"), contents=CONTENTS),),
             sizes=lambda _: (SIZES,),
             verify_signature=lambda *_, **__: (VERIFIED,),
+            would_convert_source=lambda *_: WOULD_CONVERT,
         ),
         clusters=SimpleNamespace(
             find=lambda *_, **__: CLUSTER,
@@ -266,6 +274,7 @@ REAL = (
 )
 STANDING_IN = (
     *("convert --dry", "make --dry", "deploy --dry", "clean --dry"),
+    "convert --dry --source docker://ubuntu:22.04",
     *("compat", "diff", "sbom", "sizes", "verify-signature"),
     *("cluster.list", "cluster.status", "validate", "cluster.up --dry", "cluster.down --dry"),
     *("cluster.fault", "cluster.restart", "cluster.scale"),
@@ -319,7 +328,7 @@ def words_of(call: str) -> list[str]:
     task, *more = call.split()
     body = helps.tasks()[task]
     # The graph of one image has no parents.
-    one = body in images.VERBS and task != "graph"
+    one = body in images.VERBS and task != "graph" and "--source" not in more
     about = f"{task}.hello-mpi" if one else task
     return [about, *SUBJECTS.get(task, ()), *more, "--json"]
 

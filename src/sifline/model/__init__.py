@@ -80,6 +80,7 @@ if TYPE_CHECKING:
         Inventory,
         Quickstart,
         WouldBringUp,
+        WouldConvert,
         WouldDeploy,
     )
     from sifline.model.partition import Partition
@@ -146,6 +147,7 @@ __all__ = [
     "Verb",
     "Workspace",
     "WouldBringUp",
+    "WouldConvert",
     "WouldDeploy",
 ]
 

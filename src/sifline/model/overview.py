@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from sifline.model.check import CheckResult
@@ -112,6 +113,20 @@ class Inventory:
 
     cluster: Cluster
     hosts: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class WouldConvert:
+    """What the conversion of another image would do; ``reason`` is "" where its SIF is up to date.
+
+    ``path`` is the file that it would write, ``steps`` are builds that come before.
+    """
+
+    source: str
+    name: str
+    path: Path
+    reason: str
+    steps: tuple[Step, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

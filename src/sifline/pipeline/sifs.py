@@ -14,8 +14,16 @@ from typing import TYPE_CHECKING, Any
 
 from sifline.config import image_names
 from sifline.errors import MissingError, UsageError
-from sifline.model import BuiltImage, DefinitionFile, FetchedImage, Image, Sif, Verb
-from sifline.pipeline.plans import TOOLBOX, Planner
+from sifline.model import (
+    BuiltImage,
+    DefinitionFile,
+    FetchedImage,
+    Image,
+    Sif,
+    Step,
+    Verb,
+)
+from sifline.pipeline.plans import BUILD, TOOLBOX, Planner
 from sifline.pipeline.work import Work
 
 if TYPE_CHECKING:
@@ -24,6 +32,7 @@ if TYPE_CHECKING:
     from sifline.contents.sizes import Report
     from sifline.engines.apptainer.signatures import Signed, Verified
     from sifline.machine.passphrase import Passphrase
+    from sifline.model import WouldConvert
     from sifline.stages.fetch import Wanted
     from sifline.stages.inventory import Bill
     from sifline.stages.output import Output
@@ -161,7 +170,45 @@ class Sifs:
         :param name: the name of the SIF; "" to derive it from the source.
         :param output: where a copy of the SIF goes.
         """
-        from sifline.stages import convert, discover, fetch
+        from sifline.stages import output as outputs
+
+        title = self._title(source, name, output)
+        if self._planner.need_toolbox((Verb.CONVERT,)):
+            self._work.build([TOOLBOX])
+        with self._show.step(f"convert {title}"):
+            wanted, image = self._looked_up(source, name)
+            sif = self._fetched(source, wanted, image) if wanted else self._defined(source, image)
+            if not output:
+                return sif
+            new = outputs.place(sif, output, self._context)
+            return replace(sif, path=output.path.absolute(), reused=not new)
+
+    def would_convert_source(
+        self, source: str, name: str, output: Output | None = None
+    ) -> WouldConvert:
+        """Return what ``convert_source`` would do; nothing is pulled, built or written."""
+        from sifline.model import WouldConvert
+        from sifline.stages import convert
+
+        title = self._title(source, name, output)
+        steps: tuple[Step, ...] = ()
+        if self._planner.need_toolbox((Verb.CONVERT,)):
+            done = self._work.dry(BUILD, [TOOLBOX])
+            done.check()
+            steps = tuple(step for step in done.steps if step.needed)
+        with self._show.step(f"look at {title}"):
+            wanted, image = self._looked_up(source, name)
+        reason = "a definition file is built each time"
+        if wanted:
+            held = self._held(source, wanted, image)
+            reason = convert.stale(image.name, held, self._workspace)
+            reason = reason or ("--force" if self._options.force else "")
+        path = output.path.absolute() if output else self._workspace.sif(image.name)
+        return WouldConvert(source=source, name=image.name, path=path, reason=reason, steps=steps)
+
+    def _title(self, source: str, name: str, output: Output | None) -> str:
+        """Return how progress calls a conversion; what is wrong with it is said first."""
+        from sifline.stages import convert, fetch
         from sifline.stages import output as outputs
 
         if output:
@@ -171,24 +218,22 @@ class Sifs:
             raise UsageError(f"--source {source!r}: takes {fetch.FORMS}")
         if not known and not Path(source).is_file():
             raise UsageError(f"--source {source}: there is no such file")
-        # What is wrong with a name is said before any work.
-        title = output.name if output and not name else self._free(name or fetch.name_of(source))
-        if self._planner.need_toolbox((Verb.CONVERT,)):
-            self._work.build([TOOLBOX])
-        with self._show.step(f"convert {title}"):
-            offline = self._planner.site.offline
-            wanted = fetch.find(source, self._context, offline=offline) if known else None
-            image = discover.foreign(
-                name or self._named(source, wanted),
-                self._workspace,
-                self._planner.site,
-                self._options.conversion,
-            )
-            sif = self._fetched(source, wanted, image) if wanted else self._defined(source, image)
-            if not output:
-                return sif
-            new = outputs.place(sif, output, self._context)
-            return replace(sif, path=output.path.absolute(), reused=not new)
+        return output.name if output and not name else self._free(name or fetch.name_of(source))
+
+    def _looked_up(self, source: str, name: str) -> tuple[Wanted | None, Image]:
+        """Return the image of a source (None: a definition file), and the settings of its SIF."""
+        from sifline.stages import discover, fetch
+
+        offline = self._planner.site.offline
+        known = fetch.is_image(source)
+        wanted = fetch.find(source, self._context, offline=offline) if known else None
+        image = discover.foreign(
+            name or self._named(source, wanted),
+            self._workspace,
+            self._planner.site,
+            self._options.conversion,
+        )
+        return wanted, image
 
     def _defined(self, source: str, image: Image) -> Sif:
         from sifline.stages import convert
@@ -215,13 +260,7 @@ class Sifs:
     def _fetched(self, source: str, wanted: Wanted, image: Image) -> Sif:
         from sifline.stages import convert, fetch
 
-        held = FetchedImage(
-            image=image,
-            image_id=wanted.image_id,
-            size=0,  # that of an image that is not pulled yet is unknown
-            source=wanted.source,
-            origin=fetch.origin_of(source),
-        )
+        held = self._held(source, wanted, image)
         stale = convert.stale(image.name, held, self._workspace)
         if not stale and not self._options.force:
             fetch.sweep(image.name, self._context)
@@ -230,6 +269,17 @@ class Sifs:
             return self._work.told(
                 convert.convert(replace(held, size=size), self._context, force=self._options.force)
             )
+
+    def _held(self, source: str, wanted: Wanted, image: Image) -> FetchedImage:
+        from sifline.stages import fetch
+
+        return FetchedImage(
+            image=image,
+            image_id=wanted.image_id,
+            size=0,  # that of an image that is not pulled yet is unknown
+            source=wanted.source,
+            origin=fetch.origin_of(source),
+        )
 
     def _free(self, name: str) -> str:
         """Return ``name`` if it is a valid SIF name that no image of images/ has."""

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         Explanation,
         Step,
         WouldBringUp,
+        WouldConvert,
         WouldDeploy,
     )
 
@@ -89,6 +90,28 @@ def _explanation(item: Explanation) -> str:
     lines += [f"  note: {note}" for note in item.notes]
     lines += [f"  then {later}" for later in item.later]
     return fitting(lines)
+
+
+def would_convert(item: WouldConvert) -> str:
+    """Return what the conversion of another image would do."""
+    lines = [plan(item.steps, {})] if item.steps else []
+    if item.reason:
+        lines.append(f"{item.name} would be converted to {item.path}: {item.reason}")
+    else:
+        lines.append(f"{item.name} is up to date: {item.path}")
+    return fitting(lines)
+
+
+def would_convert_values(item: WouldConvert) -> dict[str, object]:
+    """Return the same for JSON."""
+    return {
+        "source": item.source,
+        "name": item.name,
+        "path": item.path,
+        "needed": bool(item.reason),
+        "reason": item.reason,
+        "steps": plan_values(item.steps, {}),
+    }
 
 
 def would_deploy(item: WouldDeploy) -> str:

@@ -83,8 +83,7 @@ def convert(
         invoke convert --source docker-daemon:alpine:3.20 --output alpine.sif
     """
     if source or sif_name or output or foreign:
-        _no_json("convert --source", json=json)
-        _convert_source(run, pipeline, source, sif_name, output, foreign=foreign)
+        _convert_source(run, pipeline, source, sif_name, output, foreign=foreign, json=json)
         return
     _carry_out(run, pipeline, images, "CONVERT", "CONVERT", json=json)
 
@@ -157,10 +156,18 @@ def deploy(
 
 
 def _convert_source(
-    run: Run, pipeline: Pipeline, source: str, name: str, output: str, *, foreign: bool
+    run: Run,
+    pipeline: Pipeline,
+    source: str,
+    name: str,
+    output: str,
+    *,
+    foreign: bool,
+    json: bool,
 ) -> None:
     """Convert an image of the engine or a registry, an archive or a definition file."""
     from sifline.report import images as report
+    from sifline.report import planned, tables
     from sifline.stages.output import Output
 
     if not source:
@@ -169,10 +176,14 @@ def _convert_source(
         raise UsageError(f"--{flag} is for --source; the SIF of an image is build/sif/<image>.sif")
     if foreign and not output:
         raise UsageError("--foreign is for --output: it allows to replace that file")
-    if run.dry:
-        raise UsageError("--dry: convert --source does not support a dry run; leave --dry out")
+    need_dry(run, json=json)
     path = support.output(Path(output)).absolute() if output else None
     place = Output(path=path, foreign=foreign) if path else None
+    if run.dry:
+        would = pipeline.sifs.would_convert_source(source, name, place)
+        values = planned.would_convert_values(would)
+        run.print(tables.dump(**values) if json else planned.would_convert(would))
+        return
     run.print(report.converted([pipeline.sifs.convert_source(source, name, place)]))
 
 
