@@ -130,7 +130,10 @@ class Ending:
 
 
 ENDING = {
-    "a node leaves": Ending(change=without_last, why="leaves the cluster", state="NODE_FAIL"),
+    # Otherwise Slurm queues a job again whose node or partition is back before it has ended.
+    "a node leaves": Ending(
+        options=("--no-requeue",), change=without_last, why="leaves the cluster", state="NODE_FAIL"
+    ),
     "fewer gpus": Ending(
         change=partial(last, gpus=1),
         options=("--gres=gpu:1",),
@@ -138,7 +141,7 @@ ENDING = {
         state="PENDING",
     ),
     "a partition is renamed": Ending(
-        change=renamed, why=f"partition {OTHER} goes", state="NODE_FAIL"
+        options=("--no-requeue",), change=renamed, why=f"partition {OTHER} goes", state="NODE_FAIL"
     ),
 }
 BECOMES = {"NODE_FAIL": "fails", "PENDING": "queued again"}
@@ -248,7 +251,9 @@ def test_a_change_waits_for_the_jobs_that_it_would_end(
     node = base.compute[-1]
     with undisturbed(ssh, base.compute[0]), ThreadPoolExecutor(1) as pool:
         with job(ssh, node, f"--partition={OTHER}") as felt:
-            done = pool.submit(provision, change(base), context, wait=True)
+            # Not for ever, should another job be there.
+            wanted = with_variables(change(base), slurm_controller_wait_for_jobs_seconds=120)
+            done = pool.submit(provision, wanted, context, wait=True)
             until(lambda: closed(ssh, node), "the node or the partition to take no jobs")
             assert felt.state(ssh) == "RUNNING"
             assert not done.done()
