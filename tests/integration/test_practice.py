@@ -262,13 +262,18 @@ def test_nodes_are_restarted_and_run_jobs_at_once(
     assert job(ssh, "hostname") == ["compute-01", "compute-02"]
 
 
+def runs(ssh: Ssh, number: str) -> bool:
+    asked = ["squeue", "--noheader", "--format=%T", f"--jobs={number}"]
+    return ssh.run(ssh.cluster.controller, asked, sudo=True).stdout.strip() == "RUNNING"
+
+
 def test_a_node_that_runs_jobs_is_not_removed(
     cluster: Cluster, pipeline: Pipeline, ssh: Ssh
 ) -> None:
     asked = ["sbatch", "--parsable", f"--nodelist={NODE}", "--output=/dev/null", "--wrap=sleep 99"]
     number = ssh.run(cluster.controller, asked, user="alice").stdout.strip()
     try:
-        until(lambda: shown(ssh, NODE) == "mixed", "the job")
+        until(lambda: runs(ssh, number), f"job {number} to run")
         with pytest.raises(StepFailed, match=rf"job {number} of alice \(RUNNING\) on {NODE}; "):
             pipeline.practice.scale(cluster.name, 1)
     finally:
