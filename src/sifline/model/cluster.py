@@ -275,6 +275,8 @@ class Cluster:
     @property
     def whole(self) -> tuple[Node, ...]:
         """All of its nodes, chosen or not, in the order of the file."""
+        if not self.left_out:
+            return self.nodes
         every = {node.name: node for node in (*self.nodes, *self.left_out)}
         # Another order would be another slurm.conf.
         names = dict.fromkeys((*(name for name in self.order if name in every), *every))
