@@ -15,6 +15,7 @@ from sifline.errors import StepFailed
 from sifline.machine.routes import routed
 from sifline.virtual.addresses import POOLS, assigned, dynamic, subnet
 from sifline.virtual.registering import lacking
+from sifline.virtual.scaling import jobs_on
 from sifline.virtual.wanted import with_compute
 
 FILE = Path(__file__).parents[2] / "clusters" / "virtual.yaml"
@@ -154,3 +155,9 @@ def test_a_node_is_back_once_it_registered_after_its_start(
     text = SHOWN.format(a=a, began=began, b=b)
 
     assert lacking(text, ["a"], SINCE, every=every) == away
+
+
+def test_jobs_are_found_by_each_of_their_nodes() -> None:
+    text = "n[1-3]|4 of ada (RUNNING)\nn1|5 of ada (RUNNING)\n|6 of ada (PENDING)\n"
+    assert jobs_on(text, ["n3", "n2"]) == ("job 4 of ada (RUNNING) on n2, n3",)
+    assert jobs_on(text, ["n4"]) == ()

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from sifline.engines.docker.containers import Container, Containers, despite_a_killed_run
 from sifline.errors import StepFailed, UsageError
+from sifline.formats.node_lists import expand
 from sifline.machine.context import Context
 from sifline.machine.interrupts import each
 from sifline.model import Role, Scaled
@@ -27,7 +28,7 @@ from sifline.virtual.wanted import (
 )
 
 _CONTROLLER = Role.CONTROLLER.value
-JOBS = ("squeue", "--noheader", "--format=%i of %u (%T) on %N")
+JOBS = ("squeue", "--noheader", "--format=%N|%i of %u (%T)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,17 +125,31 @@ def _wanted(description: Description, count: int, image: str, context: Context) 
 def _jobs(
     found: Mapping[str, Container], gone: Sequence[str], context: Context
 ) -> tuple[str, ...]:
-    """Return the jobs on nodes that would go; none where there is no Slurm."""
+    """Return the jobs on nodes that would go, or that nobody can tell; none without Slurm."""
     heads = [item for item in found.values() if item.labels["sifline.role"] == _CONTROLLER]
     engine = Containers(context.runner)
     if not gone or not heads:
         return ()
     if not engine.execute(heads[0].name, "test", "-e", CONFIGURATION, check=False).ok:
         return ()
-    # A node that Slurm does not know has no job.
-    asked = (*JOBS, f"--nodelist={','.join(gone)}")
-    answer = engine.execute(heads[0].name, *asked, check=False)
-    return tuple(f"job {line.strip()}" for line in answer.stdout.splitlines() if line.strip())
+    # All of them: squeue refuses a list with a node that Slurm does not know yet.
+    answer = engine.execute(heads[0].name, *JOBS, check=False)
+    if not answer.ok:
+        return (f"slurmctld does not tell which: {answer.tail(1)}",)
+    return jobs_on(answer.stdout, gone)
+
+
+def jobs_on(text: str, gone: Sequence[str]) -> tuple[str, ...]:
+    """Return the jobs that have some of the nodes ``gone``.
+
+    :param text: what JOBS prints.
+    """
+    found = []
+    for line in text.splitlines():
+        nodes, _, job = line.strip().partition("|")
+        if names := set(expand(nodes)).intersection(gone):
+            found.append(f"job {job} on {', '.join(sorted(names))}")
+    return tuple(found)
 
 
 def _add(change: _Change, context: Context) -> None:

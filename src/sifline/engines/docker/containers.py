@@ -39,8 +39,7 @@ class Container:
 
     ``fixed`` is the address that it gets at each start, "" if the engine chooses one each time.
     ``cpu_quota`` limits its time on CPUs, in microseconds of each period; 0 does not. ``image`` is
-    the id of its image, ``exit_status`` that of its first process, and ``cores`` the list of the
-    cores that it may use, "" for all.
+    the id of its image, ``exit_status`` that of its first process.
     """
 
     name: str
@@ -51,7 +50,6 @@ class Container:
     cpu_quota: int = 0
     image: str = ""
     exit_status: int = 0
-    cores: str = ""
 
     @property
     def running(self) -> bool:
@@ -257,7 +255,6 @@ def _container(entry: Mapping[str, Any]) -> Container:
         cpu_quota=max(host.get("CpuQuota") or 0, 0),
         image=entry.get("Image") or "",
         exit_status=entry["State"].get("ExitCode") or 0,
-        cores=host.get("CpusetCpus") or "",
     )
 
 
