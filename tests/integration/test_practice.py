@@ -12,6 +12,7 @@ import pytest
 
 from sifline.engines.ssh.faults import SshFailed
 from sifline.engines.ssh.nodes import Ssh
+from sifline.errors import StepFailed
 from sifline.machine.context import Context
 from sifline.model import Cluster, Node
 from sifline.pipeline import Pipeline
@@ -259,6 +260,28 @@ def test_nodes_are_restarted_and_run_jobs_at_once(
     changed = {name for name, moment in started(cluster).items() if moment != before[name]}
     assert changed == {f"/sifline-{cluster.name}-{node}" for node in ("controller", NODE)}
     assert job(ssh, "hostname") == ["compute-01", "compute-02"]
+
+
+def runs(ssh: Ssh, number: str) -> bool:
+    asked = ["squeue", "--noheader", "--format=%T", f"--jobs={number}"]
+    # squeue does not know jobs that ended a while ago.
+    told = ssh.run(ssh.cluster.controller, asked, sudo=True, check=False)
+    return told.stdout.strip() == "RUNNING"
+
+
+def test_a_node_that_runs_jobs_is_not_removed(
+    cluster: Cluster, pipeline: Pipeline, ssh: Ssh
+) -> None:
+    asked = ["sbatch", "--parsable", f"--nodelist={NODE}", "--output=/dev/null", "--wrap=sleep 99"]
+    number = ssh.run(cluster.controller, asked, user="alice").stdout.strip()
+    try:
+        until(lambda: runs(ssh, number), f"job {number} to run")
+        with pytest.raises(StepFailed, match=rf"job {number} of alice \(RUNNING\) on {NODE}; "):
+            pipeline.practice.scale(cluster.name, 1)
+    finally:
+        ssh.run(cluster.controller, ["scancel", number], user="alice")
+    assert len(started(cluster)) == 3
+    until(lambda: not runs(ssh, number), f"the end of job {number}")
 
 
 # --- the page about it
