@@ -15,15 +15,14 @@ from pathlib import Path
 import pytest
 
 from sifline import virtual
-from sifline.engines.docker.containers import Containers
-from sifline.machine.context import Context
+from sifline.config.clusters import VARIABLE
 from tests.support.command import ROOT
 from tests.support.contexts import context_of
 
 pytestmark = pytest.mark.long
 
-# The name that invoke gives a cluster where nobody says another.
-CLUSTER = "virtual"
+# Instead of the usual name, which the cluster of somebody's work may have on this machine.
+CLUSTER = "readme"
 # Outside of this checkout, whose git would ignore all of it.
 COPY = Path.home() / ".cache" / "sifline" / "readme-test"
 # A block marked "console skip" is for people alone: nox runs this test, PyTorch takes long.
@@ -43,12 +42,6 @@ def alone() -> Iterator[None]:
     with COPY.with_suffix(".lock").open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
-
-
-def others(context: Context) -> set[str]:
-    """Return the checkouts to which a cluster of that name belongs; ``COPY`` is our own."""
-    found = Containers(context.runner).find(f"sifline.cluster={CLUSTER}")
-    return {item.labels["sifline.workspace"] for item in found} - {str(COPY)}
 
 
 def copy_files() -> None:
@@ -79,11 +72,6 @@ def copy() -> Iterator[Path]:
     """
     with alone():
         context = context_of(COPY)
-        if owners := others(context):
-            pytest.skip(
-                f"the README uses the cluster {CLUSTER}, and one of that name stands; take it down"
-                f" in {', '.join(owners)}: invoke cluster.down --cluster {CLUSTER}"
-            )
         virtual.down(CLUSTER, context)
         copy_files()
         try:
@@ -97,6 +85,7 @@ def run(copy: Path, document: str) -> str:
     wanted = commands((copy / document).read_text(encoding="utf-8"))
     assert "scripts/bootstrap invoke quickstart" in wanted
     environment = {key: value for key, value in os.environ.items() if key != "VIRTUAL_ENV"}
+    environment[VARIABLE] = CLUSTER
     # Not through standard input: srun would read the rest of it, and bash find nothing to do.
     script = copy / "build" / "typed.sh"
     script.parent.mkdir(exist_ok=True)
