@@ -162,6 +162,8 @@ def test_each_setting_of_an_image_comes_with_its_origin(tmp_path: Path) -> None:
         setting("run.gpus", "", "default"),
         setting("run.shared-memory", "", "default"),
         setting("run.binds", [], "default"),
+        setting("module.name", "", "default"),
+        setting("module.version", "", "default"),
         setting("size-budget", None, "default"),
         setting("smoke", [["true"]], image),
         setting("convert.compression", "gzip", site),

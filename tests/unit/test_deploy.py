@@ -67,6 +67,7 @@ CLUSTER = Cluster(
     partitions=(Partition(name="main"),),
     source=Path("clusters/blue.yaml"),
 )
+TOLD = {"tests": "untested", "module": "", "run": ""}
 EMPTY = {
     "current": None,
     "settled": False,
@@ -76,7 +77,8 @@ EMPTY = {
     "uploaded": 0,
     "free": 10**12,
     "path": "/opt/containers/custom-images/hello.sif",
-    "tests": "untested",
+    "told": TOLD,
+    "offered": True,
 }
 
 
@@ -269,7 +271,7 @@ def test_nodes_are_told_how_its_tests_ended(
 def test_nodes_that_hold_the_digest_are_told_where_its_tests_ended_otherwise(
     tmp_path: Path, sif: Sif
 ) -> None:
-    passed = {**in_place(sif), "tests": "7 passed, 0 skipped"}
+    passed = {**in_place(sif), "told": {**TOLD, "tests": "7 passed, 0 skipped"}}
     nodes = Nodes(controller=in_place(sif), compute_01=passed, compute_02=in_place(sif))
     deploy(sif, CLUSTER, context_of(tmp_path, nodes))
     assert (nodes.sent, nodes.installed, nodes.noted) == ([], [], ["compute-01"])

@@ -190,11 +190,11 @@ def test_without_folders_no_registry_is_ready(root: Path) -> None:
 
 def test_how_its_tests_ended_can_be_noted_later(root: Path) -> None:
     deploy(root, b"one", '--meta={"who": "somebody", "tests": "untested"}')
-    assert run(root, "status", *of(b"one"))["tests"] == "untested"
+    assert run(root, "status", *of(b"one"))["told"]["tests"] == "untested"
 
     run(root, "note", *of(b"one"), '--meta={"who": "other", "tests": "7 passed, 0 skipped"}')
 
-    assert run(root, "status", *of(b"one"))["tests"] == "7 passed, 0 skipped"
+    assert run(root, "status", *of(b"one"))["told"]["tests"] == "7 passed, 0 skipped"
     assert (entry(root)["who"], entry(root)["found"]) == ("somebody", sha(b"one"))
     assert temporary_files(root) == []
 

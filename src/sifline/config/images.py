@@ -9,7 +9,7 @@ from typing import Annotated
 from sifline.fields.keys import Key, Keys, Most, Named
 from sifline.fields.kinds import Choice, Several, Text
 from sifline.fields.table import read_toml
-from sifline.model import Prepare, Run, SifOptions, Tests
+from sifline.model import Module, Prepare, Run, SifOptions, Tests
 from sifline.nodeside.registry import CATEGORIES
 
 CATEGORY = "custom-images"
@@ -179,6 +179,13 @@ class ImageSettings:
         Run,
         Key(kind=Keys(of=Run), help="Default options of a container of the image."),
     ] = field(default_factory=Run)
+    module: Annotated[
+        Module,
+        Key(
+            kind=Keys(of=Module),
+            help="Module by which users of a cluster run the image: `module load NAME/VERSION`.",
+        ),
+    ] = field(default_factory=Module)
     size_budget: Annotated[
         int | None,
         Key(

@@ -51,12 +51,16 @@ class ProvisionedCluster:
 
 @dataclass(frozen=True, kw_only=True)
 class Placement:
-    """A verified SIF on one node. ``sent`` is False if the node had it already."""
+    """A verified SIF on one node. ``sent`` is False if the node had it already.
+
+    ``note`` says why the node has no module of it; "" if it has, or if the SIF asks for none.
+    """
 
     node: str
     path: PurePosixPath
     sha256: str
     sent: bool
+    note: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -185,6 +185,31 @@ class Run:
     ] = ()
 
 
+_MODULE = "[A-Za-z0-9][A-Za-z0-9._+-]{0,127}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Module:
+    """The module of an image on the nodes of a cluster, as image.toml has it."""
+
+    name: Annotated[
+        str,
+        Key(
+            kind=Text(what="letters, digits and . _ + -", pattern=_MODULE),
+            help="Name of the module, and of its command; default: the image's name.",
+            example="pytorch",
+        ),
+    ] = ""
+    version: Annotated[
+        str,
+        Key(
+            kind=Text(what="letters, digits and . _ + -", pattern=_MODULE),
+            help="Version of the module; default: the beginning of the image's fingerprint.",
+            example="2.4.0",
+        ),
+    ] = ""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Tests:
     """What an image says of the tests that it has to pass, as image.toml writes it."""
@@ -280,6 +305,7 @@ class Image:
     category: str = "custom-images"
     sif: SifOptions = SifOptions()
     run: Run = Run()
+    module: Module = Module()
     smoke: tuple[tuple[str, ...], ...] = ()
     skip: tuple[tuple[str, str], ...] = ()
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+
+from sifline.model.image import Run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -11,6 +13,7 @@ class SifFile:
     """A complete SIF file, and what its labels say of its image.
 
     ``image_digest`` is the digest of the image's layers and configuration, not the engine's id.
+    ``module`` is the NAME/VERSION of its module on nodes, "" for none; ``run`` are its options.
     """
 
     name: str
@@ -21,6 +24,8 @@ class SifFile:
     fingerprint: str = ""
     commit: str = ""
     category: str = "custom-images"
+    module: str = ""
+    run: Run = field(default_factory=Run)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,6 +10,8 @@ Layout below the root:
     .registry/versions/<category>/<name>/<sha256>.sif  the files, never changed once here
     .registry/uploads/                                 files on their way in, root only
     .registry/catalog.json                             what is in place, who put it there
+    modules/<name>/<version>                           module files, and what they put into PATH:
+    .registry/commands/<category>/<name>/<version>/    links to the launcher
     .registry/lock                                     held while any of these change
 
 A new version is a new file, and the link is replaced by rename, so a running job keeps the file
@@ -43,15 +45,18 @@ if TYPE_CHECKING:
 
 VERSION = 1
 # Raised where verbs or options change, so that an installed copy of another release says so.
-PROTOCOL = 1
+PROTOCOL = 2
 # Where copies of this module and its callers are installed.
 TOOLS = "/usr/local/libexec/sifline"
 CATEGORIES = ("ml-frameworks", "custom-images", "base-images")
+# What starts a command in an image; provisioning installs it.
+LAUNCHER = f"{TOOLS}/launch"
 # Below the root; provisioning makes them, and the Ansible roles get this list.
 FOLDERS = (*CATEGORIES, ".registry")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,127}")
 SHA256 = re.compile(r"[0-9a-f]{64}")
 TOKEN = re.compile(r"[0-9a-f]{1,32}")
+MODULE = re.compile(rf"({NAME.pattern})/({NAME.pattern})")
 
 # An upload, and what rsync's client asks of the receiver of one.
 UPLOAD = re.compile(
@@ -70,8 +75,10 @@ KEPT, KEPT_MOST = 2, 100
 # Space that must remain free after a transfer, for logs and jobs.
 RESERVE = 64 << 20
 # What a deployment tells of an image, for the catalog; each a text of so many characters at most.
-LONGEST = 500
-KNOWN = ("when", "who", "image_digest", "fingerprint", "commit", "tests")
+LONGEST = 2000
+KNOWN = ("when", "who", "image_digest", "fingerprint", "commit", "tests", "module", "run")
+# What may differ from an earlier deployment of the same file.
+TOLD = ("tests", "module", "run")
 BLOCK = 1 << 20
 MODE = 0o644
 
@@ -101,6 +108,8 @@ class Entry:
         self.visible = root / category / f"{name}.sif"
         self.uploads = root / ".registry" / "uploads"
         self.versions = root / ".registry" / "versions" / category / name
+        self.modules = root / "modules"
+        self.commands = root / ".registry" / "commands" / category / name
         self.upload_prefix = f"{category}.{name}.sif."
 
     def upload(self, sha256: str, token: str) -> Path:
@@ -153,7 +162,8 @@ def status(options: argparse.Namespace) -> dict[str, Any]:
         "uploaded": upload.stat().st_size if upload.exists() else 0,
         "free": free_bytes(root),
         "path": str(entry.visible),
-        "tests": str((recorded or {}).get("tests", "")),
+        "told": {key: str((recorded or {}).get(key, "")) for key in TOLD},
+        "offered": is_offered(entry, recorded),
     }
 
 
@@ -165,7 +175,7 @@ def ready(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def note(options: argparse.Namespace) -> dict[str, Any]:
-    """Update the test result of the installed image in the catalog."""
+    """Update what may be new of the installed image: its test result, its module, its options."""
     root = registry(options.root)
     entry = Entry(root, options.category, options.name)
     with locked(root):
@@ -174,10 +184,11 @@ def note(options: argparse.Namespace) -> dict[str, Any]:
         if not recorded or recorded["sha256"] != options.sha256:
             raise RegistryError("changed", f"{entry.visible} was replaced meanwhile")
         meta = meta_of(options)
-        recorded["tests"] = meta.get("tests", "")
+        recorded.update({key: meta.get(key, "") for key in TOLD})
         recorded["tests_by"] = meta.get("who", "")
         write_catalog(root, catalog, options)
-    return {"path": str(entry.visible), "sha256": options.sha256}
+        module = offer(entry, options)
+    return {"path": str(entry.visible), "sha256": options.sha256, "module": module}
 
 
 def install(options: argparse.Namespace) -> dict[str, Any]:
@@ -203,8 +214,14 @@ def install(options: argparse.Namespace) -> dict[str, Any]:
                 sync_folder(entry.uploads)
             switch(entry, version)
             record(entry, options.sha256, meta, options)
+            module = offer(entry, options)
             remove_leftovers(entry, options)
-    return {"path": str(entry.visible), "sha256": options.sha256, "file": str(version)}
+    return {
+        "path": str(entry.visible),
+        "sha256": options.sha256,
+        "file": str(version),
+        "module": module,
+    }
 
 
 @contextmanager
@@ -411,6 +428,109 @@ def record(entry: Entry, sha256: str, meta: dict[str, Any], options: argparse.Na
             path.unlink()
 
 
+def offer(entry: Entry, options: argparse.Namespace) -> str:
+    """Make the module files of an image and what they need; remove those of versions that went.
+
+    Return why there is no module of the version in place, or "". The files say which image they
+    are of: another image's, and those of people, are left alone.
+    """
+    recorded = read_catalog(entry.root)["images"].get(entry.key)
+    versions = [recorded, *recorded.get("previous", ())] if recorded else []
+    found = [MODULE.fullmatch(str(known.get("module", ""))) for known in versions]
+    wanted = {(match[1], match[2]) for match in found if match}
+    withdraw(entry, wanted)
+    if not wanted:
+        return ""
+    if not os.access(LAUNCHER, os.X_OK):
+        return f"{LAUNCHER} is missing"
+    faults = {module: make_module(entry, *module, options) for module in sorted(wanted)}
+    first = found[0]
+    if not first:
+        return ""
+    default = entry.modules / first[1] / ".version"
+    if not os.path.lexists(default) or is_module_of(default, entry):
+        write(default, default_text(entry, first[2]), options)
+    return faults[first[1], first[2]]
+
+
+def withdraw(entry: Entry, wanted: set[tuple[str, str]]) -> None:
+    """Remove the modules of an image, but for those (name, version) that are ``wanted``."""
+    for link in entry.commands.glob("*/*"):
+        name, version = link.name, link.parent.name
+        if link.is_symlink() and (name, version) not in wanted:
+            file = entry.modules / name / version
+            if is_module_of(file, entry):
+                file.unlink()
+                remove_default(file, entry)
+            link.unlink()
+            with suppress(OSError):
+                link.parent.rmdir()
+
+
+def make_module(entry: Entry, name: str, version: str, options: argparse.Namespace) -> str:
+    """Make one module; return why that cannot be, or ""."""
+    link, file = entry.commands / version / name, entry.modules / name / version
+    if os.path.lexists(file) and not is_module_of(file, entry):
+        return f"{file} is not of this image"
+    make_folder(link.parent, 0o755, options)
+    make_folder(file.parent, 0o755, options)
+    for left in file.parent.glob(".*.new"):
+        left.unlink()
+    if not link.is_symlink():
+        link.symlink_to(LAUNCHER)
+    write(file, module_text(entry, name, version), options)
+    return ""
+
+
+def is_offered(entry: Entry, recorded: dict[str, Any] | None) -> bool:
+    """Return whether the image in place has its module file, if it has a module."""
+    match = MODULE.fullmatch(str((recorded or {}).get("module", "")))
+    return not match or is_module_of(entry.modules / match[1] / match[2], entry)
+
+
+def module_text(entry: Entry, name: str, version: str) -> str:
+    """Return a module file that both Environment Modules and Lmod read."""
+    folder = entry.commands / version
+    return f"""\
+{headline(entry)}
+module-whatis {{{name} {version}: a container; {name} COMMAND runs a command in it}}
+proc ModulesHelp {{}} {{
+    puts stderr {{{name} COMMAND ... runs a command in {entry.visible}}}
+}}
+conflict {name}
+prepend-path PATH {{{folder}}}
+"""
+
+
+def default_text(entry: Entry, version: str) -> str:
+    """Return the file that says which version a user gets who names none."""
+    return f"{headline(entry)}\nset ModulesVersion {{{version}}}\n"
+
+
+def headline(entry: Entry) -> str:
+    """Return the first lines of a module file: what it is, and of which image."""
+    return f"#%Module1.0\n# sifline: {entry.key}"
+
+
+def is_module_of(file: Path, entry: Entry) -> bool:
+    """Return whether a module file is one that was made for this image."""
+    try:
+        return file.read_text(encoding="utf-8").startswith(f"{headline(entry)}\n")
+    except (OSError, ValueError):
+        return False
+
+
+def remove_default(file: Path, entry: Entry) -> None:
+    """Remove what a module file leaves behind: a default that names it, and its folder."""
+    default = file.with_name(".version")
+    if is_module_of(default, entry) and default.read_text(encoding="utf-8") == default_text(
+        entry, file.name
+    ):
+        default.unlink()
+    with suppress(OSError):
+        file.parent.rmdir()
+
+
 def without_previous(known: dict[str, Any]) -> dict[str, Any]:
     """Return a catalog entry without its own list of previous versions."""
     return {key: value for key, value in known.items() if key != "previous"}
@@ -434,11 +554,20 @@ def read_catalog(root: Path) -> dict[str, Any]:
 
 def write_catalog(root: Path, catalog: dict[str, Any], options: argparse.Namespace) -> None:
     """Replace the catalog atomically."""
-    path = root / ".registry" / "catalog.json"
-    new = path.with_name("catalog.json.new")
-    with new.open("w", encoding="utf-8") as file:
-        json.dump(catalog, file, indent=2, sort_keys=True)
-        file.write("\n")
+    text = json.dumps(catalog, indent=2, sort_keys=True) + "\n"
+    write(root / ".registry" / "catalog.json", text, options)
+
+
+def write(path: Path, text: str, options: argparse.Namespace) -> None:
+    """Replace a file atomically, if it has another content."""
+    with suppress(OSError, ValueError):
+        if path.read_text(encoding="utf-8") == text:
+            return
+    # module avail would show another ending, or none.
+    new = path.with_name(f".{path.name}.new")
+    new.unlink(missing_ok=True)
+    with new.open("x", encoding="utf-8") as file:
+        file.write(text)
         file.flush()
         os.fchown(file.fileno(), *owner(options))
         os.fchmod(file.fileno(), MODE)
@@ -451,7 +580,7 @@ def remove_leftovers(entry: Entry, options: argparse.Namespace) -> None:
     """Remove leftovers of killed runs; only the holder of the lock creates such names."""
     for path in (
         entry.visible.with_name(f".{entry.visible.name}.new"),
-        entry.root / ".registry" / "catalog.json.new",
+        entry.root / ".registry" / ".catalog.json.new",
     ):
         path.unlink(missing_ok=True)
     mine = entry.upload(options.sha256, options.token)
@@ -580,7 +709,7 @@ def hold(options: argparse.Namespace, fixed: dict[str, str]) -> None:
         # Nobody writes to what another one sends.
         options.token = hashlib.sha256(f"{fixed['who']}:{options.token}".encode()).hexdigest()[:12]
     if "meta" in options:
-        now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        now = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
         options.meta = json.dumps({**meta_of(options), "who": fixed["who"], "when": now})
     if "keep" in options:
         options.keep = max(options.keep, KEPT)

@@ -42,7 +42,23 @@ def deployed(deployments: Sequence[Deployment]) -> str:
             names = ", ".join(node.name for node in item.cluster.left_out)
             count = f"{len(item.placements)} of {len(item.cluster.whole)} nodes"
             lines.append(f"{item.sif.name}: deployed to {count}; left out, unchanged: {names}")
+        lines += _module(item)
     return fitting(lines)
+
+
+def _module(item: Deployment) -> list[str]:
+    """Return how users load the module of a SIF, and which nodes do not have it."""
+    module, name = item.sif.module, item.sif.name
+    if not module:
+        return []
+    without = [f"{place.node}: {place.note}" for place in item.placements if place.note]
+    lines = [f"{name}: no module {module} on {text}" for text in without]
+    if without:
+        again = f"invoke provision {item.cluster.flag} --stage registry"
+        lines.append(f"{name}: to have the module there: {again}, then deploy again")
+    if len(without) < len(item.placements):
+        lines.append(f"{name}: module: {module}, below {item.cluster.registry_root / 'modules'}")
+    return lines
 
 
 def deployed_values(deployments: Sequence[Deployment]) -> list[dict[str, object]]:
@@ -52,9 +68,15 @@ def deployed_values(deployments: Sequence[Deployment]) -> list[dict[str, object]
             "image": item.sif.name,
             "cluster": item.cluster.name,
             "path": item.path,
+            "module": item.sif.module,
             "seconds": item.seconds,
             "nodes": [
-                {"node": place.node, "sha256": place.sha256, "sent": place.sent}
+                {
+                    "node": place.node,
+                    "sha256": place.sha256,
+                    "sent": place.sent,
+                    "note": place.note,
+                }
                 for place in item.placements
             ],
             "left_out": [node.name for node in item.cluster.left_out],

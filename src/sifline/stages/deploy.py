@@ -17,7 +17,7 @@ import re
 import socket
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from enum import Enum
 from pathlib import PurePosixPath
@@ -36,6 +36,7 @@ from sifline.model import (
     Node,
     Placement,
     ProvisionedCluster,
+    Run,
     SifFile,
     TestedSif,
 )
@@ -62,7 +63,8 @@ class Survey:
     upload: PurePosixPath
     uploaded: int
     free: int
-    tests: str = ""
+    told: Mapping[str, str] = field(default_factory=dict)
+    offered: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -236,7 +238,6 @@ class _Work:
         self, tested: TestedSif, cluster: Cluster, context: Context, ssh: Ssh, keep: int
     ) -> None:
         self._sif = sif = tested.sif
-        self._tests = tested.tests
         self._path = path_of(sif, cluster)
         self._registries = Registries(ssh)
         self._progress = context.progress
@@ -245,14 +246,16 @@ class _Work:
         # one file.
         sender = f"{socket.gethostname()}:{os.getuid()}:{context.workspace.root}"
         self._token = hashlib.sha256(sender.encode()).hexdigest()[:12]
+        # What may be new of a file that is in place already.
+        self._told = {"tests": tested.tests, "module": sif.module, "run": run_text(sif.run)}
         self._meta = json.dumps(
             {
-                "when": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+                "when": datetime.now(timezone.utc).isoformat(timespec="milliseconds"),
                 "who": f"{getpass.getuser()}@{socket.gethostname()}",
                 "image_digest": sif.image_digest,
                 "fingerprint": sif.fingerprint,
                 "commit": sif.commit,
-                "tests": tested.tests,
+                **self._told,
             }
         )
 
@@ -270,7 +273,8 @@ class _Work:
             upload=PurePosixPath(answer["upload"]),
             uploaded=answer["uploaded"],
             free=answer["free"],
-            tests=answer["tests"],
+            told=answer["told"],
+            offered=answer["offered"],
         )
 
     def place(self, node: Node, survey: Survey) -> Placement:
@@ -283,19 +287,20 @@ class _Work:
                 survey.upload,
                 on_line=percents(node.name, self._progress),
             )
+        answer: Mapping[str, Any] = {}
         if action is Action.KEEP:
-            # The test result may differ from that of an earlier deployment.
-            if survey.tests != self._tests:
-                self._ask(node, "note", meta=self._meta)
+            if survey.told != self._told or not survey.offered:
+                answer = self._ask(node, "note", meta=self._meta)
             self._progress(f"{node.name}: {self._sif.name} is in place")
         else:
-            self._ask(node, "install", meta=self._meta, keep=self._keep)
+            answer = self._ask(node, "install", meta=self._meta, keep=self._keep)
             self._progress(f"{node.name}: {self._sif.name} verified and in place")
         return Placement(
             node=node.name,
             path=self._path,
             sha256=self._sif.sha256,
             sent=action is Action.SEND,
+            note=answer.get("module", ""),
         )
 
     def _ask(self, node: Node, verb: str, **options: str | int) -> dict[str, Any]:
@@ -308,6 +313,12 @@ class _Work:
             token=self._token,
             **options,
         )
+
+
+def run_text(run: Run) -> str:
+    """Return default options of a container as JSON, for the catalog; "" if there are none."""
+    given = {key: value for key, value in asdict(run).items() if value}
+    return json.dumps(given, sort_keys=True) if given else ""
 
 
 def percents(node: str, progress: OnLine) -> OnLine:

@@ -139,6 +139,7 @@ def _image(folder: Path, own: OwnReferences, site: Site, flags: Mapping[str, str
         prepare=prepare and replace(prepare, sources=site.sources(prepare.suite)),
         category=settings.category,
         run=settings.run,
+        module=settings.module,
         smoke=settings.smoke,
         skip=settings.tests.skip,
     )

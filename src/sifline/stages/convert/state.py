@@ -173,6 +173,11 @@ def definition_digest(file: Path | None) -> str:
         return "unread"  # the conversion reports what is wrong with it
 
 
+def module_of(image: Image, fingerprint: str) -> str:
+    """Return the name and version of the image's module on nodes."""
+    return f"{image.module.name or image.name}/{image.module.version or fingerprint}"
+
+
 def remembered(image: Image, path: Path, record: Mapping[str, Any]) -> Sif:
     """Return the SIF at ``path`` as its record describes it."""
     return Sif(
@@ -184,5 +189,7 @@ def remembered(image: Image, path: Path, record: Mapping[str, Any]) -> Sif:
         fingerprint=record["fingerprint"],
         commit=record["commit"],
         category=image.category,
+        module=module_of(image, record["fingerprint"]),
+        run=image.run,
         reused=True,
     )
