@@ -258,4 +258,4 @@ def test_the_run_after_a_killed_one_leaves_nothing_half_made(
         printed = ssh.run(node, ["sha256sum", str(done.path)]).stdout
         assert printed.split()[0] == sif.sha256
         uploads = f"{cluster.registry_root}/.registry/uploads"
-        assert ssh.run(node, ["ls", "-A", uploads], sudo=True).stdout == ""
+        assert NAME not in ssh.run(node, ["ls", "-A", uploads], sudo=True).stdout

@@ -82,11 +82,11 @@ def test_a_job_uses_one_version_in_all_its_steps(
     deploy(old, cluster, context)
     out, go = f"/home/alice/{NAME}.out", f"/home/alice/{NAME}.go"
     step = f"srun -N2 modtest {WHICH} >> {out}"
-    job = f"{loaded(cluster)} {step}; until test -e {go}; do sleep 0.2; done; {step}"
+    waits = f"until test -e {go}; do sleep 0.2; done"
+    job = f"#!/bin/bash -l\n{loaded(cluster)} {step}; {waits}; {step}\n"
     as_alice(ssh, f"rm -f {out} {go}")
-    number = as_alice(
-        ssh, f"sbatch --parsable -N2 --output=/dev/null --wrap={shlex.quote(job)}"
-    ).strip()
+    submit = f"printf %s {shlex.quote(job)} | sbatch --parsable -N2 --output=/dev/null"
+    number = as_alice(ssh, submit).strip()
     try:
         until(lambda: len(digests(as_alice(ssh, f"cat {out} || :"))) == 2, "the first step")
         deploy(new, cluster, context)

@@ -17,6 +17,7 @@ from sifline.errors import UsageError
 from sifline.formats import sif
 from sifline.machine.context import Context
 from sifline.model import FoundSif, HeldImage, Image, Sif, Workspace
+from sifline.model.recipe import SHORT
 from sifline.stages.convert.work import PREFIX, compression, read_provenance
 
 # Metadata of a SIF that ``info`` prints without opening it.
@@ -175,7 +176,7 @@ def definition_digest(file: Path | None) -> str:
 
 def module_of(image: Image, fingerprint: str) -> str:
     """Return the name and version of the image's module on nodes."""
-    return f"{image.module.name or image.name}/{image.module.version or fingerprint}"
+    return f"{image.module.name or image.name}/{image.module.version or fingerprint[:SHORT]}"
 
 
 def remembered(image: Image, path: Path, record: Mapping[str, Any]) -> Sif:
