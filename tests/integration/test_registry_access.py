@@ -17,7 +17,7 @@ from sifline.machine.context import Context
 from sifline.machine.process import Result
 from sifline.model import Cluster, Node, Registry, TestedSif
 from sifline.nodeside.registry import KEPT
-from sifline.stages import deploy as stage
+from sifline.stages.deploy.nodes import Nodes
 from sifline.stages.inspect import inspect
 from sifline.stages.provision import provision
 from tests.support.deploying import deploy, everywhere, forget, held, variant
@@ -211,7 +211,7 @@ def test_what_a_deployer_did_not_send_to_its_end_is_continued(
     sif = variant(tmp_path, 9, name=NAME, size=SIZE)
     # As a run that was killed leaves it: under the name that is this sender's own.
     with Ssh(deployer, context.runner) as mine:
-        work = stage._Work(TestedSif.untested(sif), deployer, context, mine, KEPT)
+        work = Nodes(TestedSif.untested(sif), deployer, context, mine, keep=KEPT)
         for node in opened.nodes:
             upload = work.survey(node).upload
             script = f"umask 077; head -c 1000 /dev/zero > {upload}"

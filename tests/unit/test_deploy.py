@@ -39,6 +39,7 @@ from sifline.stages.deploy import (
     Survey,
     catalog,
     decide,
+    lease,
     percents,
     shortage,
 )
@@ -52,7 +53,7 @@ SHA = "a" * 64
 OTHER = "b" * 64
 CONTENT = b"not looked into: the stage asks the SIF reader"
 NODES = ("controller", "compute-01", "compute-02")
-VERBS = ("ready", "status", "install", "note", "list")
+VERBS = ("ready", "status", "stage", "switch", "lease", "release", "list")
 CLUSTER = Cluster(
     name="blue",
     nodes=tuple(
@@ -79,6 +80,9 @@ EMPTY = {
     "path": "/opt/containers/custom-images/hello.sif",
     "told": TOLD,
     "offered": True,
+    "when": "",
+    "foreign": "",
+    "fence": 0,
 }
 
 
@@ -119,7 +123,7 @@ class Nodes:
         self.sent: list[str] = []
         self.installed: list[str] = []
         self.told: list[str] = []
-        self.noted: list[str] = []
+        self.asked: list[tuple[str, str]] = []
 
     def which(self, tool: str) -> str | None:
         return tool
@@ -145,13 +149,18 @@ class Nodes:
             self.sent.append(name)
             return answer()
         verb = next((verb for verb in VERBS if f" {verb} " in argv[-1]), "")
-        if verb == "install":
+        if verb:
+            self.asked.append((verb, name))
+        if verb == "switch":
             self.installed.append(name)
             self.told.append(argv[-1])
-        if verb == "note":
-            self.noted.append(name)
-        answers = {"install": state.get("install", {"path": "x"}), "status": state, "note": {}}
-        return begun(json.dumps(answers.get(verb) or state.get(verb, {})) if verb else "")
+        answers = {
+            "status": state,
+            "stage": {"staged": "1,2,3,4"},
+            "switch": {"module": ""},
+            "lease": {"number": 1, "now": "2026-05-01T00:00:00.000+00:00"},
+        }
+        return begun(json.dumps(state.get(verb, answers.get(verb, {}))) if verb else "")
 
 
 @pytest.fixture
@@ -216,6 +225,8 @@ def test_nodes_that_are_left_out_get_nothing_and_are_named(tmp_path: Path, sif: 
     done = deploy(sif, PARTLY, context_of(tmp_path, nodes))
 
     assert nodes.sent == nodes.installed == ["compute-01"]
+    # The lease is the controller's, though nothing is put there.
+    assert {name for verb, name in nodes.asked if verb in {"lease", "release"}} == {"controller"}
     assert report_clusters.deployed([done]).splitlines()[-1] == (
         "hello: deployed to 1 of 3 nodes; left out, unchanged: controller, compute-02"
     )
@@ -231,14 +242,6 @@ def test_the_path_on_the_nodes_is_printed_once_and_whole(tmp_path: Path, sif: Si
 
     path = "/opt/containers/custom-images/hello.sif"
     assert [line.strip() for line in lines if "/" in line] == [path]
-
-
-def test_a_failure_counts_the_nodes_that_were_chosen(tmp_path: Path, sif: Sif) -> None:
-    nodes = Nodes(compute_01=DOWN)
-    two = replace(PARTLY, nodes=CLUSTER.nodes[:2], left_out=CLUSTER.nodes[2:])
-
-    with pytest.raises(StepFailed, match="hello is on 1 of 2 chosen nodes of blue: compute-01"):
-        deploy(sif, two, context_of(tmp_path, nodes))
 
 
 def test_nodes_are_told_by_a_digest_which_image_it_is_of(tmp_path: Path, sif: Sif) -> None:
@@ -274,7 +277,7 @@ def test_nodes_that_hold_the_digest_are_told_where_its_tests_ended_otherwise(
     passed = {**in_place(sif), "told": {**TOLD, "tests": "7 passed, 0 skipped"}}
     nodes = Nodes(controller=in_place(sif), compute_01=passed, compute_02=in_place(sif))
     deploy(sif, CLUSTER, context_of(tmp_path, nodes))
-    assert (nodes.sent, nodes.installed, nodes.noted) == ([], [], ["compute-01"])
+    assert (nodes.sent, sorted(nodes.installed)) == ([], sorted(NODES))
 
 
 READY: dict[str, Any] = {"ready": {"free": 1}}
@@ -320,18 +323,112 @@ def test_nodes_that_hold_the_digest_get_nothing(tmp_path: Path, sif: Sif) -> Non
 
     done = deploy(sif, CLUSTER, context_of(tmp_path, nodes))
 
-    assert nodes.sent == nodes.installed == ["compute-02"]
-    assert nodes.noted == []
+    assert nodes.sent == ["compute-02"]
+    # The others' catalogs say the same.
+    assert sorted(nodes.installed) == sorted(NODES)
     assert [item.sent for item in done.placements] == [False, False, True]
 
 
-def test_a_node_that_is_down_is_named_when_the_others_are_done(tmp_path: Path, sif: Sif) -> None:
-    nodes = Nodes(compute_01="ssh: connect to host compute-01 port 22: No route to host")
+def test_where_all_is_in_place_each_node_is_asked_once(tmp_path: Path, sif: Sif) -> None:
+    nodes = Nodes(controller=in_place(sif), compute_01=in_place(sif), compute_02=in_place(sif))
 
-    with pytest.raises(StepFailed, match=r"on 2 of 3 nodes of blue: compute-01 .* not answer"):
-        deploy(sif, CLUSTER, context_of(tmp_path, nodes))
+    done = deploy(sif, CLUSTER, context_of(tmp_path, nodes))
+
+    assert sorted(nodes.asked) == sorted(("status", name) for name in NODES)
+    assert [item.sent for item in done.placements] == [False] * 3
+
+
+def test_a_node_that_is_down_is_left_behind_and_named(tmp_path: Path, sif: Sif) -> None:
+    nodes = Nodes(compute_01=DOWN)
+
+    done = deploy(sif, CLUSTER, context_of(tmp_path, nodes))
 
     assert sorted(nodes.installed) == ["compute-02", "controller"]
+    assert [item.node for item in done.placements] == ["controller", "compute-02"]
+    assert [item.node for item in done.behind] == ["compute-01"]
+    lines = report_clusters.deployed([done]).splitlines()
+    assert lines[-2].startswith("hello: behind: compute-01 (compute-01) does not answer")
+    assert lines[-1] == "hello: when they answer again: invoke deploy.hello --cluster blue"
+    assert report_clusters.deployed_values([done])[0]["behind"] == [
+        {"node": "compute-01", "why": done.behind[0].why}
+    ]
+
+
+def test_where_all_nodes_are_required_nothing_is_sent_if_one_is_down(
+    tmp_path: Path, sif: Sif
+) -> None:
+    nodes = Nodes(compute_01=DOWN)
+    ready = ProvisionedCluster(cluster=CLUSTER)
+
+    with pytest.raises(StepFailed, match=r"to no node of blue, as --require all asks: compute-01"):
+        stage.deploy(TestedSif.untested(sif), ready, context_of(tmp_path, nodes), require_all=True)
+
+    assert (nodes.sent, nodes.installed) == ([], [])
+
+
+def test_without_the_controller_nothing_is_sent(tmp_path: Path, sif: Sif) -> None:
+    nodes = Nodes(controller=DOWN)
+
+    with pytest.raises(SshFailed, match="controller"):
+        deploy(sif, CLUSTER, context_of(tmp_path, nodes))
+
+    assert (nodes.sent, nodes.installed) == ([], [])
+
+
+def test_a_node_that_is_lost_after_it_got_the_file_is_behind(tmp_path: Path, sif: Sif) -> None:
+    nodes = Nodes()
+    answers = nodes.run
+
+    def run(argv: Argv, **options: Any) -> Result:
+        if " switch " in argv[-1] and any("admin@compute-02" in word for word in argv):
+            return answer(stderr=DOWN, returncode=255)
+        return answers(argv, **options)
+
+    nodes.run = run  # type: ignore[method-assign]
+    done = deploy(sif, CLUSTER, context_of(tmp_path, nodes))
+
+    assert [item.node for item in done.behind] == ["compute-02"]
+    assert sorted(nodes.installed) == ["compute-01", "controller"]
+
+
+def test_a_node_that_refuses_to_switch_is_named_with_those_that_did(
+    tmp_path: Path, sif: Sif
+) -> None:
+    nodes = Nodes(compute_01={**EMPTY, "switch": {"error": "system", "message": "no space"}})
+
+    with pytest.raises(
+        StepFailed, match=r"2 of 3 nodes of blue were switched, and not compute-01: .*no space"
+    ):
+        deploy(sif, CLUSTER, context_of(tmp_path, nodes))
+
+
+def test_somebody_elses_lease_is_told_once_its_end_was_waited_for(
+    tmp_path: Path, sif: Sif, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease, "WAIT_SECONDS", 0)
+    told = "ada@ws deploys custom-images/hello since 12:00; its lease ends in 9 s if it was killed"
+    nodes = Nodes(controller={**EMPTY, "lease": {"error": "leased", "message": told}})
+
+    with pytest.raises(StepFailed, match=r"controller: ada@ws deploys .*; try again then"):
+        deploy(sif, CLUSTER, context_of(tmp_path, nodes))
+
+    assert (nodes.sent, nodes.installed) == ([], [])
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_what_others_put_in_its_place_is_not_replaced(tmp_path: Path, sif: Sif, kind: str) -> None:
+    nodes = Nodes(compute_01={**EMPTY, "foreign": kind})
+    ready = ProvisionedCluster(cluster=CLUSTER)
+    said = {"file": "is not sifline's; to replace it, add --foreign", "folder": "is a folder"}
+
+    with pytest.raises(StepFailed, match=f"compute-01: /opt/.*hello.sif {said[kind]}"):
+        deploy(sif, CLUSTER, context_of(tmp_path, nodes))
+    assert nodes.sent == []
+    if kind == "file":
+        done = stage.deploy(
+            TestedSif.untested(sif), ready, context_of(tmp_path, nodes), foreign=True
+        )
+        assert len(done.placements) == 3
 
 
 def test_a_missing_registry_stops_before_anything_is_sent(tmp_path: Path, sif: Sif) -> None:
@@ -352,12 +449,20 @@ def test_a_full_disk_stops_before_anything_is_sent(tmp_path: Path, sif: Sif) -> 
     assert nodes.sent == []
 
 
-def test_a_copy_that_arrived_wrong_is_named(tmp_path: Path, sif: Sif) -> None:
-    wrong = {**EMPTY, "install": {"error": "digest-mismatch", "message": "x has the SHA-256 y"}}
+def test_a_copy_that_arrived_wrong_stops_all_before_any_switches(tmp_path: Path, sif: Sif) -> None:
+    wrong = {**EMPTY, "stage": {"error": "digest-mismatch", "message": "x has the SHA-256 y"}}
     nodes = Nodes(compute_01=wrong)
 
-    with pytest.raises(StepFailed, match=r"on 2 of 3 nodes.*compute-01: x has the SHA-256 y"):
+    with pytest.raises(
+        StepFailed,
+        match=r"no node of blue was switched: compute-01: x has the SHA-256 y.*"
+        r"or leave it as it is: --without compute-01",
+    ):
         deploy(sif, CLUSTER, context_of(tmp_path, nodes))
+
+    assert nodes.installed == []
+    # What it held was given back.
+    assert ("release", "controller") in nodes.asked
 
 
 @pytest.mark.parametrize("name", ["../x", "a b", "", "x;y", "x" * 300])
@@ -433,7 +538,7 @@ def test_what_a_deployment_would_do_is_told_by_node(tmp_path: Path, sif: Sif) ->
         "compute-01": "keep",
         "compute-02": "switch",
     }
-    assert (runner.sent, runner.installed, runner.noted) == ([], [], [])
+    assert (runner.sent, runner.installed) == ([], [])
     done = WouldDeploy(steps=(), nodes={"hello": {key: told[key].value for key in told}})
     assert planned.would_deploy(done).splitlines()[-1] == (
         "hello would be sent to controller; would be switched to on compute-02; is on compute-01"
@@ -451,9 +556,10 @@ def test_a_dry_run_names_the_nodes_that_are_left_out(tmp_path: Path, sif: Sif) -
     assert planned.would_deploy_values(done)["left_out"] == left_out
 
 
-def test_a_node_that_does_not_answer_cannot_be_told_of(tmp_path: Path, sif: Sif) -> None:
+def test_nothing_is_told_of_a_node_that_does_not_answer(tmp_path: Path, sif: Sif) -> None:
     runner = Nodes(compute_02="ssh: connect to host: Connection refused")
     ready = ProvisionedCluster(cluster=CLUSTER)
 
-    with pytest.raises(SshFailed, match="compute-02"):
-        stage.survey(TestedSif.untested(sif), ready, context_of(tmp_path, runner))
+    told = stage.survey(TestedSif.untested(sif), ready, context_of(tmp_path, runner))
+
+    assert {*told} == {"controller", "compute-01"}

@@ -20,6 +20,7 @@ from sifline.engines.apptainer.signatures import DataObject, Signature, Verified
 from sifline.formats.packages import Distribution, Found, Package
 from sifline.model import (
     AffectedJob,
+    Behind,
     CheckResult,
     Cleaned,
     Cluster,
@@ -216,6 +217,7 @@ DEPLOYED = Deployment(
         ),
     ),
     seconds=2.4,
+    behind=(Behind(node="compute-02", why="compute-02 (10.0.0.12) does not answer"),),
 )
 WOULD_CONVERT = WouldConvert(
     source="docker://ubuntu:22.04",
@@ -248,7 +250,7 @@ def pipeline(*_: object, **__: object) -> SimpleNamespace:
         clusters=SimpleNamespace(
             find=lambda *_, **__: CLUSTER,
             inventory=lambda *_: INVENTORY,
-            deploy=lambda *_, **__: (DEPLOYED,),
+            deploy=lambda *_, **__: ((DEPLOYED,), {}),
             down=lambda *_, **__: ("container virtual-compute-01", "network virtual"),
             listed=lambda: (LISTED,),
             provision=lambda *_, **__: PROVISIONED,

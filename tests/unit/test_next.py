@@ -48,7 +48,7 @@ def run(*names: str, quiet: bool = False) -> Run:
     clusters = SimpleNamespace(
         up=lambda _: CLUSTER,
         find=lambda *_, **__: CLUSTER,
-        deploy=lambda *_, **__: done,
+        deploy=lambda *_, **__: (done, {}),
         provision=lambda *_, **__: ProvisionedCluster(cluster=CLUSTER),
     )
     work = SimpleNamespace(run=lambda *_, **__: Done(steps=()))

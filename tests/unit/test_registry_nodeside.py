@@ -433,11 +433,36 @@ def test_missing_folders_are_named(root: Path) -> None:
     assert "base-images" in answer["message"]
 
 
-def test_a_broken_catalog_is_an_error_and_not_an_empty_one(root: Path) -> None:
+@pytest.mark.parametrize(
+    "text",
+    ["{", "[]", '{"images": []}', '{"images": {"x": {}}}', '{"images": {"custom-images/a": 1}}'],
+)
+def test_a_catalog_that_makes_no_sense_is_kept_aside_and_made_of_the_files(
+    root: Path, text: str
+) -> None:
     deploy(root, b"one")
-    (root / ".registry/catalog.json").write_text("{")
+    catalog = root / ".registry" / "catalog.json"
+    catalog.write_text(text)
 
-    assert run(root, "status", *of(b"one"))["error"] == "bad-catalog"
+    # Whoever only looks changes nothing.
+    assert run(root, "list")["error"] == "bad-catalog"
+    assert run(root, "status", *of(b"one"), "--look=yes")["error"] == "bad-catalog"
+    assert catalog.read_text() == text
+    answer = run(root, "status", *of(b"one"))
+
+    assert (answer["current"], answer["held"], answer["settled"]) == (sha(b"one"), True, False)
+    (kept,) = catalog.parent.glob("catalog.json.*~")
+    assert kept.read_text() == text
+    assert entry(root)["found"] == sha(b"one")
+
+
+def test_a_catalog_of_another_release_is_left_alone(root: Path) -> None:
+    deploy(root, b"one")
+    text = '{"version": 99, "images": []}'
+    (root / ".registry/catalog.json").write_text(text)
+
+    assert run(root, "status", *of(b"one"))["error"] == "other-catalog"
+    assert (root / ".registry/catalog.json").read_text() == text
 
 
 def held_to(root: Path, **changes: str) -> dict[str, str]:

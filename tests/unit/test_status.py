@@ -86,7 +86,7 @@ def deployed_by(
 ) -> None:
     """Deploy where the stage, which would go to the nodes, ends so."""
 
-    def stage(*_: object) -> Deployment:
+    def stage(*_: object, **__: object) -> Deployment:
         if isinstance(result, StepFailed):
             raise result
         return result

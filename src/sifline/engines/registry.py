@@ -127,6 +127,8 @@ def _refusal(cluster: Cluster, node: Node, answer: dict[str, str]) -> RegistryRe
         "no-registry": f"; run: invoke provision {cluster.flag} --stage registry",
         "busy": "; try again when it is done",
         "other-release": f"; run: invoke provision {cluster.flag} --stage registry",
+        "leased": "; try again then",
+        "lease-lost": "; see what is deployed by now, then deploy again",
         "changed": "; somebody else deploys it, too: deploy again",
         "digest-mismatch": "; it changed on its way, or since it was converted: convert it again",
     }.get(answer["error"], "")

@@ -63,6 +63,7 @@ if TYPE_CHECKING:
     )
     from sifline.model.deployment import (
         AffectedJob,
+        Behind,
         Deployment,
         FaultChange,
         ListedCluster,
@@ -98,6 +99,7 @@ __all__ = [
     "Account",
     "Accounting",
     "AffectedJob",
+    "Behind",
     "Bind",
     "BuiltImage",
     "CheckResult",

@@ -64,14 +64,23 @@ class Placement:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Behind:
+    """A node that did not answer, and so did not get a SIF; ``why`` is the error."""
+
+    node: str
+    why: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Deployment:
-    """A SIF on every node of a cluster, except those that it names as left out."""
+    """A SIF on every node of a cluster, except those left out, and those that are ``behind``."""
 
     sif: SifFile
     cluster: Cluster
     path: PurePosixPath
     placements: tuple[Placement, ...]
     seconds: float
+    behind: tuple[Behind, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

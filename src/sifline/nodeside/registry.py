@@ -12,12 +12,16 @@ Layout below the root:
     .registry/catalog.json                             what is in place, who put it there
     modules/<name>/<version>                           module files, and what they put into PATH:
     .registry/commands/<category>/<name>/<version>/    links to the launcher
+    .registry/turns.json                               whose turn it is to switch which image
     .registry/lock                                     held while any of these change
 
 A new version is a new file, and the link is replaced by rename, so a running job keeps the file
-that it opened. Every step is synced before the next one begins, and each can be repeated: a killed
-run leaves an upload, a version without a link, or a link without an entry, and the next run
-continues from there.
+that it opened. ``stage`` verifies a version, and jobs see nothing of it; ``switch`` makes it the
+one that they use. Whoever deploys an image has a lease of it on the controller, whose number only
+grows: a node that has seen a higher one refuses a lower one, so nobody switches after their lease.
+
+Every step is synced before the next one begins, and each can be repeated: a killed run leaves
+an upload, a version without a link, or a link without an entry; the next run continues from there.
 """
 
 from __future__ import annotations
@@ -69,6 +73,8 @@ RECEIVED = re.compile(
 # An upload without writes for so long was abandoned: a transfer without progress ends after two
 # minutes.
 ABANDONED_SECONDS = 15 * 60
+# The right to switch an image ends so long after the last sign of life of who has it.
+LEASE_SECONDS = 30
 LOCK_SECONDS = 60
 # Earlier versions that are kept, unless the caller says otherwise.
 KEPT, KEPT_MOST = 2, 100
@@ -138,6 +144,7 @@ def status(options: argparse.Namespace) -> dict[str, Any]:
         os.chown(entry.uploads, *owner(options))
         entry.uploads.chmod(0o700)
         with locked(root):
+            mend_catalog(root, options)
             remove_leftovers(entry, options)
     recorded = read_catalog(root)["images"].get(entry.key)
     current, read = current_digest(entry, recorded)
@@ -164,13 +171,15 @@ def status(options: argparse.Namespace) -> dict[str, Any]:
         "path": str(entry.visible),
         "told": {key: str((recorded or {}).get(key, "")) for key in TOLD},
         "offered": is_offered(entry, recorded),
+        "when": str((recorded or {}).get("when", "")),
+        "foreign": foreign(entry),
+        "fence": read_turns(root)["fences"].get(entry.key, 0),
     }
 
 
 def ready(options: argparse.Namespace) -> dict[str, Any]:
-    """Check that the registry exists and its catalog can be read; images are not checked."""
+    """Check that the registry exists; neither catalog nor images are checked."""
     root = registry(options.root)
-    read_catalog(root)
     return {"free": free_bytes(root)}
 
 
@@ -191,6 +200,174 @@ def note(options: argparse.Namespace) -> dict[str, Any]:
     return {"path": str(entry.visible), "sha256": options.sha256, "module": module}
 
 
+def lease(options: argparse.Namespace) -> dict[str, Any]:
+    """Give out, or renew, the right to switch an image on all nodes: the controller is asked.
+
+    Each new lease has a higher number than all before it, and than ``--above``. A lease that ran
+    out can be renewed as long as nobody took another one.
+    """
+    root = registry(options.root)
+    entry, now = Entry(root, options.category, options.name), time.time()
+    with locked(root):
+        turns = read_turns(root)
+        held = turns["leases"].get(entry.key, {"number": 0, "holder": "", "until": 0})
+        mine = held["holder"] == options.token
+        if options.number and (held["number"] != options.number or not mine):
+            raise RegistryError("lease-lost", f"{held['who']} deploys {entry.key} meanwhile")
+        if not mine and held["until"] > now:
+            left = f"its lease ends in {held['until'] - now:.0f} s"
+            since = f"{held['who']} deploys {entry.key} since {held['since']}"
+            raise RegistryError("leased", f"{since}; {left} if it was killed")
+        turns["leases"][entry.key] = {
+            "number": options.number or max(held["number"], options.above) + 1,
+            "holder": options.token,
+            "who": meta_of(options).get("who", "somebody"),
+            "since": held["since"] if options.number else iso(now),
+            "until": now + LEASE_SECONDS,
+        }
+        write_turns(root, turns, options)
+    return {"number": turns["leases"][entry.key]["number"], "now": iso(now)}
+
+
+def release(options: argparse.Namespace) -> dict[str, Any]:
+    """End a lease, if it is still the caller's."""
+    root = registry(options.root)
+    entry = Entry(root, options.category, options.name)
+    with locked(root):
+        turns = read_turns(root)
+        held = turns["leases"].get(entry.key)
+        if held and (held["number"], held["holder"]) == (options.number, options.token):
+            held["until"] = 0
+            write_turns(root, turns, options)
+    return {}
+
+
+def iso(seconds: float) -> str:
+    """Return a time, in seconds since the epoch, as text in UTC."""
+    return datetime.fromtimestamp(seconds, timezone.utc).isoformat(timespec="milliseconds")
+
+
+def read_turns(root: Path) -> dict[str, dict[str, Any]]:
+    """Return leases, and the highest number that this node has seen (fences), by image."""
+    try:
+        found = json.loads((root / ".registry" / "turns.json").read_text(encoding="utf-8"))
+        return {"leases": dict(found["leases"]), "fences": dict(found["fences"])}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {"leases": {}, "fences": {}}
+
+
+def write_turns(root: Path, turns: dict[str, dict[str, Any]], options: argparse.Namespace) -> None:
+    """Replace the file of leases and fences atomically."""
+    write(root / ".registry" / "turns.json", json.dumps(turns, sort_keys=True) + "\n", options)
+
+
+def pass_fence(entry: Entry, options: argparse.Namespace) -> None:
+    """Refuse a lease with a lower number than one that was seen here; the lock must be held.
+
+    Without a number, as for a node that catches up by itself, there is nothing to check.
+    """
+    turns = read_turns(entry.root)
+    seen = turns["fences"].get(entry.key, 0)
+    if options.number and options.number < seen:
+        raise RegistryError("lease-lost", f"somebody else deploys {entry.key} by now")
+    if options.number > seen:
+        turns["fences"][entry.key] = options.number
+        write_turns(entry.root, turns, options)
+
+
+def stage(options: argparse.Namespace) -> dict[str, Any]:
+    """Verify an uploaded SIF, or a version that is here, and keep it; jobs see nothing of it yet.
+
+    Return what ``switch`` is to be told of its file.
+    """
+    root = registry(options.root)
+    entry = Entry(root, options.category, options.name)
+    upload = entry.upload(options.sha256, options.token)
+    version = entry.version(options.sha256)
+    with locked(root):
+        pass_fence(entry, options)
+        refuse_foreign(entry, options)
+    if upload.exists():
+        with unwritten(upload):
+            settle(upload, options)  # without the registry's lock: it reads the whole file
+            with locked(root):
+                keep_upload(entry, upload, version, options)
+    elif not version.exists():
+        raise RegistryError("no-upload", f"neither {upload} nor {version} exists")
+    elif not is_settled(entry, version, options):
+        settle(version, options)
+    return {"staged": ",".join(map(str, fingerprint(version.stat())))}
+
+
+def is_settled(entry: Entry, version: Path, options: argparse.Namespace) -> bool:
+    """Return whether a version was verified, and not written to since."""
+    recorded = read_catalog(entry.root)["images"].get(entry.key) or {}
+    known = [recorded, *recorded.get("previous", ())]
+    return has_owner_and_mode(version, options) and any(
+        each.get("sha256") == options.sha256 and same_file(version, each) for each in known
+    )
+
+
+def keep_upload(entry: Entry, upload: Path, version: Path, options: argparse.Namespace) -> None:
+    """Make a version of a verified upload; the lock must be held."""
+    make_folder(entry.versions, 0o755, options)
+    upload.replace(version)
+    sync_folder(entry.versions)
+    sync_folder(entry.uploads)
+
+
+def switch(options: argparse.Namespace) -> dict[str, Any]:
+    """Make a staged version the one that jobs use, and write it into the catalog."""
+    root = registry(options.root)
+    entry = Entry(root, options.category, options.name)
+    meta = meta_of(options)
+    version = entry.version(options.sha256)
+    with locked(root):
+        pass_fence(entry, options)
+        refuse_foreign(entry, options)
+        if not version.exists() or options.staged != fingerprint(version.stat()):
+            raise RegistryError("changed", f"{version} was changed since it was verified")
+        return put(entry, version, meta, options)
+
+
+def put(
+    entry: Entry, version: Path, meta: dict[str, str], options: argparse.Namespace
+) -> dict[str, Any]:
+    """Point jobs to a verified version, and write it down; the lock must be held."""
+    point(entry, version)
+    record(entry, options.sha256, meta, options)
+    module = offer(entry, options)
+    remove_leftovers(entry, options)
+    return {
+        "path": str(entry.visible),
+        "sha256": options.sha256,
+        "file": str(version),
+        "module": module,
+    }
+
+
+def foreign(entry: Entry) -> str:
+    """Return what stands in an image's place and is not ours: "file", "folder", or ""."""
+    place = entry.visible
+    if not os.path.lexists(place):
+        return ""
+    if place.is_symlink():
+        target = os.path.normpath(place.parent / place.readlink())
+        return "" if target.startswith(f"{entry.versions}{os.sep}") else "file"
+    return "folder" if place.is_dir() else "file"
+
+
+def refuse_foreign(entry: Entry, options: argparse.Namespace) -> None:
+    """Refuse to replace what somebody else put into an image's place, unless that is asked for."""
+    found = foreign(entry)
+    if found == "folder":
+        raise RegistryError("foreign", f"{entry.visible} is a folder; move it away")
+    if found and options.foreign == "no":
+        raise RegistryError(
+            "foreign", f"{entry.visible} is not sifline's; to replace it, add --foreign"
+        )
+
+
 def install(options: argparse.Namespace) -> dict[str, Any]:
     """Verify an uploaded SIF, or an earlier version, and make it the one that jobs use."""
     root = registry(options.root)
@@ -207,21 +384,9 @@ def install(options: argparse.Namespace) -> dict[str, Any]:
             there = read_catalog(root)["images"].get(entry.key)
             if options.later == "yes" and not is_later(meta, there):
                 raise RegistryError("older", f"{entry.key} was deployed here later")
-            make_folder(entry.versions, 0o755, options)
             if source is upload:
-                source.replace(version)
-                sync_folder(entry.versions)
-                sync_folder(entry.uploads)
-            switch(entry, version)
-            record(entry, options.sha256, meta, options)
-            module = offer(entry, options)
-            remove_leftovers(entry, options)
-    return {
-        "path": str(entry.visible),
-        "sha256": options.sha256,
-        "file": str(version),
-        "module": module,
-    }
+                keep_upload(entry, upload, version, options)
+            return put(entry, version, meta, options)
 
 
 @contextmanager
@@ -383,13 +548,14 @@ def settle(path: Path, options: argparse.Namespace) -> None:
         found = digest_of(file)
         os.fsync(descriptor)
     if found != options.sha256:
-        path.unlink()
+        if path.name.endswith(".partial"):
+            path.unlink()
         raise RegistryError(
             "digest-mismatch", f"{path.name} has the SHA-256 {found}, not {options.sha256}"
         )
 
 
-def switch(entry: Entry, version: Path) -> None:
+def point(entry: Entry, version: Path) -> None:
     """Point the link that jobs use to ``version``, atomically."""
     # A relative link survives a registry that is mounted elsewhere on another node.
     target = os.path.relpath(version, entry.visible.parent)
@@ -414,6 +580,9 @@ def record(entry: Entry, sha256: str, meta: dict[str, Any], options: argparse.Na
         "path": str(entry.visible),
         "file": fingerprint(found),
     }
+    if before and before["sha256"] == sha256 and before.get("when"):
+        # Jobs that began since then use it.
+        new["when"] = before["when"]
     past = [*([without_previous(before)] if before else []), *(before or {}).get("previous", ())]
     new["previous"] = [
         known
@@ -545,11 +714,62 @@ def read_catalog(root: Path) -> dict[str, Any]:
         return {"version": VERSION, "images": {}}
     except ValueError as error:
         raise RegistryError("bad-catalog", f"{path} is not JSON: {error}") from None
-    if not isinstance(catalog, dict) or catalog.get("version", VERSION) != VERSION:
-        raise RegistryError("bad-catalog", f"{path} was written by another version")
+    if isinstance(catalog, dict) and catalog.get("version", VERSION) != VERSION:
+        raise RegistryError("other-catalog", f"{path} was written by another version")
+    if fault := fault_of(catalog):
+        raise RegistryError("bad-catalog", f"{path}: {fault}")
     catalog.setdefault("version", VERSION)
     catalog.setdefault("images", {})
-    return catalog
+    return dict(catalog)
+
+
+def fault_of(catalog: Any) -> str:
+    """Return what makes no sense in a catalog, or ""."""
+    if not isinstance(catalog, dict) or not isinstance(catalog.get("images", {}), dict):
+        return "is no catalog: images by name are missing"
+    for key, entry in catalog.get("images", {}).items():
+        known = [entry, *entry.get("previous", ())] if is_entry(entry) else [entry]
+        if not re.fullmatch(rf"(?:{'|'.join(CATEGORIES)})/{NAME.pattern}", key) or not all(
+            map(is_entry, known)
+        ):
+            return f"the entry {key!r} makes no sense"
+    return ""
+
+
+def is_entry(entry: Any) -> bool:
+    """Return whether this is an entry of a catalog."""
+    return (
+        isinstance(entry, dict)
+        and isinstance(entry.get("sha256"), str)
+        and bool(SHA256.fullmatch(entry["sha256"]))
+        and isinstance(entry.get("previous", []), list)
+    )
+
+
+def mend_catalog(root: Path, options: argparse.Namespace) -> None:
+    """Replace a catalog that makes no sense by one made of the files; the lock must be held.
+
+    The old one is kept beside it. Who deployed what, and when, is lost.
+    """
+    try:
+        read_catalog(root)
+        return
+    except RegistryError as error:
+        if error.kind != "bad-catalog":
+            raise
+    path = root / ".registry" / "catalog.json"
+    path.replace(path.with_name(f"catalog.json.{iso(time.time())}~"))
+    images = {}
+    for category in CATEGORIES:
+        for link in sorted((root / category).glob("*.sif")):
+            entry = Entry(root, category, link.name[: -len(".sif")])
+            sha256 = Path(os.path.realpath(link)).name[: -len(".sif")]
+            if not foreign(entry) and link.is_file() and SHA256.fullmatch(sha256):
+                size = link.stat().st_size
+                found = {"name": link.name[: -len(".sif")], "category": category, "size": size}
+                # Without fields of its file: it is read in full before it is trusted.
+                images[entry.key] = {**found, "sha256": sha256, "path": str(link)}
+    write_catalog(root, {"version": VERSION, "images": images}, options)
 
 
 def write_catalog(root: Path, catalog: dict[str, Any], options: argparse.Namespace) -> None:
@@ -665,30 +885,42 @@ def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     top = argparse.ArgumentParser(prog="registry", description=__doc__.splitlines()[0])
     verbs = top.add_subparsers(dest="verb", required=True)
-    works = (ready, status, note, install)
-    for name, work in (*((work.__name__, work) for work in works), ("list", listing)):
+    one = (status, note, install, stage, switch, lease, release)
+    for name, work in (("ready", ready), ("list", listing), *((w.__name__, w) for w in one)):
         verb = verbs.add_parser(name)
         verb.set_defaults(work=work)
         verb.add_argument("--root", required=True)
         verb.add_argument("--protocol")  # see need_protocol
         verb.add_argument("--owner", default="root")
         verb.add_argument("--group", default="slurm")
-        if name == "list":
-            verb.add_argument("--read", choices=("yes", "no"), default="no")
-        if name in ("list", "ready"):
-            continue
-        verb.add_argument("--category", required=True)
-        verb.add_argument("--name", required=True)
-        verb.add_argument("--sha256", required=True, type=matching(SHA256, "a SHA-256"))
-        verb.add_argument("--token", default="0", type=matching(TOKEN, "hexadecimal"))
-        if name == "status":
-            verb.add_argument("--look", choices=("yes", "no"), default="no")
-        if name in ("install", "note"):
-            verb.add_argument("--meta", default="{}")
-        if name == "install":
-            verb.add_argument("--later", choices=("yes", "no"), default="no")
-            verb.add_argument("--keep", type=int, choices=range(KEPT_MOST + 1), default=KEPT)
+        if work in one:
+            verb.add_argument("--category", required=True)
+            verb.add_argument("--name", required=True)
+            verb.add_argument("--token", default="0", type=matching(TOKEN, "hexadecimal"))
+        if work in one and work not in (lease, release):
+            verb.add_argument("--sha256", required=True, type=matching(SHA256, "a SHA-256"))
+        for flag, (users, settings) in OPTIONS.items():
+            if name in users:
+                verb.add_argument(flag, **settings)
     return top
+
+
+_ANSWER: dict[str, Any] = {"choices": ("yes", "no"), "default": "no"}
+# Flags of some verbs: of which, and argparse's settings.
+OPTIONS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
+    "--read": (("list",), _ANSWER),
+    "--look": (("status",), _ANSWER),
+    "--later": (("install",), _ANSWER),
+    "--foreign": (("stage", "switch"), _ANSWER),
+    "--meta": (("install", "note", "switch", "lease"), {"default": "{}"}),
+    "--number": (("stage", "switch", "lease", "release"), {"type": int, "default": 0}),
+    "--above": (("lease",), {"type": int, "default": 0}),
+    "--staged": (("switch",), {"type": lambda text: list(map(int, text.split(",")))}),
+    "--keep": (
+        ("install", "switch"),
+        {"type": int, "choices": range(KEPT_MOST + 1), "default": KEPT},
+    ),
+}
 
 
 def need_protocol(arguments: list[str]) -> None:
@@ -709,8 +941,10 @@ def hold(options: argparse.Namespace, fixed: dict[str, str]) -> None:
         # Nobody writes to what another one sends.
         options.token = hashlib.sha256(f"{fixed['who']}:{options.token}".encode()).hexdigest()[:12]
     if "meta" in options:
-        now = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
-        options.meta = json.dumps({**meta_of(options), "who": fixed["who"], "when": now})
+        meta, now = meta_of(options), iso(time.time())
+        # All nodes have the same time of one deployment; none is told one that is yet to come.
+        when = min(meta.get("when") or now, now)
+        options.meta = json.dumps({**meta, "who": fixed["who"], "when": when})
     if "keep" in options:
         options.keep = max(options.keep, KEPT)
 

@@ -250,11 +250,21 @@ class Clusters:
             )
 
     def deploy(
-        self, names: Sequence[str], cluster: Cluster, *, untested: bool = False
-    ) -> tuple[Deployment, ...]:
+        self,
+        names: Sequence[str],
+        cluster: Cluster,
+        *,
+        untested: bool = False,
+        require_all: bool = False,
+        foreign: bool = False,
+    ) -> tuple[tuple[Deployment, ...], Mapping[str, StepFailed]]:
         """Deploy the SIFs of ``names``; build, convert and test them first if out of date.
 
+        Return also the errors of images that were not deployed, if others were to be.
+
         :param untested: deploy even if tests failed or were not run.
+        :param require_all: deploy to all nodes or to none.
+        :param foreign: replace files of others in the images' places.
         """
         from sifline.stages import inspect
 
@@ -265,10 +275,23 @@ class Clusters:
         }
         self._show.expect(took)
         sifs = self._work.untested_sifs(names) if untested else self._work.tested_sifs(names)
-        return tuple(self.deployed(sif, target) for sif in sifs)
+        done, failed = list[Deployment](), dict[str, StepFailed]()
+        for sif in sifs:
+            try:
+                done.append(self.deployed(sif, target, require_all=require_all, foreign=foreign))
+            except StepFailed as error:
+                if len(sifs) == 1:
+                    raise
+                failed[sif.sif.name] = error
+        return tuple(done), failed
 
     def would_deploy(
-        self, names: Sequence[str], cluster: Cluster, *, untested: bool = False
+        self,
+        names: Sequence[str],
+        cluster: Cluster,
+        *,
+        untested: bool = False,
+        foreign: bool = False,
     ) -> WouldDeploy:
         """Return what ``deploy`` would do with images and on nodes; nothing is built or sent."""
         from sifline.stages import convert, deploy, inspect
@@ -286,19 +309,30 @@ class Clusters:
                 nodes[name] = dict.fromkeys((node.name for node in cluster.nodes), "send")
                 continue
             sif = convert.standing(self._planner.images[name], self._workspace)
-            found = deploy.survey(TestedSif.untested(sif), target, self._context)
-            nodes[name] = {node: action.value for node, action in found.items()}
+            asked = TestedSif.untested(sif)
+            found = deploy.survey(asked, target, self._context, foreign=foreign)
+            silent = {node.name: "behind" for node in cluster.nodes if node.name not in found}
+            nodes[name] = {**{node: action.value for node, action in found.items()}, **silent}
         left_out = tuple(node.name for node in cluster.left_out)
         return WouldDeploy(steps=done.steps, nodes=nodes, left_out=left_out)
 
-    def deployed(self, sif: TestedSif, cluster: ProvisionedCluster) -> Deployment:
+    def deployed(
+        self,
+        sif: TestedSif,
+        cluster: ProvisionedCluster,
+        *,
+        require_all: bool = False,
+        foreign: bool = False,
+    ) -> Deployment:
         """Deploy one SIF."""
         from sifline.stages import deploy
 
         name, space = sif.sif.name, self._workspace
         with self._show.step(f"deploy {name}"):
             try:
-                done = deploy.deploy(sif, cluster, self._context)
+                done = deploy.deploy(
+                    sif, cluster, self._context, require_all=require_all, foreign=foreign
+                )
             except StepFailed as error:
                 deployments.remember_failure(name, cluster.cluster, error.message, space)
                 raise

@@ -42,8 +42,17 @@ def deployed(deployments: Sequence[Deployment]) -> str:
             names = ", ".join(node.name for node in item.cluster.left_out)
             count = f"{len(item.placements)} of {len(item.cluster.whole)} nodes"
             lines.append(f"{item.sif.name}: deployed to {count}; left out, unchanged: {names}")
-        lines += _module(item)
+        lines += [*_behind(item), *_module(item)]
     return fitting(lines)
+
+
+def _behind(item: Deployment) -> list[str]:
+    """Return which nodes did not answer, and how they get the SIF."""
+    if not item.behind:
+        return []
+    lines = [f"{item.sif.name}: behind: {each.why}" for each in item.behind]
+    again = f"invoke deploy.{item.sif.name} {item.cluster.flag}"
+    return [*lines, f"{item.sif.name}: when they answer again: {again}"]
 
 
 def _module(item: Deployment) -> list[str]:
@@ -80,6 +89,7 @@ def deployed_values(deployments: Sequence[Deployment]) -> list[dict[str, object]
                 for place in item.placements
             ],
             "left_out": [node.name for node in item.cluster.left_out],
+            "behind": [{"node": each.node, "why": each.why} for each in item.behind],
         }
         for item in deployments
     ]

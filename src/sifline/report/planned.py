@@ -138,7 +138,9 @@ def would_deploy_values(item: WouldDeploy) -> dict[str, object]:
     }
 
 
-WOULD = {"send": "would be sent to", "switch": "would be switched to on", "keep": "is on"}
+WOULD = {"send": "would be sent to", "switch": "would be switched to on", "keep": "is on"} | {
+    "behind": "would not reach"
+}
 
 
 def would_bring_up(item: WouldBringUp) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sifline.config.image_names import refuse_broken
-from sifline.errors import UsageError
+from sifline.errors import StepFailed, UsageError
 from sifline.tasks import support
 from sifline.tasks.options import CONVERTING, DOING, SEEING, options
 from sifline.tasks.support import Run, cluster_of, need_dry, one_of
@@ -111,15 +111,17 @@ def deploy(
     node: str | None = None,
     without: str | None = None,
     ask_become_pass: bool = False,
+    require: str = "answering",
     untested: bool = False,
+    foreign: bool = False,
     json: bool = False,
 ) -> None:
     """Copy the tested SIF to every node of a cluster.
 
-    Makes the image first if it is out of date. On each node the copy is verified, then put
-    in place at once; jobs that run keep the one that they opened. An image that fails its
-    tests is refused, unless --untested is given. With --node or --without the other nodes stay
-    as they are, and are named.
+    Makes the image first if it is out of date. The copy is verified on every node before any
+    node switches to it; jobs that run keep the one that they opened. Nodes that do not answer are
+    named, and get it when you deploy again. An image that fails its tests is refused, unless
+    --untested is given. With --node or --without the other nodes stay as they are, and are named.
 
         invoke deploy.<image>
         invoke deploy.<image> --cluster lab --node 'compute-[01-03],gpu-1'
@@ -127,6 +129,7 @@ def deploy(
     from sifline.report import clusters as report
     from sifline.report import planned, tables
 
+    every = one_of("require", require, ("answering", "all")) == "all"
     password = run.become_password() if ask_become_pass else ""
     names, broken = run.sound(pipeline, images)
     clusters = pipeline.clusters
@@ -134,15 +137,18 @@ def deploy(
         cluster_of(cluster), become_password=password, only=node, without=without
     )
     if run.dry:
-        would = clusters.would_deploy(names, found, untested=untested)
+        would = clusters.would_deploy(names, found, untested=untested, foreign=foreign)
         values = {**planned.would_deploy_values(would), "broken": tables.broken_values(broken)}
         shown = "\n".join([planned.would_deploy(would), *tables.broken(broken)])
         run.print(tables.dump(**values) if json else shown)
         refuse_broken(broken)
         return
-    done = clusters.deploy(names, found, untested=untested)
-    text = "\n".join([report.deployed(done), *tables.broken(broken)])
-    facts = {"deployments": report.deployed_values(done), "broken": tables.broken_values(broken)}
+    done, failed = clusters.deploy(
+        names, found, untested=untested, require_all=every, foreign=foreign
+    )
+    errors = {**broken, **failed}
+    text = "\n".join([report.deployed(done), *tables.broken(errors)])
+    facts = {"deployments": report.deployed_values(done), "broken": tables.broken_values(errors)}
     run.print(tables.dump(**facts) if json else text)
     path = done[0].path if len(done) == 1 else "FILE.sif"
     job = f"srun apptainer exec {path} COMMAND"
@@ -153,6 +159,9 @@ def deploy(
     else:
         run.next(f"on the cluster: {job}")
     refuse_broken(broken)
+    if failed:
+        count = f"{len(failed)} of {len(names)} images were not deployed"
+        raise StepFailed(f"{count}, see the errors above: {', '.join(failed)}")
 
 
 def _convert_source(

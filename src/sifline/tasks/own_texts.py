@@ -15,6 +15,7 @@ HELP: Mapping[str, Mapping[str, str]] = {
         "clean": "also remove versions of the image that other checkouts built",
         "cluster.down": "remove the cluster even if another checkout brought it up",
         "convert": "replace the file at --output even if sifline did not write it",
+        "deploy": "replace a file in the image's place that sifline did not put there",
     },
     "json": dict.fromkeys(("build", "test", "convert", "make", "cluster.up"), _PLAN),
     "key": {
