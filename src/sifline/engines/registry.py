@@ -1,4 +1,4 @@
-"""Runs the script ``nodeside/registry.py`` on a node and reads its answer."""
+"""Runs the scripts ``nodeside/registry.py`` and ``removal.py`` on a node; reads their answers."""
 
 from __future__ import annotations
 
@@ -117,9 +117,40 @@ def _words(cluster: Cluster, verb: str, options: Mapping[str, str | int]) -> lis
 
 
 @cache
-def source() -> str:
+def source(name: str = "registry.py") -> str:
     """Return the source text of the script."""
-    return files("sifline.nodeside").joinpath("registry.py").read_text(encoding="utf-8")
+    return files("sifline.nodeside").joinpath(name).read_text(encoding="utf-8")
+
+
+# Python reads one program from its input: the module that the other imports comes along.
+_BOTH = """\
+import sys, types
+known = sys.modules["sifline_registry"] = types.ModuleType("sifline_registry")
+exec(compile({registry!r}, "registry.py", "exec"), known.__dict__)
+exec(compile({removal!r}, "removal.py", "exec"), {{"__name__": "__main__"}})
+"""
+
+
+@cache
+def removal_source() -> str:
+    """Return the source text of the script that removes."""
+    return _BOTH.format(registry=source(), removal=source("removal.py"))
+
+
+def ask_removal(remote: Remote, node: Node, verb: str, **options: str | int) -> dict[str, Any]:
+    """Run one verb of the script ``nodeside/removal.py`` on ``node`` as root; return its answer.
+
+    :raises RegistryRefused: if it refuses, or gives no answer.
+    """
+    result = remote.run(
+        node,
+        ["python3", "-", *_words(remote.cluster, verb, options)],
+        sudo=True,
+        input=removal_source(),
+        timeout=READ_SECONDS,
+        check=False,
+    )
+    return _answer(remote.cluster, node, result)
 
 
 def _refusal(cluster: Cluster, node: Node, answer: dict[str, str]) -> RegistryRefused:

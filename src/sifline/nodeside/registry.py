@@ -82,7 +82,12 @@ KEPT, KEPT_MOST = 2, 100
 RESERVE = 64 << 20
 # What a deployment tells of an image, for the catalog; each a text of so many characters at most.
 LONGEST = 2000
-KNOWN = ("when", "who", "image_digest", "fingerprint", "commit", "tests", "module", "run")
+KNOWN = (
+    *("when", "who", "image_digest", "fingerprint", "commit", "tests"),
+    *("module", "run", "signed", "event"),
+)
+# The last events of each image that the catalog keeps, also of versions whose file is gone.
+EVENTS = 50
 # What may differ from an earlier deployment of the same file.
 TOLD = ("tests", "module", "run")
 BLOCK = 1 << 20
@@ -469,7 +474,18 @@ def listing(options: argparse.Namespace) -> dict[str, Any]:
         for path in sorted((root / category).glob("*.sif"))
         if f"{category}/{path.name[: -len('.sif')]}" not in images
     ]
-    return {"images": images, "unknown": unknown, "free": free_bytes(root)}
+    history = catalog.get("history", {})
+    return {"images": images, "history": history, "unknown": unknown, "free": free_bytes(root)}
+
+
+def verify(options: argparse.Namespace) -> dict[str, Any]:
+    """Read one version in full; ``held`` says whether it is here with the right digest."""
+    root = registry(options.root)
+    entry = Entry(root, options.category, options.name)
+    version = entry.version(options.sha256)
+    there = version.is_file()
+    held = there and digest(version) == options.sha256
+    return {"path": str(version), "there": there, "held": held}
 
 
 def registry(root: str) -> Path:
@@ -557,6 +573,8 @@ def settle(path: Path, options: argparse.Namespace) -> None:
 
 def point(entry: Entry, version: Path) -> None:
     """Point the link that jobs use to ``version``, atomically."""
+    if not version.is_file():
+        raise RegistryError("changed", f"{version} was removed meanwhile")
     # A relative link survives a registry that is mounted elsewhere on another node.
     target = os.path.relpath(version, entry.visible.parent)
     new = entry.visible.with_name(f".{entry.visible.name}.new")
@@ -590,11 +608,34 @@ def record(entry: Entry, sha256: str, meta: dict[str, Any], options: argparse.Na
         if known["sha256"] != sha256 and entry.version(known["sha256"]).is_file()
     ][: options.keep]
     catalog["images"][entry.key] = new
+    remember(catalog, entry.key, new, before)
     write_catalog(entry.root, catalog, options)
     kept = {sha256, *(known["sha256"] for known in new["previous"])}
     for path in entry.versions.glob("*.sif"):
         if path.name[: -len(".sif")] not in kept:
             path.unlink()
+
+
+def remember(
+    catalog: dict[str, Any], key: str, new: dict[str, Any], before: dict[str, Any] | None
+) -> None:
+    """Add what happened to an image to its history in the catalog, which is not written here.
+
+    A catalog of an earlier release has none: its current and previous versions begin one.
+    """
+    if not isinstance(catalog.get("history"), dict):
+        catalog["history"] = {}
+    events = catalog["history"].get(key)
+    if not isinstance(events, list):
+        known = [*reversed((before or {}).get("previous", ())), *([before] if before else [])]
+        events = [event_of(version) for version in known]
+    catalog["history"][key] = [*events, event_of(new)][-EVENTS:]
+
+
+def event_of(version: dict[str, Any]) -> dict[str, Any]:
+    """Return the event that a catalog entry, or one of its previous versions, came with."""
+    kept = {name: version[name] for name in (*KNOWN, "sha256", "size") if name in version}
+    return {"event": "deployed", **kept}
 
 
 def offer(entry: Entry, options: argparse.Namespace) -> str:
@@ -885,7 +926,7 @@ def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     top = argparse.ArgumentParser(prog="registry", description=__doc__.splitlines()[0])
     verbs = top.add_subparsers(dest="verb", required=True)
-    one = (status, note, install, stage, switch, lease, release)
+    one = (status, note, install, stage, switch, lease, release, verify)
     for name, work in (("ready", ready), ("list", listing), *((w.__name__, w) for w in one)):
         verb = verbs.add_parser(name)
         verb.set_defaults(work=work)
