@@ -45,6 +45,16 @@ from sifline.model import (
     WouldConvert,
     WouldDeploy,
 )
+from sifline.model.catalog import (
+    Behind,
+    Catalog,
+    CatalogImage,
+    Event,
+    Removal,
+    Removed,
+    RolledBack,
+    Version,
+)
 from sifline.pipeline import deployments
 from sifline.stages.inventory import Bill
 from sifline.tasks import helps, images, support
@@ -219,6 +229,57 @@ DEPLOYED = Deployment(
     seconds=2.4,
     behind=(Behind(node="compute-02", why="compute-02 (10.0.0.12) does not answer"),),
 )
+VERSION = Version(
+    sha256="a" * 64,
+    size=81000000,
+    when="2026-01-31T12:00:00+00:00",
+    who="ada@laptop",
+    fingerprint="f" * 64,
+    commit="0a1b2c3d4e5f60718293a4b5c6d7e8f901234567",
+    image_digest=f"sha256:{'d' * 64}",
+    tests="54 passed",
+    nodes=("controller", "compute-01"),
+)
+CATALOG_IMAGE = CatalogImage(
+    name="hello-mpi",
+    category="mpi",
+    path=PurePosixPath("/opt/containers/mpi/hello-mpi.sif"),
+    current=VERSION,
+    previous=(replace(VERSION, sha256="b" * 64, when="2026-01-30T12:00:00+00:00"),),
+    behind=(Behind(node="compute-02", why="other version", sha256="b" * 64),),
+    history=(
+        Event(
+            what="deployed",
+            version=VERSION,
+            in_place=("controller", "compute-01"),
+            kept=("compute-02",),
+        ),
+    ),
+)
+SILENT = (("compute-03", "compute-03: does not answer"),)
+CATALOG = Catalog(
+    cluster=CLUSTER,
+    images=(CATALOG_IMAGE,),
+    silent=SILENT,
+    foreign=(("compute-01", "/opt/containers/mpi/other.sif"),),
+)
+ROLLED_BACK = RolledBack(
+    image=CATALOG_IMAGE,
+    cluster=CLUSTER,
+    version=CATALOG_IMAGE.previous[0],
+    actions=(("compute-01", "switch"),),
+    silent=SILENT,
+)
+REMOVAL = Removal(
+    node="compute-01", kind="version", image="mpi/hello-mpi", what="b" * 64, size=81000000
+)
+REMOVED = Removed(
+    cluster=CLUSTER,
+    removed=(REMOVAL,),
+    kept=(replace(REMOVAL, what="c" * 64, why="process 712 (python) on compute-01 has it open"),),
+    jobs=("job 8 of alice (pending)",),
+    silent=SILENT,
+)
 WOULD_CONVERT = WouldConvert(
     source="docker://ubuntu:22.04",
     name="ubuntu",
@@ -260,6 +321,13 @@ def pipeline(*_: object, **__: object) -> SimpleNamespace:
             would_up=lambda *_, **__: WOULD_BRING_UP,
             would_deploy=lambda *_, **__: WOULD_DEPLOY,
         ),
+        deployed=SimpleNamespace(
+            catalog=lambda _: CATALOG,
+            history=lambda *_: (CATALOG, CATALOG_IMAGE),
+            rollback=lambda *_, **__: ROLLED_BACK,
+            undeploy=lambda *_, **__: REMOVED,
+            prune=lambda *_, **__: REMOVED,
+        ),
         practice=SimpleNamespace(
             fault=lambda *_, **__: (FAULT,),
             restart=lambda *_, **__: ("compute-01",),
@@ -281,6 +349,7 @@ STANDING_IN = (
     *("cluster.list", "cluster.status", "validate", "cluster.up --dry", "cluster.down --dry"),
     *("cluster.fault", "cluster.restart", "cluster.scale"),
     *("inventory", "provision", "deploy"),
+    *("catalog", "history", "rollback", "undeploy --dry", "prune --dry"),
 )
 # What a task is about, where it has to be said.
 SUBJECTS = {

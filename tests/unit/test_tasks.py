@@ -347,7 +347,8 @@ def test_the_list_of_all_tasks_is_one_screen_of_80_columns(project: Path) -> Non
 
     lines = invoke_here(project, "--list").stdout.splitlines()
 
-    assert len(lines) <= 40
+    # A terminal of a laptop has about 50; the verbs of deployed images came after the first 40.
+    assert len(lines) <= 44
     assert [line for line in lines if len(line) > 80 or line.startswith("      ")] == []
     assert "52 images" in lines[-2]
 

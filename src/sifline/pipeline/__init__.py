@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from sifline.model import CheckResult, Quickstart, Step, WouldBringUp
     from sifline.pipeline.cleaning import Cleaner
     from sifline.pipeline.clusters import Clusters
+    from sifline.pipeline.deployed import DeployedImages
     from sifline.pipeline.opening import Opener
     from sifline.pipeline.practice import Practice
     from sifline.pipeline.queries import Queries
@@ -73,6 +74,13 @@ class Pipeline:
         from sifline.pipeline.clusters import Clusters
 
         return Clusters(self.planner, self.work)
+
+    @cached_property
+    def deployed(self) -> DeployedImages:
+        """What is deployed to a cluster: catalog, history, rollback, undeploy, prune."""
+        from sifline.pipeline.deployed import DeployedImages
+
+        return DeployedImages(self.planner)
 
     @cached_property
     def practice(self) -> Practice:

@@ -10,6 +10,7 @@ from typing import Any
 from sifline.formats import times
 from sifline.machine import records
 from sifline.model import Cluster, Deployed, Deployment, Workspace
+from sifline.model.catalog import RolledBack
 
 _KIND = "deploy-"
 
@@ -33,6 +34,29 @@ def remember(done: Deployment, workspace: Workspace) -> None:
             "seconds": round(done.seconds, 1),
         },
     )
+
+
+def remember_switch(done: RolledBack, workspace: Workspace) -> None:
+    """Write down which nodes a rollback switched, if this checkout ever deployed that image."""
+    place = _record(done.image.name, done.cluster, workspace)
+    old = records.read(place)
+    if old is None:
+        return
+    have = {node for node, _ in done.actions}
+    whole = [node.name for node in done.cluster.whole]
+    old = {key: value for key, value in old.items() if key not in ("version", "error")}
+    new = {
+        "sha256": done.version.sha256,
+        "nodes": [name for name in whole if name in have],
+        "missing": [name for name in whole if name not in have],
+        "when": times.iso(time.time()),
+    }
+    records.write(place, {**old, **new})
+
+
+def forget_image(name: str, cluster: Cluster, workspace: Workspace) -> None:
+    """Remove the record of an image that was taken from the whole cluster."""
+    _record(name, cluster, workspace).unlink(missing_ok=True)
 
 
 def remember_failure(name: str, cluster: Cluster, why: str, workspace: Workspace) -> None:

@@ -13,6 +13,7 @@ from sifline.config import image_names
 from sifline.errors import SiflineError, UsageError
 from sifline.tasks import (
     cluster,
+    deployed,
     flags,
     handling,
     helps,
@@ -61,6 +62,8 @@ DRY = frozenset(
             cluster.provision,
         ),
         *(practice.fault, practice.restart, practice.scale),
+        *(deployed.catalog, deployed.history, deployed.rollback),
+        *(deployed.undeploy, deployed.prune),
         *(project.doctor, project.quickstart, project.completion, cluster.lint_slurm),
     }
 )

@@ -235,8 +235,6 @@ def _words(text: str) -> tuple[str, ...]:
 
 
 GROUP = (up, down, list_, status, shell, fault, restart, scale)
-# Those that the list of all tasks leaves to that of the group.
-LISTED_APART = (fault, restart, scale)
 
 
 def lint_slurm(

@@ -10,7 +10,7 @@ from enum import Enum
 from pathlib import Path
 
 from sifline.errors import UsageError, did_you_mean
-from sifline.tasks import cluster, images, own_texts, project
+from sifline.tasks import cluster, deployed, images, own_texts, project
 
 Body = Callable[..., None]
 
@@ -37,12 +37,14 @@ HELP = {
     "interrupt_jobs": "make a change that ends jobs, such as a node that leaves",
     "jobs": "how many steps run at once; default: one per core",
     "json": "print JSON",
+    "keep": "how many earlier versions of each image stay, for a rollback; default: 2",
     "keep_going": "after a failed step, go on with what does not depend on it",
     "key": "the key to sign with: a fingerprint, or its end",
     "level": "level of the compression: 1 is quick, the highest (zstd 22, gzip 9) small",
     "list": "print the suites and their checks, run none",
     "method": "stream (fast) or apptainer (its own build); default: the first that works",
     "mount_home": "bind your home folder, and run as your user",
+    "name": "the name of a deployed SIF file, such as tools, or custom-images/tools",
     "node": "only these nodes, such as 'compute-[01-03,07],gpu-1'",
     "older_than": "only what is older, such as 12h or 7d",
     "online": "ask a key server for keys that your keyring does not hold",
@@ -67,6 +69,7 @@ HELP = {
     "state": "remove records, logs and prepared root file systems",
     "suite": "one suite, or several with commas",
     "untested": "deploy even if tests fail or were not run; the nodes' records say so",
+    "to": "a version: the beginning of its digest, fingerprint or commit; default: the earlier",
     "undo": "take the fault back; without --fault all that the node has",
     "unused": "only old versions and, with --all, images whose folder is gone",
     "user": "the user inside",
@@ -89,6 +92,7 @@ VALUES = {
     "gpus": "all|NUMBER|device=0,2|none",
     "key": "FINGERPRINT",
     "method": "stream|apptainer",
+    "name": "SIFNAME",
     "node": "NODE[,NODE]",
     "older_than": "AGE",
     "output": "FILE",
@@ -101,14 +105,15 @@ VALUES = {
     "source": "SOURCE",
     "stage": "registry",
     "suite": "NAME,NAME",
+    "to": "VERSION",
     "user": "USER[:GROUP]",
     "volume": "SOURCE:TARGET[:ro]",
     "without": "NODE[,NODE]",
     "workdir": "FOLDER",
 }
 # Flags that name something; an empty value is a variable that a script did not set.
-NAMING = frozenset({"output", "passphrase_file", "sif_name", "source"})
-SINGLE = (*cluster.TOP, *project.TOP)
+NAMING = frozenset({"name", "output", "passphrase_file", "sif_name", "source"})
+SINGLE = (*cluster.TOP, *deployed.TOP, *project.TOP)
 ALL = inspect.Parameter("all", inspect.Parameter.KEYWORD_ONLY, default=False)
 # What else than images a verb may be about: SIF files, or others, named behind it.
 SIF, CONF = ".sif", ".conf"
@@ -251,6 +256,7 @@ def need_subject(body: Body, *, files: int, over_all: bool, others: Sequence[str
         name = called(body)
         more = ", or FILE.sif" if body in images.FILED else ""
         more += "" if body in images.SINGLE else f", or {name} --all"
+        more += f", or {name} --name SIFNAME" if "name" in images.ALONE.get(body, ()) else ""
         raise UsageError(f"which image? Say {name}.<image>{more}")
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from sifline import __version__
-from sifline.tasks import cluster, flags, handling, images, looking, making, project
+from sifline.tasks import cluster, deployed, flags, handling, images, looking, making, project
 from sifline.tasks.flags import Flag, Takes
 
 Body = Callable[..., None]
@@ -24,10 +24,16 @@ _WIDEST = 100
 # Least width of a text column, even in narrow terminals.
 _LEAST = 20
 
+# The tasks of virtual clusters, which have a list of their own.
+_GROUP = {"cluster.VERB": "Virtual clusters: up, down, list, shell and more."}
+
 _GROUPS: tuple[tuple[str, tuple[Body, ...]], ...] = (
     (
-        "From Dockerfile to node",
-        (making.build, making.test, making.convert, making.make, making.deploy),
+        "Images",
+        (
+            *(making.build, making.test, making.convert, making.make, making.deploy),
+            *(handling.shell, handling.sign, handling.verify_signature, handling.clean),
+        ),
     ),
     (
         "Information",
@@ -36,7 +42,10 @@ _GROUPS: tuple[tuple[str, tuple[Body, ...]], ...] = (
             *(looking.sbom, looking.compat, looking.diff, looking.sizes),
         ),
     ),
-    ("One image", (handling.shell, handling.sign, handling.verify_signature, handling.clean)),
+    (
+        "Deployed images",
+        (deployed.catalog, *deployed.NAMED, deployed.prune),
+    ),
     ("Clusters", (*cluster.TOP, *cluster.GROUP)),
     ("This machine", project.TOP),
 )
@@ -85,8 +94,8 @@ def overview(count: int, others: Mapping[str, str], columns: int) -> str:
     """
     heads = {name.partition(".")[0] for name in others}
     parts = [
-        (title, {name: doc(body).summary for name, body in bodies.items() if name not in heads})
-        for title, bodies in _without_apart(groups())
+        (title, {name: text for name, text in rows.items() if name not in heads})
+        for title, rows in _summaries()
     ]
     parts = [part for part in (*parts, ("Others", dict(others))) if part[1]]
     width = max(len(name) for _, rows in parts for name in rows)
@@ -102,13 +111,13 @@ def overview(count: int, others: Mapping[str, str], columns: int) -> str:
     return "\n".join(lines)
 
 
-def _without_apart(
-    found: Sequence[tuple[str, Mapping[str, Body]]],
-) -> Iterator[tuple[str, dict[str, Body]]]:
-    """Leave tasks out that are listed with their group alone."""
-    for title, bodies in found:
-        kept = {name: body for name, body in bodies.items() if body not in cluster.LISTED_APART}
-        yield title, kept
+def _summaries() -> Iterator[tuple[str, dict[str, str]]]:
+    """Yield what each task does, under the headings of the list; the group has one line."""
+    for title, bodies in groups():
+        single = {
+            name: doc(body).summary for name, body in bodies.items() if body not in cluster.GROUP
+        }
+        yield title, single | (_GROUP if len(single) < len(bodies) else {})
 
 
 def of_images(verb: str, rows: Mapping[str, str], columns: int) -> str:

@@ -1,0 +1,1 @@
+"""What is deployed to a cluster: the catalog, rolling back, removing."""
