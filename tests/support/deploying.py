@@ -51,6 +51,7 @@ shutil.rmtree(root / ".registry/versions/custom-images/{name}", ignore_errors=Tr
 path = root / ".registry/catalog.json"
 catalog = json.loads(path.read_text())
 catalog["images"].pop("custom-images/{name}", None)
+catalog.get("history", {{}}).pop("custom-images/{name}", None)
 path.write_text(json.dumps(catalog))
 """
     ssh.run(node, ["python3", "-"], sudo=True, input=script)

@@ -146,6 +146,7 @@ def test_prune_keeps_what_is_in_place(root: Path) -> None:
     assert (root / f"{KEY}.sif").read_bytes() == b"one"
 
 
+@pytest.mark.parametrize("leases", [True, False], ids=["leases", "no leases"])
 @pytest.mark.parametrize(
     "script",
     [
@@ -155,9 +156,17 @@ def test_prune_keeps_what_is_in_place(root: Path) -> None:
     ],
     ids=["open", "mapped"],
 )
-def test_prune_keeps_what_a_process_uses_until_it_ends(root: Path, script: str) -> None:
-    big = b"x" * mmap.PAGESIZE
-    for content in (big, b"two"):
+def test_prune_keeps_what_a_process_uses_until_it_ends(
+    root: Path, monkeypatch: pytest.MonkeyPatch, script: str, leases: bool
+) -> None:
+    if not leases:
+        # By its name alone: a file of another disk may have the same inode.
+        uses = removal.process_uses
+        monkeypatch.setattr(removal, "gives_leases", lambda _: False)
+        monkeypatch.setattr(removal, "process_uses", lambda *_: uses({}, []))
+    # Tests that run beside this one have files of other digests.
+    big, two = f"{root}{'x' * mmap.PAGESIZE}".encode(), f"{root}".encode()
+    for content in (big, two):
         deploy(root, content)
     with reading(file_of(root, big), script):
         seen = call(root, "look")["images"][KEY]["versions"]
@@ -165,7 +174,7 @@ def test_prune_keeps_what_a_process_uses_until_it_ends(root: Path, script: str) 
     removed = call(root, "prune", which(big))["removed"]
 
     users = {item["sha256"]: item["users"] for item in seen}
-    assert users[sha(b"two")] == []
+    assert users[sha(two)] == []
     assert users[sha(big)]
     assert users[sha(big)][0] in kept[0]["why"]
     assert [item["sha256"] for item in removed] == [sha(big)]
@@ -179,6 +188,38 @@ def test_prune_keeps_what_a_process_has_open_by_another_name(root: Path, tmp_pat
         kept = call(root, "prune", which(b"one"))["kept"]
 
     assert [item["sha256"] for item in kept] == [sha(b"one")]
+
+
+def test_prune_keeps_what_is_open_where_proc_shows_nothing(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a container, whose root may not look at the processes of others."""
+    monkeypatch.setattr(removal, "process_uses", lambda *_: ())
+    for content in (b"one", b"two"):
+        deploy(root, content)
+    with reading(file_of(root, b"one"), "file = open(sys.argv[1])"):
+        kept = call(root, "prune", which(b"one"))["kept"]
+    removed = call(root, "prune", which(b"one"))["removed"]
+
+    assert [item["why"] for item in kept] == [f"{removal.HIDDEN} has it open"]
+    assert [item["sha256"] for item in removed] == [sha(b"one")]
+
+
+def test_prune_keeps_all_where_nobody_can_tell(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def hides(_: object, hidden: list[str]) -> tuple[()]:
+        hidden.append("7")
+        return ()
+
+    monkeypatch.setattr(removal, "process_uses", hides)
+    monkeypatch.setattr(removal, "gives_leases", lambda _: False)
+    for content in (b"one", b"two"):
+        deploy(root, content)
+
+    (kept,) = call(root, "prune", which(b"one"))["kept"]
+
+    assert kept["why"].startswith("perhaps one of 1 processes")
 
 
 def test_prune_removes_uploads_that_nobody_writes_to(root: Path) -> None:

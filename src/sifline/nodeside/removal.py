@@ -1,9 +1,10 @@
 """Removes names and versions of images from the registry of one node, and says who needs them.
 
 Runs on the node as root, with Python 3.9's standard library only, beside the module ``registry``,
-whose folders and lock it uses. Prints one JSON object, as that one does. A file is needed while a
-process of this node has it open or mapped, or a loop device is backed by it; it is found by its
-inode, and by its digest in the name that /proc shows, since a container may see another path.
+whose folders and lock it uses. Prints one JSON object, as that one does. A file is needed while
+anything has it open: the kernel tells by a lease, and /proc names the process, by the file's inode
+or by its digest in the path, since a container may see another path. Root in a container may see
+nothing of that in /proc, so that alone would not do.
 """
 
 from __future__ import annotations
@@ -13,8 +14,10 @@ import fcntl
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import tempfile
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -30,8 +33,12 @@ else:
 
 # A version's name as /proc shows it, also after it was removed.
 OBJECT = re.compile(r"/([0-9a-f]{64})\.sif(?: \(deleted\))?\Z")
+INODE = re.compile(r"^ino:\s*(\d+)$", re.MULTILINE)
 # Files of images that a job's command or batch script names.
 NAMED = re.compile(r"[A-Za-z0-9._+/-]*\.sif\b")
+# Users that have no name here.
+HIDDEN = "a process that /proc does not show"
+UNTOLD = "perhaps one of {} processes that cannot be looked at"
 SLURM_SECONDS = 30
 # A batch script is read up to here.
 LONGEST_SCRIPT = 1 << 20
@@ -46,7 +53,7 @@ def look(options: argparse.Namespace) -> dict[str, Any]:
     root = registry.registry(options.root)
     catalog = registry.read_catalog(root)["images"]
     files = dict(versions(root))
-    used = in_use(files.values())
+    used = in_use(root, files.values())
     images: dict[str, Any] = {}
     for key in sorted({*catalog, *(key for key, _ in files)}):
         entry = entry_of(root, key)
@@ -126,7 +133,7 @@ def prune(options: argparse.Namespace) -> dict[str, Any]:
     with registry.locked(root):
         catalog = registry.read_catalog(root)
         files = {at: path for at, path in versions(root) if at in wanted}
-        used = in_use(files.values())
+        used = in_use(root, files.values())
         for (key, sha256), path in sorted(files.items()):
             size = path.stat().st_size
             item: dict[str, Any] = {"image": key, "sha256": sha256, "size": size}
@@ -199,32 +206,88 @@ def forget(catalog: dict[str, Any], key: str, sha256: str) -> None:
         ]
 
 
-def in_use(paths: Iterable[Path]) -> dict[str, list[str]]:
-    """Return by digest the processes and loop devices of this node that use those files."""
-    inodes = {}
-    for path in paths:
-        found = path.stat()
-        inodes[found.st_dev, found.st_ino] = path.stem
+def in_use(root: Path, paths: Iterable[Path]) -> dict[str, list[str]]:
+    """Return by digest what uses those files on this node; a file that nothing uses is not in it.
+
+    The kernel says whether a file is open anywhere, /proc by whom. What neither can tell is used.
+    """
+    files = [*paths]
+    hidden: list[str] = []
     users: dict[str, list[str]] = {}
-    for sha256, who in (*process_uses(inodes), *loop_uses()):
+    inodes = {str(path.stat().st_ino): path.stem for path in files}
+    for sha256, who in (*process_uses(inodes, hidden), *loop_uses()):
         if sha256 and who not in users.setdefault(sha256, []):
             users[sha256].append(who)
+    leases = gives_leases(root)
+    for path in files:
+        opened = is_open(path) if leases else None
+        if opened is False:
+            # Another file has that inode on another disk, or had that name before.
+            users.pop(path.stem, None)
+        elif opened or hidden:
+            users.setdefault(path.stem, [HIDDEN if opened else UNTOLD.format(len(hidden))])
     return users
 
 
-def process_uses(inodes: dict[tuple[int, int], str]) -> Iterator[tuple[str | None, str]]:
-    """Yield what each process has open or mapped, if it is a version, and the process."""
+def gives_leases(root: Path) -> bool:
+    """Return whether the file system gives a lease on a file that nobody else can have open."""
+    try:
+        with tempfile.TemporaryFile(dir=root / ".registry") as file:
+            return lease(file.fileno())
+    except OSError:
+        return False
+
+
+def is_open(path: Path) -> bool:
+    """Return whether any process has the file open or mapped, in whatever container it runs."""
+    # Whoever opens the file meanwhile waits until it is given back; the signal would end us.
+    signal.signal(signal.SIGIO, signal.SIG_IGN)
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        return not lease(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def lease(descriptor: int) -> bool:
+    """Take a write lease and give it back; False if another one has the file open (fcntl(2))."""
+    try:
+        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+    except BlockingIOError:
+        return False
+    fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    return True
+
+
+def process_uses(inodes: dict[str, str], hidden: list[str]) -> Iterator[tuple[str | None, str]]:
+    """Yield what each process has open or mapped, if it is a version, and the process.
+
+    :param hidden: gets the processes that may not be looked at, as in a container.
+    """
     for process in Path("/proc").glob("[0-9]*"):
-        # One that ends meanwhile needs nothing.
-        with suppress(OSError):
-            who = f"process {process.name} ({(process / 'comm').read_text().strip()})"
-            for opened in opened_by(process):
-                yield named(str(opened.readlink())), who
-                with suppress(OSError):
-                    found = opened.stat()
-                    yield inodes.get((found.st_dev, found.st_ino)), who
-            for line in (process / "maps").read_text(errors="replace").splitlines():
-                yield named(line), who
+        try:
+            yield from uses_of(process, inodes)
+        except PermissionError:
+            hidden.append(process.name)
+        except OSError:  # it ended meanwhile, and needs nothing
+            pass
+
+
+def uses_of(process: Path, inodes: dict[str, str]) -> Iterator[tuple[str | None, str]]:
+    """Yield the same of one process, by its folder in /proc.
+
+    No file is looked at itself: those of a file system that hangs would hold this up.
+    """
+    who = f"process {process.name} ({(process / 'comm').read_text().strip()})"
+    for opened in (process / "fd").iterdir():
+        with suppress(FileNotFoundError):
+            yield named(str(opened.readlink())), who
+            # Without the device, which is another one in /proc for some file systems. Linux 5.14.
+            number = INODE.search((process / "fdinfo" / opened.name).read_text())
+            yield inodes.get(number[1] if number else ""), who
+    for line in (process / "maps").read_text(errors="replace").splitlines():
+        yield named(line), who
+        yield inodes.get(line.split(maxsplit=5)[4]), who
 
 
 def loop_uses() -> Iterator[tuple[str | None, str]]:
@@ -232,13 +295,6 @@ def loop_uses() -> Iterator[tuple[str | None, str]]:
     for backing in Path("/sys/block").glob("loop*/loop/backing_file"):
         with suppress(OSError):
             yield named(backing.read_text().strip()), f"/dev/{backing.parts[3]}"
-
-
-def opened_by(process: Path) -> Iterator[Path]:
-    """Yield the descriptors of a process that lead somewhere now."""
-    for opened in (process / "fd").iterdir():
-        if opened.is_symlink():
-            yield opened
 
 
 def named(path: str) -> str | None:
