@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import signal
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -19,9 +21,10 @@ from sifline.machine.context import Context
 from sifline.model import Cluster, Node, Sif
 from sifline.model.catalog import CatalogImage, Removed
 from sifline.stages.deployed import catalog, removal, rollback
-from tests.support.command import invoke
+from tests.support.command import ROOT, invoke
 from tests.support.deploying import deploy, forget
 from tests.support.deploying import variant as made
+from tests.support.engine import Project
 from tests.support.groups import shares_cluster
 from tests.support.moments import Moment, ended_at
 
@@ -278,19 +281,6 @@ def test_what_a_queued_job_names_survives_until_it_is_gone(
     assert files(ssh, cluster.controller) == set()
 
 
-def test_a_rollback_brings_back_what_was_undeployed_while_its_file_is_kept(
-    cluster: Cluster, context: Context, ssh: Ssh, sifs: list[Sif]
-) -> None:
-    with queued(ssh, f"apptainer exec {NAME}.sif true"):
-        removal.undeploy(cluster, NAME, context)
-    found = image(cluster, context)
-
-    assert found.current is None
-    with pytest.raises(UsageError, match="deploy"):
-        rollback.rollback(cluster, NAME, context)
-    assert files(ssh, cluster.controller) == {sif.sha256 for sif in sifs}
-
-
 def test_prune_keeps_as_many_versions_as_were_asked_for(
     cluster: Cluster, context: Context, ssh: Ssh, sifs: list[Sif]
 ) -> None:
@@ -357,3 +347,63 @@ def test_the_verbs_print_what_they_find_and_do(cluster: Cluster, ssh: Ssh) -> No
     assert set(in_place(ssh).values()) == {""}
     unknown = invoke("rollback", "--name", "no-such", *flag)
     assert (unknown.returncode, "is not deployed to" in unknown.stderr) == (2, True)
+
+
+STANZA = r"\nPackage: more\nStatus: install ok installed\nVersion: 1.0\nArchitecture: all\n"
+
+
+def test_a_diff_with_a_cluster_shows_what_a_deployment_would_change(
+    cluster: Cluster, ssh: Ssh, tmp_path: Path
+) -> None:
+    project = Project(tmp_path)
+    dockerfile = "FROM docker.io/sifline/debian-trixie\n"
+    name = project.image("more", dockerfile)
+    flag = ("--cluster", str(cluster.source))
+    try:
+        done = project.invoke(f"deploy.{name}", *flag, "--untested")
+        assert done.returncode == 0, done.stderr
+        more = f"{dockerfile}RUN printf '{STANZA}' >> /var/lib/dpkg/status\n"
+        (tmp_path / "images" / name / "Dockerfile").write_text(more)
+        assert project.invoke(f"build.{name}").returncode == 0
+        found = project.invoke(f"diff.{name}", *flag, "--json")
+    finally:
+        project.remove_images()
+        for node in cluster.nodes:
+            forget(ssh, node, name)
+
+    assert found.returncode == 0, found.stderr
+    values = json.loads(found.stdout)
+    assert [item["name"] for item in values["added"]] == ["more"]
+    assert (values["removed"], values["changed"]) == ([], [])
+
+
+PAGE = ROOT / "docs" / "how-to" / "roll-back.md"
+COMMAND = re.compile(r"^    (invoke .*)$", re.MULTILINE)
+IMAGE = "hello-mpi"
+
+
+def test_the_guide_can_be_followed(
+    cluster: Cluster, context: Context, ssh: Ssh, tmp_path: Path
+) -> None:
+    flag = ("--cluster", cluster.name)
+    assert invoke(f"deploy.{IMAGE}", *flag).returncode == 0
+    good = catalog.find(catalog.read(cluster, context), IMAGE).current
+    assert good
+    deploy(made(tmp_path, 7, name=IMAGE, size=SIZE), cluster, context)
+    for number in (8, 9):
+        deploy(made(tmp_path, number, name="tools", size=SIZE), cluster, context)
+    told = ""
+    try:
+        for line in COMMAND.findall(PAGE.read_text(encoding="utf-8")):
+            words = line.replace("<image>", IMAGE).replace("NAME", cluster.name)
+            done = invoke(*shlex.split(words.replace("3f5a9c01", good.sha256[:8]))[1:])
+            assert done.returncode == 0, f"{line}: {done.stderr}"
+            told += done.stdout
+    finally:
+        for node in cluster.nodes:
+            forget(ssh, node, "tools")
+        assert invoke(f"deploy.{IMAGE}", *flag).returncode == 0
+
+    assert "would switch" in told
+    assert "the same packages and settings" in told
+    assert f"would remove the name {cluster.registry_root}/custom-images/{IMAGE}.sif" in told

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -190,13 +189,12 @@ def test_a_second_rollback_goes_further_back_and_not_to_the_version_that_was_lef
         versions.chosen(oldest, "", CLUSTER)
 
 
-def test_an_undeployed_image_comes_back_as_it_was() -> None:
-    gone = {**version("b", 3), "event": "undeployed"}
-    image = image_of(("b", 2), ("a", 1), history=[version("a", 1), version("b", 2), gone])
-    assert image.current
-    held = replace(image, current=None, previous=(image.current, *image.previous))
+def test_an_undeployed_image_has_no_version_to_go_back_to() -> None:
+    gone = {**version("a", 2), "event": "undeployed"}
+    image = together({"c": answer(None, [version("a", 1), gone])}).images[0]
 
-    assert versions.chosen(held, "", CLUSTER).sha256 == sha("b")
+    with pytest.raises(UsageError, match=r"hello was undeployed from lab; deploy it again"):
+        versions.chosen(image, "", CLUSTER)
 
 
 def test_a_version_is_named_by_the_beginning_of_its_digest_fingerprint_or_commit() -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import jsonschema
 import pytest
 
-from sifline.nodeside import registry
-from tests.unit.test_registry_nodeside import CATEGORY, deploy, of, run, sha
+from sifline.nodeside import registry, removal
+from tests.unit.test_registry_nodeside import CATEGORY, arguments, deploy, of, run, sha
 
 KEY = f"{CATEGORY}/hello"
+SCHEMA = Path(__file__).parents[2] / "docs" / "reference" / "catalog.schema.json"
 
 
 @pytest.fixture
@@ -104,3 +106,22 @@ def test_a_link_to_a_version_that_is_gone_is_never_made(root: Path) -> None:
         registry.switch(entry, entry.version(sha(b"four")))
 
     assert entry.visible.read_bytes() == b"two"
+
+
+def test_the_catalog_has_the_schema_that_is_documented(root: Path) -> None:
+    schema = jsonschema.Draft202012Validator(json.loads(SCHEMA.read_text()))
+    path = root / ".registry" / "catalog.json"
+    whole = {name: name for name in registry.KNOWN if name not in ("signed", "event")}
+    for content in (b"one", b"two"):
+        deploy(root, content, "--meta=" + json.dumps({**whole, "signed": "yes"}))
+    run(root, "note", *of(b"two"), meta("2026-01-02T00:00:00+00:00", tests="passed"))
+    run(root, "install", *of(b"one"), meta("2026-01-03T00:00:00+00:00", event="rolled back"))
+    full = json.loads(path.read_text())
+    removal.main(arguments(root, "undeploy", f"--category={CATEGORY}", "--name=hello"))
+    empty = json.loads(path.read_text())
+
+    for catalog in (full, empty, {"version": 1, "images": {}}):
+        assert [error.message for error in schema.iter_errors(catalog)] == []
+    assert len(full["history"][KEY]) < len(empty["history"][KEY])
+    for wrong in ({**full, "images": []}, {**full, "version": 2}, {**full, "more": 1}):
+        assert [*schema.iter_errors(wrong)] != []

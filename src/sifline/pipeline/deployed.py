@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from sifline.errors import UsageError
 from sifline.pipeline import deployments
 from sifline.pipeline.plans import Planner
 
 if TYPE_CHECKING:
+    from pathlib import PurePosixPath
+
     from sifline.model import Cluster
-    from sifline.model.catalog import Catalog, CatalogImage, Removed, RolledBack
+    from sifline.model.catalog import Catalog, CatalogImage, Removed, RolledBack, Version
 
 
 class DeployedImages:
@@ -37,6 +40,19 @@ class DeployedImages:
         with self._show.step(f"history {name}"):
             found = catalog.read(cluster, self._context)
             return found, catalog.find(found, name)
+
+    def current(self, cluster: Cluster, name: str) -> tuple[Version, PurePosixPath]:
+        """Return the version of an image that is in place on a cluster, and its path there.
+
+        :raises UsageError: if none is.
+        """
+        _, image = self.history(cluster, name)
+        if not image.current:
+            raise UsageError(
+                f"{name} was undeployed from {cluster.name}; run: invoke deploy.{name}"
+                f" {cluster.flag}"
+            )
+        return image.current, image.path
 
     def rollback(self, cluster: Cluster, name: str, *, to: str, dry: bool) -> RolledBack:
         """Put an earlier version of an image in place."""

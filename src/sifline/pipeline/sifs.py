@@ -9,7 +9,7 @@ import hashlib
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from sifline.config import image_names
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from sifline.engines.apptainer.signatures import Signed, Verified
     from sifline.machine.passphrase import Passphrase
     from sifline.model import WouldConvert
+    from sifline.model.catalog import Version
     from sifline.stages.fetch import Wanted
     from sifline.stages.inventory import Bill
     from sifline.stages.output import Output
@@ -389,6 +390,30 @@ class Sifs:
         if other == against and against in self._planner.images:
             return self._difference(self._at_hand(against), held[0])
         return self._difference(other, held[0])
+
+    def diff_deployed(self, name: str, deployed: Version, path: PurePosixPath) -> Difference:
+        """Compare the image in the engine with the version of it that is deployed at ``path``.
+
+        :raises MissingError: if this machine no longer has that version.
+        """
+        from sifline.contents import sif_records
+
+        held = self._versions([name])[name]
+        if not held:
+            raise _not_held(name)
+        mark = deployed.fingerprint
+        for item in held:
+            if mark and item.fingerprint == mark:
+                return self._difference(item, held[0])
+        sif, record = self._workspace.sif(name), sif_records.read(name, self._workspace)
+        known = sif_records.current(sif, record) if record and sif.is_file() else None
+        if known and known["sha256"] == deployed.sha256:
+            return self._difference(sif, held[0])
+        raise MissingError(
+            f"the packages of {name} {deployed.sha256[:12]} are not known here: the engine and"
+            f" build/sif no longer have that version; copy {path} from a node and run:"
+            " invoke diff OLD.sif NEW.sif"
+        )
 
     def _at_hand(self, name: str) -> BuiltImage:
         """Return the current version of an image in the engine.

@@ -209,13 +209,16 @@ def diff(
     images: Sequence[str | Path],
     *,
     against: str = "",
+    cluster: str = "",
     json: bool = False,
 ) -> None:
     """Compare an image with an earlier version, or two SIF files.
 
-    Packages, files, labels and settings that differ. Builds nothing.
+    Packages, labels and settings that differ. With --cluster the earlier version is the one that
+    is deployed there: what a deployment would change. No SIF is copied for that; the version has
+    to be in the engine or in build/sif still. Builds nothing.
 
-        invoke diff.<image>
+        invoke diff.<image> --cluster lab
         invoke diff OLD.sif NEW.sif
     """
     from sifline.report import inventory, tables
@@ -224,9 +227,15 @@ def diff(
     names = [item for item in images if isinstance(item, str)]
     if files and (len(files), against) != (2, ""):
         raise UsageError("diff compares two: say diff.<image> [--against X], or diff A.sif B.sif")
-    found = (
-        pipeline.sifs.diff_of(files) if files else pipeline.sifs.diff(names[0], against=against)
-    )
+    if cluster and (files or against):
+        raise UsageError("--cluster: compares an image with what is deployed; leave the other out")
+    if cluster:
+        place = pipeline.clusters.find(cluster)
+        found = pipeline.sifs.diff_deployed(names[0], *pipeline.deployed.current(place, names[0]))
+    elif files:
+        found = pipeline.sifs.diff_of(files)
+    else:
+        found = pipeline.sifs.diff(names[0], against=against)
     run.print(
         tables.dump(**inventory.difference_values(found)) if json else inventory.difference(found)
     )

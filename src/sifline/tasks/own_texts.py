@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 _PLAN = "print the plan of --dry as JSON; needs --dry"
 HELP: Mapping[str, Mapping[str, str]] = {
+    "cluster": {"diff": "compare with what is deployed to this cluster"},
     "force": {
         "build": "build it again even if nothing changed",
         "convert": "convert it again even if nothing changed; the image is not built again",

@@ -70,6 +70,11 @@ _SAID = (
     ),
     (r"has no \S.* --stage registry", "no-registry"),
     (r"steps failed: .*\btest ", "failed-tests"),
+    ("no node was switched: ", "not-switched"),
+    (
+        "which files jobs need is unknown|did not say which files are open there",
+        "not-removed",
+    ),
     (r"is on \d+ of \d+ (?:chosen )?nodes", "incomplete"),
     (r"\S does not answer", "no-answer"),
     (r"checks failed: .*(?:four-ranks-on-two-nodes|pmix-fence)", "mpi-check"),

@@ -32,19 +32,15 @@ def _before(image: CatalogImage, cluster: Cluster) -> Version:
 
     After a rollback that is an older one still, and not the one that was left.
     """
+    if not image.current:
+        raise UsageError(f"{image.name} was undeployed from {cluster.name}; deploy it again")
     order = [event.version.sha256 for event in image.history if event.what == "deployed"]
     last = {sha256: at for at, sha256 in enumerate(order)}
-    files = [item for item in image.previous if item.nodes]
-    if not image.current:
-        # Undeployed: its last version is the one to have back.
-        earlier = sorted(files, key=lambda item: last.get(item.sha256, -1))
-    else:
-        now = last.get(image.current.sha256, len(order))
-        earlier = [item for item in files if last.get(item.sha256, -1) < now]
-        earlier.sort(key=lambda item: last.get(item.sha256, -1))
+    now = last.get(image.current.sha256, len(order))
+    earlier = [item for item in image.previous if last.get(item.sha256, -1) < now]
     if earlier:
-        return earlier[-1]
-    later = ", ".join(short(item.sha256) for item in files)
+        return max(earlier, key=lambda item: (last.get(item.sha256, -1), item.when))
+    later = ", ".join(short(item.sha256) for item in image.previous)
     more = f"; later ones are {later}, see --to" if later else ""
     raise UsageError(
         f"no node has a version of {image.name} before the one in place{more}; see invoke history"
