@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from sifline.engines.registry import lease
 from sifline.engines.ssh.faults import SshFailed
 from sifline.errors import StepFailed, UsageError
 from sifline.machine.process import Beside, Result
@@ -39,7 +40,6 @@ from sifline.stages.deploy import (
     Survey,
     catalog,
     decide,
-    lease,
     percents,
     shortage,
 )
@@ -157,7 +157,7 @@ class Nodes:
         answers = {
             "status": state,
             "stage": {"staged": "1,2,3,4"},
-            "switch": {"module": ""},
+            "switch": {"module": "", "surplus": False},
             "lease": {"number": 1, "now": "2026-05-01T00:00:00.000+00:00"},
         }
         return begun(json.dumps(state.get(verb, answers.get(verb, {}))) if verb else "")

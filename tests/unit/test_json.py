@@ -20,7 +20,6 @@ from sifline.engines.apptainer.signatures import DataObject, Signature, Verified
 from sifline.formats.packages import Distribution, Found, Package
 from sifline.model import (
     AffectedJob,
-    Behind,
     CheckResult,
     Cleaned,
     Cluster,
@@ -40,6 +39,7 @@ from sifline.model import (
     StandingCluster,
     Status,
     Step,
+    Unreached,
     Workspace,
     WouldBringUp,
     WouldConvert,
@@ -227,7 +227,7 @@ DEPLOYED = Deployment(
         ),
     ),
     seconds=2.4,
-    behind=(Behind(node="compute-02", why="compute-02 (10.0.0.12) does not answer"),),
+    behind=(Unreached(node="compute-02", why="compute-02 (10.0.0.12) does not answer"),),
 )
 VERSION = Version(
     sha256="a" * 64,

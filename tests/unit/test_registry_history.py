@@ -35,8 +35,9 @@ def test_the_history_has_each_version_also_when_its_file_is_gone(root: Path) -> 
     for number, content in enumerate((b"one", b"two", b"three")):
         deploy(root, content, "--keep=1", meta(f"2026-01-0{number + 1}T00:00:00+00:00"))
 
+    (root / f".registry/versions/{KEY}/{sha(b'one')}.sif").unlink()
+
     assert events(root) == [("deployed", sha(content)) for content in (b"one", b"two", b"three")]
-    assert not (root / f".registry/versions/{KEY}/{sha(b'one')}.sif").exists()
 
 
 def test_a_version_put_in_place_again_is_an_event_with_its_name(root: Path) -> None:
@@ -103,7 +104,7 @@ def test_a_link_to_a_version_that_is_gone_is_never_made(root: Path) -> None:
     entry = registry.Entry(root, CATEGORY, "hello")
 
     with pytest.raises(registry.RegistryError, match="removed meanwhile"):
-        registry.switch(entry, entry.version(sha(b"four")))
+        registry.point(entry, entry.version(sha(b"four")))
 
     assert entry.visible.read_bytes() == b"two"
 

@@ -266,13 +266,15 @@ def test_a_running_job_keeps_the_file_it_opened(root: Path) -> None:
 
 
 def test_as_many_previous_versions_are_kept_as_asked_for(root: Path) -> None:
-    for content in (b"one", b"two", b"three", b"four"):
-        deploy(root, content, "--keep=2")
+    contents = (b"one", b"two", b"three", b"four")
+    done = [deploy(root, content, "--keep=2") for content in contents]
 
     kept = [known["sha256"] for known in entry(root)["previous"]]
     files = {path.stem for path in (root / ".registry/versions" / CATEGORY / "hello").iterdir()}
     assert kept == [sha(b"three"), sha(b"two")]
-    assert files == {sha(b"two"), sha(b"three"), sha(b"four")}
+    # Who has the others open is asked on all nodes, before they are removed.
+    assert files == {sha(content) for content in contents}
+    assert [answer["surplus"] for answer in done] == [False, False, False, True]
 
 
 def test_a_version_that_is_held_needs_no_upload(root: Path) -> None:
@@ -343,19 +345,17 @@ def test_a_run_killed_at_any_step_leaves_a_whole_file_and_the_next_run_mends_the
         assert (entry(root)["sha256"], entry(root)["found"]) == (sha(b"two"), sha(b"two"))
         assert temporary_files(root) == []
         versions = root / ".registry/versions" / CATEGORY / "hello"
-        assert [path.stem for path in versions.iterdir()] == [sha(b"two")]
+        assert {path.stem for path in versions.iterdir()} == {sha(b"one"), sha(b"two")}
         killed += 1
 
     assert status == 0
-    assert killed > 8  # steps: owner, mode, lock, rename, link, rename, catalog, rename, removal
+    assert killed > 8  # steps: owner, mode, lock, rename, link, rename, catalog, rename
 
 
 def mend(root: Path, content: bytes) -> None:
     """What a deployment does: ask, and act on the answer."""
     answer = run(root, "status", *of(content))
     if answer["current"] == sha(content) and answer["settled"]:
-        # Killed when all was done but the removal of the old version: the next install does it.
-        run(root, "install", *of(content), "--keep=0")
         return
     if not answer["held"]:
         Path(answer["upload"]).write_bytes(content)

@@ -63,7 +63,6 @@ if TYPE_CHECKING:
     )
     from sifline.model.deployment import (
         AffectedJob,
-        Behind,
         Deployment,
         FaultChange,
         ListedCluster,
@@ -72,6 +71,7 @@ if TYPE_CHECKING:
         ProvisionedCluster,
         Scaled,
         StandingCluster,
+        Unreached,
     )
     from sifline.model.gpus import GpuDevices
     from sifline.model.overview import (
@@ -99,7 +99,6 @@ __all__ = [
     "Account",
     "Accounting",
     "AffectedJob",
-    "Behind",
     "Bind",
     "BuiltImage",
     "CheckResult",
@@ -148,6 +147,7 @@ __all__ = [
     "TestedImage",
     "TestedSif",
     "Tests",
+    "Unreached",
     "Verb",
     "Workspace",
     "WouldBringUp",

@@ -54,6 +54,7 @@ class Placement:
     """A verified SIF on one node. ``sent`` is False if the node had it already.
 
     ``note`` says why the node has no module of it; "" if it has, or if the SIF asks for none.
+    ``surplus`` says whether the node has more versions than are to be kept.
     """
 
     node: str
@@ -61,10 +62,11 @@ class Placement:
     sha256: str
     sent: bool
     note: str = ""
+    surplus: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
-class Behind:
+class Unreached:
     """A node that did not answer, and so did not get a SIF; ``why`` is the error."""
 
     node: str
@@ -80,7 +82,7 @@ class Deployment:
     path: PurePosixPath
     placements: tuple[Placement, ...]
     seconds: float
-    behind: tuple[Behind, ...] = ()
+    behind: tuple[Unreached, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

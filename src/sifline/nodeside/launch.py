@@ -71,8 +71,7 @@ def line(
     place: re.Match[str], words: list[str], environ: dict[str, str]
 ) -> tuple[list[str], list[str]]:
     """Return the command line of Apptainer, and what its user should know."""
-    known = entry(place)
-    chosen, notes = version(known, place["version"], started(environ))
+    chosen, notes = version(history(place), place["version"], started(environ))
     sif = "/".join(
         (
             place["root"],
@@ -97,31 +96,30 @@ def line(
     ], [*notes, *more]
 
 
-def entry(place: re.Match[str]) -> dict[str, Any]:
-    """Return what the node's catalog has of the image."""
+def history(place: re.Match[str]) -> list[dict[str, Any]]:
+    """Return which versions of the image were put in place on this node, the last one first."""
     path = f"{place['root']}/.registry/catalog.json"
     try:
         with open(path, encoding="utf-8") as file:
-            found = json.load(file)["images"][f"{place['category']}/{place['name']}"]
-        found["sha256"], found.get("previous", [])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        told = "has no such image" if isinstance(error, (KeyError, TypeError)) else error
+            catalog, key = json.load(file), f"{place['category']}/{place['name']}"
+        found = catalog["images"][key]
+        # All that was deployed, in its order; older catalogs have the last versions alone.
+        events = [each for each in catalog.get("history", {}).get(key, []) if "module" in each]
+        placed = [each for each in events if each["event"] != "undeployed"][::-1]
+        return placed or [found, *found.get("previous", ())]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        told = error if isinstance(error, (OSError, ValueError)) else "has no such image"
         raise LaunchError(f"{path}: {told}; ask whoever deploys images") from None
-    return dict(found)
 
 
 def version(
-    known: dict[str, Any], module: str, start: float | None
+    known: list[dict[str, Any]], module: str, start: float | None
 ) -> tuple[dict[str, Any], list[str]]:
     """Return the version to use, of those with this version of the module, and notes.
 
     :param start: when the job began, in seconds since the epoch; None outside of a job.
     """
-    same = [
-        each
-        for each in (known, *known.get("previous", ()))
-        if str(each.get("module", "")).endswith(f"/{module}")
-    ]
+    same = [each for each in known if str(each.get("module", "")).endswith(f"/{module}")]
     if not same:
         raise LaunchError(f"module version {module} is no longer on this node; see: module avail")
     for each in same:

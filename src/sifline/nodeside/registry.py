@@ -348,6 +348,7 @@ def put(
         "sha256": options.sha256,
         "file": str(version),
         "module": module,
+        "surplus": surplus(entry, read_catalog(entry.root)["images"][entry.key]),
     }
 
 
@@ -585,11 +586,14 @@ def point(entry: Entry, version: Path) -> None:
 
 
 def record(entry: Entry, sha256: str, meta: dict[str, Any], options: argparse.Namespace) -> None:
-    """Write the catalog entry, and remove surplus versions."""
+    """Write the catalog entry."""
     catalog = read_catalog(entry.root)
     before = catalog["images"].get(entry.key)
     found = entry.visible.stat()
+    # A version that comes back has what is known of it, but for what is said anew.
+    known = next((each for each in versions_of(before) if each["sha256"] == sha256), {})
     new = {
+        **{key: known[key] for key in KNOWN if key in known and key != "event"},
         **meta,
         "name": entry.visible.name[: -len(".sif")],
         "category": entry.visible.parent.name,
@@ -601,19 +605,32 @@ def record(entry: Entry, sha256: str, meta: dict[str, Any], options: argparse.Na
     if before and before["sha256"] == sha256 and before.get("when"):
         # Jobs that began since then use it.
         new["when"] = before["when"]
-    past = [*([without_previous(before)] if before else []), *(before or {}).get("previous", ())]
+    past = versions_of(before)
     new["previous"] = [
         known
         for known in past
         if known["sha256"] != sha256 and entry.version(known["sha256"]).is_file()
     ][: options.keep]
     catalog["images"][entry.key] = new
-    remember(catalog, entry.key, new, before)
+    history = catalog.get("history")
+    begun = isinstance(history, dict) and isinstance(history.get(entry.key), list)
+    if not (begun and before and before["sha256"] == sha256 and "event" not in meta):
+        remember(catalog, entry.key, new, before)
     write_catalog(entry.root, catalog, options)
-    kept = {sha256, *(known["sha256"] for known in new["previous"])}
-    for path in entry.versions.glob("*.sif"):
-        if path.name[: -len(".sif")] not in kept:
-            path.unlink()
+
+
+def versions_of(entry: dict[str, Any] | None) -> list[dict[str, Any]]:
+    """Return what a catalog entry says of the version in place, and of those before it."""
+    return [without_previous(entry), *entry.get("previous", ())] if entry else []
+
+
+def surplus(entry: Entry, recorded: dict[str, Any]) -> bool:
+    """Return whether there are versions beyond those that are kept; ``removal`` removes them.
+
+    It asks first, of all nodes, what processes have open and what jobs name.
+    """
+    kept = {known["sha256"] for known in versions_of(recorded)}
+    return any(path.name[: -len(".sif")] not in kept for path in entry.versions.glob("*.sif"))
 
 
 def remember(

@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,7 +52,8 @@ def look(options: argparse.Namespace) -> dict[str, Any]:
     ``recorded`` says whether the catalog has the image.
     """
     root = registry.registry(options.root)
-    catalog = registry.read_catalog(root)["images"]
+    whole = registry.read_catalog(root)
+    catalog = whole["images"]
     files = dict(versions(root))
     used = in_use(root, files.values())
     images: dict[str, Any] = {}
@@ -66,9 +68,23 @@ def look(options: argparse.Namespace) -> dict[str, Any]:
         }
     for (key, sha256), path in files.items():
         size = path.stat().st_size
-        found = {"sha256": sha256, "size": size, "users": used.get(sha256, [])}
+        idle = idle_seconds(whole, key, sha256)
+        found = {"sha256": sha256, "size": size, "users": used.get(sha256, []), "idle": idle}
         images[key]["versions"].append(found)
     return {"images": images, "uploads": [*abandoned(root)]}
+
+
+def idle_seconds(catalog: dict[str, Any], key: str, sha256: str) -> float | None:
+    """Return for how long another version has been in place; None if that is not known."""
+    idle = None
+    try:
+        events = catalog["history"][key]
+        for position, after in enumerate(events[1:]):
+            if events[position]["sha256"] == sha256:
+                idle = time.time() - datetime.fromisoformat(after["when"]).timestamp()
+    except (KeyError, TypeError, ValueError):
+        return None
+    return idle
 
 
 def jobs(options: argparse.Namespace) -> dict[str, Any]:
@@ -118,6 +134,7 @@ def undeploy(options: argparse.Namespace) -> dict[str, Any]:
             event = {**known, **meta, "event": "undeployed"}
             registry.remember(catalog, entry.key, event, known)
             registry.write_catalog(root, catalog, options)
+        registry.withdraw(entry, set())
     return {"removed": there or bool(known), "path": str(entry.visible)}
 
 
@@ -152,6 +169,8 @@ def prune(options: argparse.Namespace) -> dict[str, Any]:
             registry.sync_folder(path.parent)
             with suppress(OSError):  # others are in it
                 path.parent.rmdir()
+        for key in sorted({item["image"] for item in removed}):
+            registry.offer(entry_of(root, key), options)
         gone = [drop(root, item) for item in abandoned(root) if item["name"] in uploads]
     return {"removed": removed, "kept": kept, "uploads": gone}
 

@@ -337,7 +337,24 @@ class Clusters:
                 deployments.remember_failure(name, cluster.cluster, error.message, space)
                 raise
             deployments.remember(done, space)
+            if any(place.surplus for place in done.placements):
+                self._tidy(done)
             return done
+
+    def _tidy(self, done: Deployment) -> None:
+        """Remove old versions of a deployed image that nothing needs; a failure is only told."""
+        from sifline.stages.deployed import removal
+
+        cluster = done.cluster
+        if cluster.registry.deployers and cluster.ssh.user != "root":
+            # Looking into other people's processes takes root.
+            self._show.aside(f"note: old versions stay until: invoke prune {cluster.flag}")
+            return
+        try:
+            removal.tidy(cluster, f"{done.sif.category}/{done.sif.name}", self._context)
+        except StepFailed as error:
+            again = f"invoke prune {cluster.flag}"
+            self._show.aside(f"note: old versions stay: {error.message}; later: {again}")
 
     def checks(self) -> Mapping[str, Sequence[tuple[str, str]]]:
         """Return the names and summaries of the checks, by suite."""

@@ -6,7 +6,7 @@ otherwise it reads the file again, so a damaged copy is replaced.
 
 A deployment is one transaction over the nodes that answer: the file is staged and verified on all
 of them, and only then do all switch to it. One deployment of an image runs at a time, by a lease
-on the controller (``lease``).
+on the controller.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from sifline.engines.registry.lease import Lease
 from sifline.engines.ssh.nodes import Ssh
 from sifline.errors import SiflineError, StepFailed, UsageError
 from sifline.formats.sif import read as read_sif
 from sifline.machine import records
 from sifline.machine.context import Context
 from sifline.model import (
-    Behind,
     Cluster,
     Deployment,
     Node,
@@ -29,11 +29,11 @@ from sifline.model import (
     ProvisionedCluster,
     SifFile,
     TestedSif,
+    Unreached,
 )
 from sifline.model.units import size_text
 from sifline.nodeside.registry import CATEGORIES, KEPT, NAME
 from sifline.stages.deploy.holdings import Holding, catalog, holding
-from sifline.stages.deploy.lease import Lease
 from sifline.stages.deploy.nodes import Nodes, percents
 from sifline.stages.deploy.surveys import (
     Action,
@@ -111,7 +111,7 @@ def deploy(
         path=path_of(sif, cluster),
         placements=tuple(placed[node.name] for node in cluster.nodes if node.name in placed),
         behind=tuple(
-            Behind(node=node.name, why=behind[node.name].message)
+            Unreached(node=node.name, why=behind[node.name].message)
             for node in cluster.nodes
             if node.name in behind
         ),
@@ -139,7 +139,8 @@ class _Transaction:
         with Lease(
             self.nodes.registries,
             self.cluster.controller,
-            self.sif,
+            category=self.sif.category,
+            name=self.sif.name,
             token=self.nodes.token,
             who=self.nodes.who,
             above=max(fences),

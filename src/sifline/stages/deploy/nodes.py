@@ -113,12 +113,19 @@ class Nodes:
         )
         self._progress(f"{node.name}: {self._sif.name} in place")
         sent = decide(self._sif.sha256, survey) is Action.SEND
-        return self.placement(node, sent=sent, note=answer["module"])
+        return self.placement(node, sent=sent, note=answer["module"], surplus=answer["surplus"])
 
-    def placement(self, node: Node, *, sent: bool, note: str = "") -> Placement:
+    def placement(
+        self, node: Node, *, sent: bool, note: str = "", surplus: bool = False
+    ) -> Placement:
         """Return that the node has the file."""
         return Placement(
-            node=node.name, path=self._path, sha256=self._sif.sha256, sent=sent, note=note
+            node=node.name,
+            path=self._path,
+            sha256=self._sif.sha256,
+            sent=sent,
+            note=note,
+            surplus=surplus,
         )
 
     def _ask(self, node: Node, verb: str, **options: str | int) -> Mapping[str, Any]:

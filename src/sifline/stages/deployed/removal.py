@@ -18,11 +18,13 @@ from sifline.machine import records
 from sifline.machine.context import Context
 from sifline.model import Cluster, Node
 from sifline.model.catalog import CatalogImage, Removal, Removed
-from sifline.nodeside.registry import KEPT
+from sifline.nodeside.registry import KEPT, KEPT_MOST
 from sifline.stages.deployed import catalog
 from sifline.stages.deployed.rollback import by_whom, lock_of
 
 Looks = Mapping[str, Mapping[str, Any]]
+# For so long after a version was replaced a deployment leaves it, whatever jobs name.
+GRACE_SECONDS = 3600
 
 
 def prune(cluster: Cluster, context: Context, *, keep: int = KEPT, dry: bool = False) -> Removed:
@@ -39,6 +41,22 @@ def prune(cluster: Cluster, context: Context, *, keep: int = KEPT, dry: bool = F
         planned = [*plan(looks, jobs, keep=keep, shared=cluster.registry.shared)]
         if not dry:
             planned = _removed(ssh, planned)
+    return _result(cluster, planned, silent=_reasons(failed))
+
+
+def tidy(cluster: Cluster, key: str, context: Context) -> Removed:
+    """Remove the versions of one image beyond those that its catalog keeps; see ``prune``.
+
+    What was in place during the last hour stays: jobs may be about to open it.
+
+    :param key: the image as category/name.
+    """
+    with Ssh(cluster, context.runner) as ssh:
+        looks, failed = _look(ssh)
+        one = _only(key, looks)
+        shared = cluster.registry.shared
+        planned = [*plan(one, _jobs(ssh), keep=KEPT_MOST, shared=shared, grace=GRACE_SECONDS)]
+        planned = _removed(ssh, planned)
     return _result(cluster, planned, silent=_reasons(failed))
 
 
@@ -59,7 +77,7 @@ def undeploy(cluster: Cluster, name: str, context: Context, *, dry: bool = False
             looks, failed = _look(ssh)
             jobs = _jobs(ssh)
             shared = cluster.registry.shared
-            one = _only(image, looks)
+            one = _only(image.key, looks)
             planned = [*_names(image, one, shared=shared)]
             named = [job for job in jobs if naming(job, image.name, ())]
             planned += plan(one, jobs, keep=0, images=[image.key], shared=shared)
@@ -76,6 +94,7 @@ def plan(
     keep: int,
     images: Iterable[str] = (),
     shared: bool = False,
+    grace: float = 0,
 ) -> Iterator[Removal]:
     """Yield what is to be removed from which node; with ``why``, what stays although surplus.
 
@@ -83,6 +102,7 @@ def plan(
 
     :param images: those whose name goes as well, so that the version in place is surplus.
     :param shared: whether all nodes have one folder, from which one of them removes.
+    :param grace: for how many seconds a version stays that another one replaced.
     """
     jobs, gone = [*jobs], {*images}
     users = _users(looks)
@@ -98,6 +118,9 @@ def plan(
                 if sha256 not in kept:
                     by = [item for item in jobs if naming(item, _name(key), [sha256], undeployed)]
                     why = users.get(sha256, "") or (f"{told(by[0])} names it" if by else "")
+                    idle = version.get("idle")
+                    if not why and idle is not None and idle < grace:
+                        why = f"it was replaced {idle / 60:.0f} minutes ago"
                     yield Removal(
                         node=node,
                         kind="version",
@@ -179,11 +202,11 @@ def _jobs(ssh: Ssh) -> list[dict[str, Any]]:
         ) from None
 
 
-def _only(image: CatalogImage, looks: Looks) -> dict[str, dict[str, Any]]:
+def _only(image: str, looks: Looks) -> dict[str, dict[str, Any]]:
     """Return of each node what it has of one image."""
     return {
         node: {
-            "images": {key: held for key, held in look["images"].items() if key == image.key},
+            "images": {key: held for key, held in look["images"].items() if key == image},
             "uploads": [],
         }
         for node, look in looks.items()

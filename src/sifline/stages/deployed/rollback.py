@@ -16,6 +16,7 @@ from dataclasses import asdict
 from typing import Any
 
 from sifline.engines.registry import Registries
+from sifline.engines.registry.lease import Lease
 from sifline.engines.ssh.nodes import Ssh
 from sifline.errors import SiflineError, StepFailed
 from sifline.formats import times
@@ -125,17 +126,43 @@ class _Work:
     def _switch_all(self, nodes: list[Node]) -> None:
         known = asdict(self._version)
         kept = ("image_digest", "fingerprint", "commit", "tests")
-        meta = {**{name: known[name] for name in kept}, **by_whom(), "event": "rolled back"}
+        who = by_whom()
+        meta = {**{name: known[name] for name in kept}, **who, "event": "rolled back"}
         if self._version.signed is not None:
             meta["signed"] = "yes" if self._version.signed else "no"
-        text = json.dumps(meta)
+        image, controller = self._image, self._ssh.cluster.controller
+        fences, failed = self._ssh.each(nodes, lambda node: self._ask(node, "status", look="yes"))
+        for error in failed.values():
+            raise error
+        with Lease(
+            self._registries,
+            controller,
+            category=image.category,
+            name=image.name,
+            token=self._token,
+            who=who["who"],
+            above=max((answer["fence"] for answer in fences.values()), default=0),
+            progress=self._progress,
+        ) as lease:
+            staged, failed = self._ssh.each(
+                nodes, lambda node: self._ask(node, "stage", number=lease.number)
+            )
+            self._refuse({}, failed)
+            text = json.dumps({**meta, "when": lease.renewed()})
 
-        def switch(node: Node) -> None:
-            # What is surplus is for a deployment to remove, or for prune.
-            self._ask(node, "install", meta=text, keep=KEPT_MOST)
-            self._progress(f"{node.name}: switched to {versions.short(self._version.sha256)}")
+            def switch(node: Node) -> None:
+                # What is surplus is for a deployment to remove, or for prune.
+                self._ask(
+                    node,
+                    "switch",
+                    staged=staged[node.name]["staged"],
+                    number=lease.number,
+                    meta=text,
+                    keep=KEPT_MOST,
+                )
+                self._progress(f"{node.name}: switched to {versions.short(self._version.sha256)}")
 
-        _, failed = self._ssh.each(nodes, switch)
+            _, failed = self._ssh.each(nodes, switch)
         if failed:
             raise StepFailed(
                 f"{self._image.name}: {versions.names(failed)} did not switch:"

@@ -12,7 +12,7 @@ from typing import Any
 from sifline.engines.registry import Registries, RegistryRefused
 from sifline.errors import SiflineError
 from sifline.machine.streams import OnLine
-from sifline.model import Node, SifFile
+from sifline.model import Node
 from sifline.nodeside.registry import LEASE_SECONDS
 
 RENEW_SECONDS = LEASE_SECONDS / 3
@@ -32,8 +32,9 @@ class Lease:
         self,
         registries: Registries,
         controller: Node,
-        sif: SifFile,
         *,
+        category: str,
+        name: str,
         token: str,
         who: str,
         above: int,
@@ -41,7 +42,7 @@ class Lease:
     ) -> None:
         self._registries = registries
         self._controller = controller
-        self._common = {"category": sif.category, "name": sif.name, "token": token}
+        self._common = {"category": category, "name": name, "token": token}
         self._meta = json.dumps({"who": who})
         self._above = above
         self._progress = progress
