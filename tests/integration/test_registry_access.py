@@ -18,6 +18,7 @@ from sifline.machine.process import Result
 from sifline.model import Cluster, Node, Registry, TestedSif
 from sifline.nodeside.registry import KEPT
 from sifline.stages.deploy.nodes import Nodes
+from sifline.stages.deployed import catalog, removal, rollback
 from sifline.stages.inspect import inspect
 from sifline.stages.provision import provision
 from tests.support.deploying import deploy, everywhere, forget, held, variant
@@ -104,6 +105,27 @@ def test_a_deployer_deploys_without_being_root(
     newer = variant(tmp_path, 2, name=NAME, size=SIZE)
     deploy(newer, opened, context)
     assert {digest for digest, _ in held(opened, context, NAME).values()} == {newer.sha256}
+
+
+def test_a_deployer_rolls_back_and_only_root_removes(
+    deployer: Cluster, opened: Cluster, context: Context, tmp_path: Path
+) -> None:
+    old, new = (variant(tmp_path, number, name=NAME, size=SIZE) for number in (4, 5))
+    for sif in (old, new):
+        deploy(sif, deployer, context)
+
+    done = rollback.rollback(deployer, NAME, context)
+
+    names = [node.name for node in opened.nodes]
+    assert done.actions == tuple((name, "switch") for name in names)
+    assert {digest for digest, _ in held(opened, context, NAME).values()} == {old.sha256}
+    event = catalog.find(catalog.read(deployer, context), NAME).history[-1]
+    assert (event.what, event.version.nodes) == ("rolled back", tuple(names))
+    assert event.version.who.startswith(f"{USER}@")
+    with pytest.raises(SshFailed, match="sudo"):
+        removal.prune(deployer, context, keep=0)
+    kept = catalog.find(catalog.read(opened, context), NAME).previous
+    assert new.sha256 in {item.sha256 for item in kept}
 
 
 PARTIAL = f"custom-images.{NAME}.sif.{'a' * 64}.ab.partial"

@@ -14,6 +14,8 @@ from sifline.errors import StepFailed
 from sifline.machine.context import Context
 from sifline.model import Cluster, Node, Registry, Sif
 from sifline.stages.deploy import catalog
+from sifline.stages.deployed import catalog as catalog_of
+from sifline.stages.deployed import rollback
 from sifline.stages.provision import provision
 from tests.support.deploying import deploy, forget, held, variant
 from tests.support.groups import shares_cluster
@@ -121,6 +123,22 @@ def test_a_node_that_was_down_has_the_image_before_its_first_job(
         for key, unit in zip(began, ("sifline-catch-up", "slurmd"), strict=True)
     ]
     assert 0 < times[0] <= times[1]
+
+
+def test_a_node_that_missed_a_rollback_takes_the_earlier_version(
+    opened: Cluster, context: Context, ssh: Ssh, late: Node, tmp_path: Path
+) -> None:
+    old, new = (variant(tmp_path, number, name=NAME, size=SIZE) for number in (11, 12))
+    for sif in (old, new):
+        deploy(sif, opened, context)
+    rollback.rollback(choose(opened, only=None, without=late.name), NAME, context)
+    assert held(opened, context, NAME)[late.name][0] == new.sha256
+
+    ssh.run(late, ["systemctl", "restart", "sifline-catch-up"], sudo=True)
+
+    assert held(opened, context, NAME)[late.name][0] == old.sha256
+    event = catalog_of.find(catalog_of.read(opened, context), NAME).history[-1]
+    assert (event.what, late.name in event.version.nodes) == ("rolled back", True)
 
 
 def test_what_was_deployed_to_a_node_later_stays(

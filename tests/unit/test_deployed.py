@@ -113,7 +113,8 @@ def test_nodes_that_do_not_answer_are_named_and_do_not_stop_it() -> None:
 
 
 def test_what_several_nodes_recorded_is_one_event() -> None:
-    late = {**version("a", 1), "when": "2026-01-01T00:00:09+00:00"}
+    # Of deployers without root each node records its own time and name.
+    late = {**version("a", 1), "when": "2026-01-01T00:00:09+00:00", "who": "ada@n1"}
     found = together(
         {
             "c": answer(
@@ -148,6 +149,25 @@ def test_a_catalog_of_an_earlier_release_has_the_history_of_its_versions() -> No
     found = together({"c": answer(entry(version("b", 2), version("a", 1)))})
 
     assert [item.version.sha256 for item in found.images[0].history] == [sha("a"), sha("b")]
+
+
+JSON = st.recursive(
+    st.none() | st.integers() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["event", "when", "size", "sha256", KEY]), inner)
+    ),
+    max_leaves=8,
+)
+
+
+@given(history=JSON | st.dictionaries(st.just(KEY), JSON))
+def test_a_history_that_somebody_edited_is_read_as_far_as_it_makes_sense(history: Any) -> None:
+    one = {**answer(entry(version("a", 1))), "history": history}
+
+    found = together({"c": one})
+
+    assert [image.key for image in found.images if image.current] == [KEY]
 
 
 def test_an_image_that_was_undeployed_has_a_history_and_is_not_in_the_catalog() -> None:

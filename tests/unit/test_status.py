@@ -33,6 +33,7 @@ from sifline.model import (
     Verb,
     Workspace,
 )
+from sifline.model.catalog import CatalogImage, RolledBack, Version
 from sifline.pipeline import Pipeline, deployments
 from sifline.report import images as report_images
 from sifline.report.terminal import Terminal
@@ -164,6 +165,37 @@ def test_what_was_deployed_to_a_cluster_that_is_gone_is_forgotten(
     pipeline.clusters.down("lab")
 
     assert [item.cluster for item in known(tmp_path)] == ["other"]
+
+
+def rolled_back(*names: str) -> RolledBack:
+    """A rollback of the image to ``SHA`` on these nodes."""
+    image = CatalogImage(name="x", category="custom", path=PurePosixPath("/x.sif"), current=None)
+    actions = tuple((name, "switch") for name in names)
+    return RolledBack(image=image, cluster=LAB, version=Version(sha256=SHA), actions=actions)
+
+
+def test_after_a_rollback_status_shows_the_version_put_back(tmp_path: Path) -> None:
+    space = Workspace(root=tmp_path)
+    deployments.remember_switch(rolled_back("controller"), space)
+    unknown = known(tmp_path)
+    deployments.remember(done(sha256="b" * 64), space)
+    deployments.remember_failure("x", LAB, "it failed", space)
+
+    deployments.remember_switch(rolled_back("controller"), space)
+
+    (found,) = known(tmp_path)
+    assert unknown == ()
+    assert (found.sha256, found.current, found.error) == (SHA, True, "")
+    assert found.nodes == ("controller",)
+
+
+def test_what_was_undeployed_is_no_longer_shown(tmp_path: Path) -> None:
+    space = Workspace(root=tmp_path)
+    deployments.remember(done(), space)
+
+    deployments.forget_image("x", LAB, space)
+
+    assert known(tmp_path) == ()
 
 
 # Tests

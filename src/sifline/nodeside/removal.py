@@ -336,7 +336,10 @@ def abandoned(root: Path) -> Iterator[dict[str, Any]]:
 def drop(root: Path, upload: dict[str, Any]) -> dict[str, Any]:
     """Remove an upload, unless its receiver still holds its lock; ``removed`` says which."""
     path = root / ".registry" / "uploads" / upload["name"]
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:  # its sender came back, and it was put in place
+        return {**upload, "removed": False}
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         path.unlink()

@@ -108,10 +108,11 @@ def _image(key: str, cluster: Cluster, answers: Answers, silent: Iterable[str]) 
 def version(entry: Mapping[str, Any], nodes: Iterable[str] = ()) -> Version:
     """Read a version from an entry of a node's catalog, or from an event."""
     signed = {"yes": True, "no": False}.get(str(entry.get("signed", "")))
+    size = entry.get("size")
     texts = ("when", "who", "fingerprint", "commit", "image_digest", "tests")
     return Version(
         sha256=str(entry.get("sha256", "")),
-        size=int(entry.get("size", 0)),
+        size=size if isinstance(size, int) else 0,
         signed=signed,
         nodes=tuple(nodes),
         **{name: str(entry.get(name, "")) for name in texts},
@@ -184,6 +185,10 @@ def _events(
     return tuple(
         replace(
             event,
+            version=replace(
+                event.version,
+                nodes=tuple(node for node in answers if node in event.version.nodes),
+            ),
             in_place=tuple(node for node, sha in place.items() if sha == event.version.sha256),
             kept=tuple(
                 node
@@ -197,14 +202,18 @@ def _events(
 
 def _same(one: Event, other: Event) -> bool:
     """Return whether two nodes recorded one event."""
-    if (one.what, one.version.sha256, one.version.who) != (
-        other.what,
-        other.version.sha256,
-        other.version.who,
-    ) or set(other.version.nodes) & set(one.version.nodes):
+    if _kind(one) != _kind(other) or set(other.version.nodes) & set(one.version.nodes):
         return False
     apart = seconds_of(other.version.when) - seconds_of(one.version.when)
     return apart <= ONE_EVENT_SECONDS
+
+
+def _kind(event: Event) -> tuple[str, str, str]:
+    """Return what happened, to which version and by whom, without the machine.
+
+    Of deployers who are not root each node names itself as that.
+    """
+    return event.what, event.version.sha256, event.version.who.partition("@")[0]
 
 
 def refuse_silent_controller(catalog: Catalog) -> None:
