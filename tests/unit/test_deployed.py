@@ -84,6 +84,29 @@ def test_the_version_put_in_place_last_is_current_and_others_are_behind() -> Non
     assert [(item.sha256, item.nodes) for item in image.previous] == [(sha("a"), ("c", "n1"))]
 
 
+def test_a_later_deployment_to_some_nodes_makes_the_others_behind() -> None:
+    old = answer(entry(version("a", 1)), [version("a", 1)])
+    again = [version("a", 1), version("b", 2), version("a", 3)]
+    new = answer(entry(version("a", 3), version("b", 2)), again)
+    other = answer(entry(version("b", 2), version("a", 1)), [version("b", 2)])
+    found = together({"c": other, "n1": new, "n2": old}).images[0]
+
+    assert found.current
+    assert (found.current.sha256, found.current.nodes) == (sha("a"), ("n1", "n2"))
+    assert [item.node for item in found.behind] == ["c"]
+
+
+def test_the_same_version_on_other_nodes_days_later_is_another_event() -> None:
+    found = together(
+        {
+            "c": answer(entry(version("a", 1)), [version("a", 1)]),
+            "n1": answer(entry(version("a", 5)), [version("a", 5)]),
+        }
+    )
+
+    assert [item.version.nodes for item in found.images[0].history] == [("c",), ("n1",)]
+
+
 def test_a_damaged_or_lost_file_is_behind_whatever_its_catalog_says() -> None:
     found = together(
         {
