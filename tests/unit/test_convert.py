@@ -296,11 +296,11 @@ def test_what_a_sif_says_of_its_making_may_be_anything(content: bytes) -> None:
 
 def test_progress_tells_bytes_rate_and_time_left() -> None:
     told = stream.figures(10**9, 3 * 10**9, 5.0)
-    assert told == "packing 1.00 of about 3.00 GB, 200 MB/s, 10 s left"
+    assert told == "packing 1.00 of 3.00 GB, 200 MB/s, 10 s left"
 
 
 def test_progress_guesses_no_time_where_it_cannot() -> None:
-    assert stream.figures(0, 100, 0.0) == "packing 0.00 of about 0.00 GB, 0 MB/s"
+    assert stream.figures(0, 100, 0.0) == "packing 0.00 of 0.00 GB, 0 MB/s"
 
 
 @pytest.mark.parametrize(

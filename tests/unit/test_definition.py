@@ -5,7 +5,14 @@ from pathlib import Path
 import pytest
 
 from sifline.errors import UsageError
-from sifline.stages.convert.definition import completed, is_of, local_sifs, rebased, render
+from sifline.stages.convert.definition import (
+    completed,
+    is_of,
+    local_sifs,
+    of_engine,
+    rebased,
+    render,
+)
 
 TEMPLATE = """Bootstrap: {{ bootstrap }}
 %labels
@@ -148,3 +155,16 @@ def test_a_stage_is_made_of_what_was_unpacked_instead() -> None:
     assert rebased("Bootstrap: localimage\nFROM:  a.sif\n", {"a.sif": Path("/x/base0")}) == (
         "Bootstrap: localimage\nFrom: /x/base0\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("Bootstrap: docker-daemon\nFrom: acme/x:1\n\n%post\n    true\n", "acme/x:1"),
+        ("BOOTSTRAP: docker\nFROM: x\n\n%post\nbootstrap: docker-daemon\nfrom: y\n", "y"),
+        ("Bootstrap: docker-archive\nFrom: docker-daemon.tar\n", ""),
+        ("", ""),
+    ],
+)
+def test_an_image_of_the_engine_that_a_definition_starts_from(text: str, found: str) -> None:
+    assert of_engine(text) == found

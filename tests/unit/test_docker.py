@@ -109,6 +109,8 @@ def test_a_step_that_was_denied_something_is_no_engine_that_refuses(tmp_path: Pa
             "Failed to fetch http://x/y 404",
         ),
         (("ERROR: No matching distribution found for x", "[notice] new pip"), "No matching distr"),
+        (("/bin/sh: 1: nocommand: not found", "hello"), "/bin/sh: 1: nocommand: not found"),
+        (("bash: line 3: a: command not found", "bash: line 4: /b: No such file"), "bash: line 4"),
         (("cc x.c", "make: *** [Makefile:2: all] Error 1"), "make: *** [Makefile:2: all] Error 1"),
         ((), "the whole log is"),
     ],

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
 from sifline.contents import sif_records
 from sifline.engines.docker.images import Docker
-from sifline.errors import StepFailed
+from sifline.errors import StepFailed, UsageError
 from sifline.model import Workspace
 from sifline.pipeline.plans import Planner
 from sifline.pipeline.sifs import Sifs
@@ -59,6 +60,25 @@ def test_what_is_no_image_elsewhere(source: str) -> None:
 )
 def test_a_source_is_the_same_however_it_is_written(one: str, other: str, *, same: bool) -> None:
     assert (fetch.origin_of(one) == fetch.origin_of(other)) is same
+
+
+@pytest.mark.parametrize("kind", ["docker-daemon:", "docker://"])
+@pytest.mark.parametrize(
+    "reference", ["-x", "Bad Name:x y", "acme/UPPER:1", "x:", "x::1", "a//b", "x:t@sha256:12", "ü"]
+)
+def test_a_reference_that_no_image_can_have_is_refused_at_the_door(
+    tmp_path: Path, kind: str, reference: str
+) -> None:
+    with pytest.raises(UsageError, match=re.escape(f"--source '{kind}{reference}': is no refer")):
+        sifs(tmp_path)._title(f"{kind}{reference}", "x", None)
+
+
+@pytest.mark.parametrize(
+    "reference",
+    ["x", "1f2e3d", "a/b__c:1_X", "HOST/x:1", "localhost:5000/x/y-z:1", f"x:1@sha256:{'0' * 64}"],
+)
+def test_references_as_docker_takes_them(tmp_path: Path, reference: str) -> None:
+    assert sifs(tmp_path)._title(f"docker-daemon:{reference}", "x", None) == "x"
 
 
 def sifs(root: Path) -> Sifs:

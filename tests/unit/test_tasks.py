@@ -661,6 +661,7 @@ def test_no_images_folder_says_so(tmp_path: Path) -> None:
         ("RUN true\n", "images/bad/Dockerfile: line 1: RUN comes before the first FROM"),
         ("FROM scratch\nFRMO x\n", "images/bad/Dockerfile: line 2: 'FRMO'"),
         ("FROM sifline/helo-mpi\n", "there is no images/helo-mpi. Did you mean hello-mpi?"),
+        ("FROM sifline/helo-mpi\n", "Did you mean hello-mpi? Images named sifline/… are folders"),
         ("FROM sifline/bad\n", "in a circle: bad → bad"),
     ],
 )

@@ -55,7 +55,8 @@ class OwnReferences:
                 )
         raise UsageError(
             f"is built on {PREFIX}/{name}, but there is no images/{name}."
-            f"{did_you_mean(name, self._names)}"
+            f"{did_you_mean(name, self._names)} Images named {PREFIX}/… are folders of images/;"
+            " copy that folder here, or tag the image under another name"
         )
 
 

@@ -5,7 +5,23 @@ The rules are those of distribution/reference: https://github.com/distribution/r
 
 from __future__ import annotations
 
+import re
+
 HUB = "docker.io"
+_LABEL = r"[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?"
+_HOST = rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[0-9a-fA-F:]+\])(?::[0-9]+)?"
+_PART = r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*"
+_REFERENCE = re.compile(
+    rf"(?P<name>(?:{_HOST}/)?{_PART}(?:/{_PART})*)"
+    r"(?::[a-zA-Z0-9_][a-zA-Z0-9_.-]{0,127})?(?:@sha256:[0-9a-f]{64})?"
+)
+_MAX_NAME = 255
+
+
+def is_reference(reference: str) -> bool:
+    """Return whether an image can have this reference; the beginning of an id is one, too."""
+    match = _REFERENCE.fullmatch(reference)
+    return match is not None and len(match["name"]) <= _MAX_NAME
 
 
 def normalise(reference: str) -> str:

@@ -219,6 +219,7 @@ class Sifs:
             raise UsageError(f"--source {source!r}: takes {fetch.FORMS}")
         if not known and not Path(source).is_file():
             raise UsageError(f"--source {source}: there is no such file")
+        fetch.check(source)
         return output.name if output and not name else self._free(name or fetch.name_of(source))
 
     def _looked_up(self, source: str, name: str) -> tuple[Wanted | None, Image]:

@@ -15,7 +15,7 @@ from sifline.engines.docker.images import Docker
 from sifline.errors import MissingError, StepFailed, UsageError
 from sifline.formats import image_archive
 from sifline.formats.image_archive import Archive
-from sifline.formats.reference import last_part, normalise, split_tag
+from sifline.formats.reference import is_reference, last_part, normalise, split_tag
 from sifline.machine import records
 from sifline.machine.context import Context
 from sifline.machine.process import CommandFailed
@@ -56,6 +56,21 @@ def is_image(source: str) -> bool:
     return source not in (REGISTRY, ENGINE, *ARCHIVE) and (
         source.startswith((REGISTRY, ENGINE, *ARCHIVE)) or source.endswith(ENDINGS)
     )
+
+
+def check(source: str) -> None:
+    """Refuse a reference that no image can have, before any engine or registry is asked.
+
+    :raises UsageError: with what a reference looks like.
+    """
+    kind = next((kind for kind in (REGISTRY, ENGINE) if source.startswith(kind)), "")
+    reference = source.removeprefix(kind)
+    # An id may be written with its algorithm.
+    if kind and not (is_reference(reference) or _DIGEST.fullmatch(reference)):
+        raise UsageError(
+            f"--source {source!r}: is no reference of an image; that is [REGISTRY/]NAME[:TAG], the"
+            " name in lower case"
+        )
 
 
 def name_of(source: str) -> str:

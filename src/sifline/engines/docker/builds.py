@@ -29,6 +29,8 @@ _READER = re.compile(r"frontend gateway\.v0|resolve image config for")
 _UNKNOWN = re.compile("unknown (?:instruction|flag)|unexpected key|in substitution", re.IGNORECASE)
 _FAILED_RUN = re.compile(r"^#(\d+) ERROR: (?:process|executor failed running) ", re.MULTILINE)
 _MARKED = re.compile(r"(?:E|error|fatal): +(\S.*)", re.IGNORECASE)
+# As dash and bash begin their own messages.
+_SHELL = re.compile(r"(?:/\S+/)?(?:ba|da)?sh: (?:line )?\d+: ")
 _NOT_THERE = re.compile(
     r"^ERROR: .*failed to (?:compute|calculate) .*: (.+: not found)$", re.MULTILINE
 )
@@ -173,14 +175,16 @@ def _cause(said: str) -> str:
 def _last_words(said: str) -> str:
     """Return the line with which the command of the failed RUN says why; "" if it said nothing.
 
-    That is its first line that is marked as an error, as apt, pip and git do, else its last.
+    That is its first line that is marked as an error, as apt, pip and git do, else the last one
+    of the shell, which a line of another stream may follow, else its last.
     """
     failed = _FAILED_RUN.search(said)
     if not failed:
         return ""
     lines = re.findall(rf"^#{failed[1]} \d+\.\d+ (.*\S)", said, re.MULTILINE)
     marked = (found[1] for line in lines if (found := _MARKED.match(line)))
-    return next(marked, lines[-1] if lines else "")
+    shell = (line for line in reversed(lines) if _SHELL.match(line))
+    return next(marked, "") or next(shell, "") or (lines[-1] if lines else "")
 
 
 def _shortened(step: str) -> str:

@@ -7,7 +7,7 @@ variables are those of ``facts``; for an image also ``bootstrap`` and ``source``
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -62,7 +62,7 @@ def _make(work: Work, file: Path, *, network: bool) -> Made:
         return completed(text, work.labels, files)
 
     # Fail before the work if it is impossible.
-    bases.update(_bases(recipe(lambda path: path), file.absolute().parent, work, network=network))
+    bases.update(_bases(recipe(lambda path: path), file, work, network=network))
     if isinstance(work, ImageWork):
         ordinary.save(work, layout)
     Builder(apptainer).build(
@@ -81,16 +81,39 @@ def _make(work: Work, file: Path, *, network: bool) -> Made:
     return ordinary.noted(work, Made(method=METHOD, tools={"apptainer": apptainer.version}))
 
 
-def _bases(text: str, folder: Path, work: Work, *, network: bool) -> dict[str, Unpacked]:
-    """Return the SIFs to unpack first: Apptainer in the toolbox fails on their device nodes."""
+def _bases(text: str, file: Path, work: Work, *, network: bool) -> dict[str, Unpacked]:
+    """Return the SIFs to unpack first: Apptainer in the toolbox fails on their device nodes.
+
+    :raises UsageError: if the definition needs the Docker engine, which the toolbox lacks.
+    """
     if not Builder(Apptainer(work.context.runner)).in_toolbox(runs=True, network=network):
         return {}
+    if wanted := of_engine(text):
+        raise UsageError(
+            f"{file}: is built on docker-daemon:{wanted}, and Apptainer in the toolbox has no"
+            f" engine; save that image with docker save --output FILE.tar {wanted}, and write"
+            " Bootstrap: docker-archive and From: FILE.tar"
+        )
     found = dict[str, Unpacked]()
-    for written, path in local_sifs(text, folder).items():
+    for written, path in local_sifs(text, file.absolute().parent).items():
         with suppress(UsageError):  # Apptainer reports what is wrong with an unreadable one
             offset, target = sif.system(sif.read(path)).offset, work.scratch / f"base{len(found)}"
             found[written] = Unpacked(sif=path, offset=offset, target=target)
     return found
+
+
+def of_engine(text: str) -> str:
+    """Return the image of the Docker engine that a stage of a definition starts from, or ""."""
+    of_it = (header for kind, header in _headers(text) if kind == "docker-daemon")
+    named = (match[1].partition(" #")[0].strip() for match in map(_FROM.search, of_it) if match)
+    return next(named, "")
+
+
+def _headers(text: str) -> Iterator[tuple[str, str]]:
+    """Yield what each stage of a definition starts from: the kind, and the lines that say more."""
+    for stage in _STAGE.split(text)[1:]:
+        header = stage.partition("\n%")[0]
+        yield header.partition("\n")[0].partition("#")[0].strip().lower(), header
 
 
 def local_sifs(text: str, folder: Path) -> dict[str, Path]:
@@ -99,9 +122,7 @@ def local_sifs(text: str, folder: Path) -> dict[str, Path]:
     :param folder: relative paths start here.
     """
     found = {}
-    for stage in _STAGE.split(text)[1:]:
-        header = stage.partition("\n%")[0]
-        kind = header.partition("\n")[0].partition("#")[0].strip().lower()
+    for kind, header in _headers(text):
         written = _FROM.search(header)
         # Apptainer needs the file itself to verify its signature (Fingerprints).
         if kind == "localimage" and written and not _FINGERPRINTS.search(header):

@@ -114,7 +114,7 @@ class _Stream:
 
     def make(self) -> Made:
         work = self._work
-        work.context.progress("looking at the image, and asking Apptainer for its part")
+        work.context.progress("reading the image")
         with ThreadPoolExecutor(1, "look") as pool:
             looking = pool.submit(self._look)
             skeleton, parts = self._skeleton()
@@ -365,7 +365,7 @@ def figures(passed: int, total: int, seconds: float) -> str:
     """Return the progress of the stream: bytes, rate, and the time left if known."""
     rate = passed / seconds if seconds else 0.0
     left = f", {max(0, total - passed) / rate:.0f} s left" if rate and total > passed else ""
-    size = f"{passed / 1e9:.2f} of about {total / 1e9:.2f} GB"
+    size = f"{passed / 1e9:.2f} of {total / 1e9:.2f} GB"
     return f"packing {size}, {rate / 1e6:.0f} MB/s{left}"
 
 
