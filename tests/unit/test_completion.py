@@ -17,7 +17,7 @@ from sifline.config.sites import load_site
 from sifline.errors import UsageError
 from sifline.model import Workspace
 from sifline.tasks import flags, namespace
-from sifline.tasks.completion import ASK_INVOKE, FILES, answer
+from sifline.tasks.completion import ASK_INVOKE, DONE, FILES, answer
 from sifline.tasks.shells import script
 
 TASKS = "from sifline.tasks import namespace\n"
@@ -258,6 +258,54 @@ def test_invoke_is_not_loaded_for_a_candidate(project: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        (("info", "my"), ["my.sif"]),
+        (("info", "--json", "my"), ["my.sif"]),
+        (("diff", "other.sif", "my"), ["my.sif"]),
+        (("sign", "--key", "my"), []),
+        (("lint-slurm", "sl"), ["slurm.conf"]),
+        (("build", "my"), []),
+        (("info.hello-mpi", "my"), []),
+    ],
+)
+def test_a_verb_that_takes_a_file_offers_those_of_its_kind(
+    project: Path, typed: tuple[str, ...], offered: list[str]
+) -> None:
+    for name in ("my.sif", "my.txt", "other.sif", "slurm.conf"):
+        (project / name).touch()
+
+    assert [candidate.word for candidate in answer(typed, project).found] == offered
+
+
+@pytest.mark.parametrize(
+    ("typed", "code"),
+    [
+        (("info", "build/si"), FILES),
+        (("test", "--json", "/"), FILES),
+        (("lint-slurm", "/etc/s"), FILES),
+        (("build", "build/si"), DONE),
+        (("info.hello-mpi", "build/si"), DONE),
+    ],
+)
+def test_a_path_behind_a_verb_that_takes_a_file_is_completed_by_the_shell(
+    project: Path, typed: tuple[str, ...], code: int
+) -> None:
+    assert answer(typed, project).code == code
+    assert answer(typed, project, spaced=True).code == code
+
+
+@pytest.mark.parametrize(
+    ("flag", "offered"),
+    [("--method", ["stream", "apptainer"]), ("--compression", ["zstd", "gzip"])],
+)
+def test_the_ways_to_convert_are_offered(project: Path, flag: str, offered: list[str]) -> None:
+    found = answer(("convert.hello-mpi", flag, ""), project).found
+
+    assert [candidate.word for candidate in found] == offered
+
+
+@pytest.mark.parametrize(
     ("half", "line", "written"),
     [
         ("build.h", "inv build.h", "build.hello-mpi"),
@@ -303,11 +351,15 @@ def test_without_a_name_it_is_the_shell_in_use(monkeypatch: pytest.MonkeyPatch) 
         (("build", "hello-mpi", "--forc"), ["--force"]),
         (("cluster.st",), ["cluster.status"]),
         (("test", "hello-mpi", "--runtime", "d"), ["docker"]),
+        (("info", "he"), ["hello-mpi", "here.sif"]),
+        (("build", "he"), ["hello-mpi"]),
     ],
 )
 def test_behind_a_verb_of_the_program_sifline_stands_an_image(
     project: Path, typed: tuple[str, ...], offered: list[str]
 ) -> None:
+    (project / "here.sif").touch()
+
     found = answer(typed, project, spaced=True).found
 
     assert sorted(candidate.word for candidate in found) == sorted(offered)

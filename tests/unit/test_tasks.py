@@ -520,6 +520,10 @@ def test_an_unknown_verb_gets_the_nearest_names(project: Path) -> None:
         (("help",), "for help: invoke --list, or invoke --help <verb>"),
         (("build", "helo-mpi"), "no image 'helo-mpi' in images/. Did you mean hello-mpi?"),
         (("build", "doctr"), "no verb 'doctr'. Did you mean doctor"),
+        (
+            ("cluster.shell", "sinfo", "-N", "--cluster", "x"),
+            "a command follows two dashes: invoke cluster.shell --cluster x -- sinfo -N",
+        ),
         (("keys", "list"), "a command follows two dashes: invoke keys -- list"),
         (("shell.hello-mpi", "ls"), "two dashes: invoke shell.hello-mpi -- ls"),
         (("cluster.shell", "id"), "two dashes: invoke cluster.shell -- id"),

@@ -42,7 +42,7 @@ class Options:
                     f"{did_you_mean(value, allowed)}"
                 )
         if self.processors < 0:
-            raise UsageError("--processors: takes a number from 1 on; 0 means all of them")
+            raise UsageError("--processors: takes a number from 0 on; 0 means all of them")
 
     @property
     def conversion(self) -> SifOptions:

@@ -101,7 +101,7 @@ def answer(words: Sequence[str], folder: Path, *, spaced: bool = False) -> Answe
         here = flags.place(console.dotted(before, _images(root)))
         if not (here.waiting or here.ended or half.startswith("-")) and here.task in SPACED:
             names = console.GROUPS.get(here.task) or _images(root)
-            return _beginning(half, _words(sorted(names)))
+            return _named(half, here, folder, _words(sorted(names)))
     if here.ended:
         return Answer(code=FILES)
     written, equals, value = half.partition("=")
@@ -110,7 +110,22 @@ def answer(words: Sequence[str], folder: Path, *, spaced: bool = False) -> Answe
         return _values(flag, value, here, root, before=f"{written}=")
     if here.waiting and (here.waiting.takes is Takes.VALUE or not half.startswith("-")):
         return _values(here.waiting, half, here, root)
-    return _beginning(half, _flags(here) if half.startswith("-") else _tasks(half, root))
+    return _plain(half, here, folder, root)
+
+
+def _plain(half: str, here: Place, folder: Path, root: Path) -> Answer:
+    """Return the flags of the task at hand, or else its files, and all tasks."""
+    if half.startswith("-"):
+        return _beginning(half, _flags(here))
+    return _named(half, here, folder, _tasks(half, root))
+
+
+def _named(half: str, here: Place, folder: Path, names: Iterable[Candidate]) -> Answer:
+    """Return the files that the task takes, and ``names``; a path is left to the shell."""
+    ending = flags.file_ending(here.task) if here.task else ""
+    if ending and "/" in half:
+        return Answer(code=FILES)
+    return _beginning(half, [*_files(folder, ending), *names])
 
 
 def _beginning(half: str, candidates: Iterable[Candidate], *, before: str = "") -> Answer:
@@ -155,6 +170,13 @@ def _tasks(half: str, root: Path) -> list[Candidate]:
     if len(close) == 1 and close[0] in console.VERBS:
         found += [Candidate(word=f"{close[0]}.{name}") for name in _images(root)]
     return found
+
+
+def _files(folder: Path, ending: str) -> list[Candidate]:
+    """Return the files of ``folder`` that a task takes; none if it takes no files."""
+    if not ending:
+        return []
+    return _words(sorted(path.name for path in folder.glob(f"*{ending}")))
 
 
 def _values(flag: Flag, half: str, here: Place, root: Path, *, before: str = "") -> Answer:
@@ -219,6 +241,18 @@ def _checks(suites: str) -> list[Candidate]:
     ]
 
 
+def _methods() -> list[Candidate]:
+    from sifline.pipeline.options import METHODS
+
+    return _words(METHODS)
+
+
+def _compressions() -> list[Candidate]:
+    from sifline.config.images import LEVELS
+
+    return _words(LEVELS.most)
+
+
 def _words(words: Iterable[str]) -> list[Candidate]:
     return [Candidate(word=word) for word in words]
 
@@ -234,6 +268,7 @@ VALUES: Mapping[str, Find] = {
     ),
     "fault": lambda root, here, half: _words(practice.FAULTS),
     "format": lambda root, here, half: _words(looking.GRAPH_FORMATS),
+    "compression": lambda root, here, half: _compressions(),
     "env": lambda root, here, half: _words(sorted(os.environ)),
     "gpus": lambda root, here, half: _words(["all", "none"]),
     "invoke help": lambda root, here, half: _tasks(half, root),
@@ -241,6 +276,7 @@ VALUES: Mapping[str, Find] = {
         [*(flags.called(verb) for verb in images.VERBS), "cluster"]
     ),
     "invoke list-format": lambda root, here, half: _words(["flat", "nested", "json"]),
+    "method": lambda root, here, half: _methods(),
     "node": lambda root, here, half: _nodes(root, here),
     "runtime": lambda root, here, half: _words(making.RUNTIMES),
     "shell": lambda root, here, half: _words(SHELLS),

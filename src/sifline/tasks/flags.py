@@ -185,6 +185,11 @@ def most_files(task: str) -> int:
     return next((most for verb, most in every if name_of(verb) == own), 0)
 
 
+def file_ending(task: str) -> str:
+    """Return how the names of the files end that a task takes; "" if it takes none."""
+    return _ending(task) if most_files(task) and not is_counted(task) else ""
+
+
 def _ending(task: str) -> str:
     """How the names of the files end that a task takes."""
     own = _own(task)

@@ -298,6 +298,9 @@ def _without_dashes(before: Sequence[str], command: Sequence[str]) -> UsageError
     command = [*command]
     if "--" in command:
         command.remove("--")
+    # Said behind the command, the cluster is still meant for the task.
+    at = command.index("--cluster") if "--cluster" in command[1:-1] else len(command)
+    before, command = [*before, *command[at : at + 2]], command[:at] + command[at + 2 :]
     line = shlex.join(["invoke", *before, "--", *command])
     node = f"; a node is named by --node {command[0]}" if _NODE.fullmatch(command[0]) else ""
     return UsageError(f"a command follows two dashes: {line}{node}")

@@ -118,7 +118,7 @@ class Run:
             workspace=self.workspace, runner=runner, progress=show, waiting=show.waiting
         )
         if jobs < 0:
-            raise UsageError("--jobs: takes a number from 1 on; 0 means one step per core")
+            raise UsageError("--jobs: takes a number from 0 on; 0 means one step per core")
         chosen = Options(build_args=tuple(build_arg), jobs=jobs, **options)
         return Pipeline(context, show, chosen)
 
