@@ -7,7 +7,7 @@ import pytest
 
 from sifline.contents import sif_records
 from sifline.engines.docker.images import Docker
-from sifline.errors import StepFailed, UsageError
+from sifline.errors import MissingError, StepFailed, UsageError
 from sifline.model import Workspace
 from sifline.pipeline.plans import Planner
 from sifline.pipeline.sifs import Sifs
@@ -159,3 +159,10 @@ def test_what_the_registry_said_is_in_the_line(tmp_path: Path) -> None:
     context = context_of(tmp_path, runner)
     with pytest.raises(StepFailed, match="x@sha256:1 cannot be pulled: manifest unknown; check"):
         fetch._bring(wanted, Docker(runner), context)
+
+
+def test_the_signature_of_an_image_without_a_sif_names_the_command_that_makes_one(
+    tmp_path: Path,
+) -> None:
+    with pytest.raises(MissingError, match=r"no SIF of taken yet; run invoke convert\.taken"):
+        sifs(tmp_path).verify_signature(["taken"], signers=(), online=False)

@@ -74,10 +74,17 @@ class Sifs:
     def verify_signature(
         self, subjects: Sequence[str | Path], *, signers: Sequence[str], online: bool
     ) -> tuple[Verified, ...]:
-        """Return who signed the SIFs of images, as they are now, or SIF files."""
+        """Return who signed the SIFs of images, as they are now, or SIF files.
+
+        :raises MissingError: for an image that has no SIF yet.
+        """
         from sifline.stages import sign
 
-        self._planner.known([item for item in subjects if isinstance(item, str)])
+        names = [item for item in subjects if isinstance(item, str)]
+        self._planner.known(names)
+        for name in names:
+            if not self._workspace.sif(name).exists():
+                raise _no_sif(name)
         paths = [self._workspace.sif(item) if isinstance(item, str) else item for item in subjects]
         return tuple(
             sign.verify_signature(path, self._context, signers=signers, online=online)
