@@ -23,12 +23,14 @@ from sifline.model import (
     CheckResult,
     Cleaned,
     Cluster,
+    ClusterFacts,
     Deployment,
     FaultChange,
     Image,
     Inventory,
     ListedCluster,
     Node,
+    NodeFacts,
     NodeState,
     Placement,
     ProvisionedCluster,
@@ -280,6 +282,10 @@ REMOVED = Removed(
     jobs=("job 8 of alice (pending)",),
     silent=SILENT,
 )
+FACTS = ClusterFacts(
+    nodes=(NodeFacts(node="compute-01", read=1.0, mpi_types=("pmix",), squashfs_fuse=("gzip",)),),
+    silent={"compute-02": "compute-02 does not answer"},
+)
 WOULD_CONVERT = WouldConvert(
     source="docker://ubuntu:22.04",
     name="ubuntu",
@@ -316,6 +322,7 @@ def pipeline(*_: object, **__: object) -> SimpleNamespace:
             listed=lambda: (LISTED,),
             provision=lambda *_, **__: PROVISIONED,
             status=lambda _: (NODE,),
+            facts=lambda *_, **__: FACTS,
             validate=lambda *_, **__: (CHECK,),
             would_down=lambda *_, **__: ("container virtual-compute-01", "network virtual"),
             would_up=lambda *_, **__: WOULD_BRING_UP,
@@ -348,7 +355,7 @@ STANDING_IN = (
     *("compat", "diff", "sbom", "sizes", "verify-signature"),
     *("cluster.list", "cluster.status", "validate", "cluster.up --dry", "cluster.down --dry"),
     *("cluster.fault", "cluster.restart", "cluster.scale"),
-    *("inventory", "provision", "deploy"),
+    *("inventory", "provision", "deploy", "facts"),
     *("catalog", "history", "rollback", "undeploy --dry", "prune --dry"),
 )
 # What a task is about, where it has to be said.

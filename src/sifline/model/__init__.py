@@ -74,6 +74,7 @@ if TYPE_CHECKING:
         Unreached,
     )
     from sifline.model.gpus import GpuDevices
+    from sifline.model.node_facts import ClusterFacts, NodeFacts
     from sifline.model.overview import (
         Cleaned,
         Deployed,
@@ -89,7 +90,10 @@ if TYPE_CHECKING:
     from sifline.model.registry import Registry
 
 # Clusters and overviews: images are built without them, and making a dataclass takes time.
-_LATER = ("accounting", "cluster", "deployment", "gpus", "overview", "partition", "registry")
+_LATER = (
+    *("accounting", "cluster", "deployment", "gpus", "node_facts", "overview", "partition"),
+    "registry",
+)
 
 __all__ = [
     "DOCKER_CLEAN",
@@ -104,6 +108,7 @@ __all__ = [
     "CheckResult",
     "Cleaned",
     "Cluster",
+    "ClusterFacts",
     "DefinitionFile",
     "Deployed",
     "Deployment",
@@ -121,6 +126,7 @@ __all__ = [
     "ListedCluster",
     "Module",
     "Node",
+    "NodeFacts",
     "NodeState",
     "Opening",
     "Partition",

@@ -14,6 +14,7 @@ from sifline.errors import MissingError, StepFailed, UsageError
 from sifline.model import (
     CheckResult,
     Cluster,
+    ClusterFacts,
     Deployment,
     Inventory,
     ListedCluster,
@@ -355,6 +356,13 @@ class Clusters:
         except StepFailed as error:
             again = f"invoke prune {cluster.flag}"
             self._show.aside(f"note: old versions stay: {error.message}; later: {again}")
+
+    def facts(self, cluster: Cluster, *, refresh: bool = False) -> ClusterFacts:
+        """Return what the nodes of a cluster offer to images; ``refresh`` reads all again."""
+        from sifline.stages import facts
+
+        with self._show.step(f"facts {_called(cluster)}"):
+            return facts.facts(cluster, self._context, refresh=refresh)
 
     def checks(self) -> Mapping[str, Sequence[tuple[str, str]]]:
         """Return the names and summaries of the checks, by suite."""

@@ -59,6 +59,7 @@ DRY = frozenset(
             cluster.list_,
             cluster.status,
             cluster.inventory,
+            cluster.facts,
             cluster.provision,
         ),
         *(practice.fault, practice.restart, practice.scale),

@@ -230,6 +230,39 @@ def validate(
     checks.refuse_failures(results, f"validating {cluster_of(cluster)}")
 
 
+def facts(
+    run: Run,
+    _: Sequence[str],
+    *,
+    cluster: str = "",
+    node: str | None = None,
+    without: str | None = None,
+    refresh: bool = False,
+    json: bool = False,
+) -> None:
+    """Print what the nodes of a cluster offer to images.
+
+    Architecture, kernel, C library, NVIDIA driver, Slurm's MPI, and how Apptainer mounts a SIF.
+    `deploy` compares an image with them. They are kept for a day, and read again after a reboot of
+    the node, or with --refresh. What cannot be read is unknown.
+
+        invoke facts
+        invoke facts --cluster lab --refresh --json
+    """
+    from sifline.errors import StepFailed
+    from sifline.report import facts as report
+    from sifline.report import tables
+
+    clusters = run.pipeline().clusters
+    found = clusters.find(cluster_of(cluster), only=node, without=without)
+    done = clusters.facts(found, refresh=refresh)
+    run.print(tables.dump(**report.values(done)) if json else report.text(done))
+    if done.silent:
+        first, *others = done.silent.items()
+        more = f" (and {', '.join(name for name, _ in others)})" if others else ""
+        raise StepFailed(f"no facts of {len(done.silent)} nodes: {first[1]}{more}")
+
+
 def _words(text: str) -> tuple[str, ...]:
     return tuple(word for word in text.split(",") if word)
 
@@ -260,7 +293,7 @@ def lint_slurm(
         raise StepFailed(f"lint-slurm: {slurm.count(found)}; correct the files")
 
 
-TOP = (inventory, provision, validate, lint_slurm)
+TOP = (inventory, provision, validate, facts, lint_slurm)
 # How many files a task may be about.
 FILED: dict[Callable[..., None], int] = {lint_slurm: 9}
 # Tasks that take a number, as files in the place of one.

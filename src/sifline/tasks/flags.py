@@ -53,6 +53,7 @@ HELP = {
     "passphrase_file": "the file that holds the key's passphrase",
     "processors": "how many processors compress; default: all, shared by parallel conversions",
     "pull": "ask the registries whether the images from there have changed",
+    "refresh": "read all facts again, also those that are kept",
     "release": "the release of Slurm that the files are for; default: 24.11",
     "require": "which nodes have to answer: answering (those that do), or all; default: answering",
     "runtime": "docker or apptainer",
