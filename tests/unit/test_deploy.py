@@ -68,7 +68,7 @@ CLUSTER = Cluster(
     partitions=(Partition(name="main"),),
     source=Path("clusters/blue.yaml"),
 )
-TOLD = {"tests": "untested", "module": "", "run": ""}
+TOLD = {"tests": "untested", "module": "", "run": "", "override": ""}
 EMPTY = {
     "current": None,
     "settled": False,

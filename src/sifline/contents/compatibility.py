@@ -1,8 +1,7 @@
 """The requirements of an image on hosts and clusters, read from its files.
 
 Sources: the C library, Open MPI and OpenPMIx contain their version as text; CUDA's libraries have
-it in file names and packages. Least drivers: "CUDA Toolkit and Corresponding Driver Versions" in
-NVIDIA's release notes, by CUDA's minor version compatibility.
+it in file names and packages. Least drivers: ``compatibility_table``.
 """
 
 from __future__ import annotations
@@ -12,12 +11,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+from sifline.contents.compatibility_table import DRIVERS
 from sifline.formats.packages import Found, Package
 
 # Raise this when the same files would give another result.
-_FORMAT = 5
-# By the major version of the CUDA run time.
-LEAST_DRIVERS = {11: "450.80.02", 12: "525.60.13", 13: "580.65.06"}
+_FORMAT = 6
+# By the major version of the CUDA run time; before 11 each minor version has its own.
+LEAST_DRIVERS = {int(row.cuda): row.least for row in DRIVERS if row.cuda.isdecimal()}
 FRAMEWORKS = ("torch", "tensorflow", "jax")
 
 _NAMES = re.compile(
@@ -38,6 +38,7 @@ _MPICH = re.compile(rb"MPICH Version:\s*(\d[\w.]*)")
 _PMIX = re.compile(rb"PMIx (\d+\.\d+\.\d+\w*) ")
 _UPSTREAM = re.compile(r"(?:\d+:)?([^-+~]+)")
 _CUDART = re.compile(r"nvidia-cuda-runtime(?:-cu\d+)?|cuda-cudart-\d+-\d+")
+_CUDA_COMPAT = re.compile(r"cuda-compat-\d+-\d+")
 _SUM = re.compile(r"(?<=/libcudart)-[0-9a-f]+(?=\.so)")
 _NCCL = re.compile(r"nvidia-nccl-cu\d+|libnccl2")
 _CUDA_OF = re.compile(rb"cuda(?:_version)?['\"]?\s*[:=,][^'\"]*['\"](\d+\.\d+(?:\.\d+)?)")
@@ -49,7 +50,8 @@ class Compatibility:
     """What an image contains and needs; empty fields if it has nothing of the kind.
 
     ``mpi``, ``pmix`` and the like have several values if an image contains several.
-    ``least_driver`` is "" without CUDA, or if it is not known here. ``unread`` are package
+    ``least_driver`` is "" without CUDA, or if it is not known here; ``cuda_compat`` is the version
+    of NVIDIA's package for older drivers. ``unread`` are package
     databases that sifline cannot read, ``not_understood`` files that describe packages and are
     damaged: what only they say is missing here. ``complete`` is None if no package database is
     known here.
@@ -61,6 +63,7 @@ class Compatibility:
     pmix: tuple[str, ...] = ()
     cuda: tuple[str, ...] = ()
     least_driver: str = ""
+    cuda_compat: str = ""
     nccl: tuple[str, ...] = ()
     python: tuple[str, ...] = ()
     frameworks: Mapping[str, str] = field(default_factory=dict)
@@ -116,6 +119,7 @@ def read(
         or _versions(re.compile("libpmix2.*"), packages),
         cuda=cuda,
         least_driver=least_driver(cuda),
+        cuda_compat=", ".join(_versions(_CUDA_COMPAT, packages)),
         nccl=_versions(_NCCL, packages) or _named("libnccl.so.", paths),
         python=_python(files, paths, packages),
         frameworks=_frameworks(files, packages),

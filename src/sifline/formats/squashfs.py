@@ -1,4 +1,4 @@
-"""Reads the superblock of a squashfs: its magic and its number of inodes.
+"""Reads the superblock of a squashfs: its magic, its number of inodes, its compression.
 
 Format: ``Documentation/filesystems/squashfs.rst`` of Linux and ``fs/squashfs/squashfs_fs.h``.
 """
@@ -15,6 +15,7 @@ MAGIC = b"hsqs"
 # root inode, bytes used, and the positions of the tables.
 _SUPERBLOCK = struct.Struct("<4s4I6H8q")
 HEAD = _SUPERBLOCK.size
+_COMPRESSIONS = {1: "gzip", 2: "lzma", 3: "lzo", 4: "xz", 5: "lz4", 6: "zstd"}
 _VERSION = re.compile(r"version (\d[\w.-]*)")
 
 
@@ -26,6 +27,13 @@ def inodes(head: bytes) -> int:
     if len(head) < HEAD or not head.startswith(MAGIC):
         raise StepFailed("what was packed is no squashfs; is the disk sound? Run it again")
     return int(_SUPERBLOCK.unpack(head)[1])
+
+
+def compression(head: bytes) -> str:
+    """Return how a squashfs is compressed, such as ``zstd``; "" if that is unknown."""
+    if len(head) < HEAD or not head.startswith(MAGIC):
+        return ""
+    return _COMPRESSIONS.get(_SUPERBLOCK.unpack(head[:HEAD])[5], "")
 
 
 def version(printed: str) -> str:

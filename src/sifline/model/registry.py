@@ -45,6 +45,15 @@ class Registry:
             example=True,
         ),
     ] = False
+    strict: Annotated[
+        bool,
+        Key(
+            kind=Flag(),
+            help="`deploy` refuses an image also where it is unknown whether it can work on a"
+            " node. Default: it prints what is unknown, and goes on.",
+            example=True,
+        ),
+    ] = False
     catch_up: Annotated[
         bool,
         Key(

@@ -84,12 +84,12 @@ RESERVE = 64 << 20
 LONGEST = 2000
 KNOWN = (
     *("when", "who", "image_digest", "fingerprint", "commit", "tests"),
-    *("module", "run", "signed", "event"),
+    *("module", "run", "signed", "event", "override"),
 )
 # The last events of each image that the catalog keeps, also of versions whose file is gone.
 EVENTS = 50
 # What may differ from an earlier deployment of the same file.
-TOLD = ("tests", "module", "run")
+TOLD = ("tests", "module", "run", "override")
 BLOCK = 1 << 20
 MODE = 0o644
 

@@ -20,13 +20,14 @@ from sifline.model import (
     ListedCluster,
     NodeState,
     ProvisionedCluster,
+    SifFile,
     Step,
     TestedSif,
     Verb,
     WouldBringUp,
     WouldDeploy,
 )
-from sifline.pipeline import deployments
+from sifline.pipeline import compatibility, deployments
 from sifline.pipeline.plans import BUILD, CONVERT, MAKE, Planner
 from sifline.pipeline.work import Work
 
@@ -258,6 +259,7 @@ class Clusters:
         untested: bool = False,
         require_all: bool = False,
         foreign: bool = False,
+        override: str | None = None,
     ) -> tuple[tuple[Deployment, ...], Mapping[str, StepFailed]]:
         """Deploy the SIFs of ``names``; build, convert and test them first if out of date.
 
@@ -266,9 +268,12 @@ class Clusters:
         :param untested: deploy even if tests failed or were not run.
         :param require_all: deploy to all nodes or to none.
         :param foreign: replace files of others in the images' places.
+        :param override: why to deploy although an image cannot work on a node.
+        :raises StepFailed: without it, if an image cannot.
         """
         from sifline.stages import inspect
 
+        record = compatibility.override_record(override)
         with self._show.step(f"inspect {_called(cluster)}"):
             target = inspect.inspect(cluster, self._context)
         took = {
@@ -276,15 +281,34 @@ class Clusters:
         }
         self._show.expect(took)
         sifs = self._work.untested_sifs(names) if untested else self._work.tested_sifs(names)
+        # All images before the first is sent.
+        over = self._refuse([sif.sif for sif in sifs], cluster, override=bool(record))
         done, failed = list[Deployment](), dict[str, StepFailed]()
         for sif in sifs:
             try:
-                done.append(self.deployed(sif, target, require_all=require_all, foreign=foreign))
+                done.append(
+                    self.deployed(
+                        sif,
+                        target,
+                        require_all=require_all,
+                        foreign=foreign,
+                        override=record if sif.sif.name in over else "",
+                    )
+                )
             except StepFailed as error:
                 if len(sifs) == 1:
                     raise
                 failed[sif.sif.name] = error
         return tuple(done), failed
+
+    def _refuse(
+        self, sifs: Sequence[SifFile], cluster: Cluster, *, override: bool
+    ) -> tuple[str, ...]:
+        """Compare SIFs with the nodes; see ``compatibility.refuse``."""
+        with self._show.step(f"compare {_called(cluster)}"):
+            return compatibility.refuse(
+                sifs, cluster, self._context, override=override, say=self._show.aside
+            )
 
     def would_deploy(
         self,
@@ -293,10 +317,15 @@ class Clusters:
         *,
         untested: bool = False,
         foreign: bool = False,
+        override: str | None = None,
     ) -> WouldDeploy:
-        """Return what ``deploy`` would do with images and on nodes; nothing is built or sent."""
+        """Return what ``deploy`` would do with images and on nodes; nothing is built or sent.
+
+        :raises StepFailed: if ``deploy`` would refuse a SIF that is converted.
+        """
         from sifline.stages import convert, deploy, inspect
 
+        record = compatibility.override_record(override)
         done = self._work.dry(CONVERT if untested else MAKE, names)
         done.check()
         with self._show.step(f"inspect {_called(cluster)}"):
@@ -304,13 +333,19 @@ class Clusters:
         # No node can have the digest of a SIF that is not converted yet.
         made = (Verb.BUILD, Verb.CONVERT)
         pending = {step.image.name for step in done.steps if step.needed and step.verb in made}
+        images = self._planner.images
+        held = {
+            name: convert.standing(images[name], self._workspace)
+            for name in names
+            if name not in pending
+        }
+        self._refuse([*held.values()], cluster, override=bool(record))
         nodes = dict[str, Mapping[str, str]]()
         for name in names:
             if name in pending:
                 nodes[name] = dict.fromkeys((node.name for node in cluster.nodes), "send")
                 continue
-            sif = convert.standing(self._planner.images[name], self._workspace)
-            asked = TestedSif.untested(sif)
+            asked = TestedSif.untested(held[name])
             found = deploy.survey(asked, target, self._context, foreign=foreign)
             silent = {node.name: "behind" for node in cluster.nodes if node.name not in found}
             nodes[name] = {**{node: action.value for node, action in found.items()}, **silent}
@@ -324,15 +359,21 @@ class Clusters:
         *,
         require_all: bool = False,
         foreign: bool = False,
+        override: str = "",
     ) -> Deployment:
-        """Deploy one SIF."""
+        """Deploy one SIF; ``override`` is for the catalog, see ``deploy``."""
         from sifline.stages import deploy
 
         name, space = sif.sif.name, self._workspace
         with self._show.step(f"deploy {name}"):
             try:
                 done = deploy.deploy(
-                    sif, cluster, self._context, require_all=require_all, foreign=foreign
+                    sif,
+                    cluster,
+                    self._context,
+                    require_all=require_all,
+                    foreign=foreign,
+                    override=override,
                 )
             except StepFailed as error:
                 deployments.remember_failure(name, cluster.cluster, error.message, space)

@@ -77,6 +77,7 @@ def _needs(name: str, found: Compatibility) -> Iterator[str]:
         "PMIx": ", ".join(found.pmix),
         "CUDA run time": ", ".join(found.cuda),
         "NVIDIA driver": driver if found.cuda else "",
+        "cuda-compat": found.cuda_compat,
         "NCCL": ", ".join(found.nccl),
         "Python": ", ".join(found.python),
         **found.frameworks,

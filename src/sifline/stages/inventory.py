@@ -17,6 +17,7 @@ from sifline.contents import comparison, compatibility, excerpt, sbom, sif_recor
 from sifline.contents.build_context import file_digest
 from sifline.contents.comparison import Contents, Difference, Settings
 from sifline.contents.compatibility import Compatibility
+from sifline.contents.compatible import Needs
 from sifline.contents.excerpt import Excerpt, Sought
 from sifline.engines.apptainer.program import Apptainer
 from sifline.engines.apptainer.scratch import scratch_folder
@@ -30,7 +31,7 @@ from sifline.engines.docker.versions import (
     version_tag,
 )
 from sifline.errors import MissingError, StepFailed, UsageError
-from sifline.formats import oci_layout, packages, sif
+from sifline.formats import oci_layout, packages, sif, squashfs
 from sifline.formats.times import seconds_of
 from sifline.machine import records
 from sifline.machine.context import Context
@@ -94,6 +95,24 @@ def needs(subject: Path | BuiltImage, context: Context) -> Compatibility:
     found = look(subject, context).compatibility
     records.write(kept, compatibility.kept(found))
     return found
+
+
+def needs_of_sif(path: Path, sha256: str, context: Context) -> Needs:
+    """Return what the SIF with the digest ``sha256`` needs; see ``write_sbom`` for errors.
+
+    The record of its image is cached by the digest; what the file's head says is read.
+    """
+    file = sif.read(path)
+    kept = context.workspace.needs(f"sif:{sha256}")
+    found = compatibility.restored(records.read(kept) or {})
+    if found is None:
+        found = look(path, context).compatibility
+        records.write(kept, compatibility.kept(found))
+    packed = sif.file_system(file) == "squashfs"
+    with path.open("rb") as opened:
+        opened.seek(sif.system(file).offset if packed else 0)
+        compression = squashfs.compression(opened.read(squashfs.HEAD))
+    return Needs(record=found, architecture=file.architecture, compression=compression)
 
 
 def look(subject: Subject, context: Context) -> Contents:

@@ -114,6 +114,7 @@ def deploy(
     require: str = "answering",
     untested: bool = False,
     foreign: bool = False,
+    override: str | None = None,
     json: bool = False,
 ) -> None:
     """Copy the tested SIF to every node of a cluster.
@@ -121,7 +122,10 @@ def deploy(
     Makes the image first if it is out of date. The copy is verified on every node before any
     node switches to it; jobs that run keep the one that they opened. Nodes that do not answer are
     named, and get it when you deploy again. An image that fails its tests is refused, unless
-    --untested is given. With --node or --without the other nodes stay as they are, and are named.
+    --untested is given. One that cannot work on a node (architecture, glibc, driver, MPI,
+    compression; see `facts`) is refused before anything is sent, unless --override says why to
+    go on; the nodes' catalogs keep the reason. With --node or --without the other nodes stay as
+    they are, and are named.
 
         invoke deploy.<image>
         invoke deploy.<image> --cluster lab --node 'compute-[01-03],gpu-1'
@@ -137,14 +141,21 @@ def deploy(
         cluster_of(cluster), become_password=password, only=node, without=without
     )
     if run.dry:
-        would = clusters.would_deploy(names, found, untested=untested, foreign=foreign)
+        would = clusters.would_deploy(
+            names, found, untested=untested, foreign=foreign, override=override
+        )
         values = {**planned.would_deploy_values(would), "broken": tables.broken_values(broken)}
         shown = "\n".join([planned.would_deploy(would), *tables.broken(broken)])
         run.print(tables.dump(**values) if json else shown)
         refuse_broken(broken)
         return
     done, failed = clusters.deploy(
-        names, found, untested=untested, require_all=every, foreign=foreign
+        names,
+        found,
+        untested=untested,
+        require_all=every,
+        foreign=foreign,
+        override=override,
     )
     errors = {**broken, **failed}
     text = "\n".join([report.deployed(done), *tables.broken(errors)])

@@ -72,6 +72,7 @@ def deploy(
     keep: int = KEPT,
     require_all: bool = False,
     foreign: bool = False,
+    override: str = "",
 ) -> Deployment:
     """Put a SIF on the chosen nodes of a cluster; keep ``keep`` earlier versions there.
 
@@ -80,6 +81,7 @@ def deploy(
 
     :param require_all: raise an error, before anything is sent, if a node does not answer.
     :param foreign: replace a file in the image's place that is not sifline's.
+    :param override: why it is deployed although it may not work there, for the catalog.
     :raises UsageError: if the file is not a complete SIF, or its name is invalid.
     :raises StepFailed: before any node switches: if a registry is missing, a disk is too full, a
         copy is wrong, or somebody else deploys the image; at the end, if a node that answers did
@@ -91,7 +93,7 @@ def deploy(
     lock = context.workspace.build / "locks" / f"deploy-{cluster.name}-{sif.category}-{sif.name}"
     what = f"the deployment of {sif.name} to {cluster.name}"
     with records.locked(lock, context, what=what), Ssh(cluster, context.runner) as ssh:
-        nodes = Nodes(tested, cluster, context, ssh, keep=keep, foreign=foreign)
+        nodes = Nodes(tested, cluster, context, ssh, keep=keep, foreign=foreign, override=override)
         surveys, failed = ssh.each(cluster.nodes, nodes.survey)
         behind = away(failed)
         if not surveys:

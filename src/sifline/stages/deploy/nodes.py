@@ -37,6 +37,7 @@ class Nodes:
         *,
         keep: int,
         foreign: bool = False,
+        override: str = "",
     ) -> None:
         self._sif = sif = tested.sif
         self._path = path_of(sif, cluster)
@@ -50,6 +51,7 @@ class Nodes:
         self.who = f"{getpass.getuser()}@{socket.gethostname()}"
         # What may be new of a file that is in place already.
         self._told = {"tests": tested.tests, "module": sif.module, "run": run_text(sif.run)}
+        self._told["override"] = override
         self._meta = {
             "who": self.who,
             "image_digest": sif.image_digest,
