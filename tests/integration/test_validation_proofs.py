@@ -44,6 +44,13 @@ APPTAINER_OUTSIDE = """#!/bin/sh
 echo "rank=$SLURM_PROCID size=4 host=$(hostname) sum=6 expected=6 os=$ID-$VERSION_ID container="
 """
 
+# One that knows its version, and starts nothing.
+APPTAINER_BROKEN = """#!/bin/sh
+[ "$1" = exec ] || exec /usr/bin/apptainer "$@"
+echo "FATAL: mount failed" >&2
+exit 255
+"""
+
 # Four processes that do not hear of each other.
 APPTAINER_APART = """#!/bin/bash
 export RANK=0 WORLD_SIZE=1 MASTER_ADDR="$(hostname)" MASTER_PORT=$((30000 + SLURM_PROCID))
@@ -381,6 +388,18 @@ PROOFS = (
         sabotage=longer_image,
         says="custom-images/hello-mpi differs: ",
         id="one byte more",
+    ),
+    Proof(
+        check="compatibility.images-start-as-predicted",
+        sabotage=apptainer(APPTAINER_BROKEN),
+        says="was predicted to work, and does not",
+        id="a container that does not mount",
+    ),
+    Proof(
+        check="compatibility.mpi-starts-as-predicted",
+        sabotage=apptainer(APPTAINER_ALONE),
+        says="was predicted to work, and does not: 2 ranks do not know each other",
+        id="predicted ranks that do not meet",
     ),
     Proof(
         check="mpi-job.four-ranks-on-two-nodes",

@@ -41,7 +41,7 @@ _MOST_DESCRIPTORS = 4096
 _SQUASHFS = 1
 # Types of file systems, ``Fstype`` of the reference implementation.
 _SYSTEMS = {1: "squashfs", 2: "ext3", 3: "archive", 4: "raw data", 5: "encrypted squashfs"}
-_ARCHITECTURES = {"01": "386", "02": "amd64", "03": "arm", "04": "arm64", "06": "ppc64le"} | {
+ARCHITECTURES = {"01": "386", "02": "amd64", "03": "arm", "04": "arm64", "06": "ppc64le"} | {
     "11": "s390x",
     "12": "riscv64",
 }
@@ -205,7 +205,7 @@ def complete(
     :param created: seconds since 1970.
     :raises UsageError: for an architecture that the SIF format does not know.
     """
-    numbers = {name: number for number, name in _ARCHITECTURES.items()}
+    numbers = {name: number for number, name in ARCHITECTURES.items()}
     if architecture not in numbers:
         what = f"the architecture {architecture}" if architecture else "an unnamed architecture"
         raise UsageError(f"a SIF cannot be made for {what}; use --method apptainer")
@@ -276,7 +276,7 @@ def _read(path: Path, file: IO[bytes]) -> SifFile:
     return SifFile(
         path=path,
         version=_text(version),
-        architecture=_ARCHITECTURES.get(code, code),
+        architecture=ARCHITECTURES.get(code, code),
         id=str(UUID(bytes=identity)),
         created=created if 0 <= created <= LATEST else 0,
         size=size,

@@ -15,7 +15,7 @@ MAGIC = b"hsqs"
 # root inode, bytes used, and the positions of the tables.
 _SUPERBLOCK = struct.Struct("<4s4I6H8q")
 HEAD = _SUPERBLOCK.size
-_COMPRESSIONS = {1: "gzip", 2: "lzma", 3: "lzo", 4: "xz", 5: "lz4", 6: "zstd"}
+COMPRESSIONS = {1: "gzip", 2: "lzma", 3: "lzo", 4: "xz", 5: "lz4", 6: "zstd"}
 _VERSION = re.compile(r"version (\d[\w.-]*)")
 
 
@@ -33,7 +33,7 @@ def compression(head: bytes) -> str:
     """Return how a squashfs is compressed, such as ``zstd``; "" if that is unknown."""
     if len(head) < HEAD or not head.startswith(MAGIC):
         return ""
-    return _COMPRESSIONS.get(_SUPERBLOCK.unpack(head[:HEAD])[5], "")
+    return COMPRESSIONS.get(_SUPERBLOCK.unpack(head[:HEAD])[5], "")
 
 
 def version(printed: str) -> str:

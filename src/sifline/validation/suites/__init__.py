@@ -5,6 +5,7 @@ from __future__ import annotations
 from sifline.validation.check import Check, Phase, registered
 from sifline.validation.suites import (
     cgroup_isolation,
+    compatibility,
     gpu_resources,
     infrastructure,
     mpi_job,
@@ -12,7 +13,10 @@ from sifline.validation.suites import (
     training_job,
 )
 
-MODULES = (infrastructure, gpu_resources, cgroup_isolation, registry, mpi_job, training_job)
+MODULES = (
+    *(infrastructure, gpu_resources, cgroup_isolation, registry, compatibility, mpi_job),
+    training_job,
+)
 
 
 def known() -> tuple[Check, ...]:
