@@ -10,8 +10,9 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
+from sifline.engines.ssh import connections
 from sifline.engines.ssh.answers import BEGIN, BEGIN_AT_HOME, MARK
-from sifline.engines.ssh.faults import Fault, SshFailed, classify
+from sifline.engines.ssh.faults import Fault, SshFailed, classify, key_fault
 from sifline.engines.ssh.nodes import Ssh
 from sifline.machine.process import CommandFailed, ProcessRunner, Result
 from sifline.model import Cluster, Node, Partition, Role, SshAccess
@@ -29,6 +30,13 @@ CLUSTER = Cluster(
 # What a person has to say as well to get to its nodes.
 LOGIN = """-i /k/key -o 'UserKnownHostsFile="/k/known hosts"'"""
 
+
+@pytest.fixture(autouse=True)
+def key_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The private key of the cluster, which no test reads."""
+    monkeypatch.setattr(connections, "key_fault", lambda _: "")
+
+
 REFUSED = "ssh: connect to host 192.0.2.11 port 22: Connection refused"
 UNKNOWN = (
     "No ED25519 host key is known for 192.0.2.11 and you have requested strict checking.\n"
@@ -37,6 +45,7 @@ UNKNOWN = (
 CHANGED = (
     "@    WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED!     @\nHost key verification failed."
 )
+PENALISED = "kex_exchange_identification: Connection closed by remote host"
 DENIED = "admin@192.0.2.11: Permission denied (publickey)."
 
 
@@ -61,7 +70,9 @@ def options(argv: tuple[str, ...]) -> dict[str, str]:
         ("ssh: connect to host x port 22: No route to host", Fault.UNREACHABLE),
         ("ssh: Could not resolve hostname x: Name or service not known", Fault.UNREACHABLE),
         ("Connection timed out during banner exchange", Fault.UNREACHABLE),
-        ("kex_exchange_identification: Connection reset by peer", Fault.UNREACHABLE),
+        ("kex_exchange_identification: Connection reset by peer", Fault.CLOSED),
+        ("kex_exchange_identification: Connection closed by remote host", Fault.CLOSED),
+        ("kex_exchange_identification: read: Connection reset by peer", Fault.CLOSED),
         (UNKNOWN, Fault.UNKNOWN_KEY),
         (CHANGED, Fault.CHANGED_KEY),
         (DENIED, Fault.DENIED),
@@ -79,7 +90,12 @@ def test_the_complaints_of_ssh_are_told_apart(stderr: str, fault: Fault | None) 
         (REFUSED, f"try: ssh {LOGIN} admin@192.0.2.11"),
         (UNKNOWN, "ssh-keyscan 192.0.2.11 >> /k/known hosts"),
         (CHANGED, "ssh-keygen -R 192.0.2.11"),
-        (DENIED, "ssh-copy-id admin@192.0.2.11"),
+        (DENIED, "ssh-copy-id -i /k/key admin@192.0.2.11"),
+        (
+            PENALISED,
+            f"(PerSourcePenalties), or it has too many connections (MaxStartups): wait a"
+            f" minute, then try: ssh {LOGIN} admin@192.0.2.11",
+        ),
     ],
 )
 def test_each_failure_names_the_node_and_the_next_command(stderr: str, next_command: str) -> None:
@@ -91,6 +107,37 @@ def test_each_failure_names_the_node_and_the_next_command(stderr: str, next_comm
     assert caught.value.message.startswith("compute-01 (192.0.2.11)")
     assert next_command in caught.value.message
     assert caught.value.node == "compute-01"
+
+
+def test_a_key_that_ssh_could_not_use_is_named_and_no_login_is_tried(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "key_fault", key_fault)
+    key = tmp_path / "id key"
+    cluster = replace(CLUSTER, ssh=replace(CLUSTER.ssh, identity_file=key))
+    runner = RecordingRunner({("ssh",): [answer(), begun("")]})
+
+    def complaint() -> str:
+        with Ssh(cluster, runner) as ssh, pytest.raises(SshFailed) as caught:
+            ssh.run(NODE, ["true"])
+        assert caught.value.fault is Fault.NO_KEY
+        return caught.value.message
+
+    source = "or correct identity_file in the ssh section of clusters/blue.yaml"
+    assert complaint() == (
+        f"compute-01 (192.0.2.11): the private key {key} cannot be read: No such file or"
+        f" directory; restore it; {source}"
+    )
+    key.write_text("a key")
+    key.chmod(0o644)
+    assert complaint() == (
+        f"compute-01 (192.0.2.11): ssh ignores the private key {key}, because others may use it"
+        f" (mode 0644): run chmod 600 '{key}'; {source}"
+    )
+    assert runner.calls == []
+    key.chmod(0o600)
+    with Ssh(cluster, runner) as ssh:
+        assert ssh.run(NODE, ["true"]).ok
 
 
 def test_a_node_that_does_not_answer_is_asked_once() -> None:

@@ -49,7 +49,7 @@ class Registry:
         bool,
         Key(
             kind=Flag(),
-            help="`deploy` refuses an image also where it is unknown whether it can work on a"
+            help="Refuse to `deploy` an image also where it is unknown whether it can work on a"
             " node. Default: it prints what is unknown, and goes on.",
             example=True,
         ),

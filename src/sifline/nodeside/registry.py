@@ -816,6 +816,9 @@ def mend_catalog(root: Path, options: argparse.Namespace) -> None:
         if error.kind != "bad-catalog":
             raise
     path = root / ".registry" / "catalog.json"
+    history: Any = {}
+    with suppress(ValueError, KeyError, TypeError):
+        history = json.loads(path.read_text(encoding="utf-8"))["history"]
     path.replace(path.with_name(f"catalog.json.{iso(time.time())}~"))
     images = {}
     for category in CATEGORIES:
@@ -827,7 +830,8 @@ def mend_catalog(root: Path, options: argparse.Namespace) -> None:
                 found = {"name": link.name[: -len(".sif")], "category": category, "size": size}
                 # Without fields of its file: it is read in full before it is trusted.
                 images[entry.key] = {**found, "sha256": sha256, "path": str(link)}
-    write_catalog(root, {"version": VERSION, "images": images}, options)
+    new = {"version": VERSION, "images": images, "history": history}
+    write_catalog(root, new, options)
 
 
 def write_catalog(root: Path, catalog: dict[str, Any], options: argparse.Namespace) -> None:

@@ -13,7 +13,7 @@ from sifline.contents import compatibility_table as rows
 
 _HEAD = """# Compatibility
 
-Before `invoke deploy` sends a SIF, it compares what the image needs (`invoke compat`) with the facts of each node
+Before `deploy` sends a SIF, it compares what the image needs (`compat`) with the facts of each node
 (`invoke facts`). An image that cannot work there is refused: the error names node, fact, reason and way out. With
 `--override REASON` it is deployed all the same, and the catalog of each node keeps the reason.
 

@@ -8,7 +8,15 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from sifline.engines.ssh.faults import DEFAULT_PORT, Fault, SshFailed, classify, failure
+from sifline.engines.ssh.faults import (
+    DEFAULT_PORT,
+    Fault,
+    SshFailed,
+    classify,
+    explain,
+    failure,
+    key_fault,
+)
 from sifline.errors import StepFailed
 from sifline.machine.process import CommandFailed, Runner
 from sifline.machine.scratch import Scratch
@@ -45,6 +53,9 @@ class Connections:
             if node.name in self._open:
                 return
             self._recall(node)
+            if why := key_fault(self._cluster.ssh.identity_file):
+                text = explain(self._cluster, node, Fault.NO_KEY, why)
+                raise SshFailed(text, fault=Fault.NO_KEY, node=node.name)
             result = self._runner.run(
                 [*self.ssh(node, master=True), self.target(node)],
                 check=False,

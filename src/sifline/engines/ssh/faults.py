@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
+import stat
 from enum import Enum
+from pathlib import Path
 
 from sifline.errors import StepFailed
 from sifline.machine.process import Result
 from sifline.model import Cluster, Node, SshAccess
 
 DEFAULT_PORT = 22
+# Modes that let others than the owner use a file.
+OTHERS = 0o077
 
 
 class Fault(str, Enum):
@@ -20,6 +25,8 @@ class Fault(str, Enum):
     UNKNOWN_KEY = "unknown host key"
     CHANGED_KEY = "changed host key"
     DENIED = "permission denied"
+    CLOSED = "closed before the login"
+    NO_KEY = "no private key"
     LOST = "connection lost"
     NOT_RUN = "command not run"
     SUDO_ASKS = "sudo asks for a password"
@@ -30,6 +37,13 @@ FAULTS: tuple[tuple[re.Pattern[str], Fault], ...] = (
     (re.compile(r"REMOTE HOST IDENTIFICATION HAS CHANGED"), Fault.CHANGED_KEY),
     (re.compile(r"No \S+ host key is known|Host key verification failed"), Fault.UNKNOWN_KEY),
     (re.compile(r"Permission denied|Too many authentication failures"), Fault.DENIED),
+    # sshd accepts the connection and closes it: too many at once, or an address that it penalises.
+    (
+        re.compile(
+            r"kex_exchange_identification: .*Connection (closed|reset)|Not allowed at this"
+        ),
+        Fault.CLOSED,
+    ),
     (
         re.compile(
             r"connect to host|Could not resolve hostname|Connection timed out"
@@ -90,19 +104,48 @@ def explain(cluster: Cluster, node: Node, fault: Fault, stderr: str = "") -> str
         )
     if fault is Fault.DENIED:
         key = f" with {access.identity_file}" if access.identity_file else ""
+        given = f" -i {shlex.quote(str(access.identity_file))}" if access.identity_file else ""
         return (
             f"{where}: login as {access.user}{key} was refused; see the ssh section of "
-            f"{cluster.source}, or: ssh-copy-id{port} {access.user}@{host}"
+            f"{cluster.source}, or: ssh-copy-id{given}{port} {access.user}@{host}"
         )
     if fault in (Fault.NOT_RUN, Fault.SUDO_ASKS, Fault.SUDO_REFUSED):
         login = login_command(access, host, "-t")
         return f"{where}: {_explain_refusal(access, fault, stderr, login)}"
-    if fault is Fault.LOST:
-        return f"{where}: the connection broke off or hangs; try: {login}"
+    others = {
+        Fault.LOST: f": the connection broke off or hangs; try: {login}",
+        Fault.NO_KEY: f": {stderr}; or correct identity_file in the ssh section of"
+        f" {cluster.source}",
+        Fault.CLOSED: ": sshd closed the connection before the login; after failed logins it"
+        " refuses an address for a while (PerSourcePenalties), or it has too many connections"
+        f" (MaxStartups): wait a minute, then try: {login}",
+    }
+    if fault in others:
+        return f"{where}{others[fault]}"
     return (
         f"{where} does not answer: {_last_line(stderr)}; is it up, and its address right in "
         f"{cluster.source}? try: {login}"
     )
+
+
+def key_fault(path: Path | None) -> str:
+    """Return why ssh could not use the private key at ``path``; "" if it could.
+
+    A login without it would fail, and cost this machine a penalty at the node.
+    """
+    if path is None:
+        return ""
+    try:
+        with path.open("rb"):
+            found = path.stat()
+    except OSError as error:
+        return f"the private key {path} cannot be read: {error.strerror}; restore it"
+    if found.st_uid == os.getuid() and stat.S_IMODE(found.st_mode) & OTHERS:
+        return (
+            f"ssh ignores the private key {path}, because others may use it (mode"
+            f" {stat.S_IMODE(found.st_mode):04o}): run chmod 600 {shlex.quote(str(path))}"
+        )
+    return ""
 
 
 def login_command(access: SshAccess, host: str, *flags: str) -> str:
