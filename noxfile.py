@@ -29,7 +29,7 @@ BIG = {path.name for name in ("pytorch-*", "tensorflow*") for path in ROOT.glob(
 # How long each session took the last time that it passed here.
 DURATIONS = ROOT / ".nox" / "durations.json"
 # Tests wait for an engine now and then: three share two cores.
-WORKERS = ("-n", "3", "--dist", "loadgroup", "--no-loadscope-reorder")
+WORKERS = ("-n", "3", "--dist", "loadgroup", "--no-loadscope-reorder", "--durations", "20")
 
 # The releases of ansible-core that the roles are for, and the oldest Python that each runs on.
 ANSIBLE = {"2.17": (3, 10), "2.18": (3, 11), "2.19": (3, 11), "2.20": (3, 12), "2.21": (3, 12)}

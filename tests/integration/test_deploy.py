@@ -47,7 +47,9 @@ def ssh(cluster: Cluster, context: Context) -> Iterator[Ssh]:
 
 @pytest.fixture
 def sif(cluster: Cluster, ssh: Ssh, tmp_path: Path) -> Iterator[Sif]:
-    """A whole SIF of its own, gone from the nodes afterwards."""
+    """A whole SIF of its own, gone from the nodes before and afterwards."""
+    for node in cluster.nodes:
+        forget(ssh, node, NAME)
     yield variant(tmp_path, 0)
     for node in cluster.nodes:
         forget(ssh, node, NAME)
