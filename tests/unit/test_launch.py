@@ -31,7 +31,8 @@ class Node:
         self.tool.write_text(APPTAINER)
         self.tool.chmod(0o755)
         self.launcher = root / "launch"
-        self.launcher.write_text(Path(launch.__file__).read_text("utf-8"))
+        source = Path(launch.__file__).read_text("utf-8")
+        self.launcher.write_text(f"#!/usr/bin/python3 -IBS\n{source}")
         self.launcher.chmod(0o755)
         self.folder = self.root / ".registry" / "versions" / KEY
         self.folder.mkdir(parents=True)

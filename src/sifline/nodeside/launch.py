@@ -1,4 +1,3 @@
-#!/usr/bin/python3 -IBS
 """Runs a command in a deployed image: the program behind the command of each module file.
 
 ``pytorch python train.py`` on a node starts it by way of a link
@@ -7,7 +6,7 @@
 
 whose path says which image and which version of its module is meant; the node's catalog says the
 rest. Without words it runs what the image runs by default. Python 3.9's standard library only, and
-few modules of it: it starts before each task of a job.
+few modules of it: it starts before each task of a job. Provisioning installs it as a program.
 
 In a job all steps use one version: that which was in place when the job began, which Slurm tells
 each step (SLURM_JOB_START_TIME). Outside of a job it is the newest.
