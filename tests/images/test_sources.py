@@ -227,7 +227,7 @@ def test_an_offline_site_takes_only_what_the_engine_has(project: Project, base: 
     assert f"{project.prefix}-b" in converted(project, *words, "--sif-name", f"{project.prefix}-b")
 
 
-STEPS = ("pulling", "looking at the image", "verifying")
+STEPS = ("pulling", "reading the image", "verifying")
 
 
 def at_work(project: Project, base: Base) -> bool:
@@ -696,7 +696,7 @@ def test_output_is_refused_before_anything_is_done(
         (("--source", "x.zip"), "takes docker-daemon:NAME:TAG, docker://REFERENCE"),
         (("--source", "docker://"), "takes docker-daemon:NAME:TAG, docker://REFERENCE"),
         (("--source", "docker-daemon:"), "takes docker-daemon:NAME:TAG, docker://REFERENCE"),
-        (("--source", "docker-daemon:-x", "--sif-name", "x"), "takes docker-daemon:NAME:TAG"),
+        (("--source", "docker-daemon:-x", "--sif-name", "x"), "is no reference of an image"),
         (("--output", "x.sif"), "--output is for --source"),
         (("--source", "a.def", "--foreign"), "--foreign is for --output"),
         (("--source", "none.def"), "there is no such file"),
