@@ -15,11 +15,11 @@ from sifline.errors import StepFailed
 from sifline.machine.context import Context
 from sifline.machine.process import ProcessRunner
 from sifline.model import Cluster, Sif
-from sifline.stages.deploy import catalog
 from tests.support.deploying import deploy, forget
 from tests.support.deploying import variant as made
 from tests.support.engine import Project
 from tests.support.groups import shares_cluster
+from tests.support.holdings import catalog
 from tests.support.moments import Moment, ended_at
 
 pytestmark = [shares_cluster("cluster of deploy and quickstart"), pytest.mark.long]

@@ -14,10 +14,10 @@ from sifline.machine.context import Context
 from sifline.model import Cluster, Sif, TestedSif
 from sifline.pipeline import Pipeline, compatibility
 from sifline.stages import facts
-from sifline.stages.deploy import catalog
 from tests.support.command import ROOT, invoke
 from tests.support.deploying import forget
 from tests.support.groups import shares_cluster
+from tests.support.holdings import catalog
 
 pytestmark = [shares_cluster("cluster of deploy and quickstart"), pytest.mark.long]
 

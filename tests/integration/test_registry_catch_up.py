@@ -13,12 +13,12 @@ from sifline.engines.ssh.nodes import Ssh
 from sifline.errors import StepFailed
 from sifline.machine.context import Context
 from sifline.model import Cluster, Node, Registry, Sif
-from sifline.stages.deploy import catalog
 from sifline.stages.deployed import catalog as catalog_of
 from sifline.stages.deployed import rollback
 from sifline.stages.provision import provision
 from tests.support.deploying import deploy, forget, held, variant
 from tests.support.groups import shares_cluster
+from tests.support.holdings import catalog
 from tests.support.waiting import until
 
 pytestmark = [shares_cluster("cluster of isolation and accounting"), pytest.mark.long]

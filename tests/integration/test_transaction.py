@@ -13,10 +13,10 @@ from sifline.engines.ssh.nodes import Ssh
 from sifline.errors import StepFailed
 from sifline.machine.context import Context
 from sifline.model import Cluster, Sif, Workspace
-from sifline.stages.deploy import catalog
 from tests.support.deploying import deploy, forget, held
 from tests.support.deploying import variant as made
 from tests.support.groups import shares_cluster
+from tests.support.holdings import catalog
 
 pytestmark = [shares_cluster("cluster of deploy and quickstart"), pytest.mark.long]
 

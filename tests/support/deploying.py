@@ -11,6 +11,7 @@ from sifline.machine.context import Context
 from sifline.model import Cluster, Deployment, Node, ProvisionedCluster, Sif, TestedSif
 from sifline.nodeside.registry import KEPT
 from sifline.stages import deploy as stage
+from tests.support.holdings import catalog
 from tests.support.sif_files import write
 
 
@@ -30,7 +31,7 @@ def variant(folder: Path, number: int, *, name: str, size: int) -> Sif:
 
 def held(cluster: Cluster, context: Context, name: str) -> dict[str, tuple[str | None, str]]:
     """Return what each node has of an image, and who deployed it."""
-    found = [item for item in stage.catalog(cluster, context) if item.name == name]
+    found = [item for item in catalog(cluster, context) if item.name == name]
     return {item.node: (item.found, item.who) for item in found}
 
 

@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import pytest
 
@@ -38,7 +39,6 @@ from sifline.stages import deploy as stage
 from sifline.stages.deploy import (
     Action,
     Survey,
-    catalog,
     decide,
     percents,
     shortage,
@@ -440,6 +440,44 @@ def test_a_missing_registry_stops_before_anything_is_sent(tmp_path: Path, sif: S
     assert nodes.sent == []
 
 
+def test_a_node_that_cannot_be_written_to_is_named_with_the_way_on(
+    tmp_path: Path, sif: Sif
+) -> None:
+    error = {"error": "system", "message": "[Errno 30] Read-only file system: '/opt/containers'"}
+    nodes = Nodes(compute_02=error)
+
+    with pytest.raises(
+        StepFailed,
+        match=r"no node of blue was switched: compute-02: .*Read-only.*--without compute-02",
+    ):
+        deploy(sif, CLUSTER, context_of(tmp_path, nodes))
+
+    assert (nodes.sent, nodes.installed) == ([], [])
+
+
+def test_a_lease_is_renewed_again_after_the_controller_was_silent_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(lease, "RENEW_SECONDS", 0.01)
+    asked = list[str]()
+    third = threading.Event()
+
+    class Silent:
+        def ask(self, node: Node, verb: str, **options: str | int) -> dict[str, Any]:
+            asked.append(verb)
+            if asked.count("lease") == 2:
+                raise StepFailed("it does not answer")
+            if asked.count("lease") == 3:
+                third.set()
+            return {"number": 1, "now": ""}
+
+    given = {"category": "x", "name": "y", "token": "z", "who": "ada", "above": 0}
+    silent = cast("Any", Silent())
+    with lease.Lease(silent, CLUSTER.controller, **given, progress=print):  # type: ignore[arg-type]
+        assert third.wait(60)
+    assert asked[-1] == "release"
+
+
 def test_a_full_disk_stops_before_anything_is_sent(tmp_path: Path, sif: Sif) -> None:
     nodes = Nodes(compute_02={**EMPTY, "free": 5_000_000})
 
@@ -493,27 +531,6 @@ def test_a_file_that_is_no_sif_is_refused(tmp_path: Path, content: bytes) -> Non
 
     with pytest.raises(UsageError, match=r"x\.sif"):
         deploy(given, CLUSTER, context_of(tmp_path, Nodes()))
-
-
-def test_the_catalog_shows_what_each_node_has_and_holds(tmp_path: Path) -> None:
-    entry = {
-        "name": "hello",
-        "category": "custom-images",
-        "sha256": SHA,
-        "found": OTHER,
-        "size": 3,
-        "path": "/opt/containers/custom-images/hello.sif",
-        "who": "somebody",
-        "previous": [{"sha256": OTHER}],
-    }
-    state = {"list": {"images": {"custom-images/hello": entry}, "unknown": []}}
-    nodes = Nodes(controller=state, compute_01=state, compute_02=state)
-
-    found = catalog(CLUSTER, context_of(tmp_path, nodes))
-
-    assert [item.node for item in found] == list(NODES)
-    assert (found[0].sha256, found[0].found, found[0].who) == (SHA, OTHER, "somebody")
-    assert found[0].previous == (OTHER,)
 
 
 def test_progress_is_told_by_tenths() -> None:

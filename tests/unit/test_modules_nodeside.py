@@ -122,7 +122,7 @@ def test_without_the_launcher_the_image_is_there_and_the_lack_is_named(
 
     monkeypatch.setattr(registry, "LAUNCHER", launcher)
     meta = json.dumps({"module": "hello/1"})
-    assert run(root, "note", *of(b"one"), f"--meta={meta}")["module"] == ""
+    assert run(root, "install", *of(b"one"), f"--meta={meta}")["module"] == ""
     assert run(root, "status", *of(b"one"))["offered"] is True
 
 

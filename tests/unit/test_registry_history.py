@@ -115,7 +115,7 @@ def test_the_catalog_has_the_schema_that_is_documented(root: Path) -> None:
     whole = {name: name for name in registry.KNOWN if name not in ("signed", "event")}
     for content in (b"one", b"two"):
         deploy(root, content, "--meta=" + json.dumps({**whole, "signed": "yes"}))
-    run(root, "note", *of(b"two"), meta("2026-01-02T00:00:00+00:00", tests="passed"))
+    run(root, "install", *of(b"two"), meta("2026-01-02T00:00:00+00:00", tests="passed"))
     run(root, "install", *of(b"one"), meta("2026-01-03T00:00:00+00:00", event="rolled back"))
     full = json.loads(path.read_text())
     removal.main(arguments(root, "undeploy", f"--category={CATEGORY}", "--name=hello"))

@@ -189,21 +189,16 @@ def test_without_folders_no_registry_is_ready(root: Path) -> None:
 
 
 def test_how_its_tests_ended_can_be_noted_later(root: Path) -> None:
-    deploy(root, b"one", '--meta={"who": "somebody", "tests": "untested"}')
+    told = '"when": "2026-05-01T00:00:00+00:00"'
+    deploy(root, b"one", f'--meta={{"who": "somebody", "tests": "untested", {told}}}')
     assert run(root, "status", *of(b"one"))["told"]["tests"] == "untested"
 
-    run(root, "note", *of(b"one"), '--meta={"who": "other", "tests": "7 passed, 0 skipped"}')
+    deploy(root, b"one", '--meta={"who": "other", "tests": "7 passed, 0 skipped"}')
 
     assert run(root, "status", *of(b"one"))["told"]["tests"] == "7 passed, 0 skipped"
-    assert (entry(root)["who"], entry(root)["found"]) == ("somebody", sha(b"one"))
+    found = entry(root)
+    assert (found["who"], found["tests_by"], found["found"]) == ("somebody", "other", sha(b"one"))
     assert temporary_files(root) == []
-
-
-def test_of_an_image_that_is_not_in_place_nothing_is_noted(root: Path) -> None:
-    deploy(root, b"one", '--meta={"tests": "untested"}')
-    status, told = here(root, "note", *of(b"two"), '--meta={"tests": "x"}')
-    assert (status, told["error"]) == (1, "changed")
-    assert entry(root)["tests"] == "untested"
 
 
 def test_an_installed_file_is_readable_by_all_and_writable_by_its_owner(root: Path) -> None:
@@ -580,9 +575,9 @@ def test_an_installed_copy_says_itself_who_deploys(root: Path) -> None:
 
     assert here(root, "install", *words, fixed=fixed)[0] == 0
     assert (entry(root)["who"], entry(root)["tests"]) == ("alice@node", "untested")
-    note = [*of(b"one"), '--meta={"tests": "2 passed"}']
-    assert here(root, "note", *note, fixed=fixed)[0] == 0
-    assert entry(root)["tests"] == "2 passed"
+    again = [*of(b"one"), '--meta={"tests": "2 passed", "who": "somebody else"}']
+    assert here(root, "install", *again, fixed=fixed)[0] == 0
+    assert (entry(root)["tests"], entry(root)["tests_by"]) == ("2 passed", "alice@node")
 
 
 @pytest.mark.parametrize("other", ["/etc", "{root}/", "{root}/../x", "."])

@@ -112,11 +112,13 @@ def test_a_version_that_is_here_is_not_read_again(
 
 
 def test_the_same_version_keeps_its_time_for_jobs_that_began_since(root: Path) -> None:
-    deploy(root, b"one", '--meta={"when": "2026-05-01T00:00:00+00:00"}')
+    deploy(root, b"one", '--meta={"when": "2026-05-01T00:00:00+00:00", "who": "ada"}')
     staged = stage(root, b"one")["staged"]
     switch(root, b"one", staged, '--meta={"when": "2026-06-01T00:00:00+00:00", "who": "eve"}')
 
-    assert (entry(root)["when"], entry(root)["who"]) == ("2026-05-01T00:00:00+00:00", "eve")
+    found = entry(root)
+    assert (found["when"], found["who"]) == ("2026-05-01T00:00:00+00:00", "ada")
+    assert found["tests_by"] == "eve"
 
 
 def test_nothing_is_staged_that_was_not_sent(root: Path) -> None:
@@ -232,8 +234,17 @@ def test_who_was_paused_while_its_lease_ran_out_switches_nothing(root: Path) -> 
     assert run(root, "status", *of(b"two"))["fence"] == 2
 
 
+@pytest.mark.parametrize("text", ["", "{}", '{"leases": {"%s": {}}, "fences": {}}'])
+def test_whose_lease_was_lost_with_the_file_is_told_so(root: Path, text: str) -> None:
+    lease(root, "aa")
+    (root / ".registry" / "turns.json").write_text(text.replace("%s", f"{CATEGORY}/hello"))
+
+    assert lease(root, "aa", "--number=1")["error"] == "lease-lost"
+
+
 def test_a_file_of_turns_that_makes_no_sense_is_begun_anew(root: Path) -> None:
-    for text in ("", "[]", '{"leases": 3, "fences": {}}'):
+    texts = ("", "[]", '{"leases": 3, "fences": {}}', '{"leases": {"a": 1}, "fences": {}}')
+    for text in (*texts, '{"leases": {}, "fences": {"a": "x"}}'):
         (root / ".registry" / "turns.json").write_text(text)
         assert lease(root, "aa")["number"] == 1
     assert json.loads((root / ".registry" / "turns.json").read_text())["fences"] == {}

@@ -45,7 +45,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 VERSION = 1
 # Raised where verbs or options change, so that an installed copy of another release says so.
@@ -75,6 +75,7 @@ RECEIVED = re.compile(
 ABANDONED_SECONDS = 15 * 60
 # The right to switch an image ends so long after the last sign of life of who has it.
 LEASE_SECONDS = 30
+NOBODY: dict[str, Any] = {"number": 0, "holder": "", "who": "nobody", "since": "", "until": 0}
 LOCK_SECONDS = 60
 # Earlier versions that are kept, unless the caller says otherwise.
 KEPT, KEPT_MOST = 2, 100
@@ -188,23 +189,6 @@ def ready(options: argparse.Namespace) -> dict[str, Any]:
     return {"free": free_bytes(root)}
 
 
-def note(options: argparse.Namespace) -> dict[str, Any]:
-    """Update what may be new of the installed image: its test result, its module, its options."""
-    root = registry(options.root)
-    entry = Entry(root, options.category, options.name)
-    with locked(root):
-        catalog = read_catalog(root)
-        recorded = catalog["images"].get(entry.key)
-        if not recorded or recorded["sha256"] != options.sha256:
-            raise RegistryError("changed", f"{entry.visible} was replaced meanwhile")
-        meta = meta_of(options)
-        recorded.update({key: meta.get(key, "") for key in TOLD})
-        recorded["tests_by"] = meta.get("who", "")
-        write_catalog(root, catalog, options)
-        module = offer(entry, options)
-    return {"path": str(entry.visible), "sha256": options.sha256, "module": module}
-
-
 def lease(options: argparse.Namespace) -> dict[str, Any]:
     """Give out, or renew, the right to switch an image on all nodes: the controller is asked.
 
@@ -215,7 +199,7 @@ def lease(options: argparse.Namespace) -> dict[str, Any]:
     entry, now = Entry(root, options.category, options.name), time.time()
     with locked(root):
         turns = read_turns(root)
-        held = turns["leases"].get(entry.key, {"number": 0, "holder": "", "until": 0})
+        held = {**NOBODY, **turns["leases"].get(entry.key, {})}
         mine = held["holder"] == options.token
         if options.number and (held["number"] != options.number or not mine):
             raise RegistryError("lease-lost", f"{held['who']} deploys {entry.key} meanwhile")
@@ -256,8 +240,9 @@ def read_turns(root: Path) -> dict[str, dict[str, Any]]:
     """Return leases, and the highest number that this node has seen (fences), by image."""
     try:
         found = json.loads((root / ".registry" / "turns.json").read_text(encoding="utf-8"))
-        return {"leases": dict(found["leases"]), "fences": dict(found["fences"])}
-    except (OSError, ValueError, KeyError, TypeError):
+        leases = {str(key): dict(held) for key, held in found["leases"].items()}
+        return {"leases": leases, "fences": {key: int(n) for key, n in found["fences"].items()}}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {"leases": {}, "fences": {}}
 
 
@@ -340,15 +325,15 @@ def put(
 ) -> dict[str, Any]:
     """Point jobs to a verified version, and write it down; the lock must be held."""
     point(entry, version)
-    record(entry, options.sha256, meta, options)
-    module = offer(entry, options)
+    recorded = record(entry, options.sha256, meta, options)
+    module = offer(entry, recorded, options)
     remove_leftovers(entry, options)
     return {
         "path": str(entry.visible),
         "sha256": options.sha256,
         "file": str(version),
         "module": module,
-        "surplus": surplus(entry, read_catalog(entry.root)["images"][entry.key]),
+        "surplus": surplus(entry, recorded),
     }
 
 
@@ -486,7 +471,8 @@ def verify(options: argparse.Namespace) -> dict[str, Any]:
     version = entry.version(options.sha256)
     there = version.is_file()
     held = there and digest(version) == options.sha256
-    return {"path": str(version), "there": there, "held": held}
+    fence = read_turns(root)["fences"].get(entry.key, 0)
+    return {"path": str(version), "there": there, "held": held, "fence": fence}
 
 
 def registry(root: str) -> Path:
@@ -585,13 +571,16 @@ def point(entry: Entry, version: Path) -> None:
     sync_folder(entry.visible.parent)
 
 
-def record(entry: Entry, sha256: str, meta: dict[str, Any], options: argparse.Namespace) -> None:
-    """Write the catalog entry."""
+def record(
+    entry: Entry, sha256: str, meta: dict[str, Any], options: argparse.Namespace
+) -> dict[str, Any]:
+    """Write the catalog entry, and return it."""
     catalog = read_catalog(entry.root)
     before = catalog["images"].get(entry.key)
     found = entry.visible.stat()
     # A version that comes back has what is known of it, but for what is said anew.
-    known = next((each for each in versions_of(before) if each["sha256"] == sha256), {})
+    past = versions_of(before)
+    known = next((each for each in past if each["sha256"] == sha256), {})
     new = {
         **{key: known[key] for key in KNOWN if key in known and key != "event"},
         **meta,
@@ -603,9 +592,8 @@ def record(entry: Entry, sha256: str, meta: dict[str, Any], options: argparse.Na
         "file": fingerprint(found),
     }
     if before and before["sha256"] == sha256 and before.get("when"):
-        # Jobs that began since then use it.
-        new["when"] = before["when"]
-    past = versions_of(before)
+        # It was deployed then, and jobs that began since use it; new are its tests alone.
+        new.update(when=before["when"], who=before.get("who", ""), tests_by=meta.get("who", ""))
     new["previous"] = [
         known
         for known in past
@@ -617,6 +605,7 @@ def record(entry: Entry, sha256: str, meta: dict[str, Any], options: argparse.Na
     if not (begun and before and before["sha256"] == sha256 and "event" not in meta):
         remember(catalog, entry.key, new, before)
     write_catalog(entry.root, catalog, options)
+    return new
 
 
 def versions_of(entry: dict[str, Any] | None) -> list[dict[str, Any]]:
@@ -655,14 +644,13 @@ def event_of(version: dict[str, Any]) -> dict[str, Any]:
     return {"event": "deployed", **kept}
 
 
-def offer(entry: Entry, options: argparse.Namespace) -> str:
+def offer(entry: Entry, recorded: dict[str, Any] | None, options: argparse.Namespace) -> str:
     """Make the module files of an image and what they need; remove those of versions that went.
 
     Return why there is no module of the version in place, or "". The files say which image they
     are of: another image's, and those of people, are left alone.
     """
-    recorded = read_catalog(entry.root)["images"].get(entry.key)
-    versions = [recorded, *recorded.get("previous", ())] if recorded else []
+    versions = versions_of(recorded)
     found = [MODULE.fullmatch(str(known.get("module", ""))) for known in versions]
     wanted = {(match[1], match[2]) for match in found if match}
     withdraw(entry, wanted)
@@ -947,7 +935,7 @@ def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     top = argparse.ArgumentParser(prog="registry", description=__doc__.splitlines()[0])
     verbs = top.add_subparsers(dest="verb", required=True)
-    one = (status, note, install, stage, switch, lease, release, verify)
+    one = (status, install, stage, switch, lease, release, verify)
     for name, work in (("ready", ready), ("list", listing), *((w.__name__, w) for w in one)):
         verb = verbs.add_parser(name)
         verb.set_defaults(work=work)
@@ -974,7 +962,7 @@ OPTIONS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     "--look": (("status",), _ANSWER),
     "--later": (("install",), _ANSWER),
     "--foreign": (("stage", "switch"), _ANSWER),
-    "--meta": (("install", "note", "switch", "lease"), {"default": "{}"}),
+    "--meta": (("install", "switch", "lease"), {"default": "{}"}),
     "--number": (("stage", "switch", "lease", "release"), {"type": int, "default": 0}),
     "--above": (("lease",), {"type": int, "default": 0}),
     "--staged": (("switch",), {"type": lambda text: list(map(int, text.split(",")))}),
@@ -1022,12 +1010,22 @@ def main(arguments: list[str], fixed: dict[str, str] | None = None) -> int:
         # Stopped at a terminal, it would keep the lock.
         for number in (signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU):
             signal.signal(number, signal.SIG_IGN)
-    try:
+
+    def carried_out() -> dict[str, Any]:
         need_protocol(arguments)
         options = parser().parse_args(arguments)
         if fixed:
             hold(options, fixed)
-        answer, code = options.work(options), 0
+        answer: dict[str, Any] = options.work(options)
+        return answer
+
+    return answered(carried_out)
+
+
+def answered(work: Callable[[], dict[str, Any]]) -> int:
+    """Print what ``work`` returns, or its error; return the status."""
+    try:
+        answer, code = work(), 0
     except RegistryError as error:
         answer, code = {"error": error.kind, "message": str(error)}, 1
     except OSError as error:

@@ -170,7 +170,7 @@ def prune(options: argparse.Namespace) -> dict[str, Any]:
             with suppress(OSError):  # others are in it
                 path.parent.rmdir()
         for key in sorted({item["image"] for item in removed}):
-            registry.offer(entry_of(root, key), options)
+            registry.offer(entry_of(root, key), catalog["images"].get(key), options)
         gone = [drop(root, item) for item in abandoned(root) if item["name"] in uploads]
     return {"removed": removed, "kept": kept, "uploads": gone}
 
@@ -396,15 +396,13 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: list[str]) -> int:
     """Run one verb and print its result; 1 where it fails."""
     os.umask(0o022)
-    try:
+
+    def carried_out() -> dict[str, Any]:
         options = parser().parse_args(arguments)
-        answer, code = options.work(options), 0
-    except registry.RegistryError as error:
-        answer, code = {"error": error.kind, "message": str(error)}, 1
-    except OSError as error:
-        answer, code = {"error": "system", "message": str(error)}, 1
-    sys.stdout.write(json.dumps(answer) + "\n")
-    return code
+        answer: dict[str, Any] = options.work(options)
+        return answer
+
+    return int(registry.answered(carried_out))
 
 
 if __name__ == "__main__":

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import getpass
 import json
-import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -12,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from sifline.errors import StepFailed, UsageError
 from sifline.formats import times
+from sifline.machine.caller import caller
 from sifline.machine.context import Context
 from sifline.model import Cluster, ClusterFacts, NodeFacts, SifFile
 
@@ -33,8 +32,7 @@ def override_record(reason: str | None) -> str:
         raise UsageError(
             f"--override: takes a reason: one line of 1 to {LONGEST_REASON} characters"
         )
-    who = f"{getpass.getuser()}@{socket.gethostname()}"
-    return json.dumps({"reason": text, "who": who, "when": times.iso(time.time())})
+    return json.dumps({"reason": text, "who": caller(), "when": times.iso(time.time())})
 
 
 def refuse(

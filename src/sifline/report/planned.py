@@ -138,8 +138,11 @@ def would_deploy_values(item: WouldDeploy) -> dict[str, object]:
     }
 
 
-WOULD = {"send": "would be sent to", "switch": "would be switched to on", "keep": "is on"} | {
-    "behind": "would not reach"
+WOULD = {
+    "send": "would be sent to",
+    "switch": "would be switched to on",
+    "keep": "is on",
+    "behind": "would not reach",
 }
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
+import socket
 from collections.abc import Mapping
 from functools import cache
 from importlib.resources import files
@@ -21,6 +24,15 @@ READ_SECONDS = 1800
 # What the group of deployers may run as root.
 TOOL, RECEIVER = f"{TOOLS}/registry", f"{TOOLS}/receive"
 _AS_ROOT = ("sudo", "-n", "--")
+
+
+def token_of(checkout: Path) -> str:
+    """Return what tells uploads and leases of one checkout from those of others.
+
+    Two senders never write to one upload, and the next run goes on where a killed one stopped.
+    """
+    sender = f"{socket.gethostname()}:{os.getuid()}:{checkout}"
+    return hashlib.sha256(sender.encode()).hexdigest()[:12]
 
 
 class RegistryRefused(StepFailed):
@@ -85,11 +97,18 @@ def ask(remote: Remote, node: Node, verb: str, **options: str | int) -> dict[str
 
     :raises RegistryRefused: if the registry refuses, or gives no answer.
     """
+    return _run(remote, node, source(), verb, options)
+
+
+def _run(
+    remote: Remote, node: Node, program: str, verb: str, options: Mapping[str, str | int]
+) -> dict[str, Any]:
+    """Run a program of Python on a node as root, and return its answer."""
     result = remote.run(
         node,
         ["python3", "-", *_words(remote.cluster, verb, options)],
         sudo=True,
-        input=source(),
+        input=program,
         timeout=READ_SECONDS,
         check=False,
     )
@@ -142,15 +161,7 @@ def ask_removal(remote: Remote, node: Node, verb: str, **options: str | int) -> 
 
     :raises RegistryRefused: if it refuses, or gives no answer.
     """
-    result = remote.run(
-        node,
-        ["python3", "-", *_words(remote.cluster, verb, options)],
-        sudo=True,
-        input=removal_source(),
-        timeout=READ_SECONDS,
-        check=False,
-    )
-    return _answer(remote.cluster, node, result)
+    return _run(remote, node, removal_source(), verb, options)
 
 
 def _refusal(cluster: Cluster, node: Node, answer: dict[str, str]) -> RegistryRefused:
@@ -158,6 +169,7 @@ def _refusal(cluster: Cluster, node: Node, answer: dict[str, str]) -> RegistryRe
         "no-registry": f"; run: invoke provision {cluster.flag} --stage registry",
         "busy": "; try again when it is done",
         "other-release": f"; run: invoke provision {cluster.flag} --stage registry",
+        "bad-catalog": "; the next deployment there keeps it aside and makes one of the files",
         "leased": "; try again then",
         "lease-lost": "; see what is deployed by now, then deploy again",
         "changed": "; somebody else deploys it, too: deploy again",

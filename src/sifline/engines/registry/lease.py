@@ -66,7 +66,8 @@ class Lease:
         trace: TracebackType | None,
     ) -> None:
         self._ended.set()
-        self._renewing.join()
+        # A controller that hangs holds up its own thread alone.
+        self._renewing.join(RENEW_SECONDS)
         if kind is None or issubclass(kind, Exception):
             try:
                 self._ask("release", number=self.number)
@@ -98,9 +99,12 @@ class Lease:
         while not self._ended.wait(RENEW_SECONDS):
             try:
                 self.renewed()
-            except SiflineError:
+            except RegistryRefused:
                 # Whoever switches renews it first, and is told why not.
                 return
+            except SiflineError:
+                # The controller did not answer this time; the lease can be renewed later.
+                continue
 
     def _ask(self, verb: str, **options: str | int) -> Mapping[str, Any]:
         return self._registries.ask(self._controller, verb, **self._common, **options)

@@ -6,11 +6,9 @@ its own. It ends with this process, however that ends; after a lost connection, 
 
 from __future__ import annotations
 
-import getpass
 import os
 import queue
 import shlex
-import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -21,6 +19,7 @@ from sifline.engines.ssh.answers import BEGIN, MARK
 from sifline.engines.ssh.connections import CONNECT_SECONDS, Connections
 from sifline.engines.ssh.faults import login_command
 from sifline.errors import StepFailed
+from sifline.machine.caller import caller
 from sifline.machine.context import Context
 from sifline.machine.process import Beside
 from sifline.model import Cluster
@@ -67,8 +66,7 @@ def turn(cluster: Cluster, context: Context) -> Iterator[None]:
 def holder(context: Context) -> str:
     """Return who runs this, for those who wait: user, machine, process, checkout and time."""
     when = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
-    who = f"{getpass.getuser()}@{socket.gethostname()}"
-    return f"{who} (process {os.getpid()}, {context.workspace.root}, since {when})"
+    return f"{caller()} (process {os.getpid()}, {context.workspace.root}, since {when})"
 
 
 def _argv(cluster: Cluster, connections: Connections, who: str) -> list[str]:

@@ -33,14 +33,12 @@ from sifline.model import (
 )
 from sifline.model.units import size_text
 from sifline.nodeside.registry import CATEGORIES, KEPT, NAME
-from sifline.stages.deploy.holdings import Holding, catalog, holding
 from sifline.stages.deploy.nodes import Nodes, percents
 from sifline.stages.deploy.surveys import (
     Action,
     Survey,
-    away,
+    apart,
     decide,
-    is_away,
     none_answers,
     path_of,
     refuse,
@@ -50,13 +48,10 @@ from sifline.stages.deploy.surveys import (
 
 __all__ = [
     "Action",
-    "Holding",
     "Survey",
-    "catalog",
     "check",
     "decide",
     "deploy",
-    "holding",
     "path_of",
     "percents",
     "shortage",
@@ -95,9 +90,7 @@ def deploy(
     with records.locked(lock, context, what=what), Ssh(cluster, context.runner) as ssh:
         nodes = Nodes(tested, cluster, context, ssh, keep=keep, foreign=foreign, override=override)
         surveys, failed = ssh.each(cluster.nodes, nodes.survey)
-        behind = away(failed)
-        if not surveys:
-            raise none_answers(sif, cluster, behind)
+        behind = answering(sif, cluster, surveys, failed)
         refuse(sif, cluster, surveys, foreign=foreign)
         if behind and require_all:
             raise not_all(sif, cluster, behind)
@@ -112,11 +105,7 @@ def deploy(
         cluster=cluster,
         path=path_of(sif, cluster),
         placements=tuple(placed[node.name] for node in cluster.nodes if node.name in placed),
-        behind=tuple(
-            Unreached(node=node.name, why=behind[node.name].message)
-            for node in cluster.nodes
-            if node.name in behind
-        ),
+        behind=tuple(Unreached(node=name, why=behind[name].message) for name in behind),
         seconds=time.monotonic() - started,
     )
 
@@ -163,7 +152,7 @@ class _Transaction:
                     when=when,
                 ),
             )
-        if any(not is_away(error) for error in failed.values()):
+        if apart(failed)[1]:
             raise partly(self.sif, self.cluster, placed, failed)
         return placed, {**lost, **failed}
 
@@ -182,12 +171,7 @@ class _Transaction:
         staged, failed = self.ssh.each(
             asked, lambda node: self.nodes.stage(node, self.surveys[node.name], number)
         )
-        refused = {name: error for name, error in failed.items() if not is_away(error)}
-        if refused:
-            raise unstaged(self.sif, self.cluster, refused)
-        if not staged:
-            raise none_answers(self.sif, self.cluster, failed)
-        return staged, failed
+        return staged, answering(self.sif, self.cluster, staged, failed)
 
 
 def survey(
@@ -208,15 +192,31 @@ def survey(
     with Ssh(cluster, context.runner) as ssh:
         nodes = Nodes(tested, cluster, context, ssh, keep=KEPT, foreign=foreign)
         surveys, failed = ssh.each(cluster.nodes, nodes.look)
-    away(failed)
-    if not surveys:
-        raise none_answers(sif, cluster, failed)
+    answering(sif, cluster, surveys, failed)
     refuse(sif, cluster, surveys, foreign=foreign)
     return {
         node.name: decide(sif.sha256, surveys[node.name])
         for node in cluster.nodes
         if node.name in surveys
     }
+
+
+def answering(
+    sif: SifFile,
+    cluster: Cluster,
+    done: Mapping[str, object],
+    failed: Mapping[str, SiflineError],
+) -> dict[str, SiflineError]:
+    """Return the errors of nodes that do not answer: they stay behind.
+
+    :raises StepFailed: if a node that answers failed, or if none answers; then none switches.
+    """
+    away, refused = apart(failed)
+    if refused:
+        raise unstaged(sif, cluster, refused)
+    if not done:
+        raise none_answers(sif, cluster, away)
+    return away
 
 
 def not_all(sif: SifFile, cluster: Cluster, behind: Mapping[str, SiflineError]) -> StepFailed:
@@ -249,7 +249,7 @@ def partly(
     failed: Mapping[str, SiflineError],
 ) -> StepFailed:
     """Return the error of nodes that did not switch although they had the file."""
-    first = next(error for error in failed.values() if not is_away(error))
+    first = next(iter(apart(failed)[1].values()))
     return StepFailed(
         f"{sif.name}: {len(placed)} of {len(cluster.nodes)} nodes of {cluster.name} were switched,"
         f" and not {', '.join(failed)}: {first.message}; then deploy again",

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import getpass
-import hashlib
 import json
-import os
 import re
-import socket
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import PurePosixPath
 from typing import Any
 
-from sifline.engines.registry import Registries
+from sifline.engines.registry import Registries, token_of
 from sifline.engines.ssh.nodes import Ssh
+from sifline.machine.caller import caller
 from sifline.machine.context import Context
 from sifline.machine.streams import OnLine
 from sifline.model import Cluster, Node, Placement, Run, TestedSif
@@ -44,14 +41,14 @@ class Nodes:
         self.registries = Registries(ssh)
         self._progress = context.progress
         self._keep, self._foreign = keep, "yes" if foreign else "no"
-        # An interrupted upload is continued by the same checkout only: two senders never write to
-        # one file.
-        sender = f"{socket.gethostname()}:{os.getuid()}:{context.workspace.root}"
-        self.token = hashlib.sha256(sender.encode()).hexdigest()[:12]
-        self.who = f"{getpass.getuser()}@{socket.gethostname()}"
+        self.token, self.who = token_of(context.workspace.root), caller()
         # What may be new of a file that is in place already.
-        self._told = {"tests": tested.tests, "module": sif.module, "run": run_text(sif.run)}
-        self._told["override"] = override
+        self._told = {
+            "tests": tested.tests,
+            "module": sif.module,
+            "run": run_text(sif.run),
+            "override": override,
+        }
         self._meta = {
             "who": self.who,
             "image_digest": sif.image_digest,

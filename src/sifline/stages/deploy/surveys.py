@@ -73,15 +73,12 @@ def is_away(error: SiflineError) -> bool:
     return isinstance(error, SshFailed) and error.fault in AWAY
 
 
-def away(failed: Mapping[str, SiflineError]) -> dict[str, SiflineError]:
-    """Return the errors of nodes that do not answer.
-
-    :raises SiflineError: the first error of a node that answers.
-    """
-    for error in failed.values():
-        if not is_away(error):
-            raise error
-    return dict(failed)
+def apart(
+    errors: Mapping[str, SiflineError],
+) -> tuple[dict[str, SiflineError], dict[str, SiflineError]]:
+    """Return the errors of nodes that do not answer, and those of nodes that do."""
+    away = {name: error for name, error in errors.items() if is_away(error)}
+    return away, {name: error for name, error in errors.items() if name not in away}
 
 
 def refuse(

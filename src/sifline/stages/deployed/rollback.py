@@ -5,22 +5,19 @@ All nodes are asked first, and each reads the file in full; then all switch. Not
 
 from __future__ import annotations
 
-import getpass
-import hashlib
 import json
-import os
-import socket
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from sifline.engines.registry import Registries
+from sifline.engines.registry import Registries, token_of
 from sifline.engines.registry.lease import Lease
 from sifline.engines.ssh.nodes import Ssh
 from sifline.errors import SiflineError, StepFailed
 from sifline.formats import times
 from sifline.machine import records
+from sifline.machine.caller import caller
 from sifline.machine.context import Context
 from sifline.model import Cluster, Node
 from sifline.model.catalog import Catalog, CatalogImage, RolledBack, Version
@@ -65,7 +62,7 @@ def by_whom() -> dict[str, str]:
     """Return who does something now, and when, for the catalogs of nodes."""
     return {
         "when": times.iso(time.time()),
-        "who": f"{getpass.getuser()}@{socket.gethostname()}",
+        "who": caller(),
     }
 
 
@@ -76,8 +73,7 @@ class _Work:
         self._ssh, self._image, self._version = ssh, image, version
         self._registries = Registries(ssh)
         self._progress = context.progress
-        sender = f"{socket.gethostname()}:{os.getuid()}:{context.workspace.root}"
-        self._token = hashlib.sha256(sender.encode()).hexdigest()[:12]
+        self._token = token_of(context.workspace.root)
 
     def carried_out(self, found: Catalog, *, dry: bool) -> RolledBack:
         silent = dict(found.silent)
@@ -89,9 +85,11 @@ class _Work:
             node.name: KEEP if same and node.name not in behind else SWITCH for node in nodes
         }
         switching = [node for node in nodes if actions[node.name] == SWITCH]
-        self._refuse(*self._ssh.each(switching, self._verify))
+        read, failed = self._ssh.each(switching, self._verify)
+        self._refuse(read, failed)
         if not dry:
-            self._switch_all(switching)
+            fences = [answer["fence"] for answer in read.values()]
+            self._switch_all(switching, above=max(fences, default=0))
         return RolledBack(
             image=self._image,
             cluster=self._ssh.cluster,
@@ -123,7 +121,7 @@ class _Work:
                 " or deploy that version again"
             )
 
-    def _switch_all(self, nodes: list[Node]) -> None:
+    def _switch_all(self, nodes: list[Node], *, above: int) -> None:
         known = asdict(self._version)
         kept = ("image_digest", "fingerprint", "commit", "tests")
         who = by_whom()
@@ -131,9 +129,6 @@ class _Work:
         if self._version.signed is not None:
             meta["signed"] = "yes" if self._version.signed else "no"
         image, controller = self._image, self._ssh.cluster.controller
-        fences, failed = self._ssh.each(nodes, lambda node: self._ask(node, "status", look="yes"))
-        for error in failed.values():
-            raise error
         with Lease(
             self._registries,
             controller,
@@ -141,7 +136,7 @@ class _Work:
             name=image.name,
             token=self._token,
             who=who["who"],
-            above=max((answer["fence"] for answer in fences.values()), default=0),
+            above=above,
             progress=self._progress,
         ) as lease:
             staged, failed = self._ssh.each(
